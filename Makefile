@@ -1,0 +1,53 @@
+# Every target sets up what it needs: a machine with Python 3.11 or later and make is enough.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test lint format types tensorboard bench debug-losses pretrain clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed; try make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps open_clip_torch
+	touch $@
+
+setup: $(READY)  ## make .venv and install the package with everything that tests need
+
+train: setup  ## the layered loss on the embedded default (synthetic data, tiny model; a few minutes on a laptop)
+	$(BIN)/python train.py experiment=layered
+
+test: setup  ## the whole test suite, offline
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist worksteal -q
+
+lint: setup  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup  ## apply ruff's fixes and format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup  ## mypy
+	$(BIN)/mypy
+
+tensorboard: setup  ## dashboards of every run under logs/
+	$(BIN)/tensorboard --logdir logs
+
+bench: setup  ## the benchmarks: losses, input pipeline, geometry, retrieval, renderer
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+debug-losses: setup  ## the terms of the loss on fixed batches: raw, coefficient, weighted
+	$(BIN)/python -m siglip_med.losses.debug
+
+pretrain: setup  ## train the tiny base again, from nothing (about a quarter of an hour)
+	$(BIN)/python train.py experiment=pretrain export_to=siglip_med/models/siglip_tiny
+
+clean:  ## remove caches and build leftovers; keeps logs/ and .venv
+	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

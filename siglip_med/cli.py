@@ -1,0 +1,103 @@
+"""What the entry points share: early, one-line answers to a wrong command."""
+
+import functools
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from siglip_med.errors import UserError
+
+Result = TypeVar("Result")
+
+EXIT_STATUS = 2
+"""Exit status of a run that stopped because something the user gave is wrong."""
+
+
+def fail(error: UserError) -> None:
+    """Prints the error's one line to standard error and exits with `EXIT_STATUS`."""
+    print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(EXIT_STATUS)
+
+
+def check_command_line(config_dir: Path, config_name: str, arguments: Sequence[str] | None = None) -> None:
+    """Composes the config that the command line asks for, so that a wrong name costs one line and no folder.
+
+    A sweep override is checked value by value. Flags of Hydra itself (``--help``, ``--cfg`` …) are left to it.
+
+    Args:
+        config_dir: the folder of configs.
+        config_name: the primary config.
+        arguments: the command line after the script's name; the process's own by default.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    flags = [word for word in words if word.startswith("-") and word not in {"-m", "--multirun"}]
+    if flags:
+        return
+    overrides = [word for word in words if not word.startswith("-")]
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir.resolve())):
+            for combination in _combinations(overrides):
+                compose(config_name, overrides=combination, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(UserError(_short(str(error), config_dir, overrides)))
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def _combinations(overrides: list[str]) -> list[list[str]]:
+    """Each value of each sweep once, with the first value of the others."""
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    choices: list[list[str]] = []
+    for text, override in zip(overrides, parsed, strict=True):
+        if override.is_sweep_override():
+            name = text.split("=", 1)[0]
+            choices.append([f"{name}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([text])
+    first = [options[0] for options in choices]
+    combinations = [first]
+    for position, options in enumerate(choices):
+        combinations += [[*first[:position], option, *first[position + 1 :]] for option in options[1:]]
+    return combinations
+
+
+def _short(message: str, config_dir: Path, overrides: list[str]) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = lines[0]
+    group, _, choice = text.partition("Could not find '")[2].rstrip("'").rpartition("/")
+    if group and (config_dir / group).is_dir():
+        known = sorted(path.stem for path in (config_dir / group).glob("*.yaml") if not path.stem.startswith("_"))
+        return f"{group}={choice}: there is no such {group}; there is {', '.join(known)}"
+    named = next((word for word in overrides if word.split("=")[0].lstrip("+~") in message), "")
+    return f"{text}{f' (in {named})' if named and named not in text else ''}"
+
+
+def entry_point(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
+    """Turns a `UserError` of a Hydra job into one line and exit status 2, and removes the empty run folder."""
+
+    @functools.wraps(function)
+    def wrapped(config: DictConfig) -> Any:
+        try:
+            return function(config)
+        except UserError as error:
+            _remove_if_untouched(Path(HydraConfig.get().runtime.output_dir))
+            return fail(error)
+
+    return wrapped
+
+
+def _remove_if_untouched(folder: Path) -> None:
+    """Hydra makes the run folder before the job starts; one that holds nothing else is no result."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if all(path.parent.name == ".hydra" or (path.suffix == ".log" and path.parent == folder) for path in files):
+        shutil.rmtree(folder, ignore_errors=True)

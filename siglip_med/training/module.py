@@ -1,0 +1,194 @@
+"""The LightningModules: fine-tuning against prompts of conditions, and pretraining on captions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from siglip_med.data.batch import Batch
+from siglip_med.errors import UserError
+from siglip_med.evaluation import RetrievalMetrics
+from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_batch
+from siglip_med.losses.sigmoid import weighted_sigmoid
+from siglip_med.models import TwoTower, check_gradients
+from siglip_med.training.optim import AdamW
+from siglip_med.training.texts import CaptionPool, PromptEnsemble, PromptPool
+
+
+class TwoTowerModule(pl.LightningModule):
+    """What both tasks share: optimizer, logging, and checkpoints that hold only what is trained.
+
+    Attributes:
+        coefficients: weight of each group of loss terms; a callback sets them before each step.
+        last_pair_batch: the embeddings of the current step, for callbacks that look at gradients.
+        checkpoint_payload: what a checkpoint says of the run besides its weights.
+    """
+
+    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: AdamW) -> None:
+        """Takes the parts that the config instantiated."""
+        super().__init__()
+        self.model = model
+        self.loss = loss
+        self.optimizer_settings = optimizer
+        self.coefficients: Mapping[str, float] = {}
+        self.last_pair_batch: PairBatch | None = None
+        self.checkpoint_payload: dict[str, Any] = {}
+        self.strict_loading = False
+        self._checked_gradients = False
+
+    def training_pair_batch(self, batch: Batch) -> PairBatch:
+        """Encodes a batch and the sentences that belong to it."""
+        raise TypeError(f"{type(self).__name__} does not say how a batch meets its texts")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step: encode, gather over processes, sum the terms, log each of them."""
+        pairs = self.training_pair_batch(batch)
+        if self.trainer.world_size > 1:
+            pairs = gather_pair_batch(pairs)
+        self.last_pair_batch = pairs
+        output: LossOutput = self.loss(pairs, self.coefficients)
+        if not torch.isfinite(output.total):
+            terms = ", ".join(f"{name} {value.item():.4g}" for name, value in output.raw.items())
+            raise UserError(
+                f"the loss is {output.total.item()} at step {self.global_step} ({terms}): lower "
+                "optimizer.learning_rate, or train with trainer.precision=32-true"
+            )
+        self._log_step(output, len(batch.images))
+        return output.total
+
+    def _log_step(self, output: LossOutput, batch_size: int) -> None:
+        values = {f"loss_raw/{name}": value.detach() for name, value in output.raw.items()}
+        values |= {f"loss_weighted/{name}": value.detach() for name, value in output.weighted.items()}
+        values |= {"logit/scale": self.model.logit_scale.exp().detach(), "logit/bias": self.model.logit_bias.detach()}
+        self.log_dict(values, batch_size=batch_size)
+        self.log("loss/total", output.total.detach(), prog_bar=True, batch_size=batch_size)
+
+    def on_after_backward(self) -> None:
+        """Stops the run if a parameter that should learn got no gradient in the first step."""
+        if not self._checked_gradients:
+            check_gradients(self.model)
+            self._checked_gradients = True
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Keeps the logit scale and bias inside the model's range after each update."""
+        self.model.clamp_logits()
+
+    def configure_optimizers(self) -> Any:
+        """AdamW and its schedule, stepped once an optimizer step."""
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.optimizer_settings.build(self.model, total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the frozen base out and says what the run was."""
+        trained = self.model.trainable_state()
+        checkpoint["state_dict"] = {f"model.{name}": value for name, value in trained.items()}
+        checkpoint["siglip_med"] = self.checkpoint_payload
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to resume on another base or another split than the checkpoint's."""
+        theirs, ours = checkpoint.get("siglip_med", {}), self.checkpoint_payload
+        for key, what in (("base", "base model"), ("split_hash", "split")):
+            if theirs.get(key) != ours.get(key):
+                raise UserError(
+                    f"cannot resume: the checkpoint's {what} is {theirs.get(key)}, this run's is {ours.get(key)}"
+                )
+
+
+class FineTuneModule(TwoTowerModule):
+    """Images against the prompts of their conditions."""
+
+    def __init__(
+        self,
+        model: TwoTower,
+        loss: LayeredLoss,
+        optimizer: AdamW,
+        texts: PromptPool,
+        evaluation_prompts: PromptEnsemble,
+        dissimilarity: Tensor,
+        condition_counts: Tensor,
+        primary: Tensor,
+        metrics: RetrievalMetrics,
+    ) -> None:
+        """Takes the parts and the tables that steps look things up in.
+
+        Args:
+            model: the two towers.
+            loss: sum of the terms.
+            optimizer: settings of the optimizer.
+            texts: draws the prompts of a step.
+            evaluation_prompts: the ensembled prompts that validation ranks.
+            dissimilarity: ``[C, C]`` matrix D.
+            condition_counts: ``[C]`` training images a condition.
+            primary: ``[N]`` first condition of each row of the table.
+            metrics: accumulates the validation metrics.
+        """
+        super().__init__(model, loss, optimizer)
+        self.texts = texts
+        self.evaluation_prompts = evaluation_prompts
+        self.metrics = metrics
+        self.register_buffer("dissimilarity", dissimilarity.float(), persistent=False)
+        self.register_buffer("condition_counts", condition_counts.float(), persistent=False)
+        self.register_buffer("primary", primary, persistent=False)
+        self._text_embeddings: Tensor | None = None
+
+    def training_pair_batch(self, batch: Batch) -> PairBatch:
+        """Encodes the images and the prompts of the step's pool, each prompt once."""
+        texts = self.texts.sample(batch.labels, self.global_step)
+        return PairBatch.build(
+            image=self.model.encode_images(batch.images),
+            text=self.model.encode_texts(**texts.tokens),
+            logit_scale=self.model.logit_scale,
+            logit_bias=self.model.logit_bias,
+            labels=batch.labels,
+            text_condition=texts.condition,
+            dissimilarity=self.get_buffer("dissimilarity"),
+            condition_counts=self.get_buffer("condition_counts"),
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """Encodes the prompts of all conditions once a validation."""
+        self._text_embeddings = self.evaluation_prompts.encode(self.model)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores the images against every condition."""
+        assert self._text_embeddings is not None
+        image = nn.functional.normalize(self.model.encode_images(batch.images).float(), dim=-1)
+        logits = image @ self._text_embeddings.T * self.model.logit_scale.exp() + self.model.logit_bias
+        self.log("val/loss", weighted_sigmoid(logits, batch.labels), sync_dist=True, batch_size=len(logits))
+        self.metrics.update(logits, batch.labels, self.get_buffer("primary")[batch.index], batch.index)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics of the whole validation split."""
+        values = self.metrics.compute()
+        self.log_dict({f"val/{name}": float(value) for name, value in values.items()}, rank_zero_only=False)
+        self.metrics.reset()
+
+
+class CaptionModule(TwoTowerModule):
+    """Images against their own captions: the pretraining of a base."""
+
+    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: AdamW, texts: CaptionPool) -> None:
+        """Takes the parts; ``texts`` holds the captions of every row."""
+        super().__init__(model, loss, optimizer)
+        self.texts = texts
+
+    def training_pair_batch(self, batch: Batch) -> PairBatch:
+        """Encodes the images and their distinct captions."""
+        tokens, targets = self.texts.sample(batch.index)
+        return PairBatch.from_targets(
+            image=self.model.encode_images(batch.images),
+            text=self.model.encode_texts(**tokens),
+            logit_scale=self.model.logit_scale,
+            logit_bias=self.model.logit_bias,
+            targets=targets,
+        )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Loss on held-out pairs, and how often an image finds its caption among the batch's."""
+        pairs = self.training_pair_batch(batch)
+        found = pairs.targets.gather(1, pairs.logits.argmax(dim=1, keepdim=True)).mean()
+        loss = weighted_sigmoid(pairs.logits, pairs.targets)
+        self.log_dict({"val/loss": loss, "val/caption_r_at_1": found}, sync_dist=True, batch_size=len(pairs.targets))

@@ -1,0 +1,57 @@
+"""The optimizer and its learning rate."""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from torch.optim.lr_scheduler import LambdaLR
+
+from siglip_med.models import TwoTower
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW (Loshchilov & Hutter 2019) with linear warm-up and cosine decay (Loshchilov & Hutter 2017).
+
+    Attributes:
+        learning_rate: peak rate of adapters and heads.
+        scale_learning_rate: peak rate of logit_scale and logit_bias.
+        weight_decay: applied to matrices alone; never to scales, biases, norms or the pooling probe.
+        warmup: share of the run that the rate rises over.
+        final: the last rate, as a share of the peak.
+        beta2: decay of the second moment.
+    """
+
+    learning_rate: PositiveFloat = 1e-3
+    scale_learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.01
+    warmup: Share = 0.1
+    final: Share = 0.0
+    beta2: Share = 0.98
+
+    def build(self, model: TwoTower, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
+        """The optimizer and its schedule for one run.
+
+        Args:
+            model: its `parameter_groups` decide what decays.
+            total_steps: optimizer steps of the run.
+        """
+        groups = model.parameter_groups(
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            scale_learning_rate=self.scale_learning_rate,
+        )
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2))
+        return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """Share of the peak rate at a step."""
+        warmup_steps = max(1, round(self.warmup * total_steps))
+        if step < warmup_steps:
+            return (step + 1) / warmup_steps
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,94 @@
+"""Builds the parts of a run from its config: the same for training, for evaluation and for a restored run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+import lightning.pytorch as pl
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+
+from siglip_med.conditions import (
+    ConditionSet,
+    dissimilarity,
+    evaluation_prompts,
+    load_conditions,
+    training_prompts,
+)
+from siglip_med.data import DataModule
+from siglip_med.evaluation import Predictions
+from siglip_med.models import TwoTower, checkpoint_payload
+from siglip_med.training.features import FeatureDataModule
+from siglip_med.training.inference import predict_split
+
+
+@dataclass
+class Parts:
+    """A model, its data, and the geometry and sentences of the conditions in it."""
+
+    model: TwoTower
+    datamodule: DataModule | FeatureDataModule
+    conditions: ConditionSet
+    dissimilarity: np.ndarray
+    training_prompts: tuple[tuple[str, ...], ...]
+    evaluation_prompts: tuple[tuple[str, ...], ...]
+
+    def predict(self, split: str) -> Predictions:
+        """Scores one split (``val`` or ``test``) with the model as it is."""
+        return predict_split(
+            self.model,
+            self.evaluation_prompts,
+            self.datamodule.full_loader(split),
+            self.datamodule,
+            self.conditions,
+            self.dissimilarity,
+            split,
+        )
+
+    def payload(self, config: dict[str, Any], **results: Any) -> dict[str, Any]:
+        """What a checkpoint of this run says besides its weights."""
+        return checkpoint_payload(
+            self.model,
+            config=config,
+            conditions=self.conditions.names,
+            codes=self.conditions.codes,
+            prompts=self.evaluation_prompts,
+            split_hash=self.datamodule.split.hash,
+            **results,
+        )
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """The resolved config as plain types, for checkpoints and loggers."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def build_data(config: DictConfig, model: TwoTower) -> DataModule:
+    """Reads, splits and caches the data for a model's image size."""
+    datamodule = hydra.utils.instantiate(config.data, image=model.image_spec, seed=config.seed)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return datamodule
+
+
+def build_parts(config: DictConfig, model: TwoTower | None = None) -> Parts:
+    """Instantiates a config's model (or takes the given one), its data and its conditions.
+
+    Raises:
+        UserError: the data, the codes or the model cannot be had as the config says.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    model = hydra.utils.instantiate(config.model) if model is None else model
+    datamodule = build_data(config, model)
+    conditions = load_conditions(datamodule.conditions, codes=config.conditions.codes)
+    distances = dissimilarity(
+        conditions,
+        geometry=config.conditions.geometry,
+        measure=config.conditions.measure,
+        labels=datamodule.table.labels[datamodule.split.train],
+    )
+    if config.features is not None:
+        datamodule = hydra.utils.instantiate(config.features, datamodule=datamodule, model=model)
+    return Parts(model, datamodule, conditions, distances, training_prompts(conditions), evaluation_prompts(conditions))

@@ -1,0 +1,46 @@
+"""Trains a small base on image–caption pairs, from nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning.pytorch as pl
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from siglip_med.models import checkpoint_payload
+from siglip_med.models.tiny import write_pretrained
+from siglip_med.training.module import CaptionModule
+from siglip_med.training.parts import build_data, plain_config
+from siglip_med.training.texts import CaptionPool
+
+
+def pretrain(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
+    """Trains both towers on captions and, if asked, writes the model folder.
+
+    Returns:
+        The last validation metrics, and the objects that were built.
+    """
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    model = hydra.utils.instantiate(config.model)
+    datamodule = build_data(config, model)
+    captions = CaptionPool(datamodule.table.frame["description"].tolist(), model.tokenize)
+    module = CaptionModule(
+        model, hydra.utils.instantiate(config.loss), hydra.utils.instantiate(config.optimizer), captions
+    )
+    module.checkpoint_payload = checkpoint_payload(
+        model,
+        config=plain_config(config),
+        conditions=datamodule.conditions,
+        codes=(),
+        prompts=(),
+        split_hash=datamodule.split.hash,
+    )
+    trainer = hydra.utils.instantiate(config.trainer, callbacks=config.callbacks, logger=config.logger)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
+    if config.export_to is not None and trainer.is_global_zero and not trainer.fast_dev_run:
+        write_pretrained(model, Path(config.export_to))
+        Console().print(f"wrote the base to {config.export_to}")
+    return metrics, {"model": model, "datamodule": datamodule, "module": module, "trainer": trainer}

@@ -1,0 +1,46 @@
+"""The body of train.py."""
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from siglip_med.config import validate_config
+from siglip_med.errors import UserError
+from siglip_med.training.finetune import finetune
+from siglip_med.training.pretrain import pretrain
+from siglip_med.training.settings import TrainSettings
+
+_TASKS = {"finetune": finetune, "pretrain": pretrain}
+
+
+def run(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
+    """Validates a config and runs its task.
+
+    Returns:
+        The metrics, and the objects that were built, by name.
+
+    Raises:
+        UserError: something the config or the data says is wrong.
+    """
+    validate_config(config, TrainSettings)
+    for chatty in ("lightning.pytorch", "httpx", "peft"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    return _TASKS[config.task](config)
+
+
+def optimized_metric(metrics: Mapping[str, float], name: str | None) -> float | None:
+    """The number that a sweep optimises.
+
+    Raises:
+        UserError: the run has no such metric, or its value is not finite.
+    """
+    if name is None:
+        return None
+    if name not in metrics:
+        raise UserError(f"optimized_metric={name}: the run has no such metric; it has {', '.join(sorted(metrics))}")
+    if not math.isfinite(metrics[name]):
+        raise UserError(f"optimized_metric={name}: the value is {metrics[name]}")
+    return metrics[name]

@@ -1,0 +1,136 @@
+"""Which sentences a step sees: prompts of conditions, or the images' own captions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize, one_hot
+
+from siglip_med.models import TwoTower
+
+Pool = Literal["batch", "all"]
+
+
+class Tokenizer(Protocol):
+    """Anything that turns sentences into padded token tensors (`TwoTower.tokenize`)."""
+
+    def __call__(self, texts: Sequence[str]) -> Mapping[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """The T distinct sentences of a step.
+
+    Attributes:
+        tokens: ``input_ids`` and ``attention_mask``, each ``[T, L]`` int64.
+        condition: ``[T]`` int64, the condition that each sentence describes.
+    """
+
+    tokens: Mapping[str, Tensor]
+    condition: Tensor
+
+
+class PromptPool:
+    """Draws one prompt a condition and step, from prompts that were tokenised once.
+
+    The draw depends on the seed, the step and the condition alone. So a resumed run continues the stream, and the
+    processes of a distributed run agree on the prompt of a condition that several of them hold.
+    """
+
+    def __init__(self, prompts: Sequence[Sequence[str]], tokenize: Tokenizer, pool: Pool, seed: int) -> None:
+        """Tokenises every prompt.
+
+        Args:
+            prompts: C lists of sentences.
+            tokenize: pads to the model's length.
+            pool: ``batch``: conditions listed by an image of the batch; ``all``: every condition, every step.
+            seed: seed of the draws.
+        """
+        self.pool = pool
+        self.seed = seed
+        counts = [len(sentences) for sentences in prompts]
+        self._counts = np.array(counts)
+        self._offsets = torch.tensor(np.concatenate([[0], np.cumsum(counts)[:-1]]), dtype=torch.int64)
+        self._tokens = dict(tokenize([text for sentences in prompts for text in sentences]))
+
+    def sample(self, labels: Tensor, step: int) -> TextBatch:
+        """The sentences of one step.
+
+        Args:
+            labels: ``[B, C]`` labels of the batch.
+            step: the optimizer step.
+
+        Returns:
+            One sentence for each condition of the pool, in the order of the conditions.
+        """
+        random = np.random.default_rng([self.seed, step])
+        drawn = torch.from_numpy(random.integers(self._counts))
+        if self.pool == "all":
+            condition = torch.arange(len(self._counts))
+        else:
+            condition = (labels > 0).any(dim=0).nonzero().squeeze(1).cpu()
+        rows = self._offsets[condition] + drawn[condition]
+        device = labels.device
+        return TextBatch({key: value[rows].to(device) for key, value in self._tokens.items()}, condition.to(device))
+
+
+class PromptEnsemble:
+    """The prompts that evaluation averages: one embedding a condition (prompt ensembling, Radford et al. 2021)."""
+
+    def __init__(self, prompts: Sequence[Sequence[str]], tokenize: Tokenizer) -> None:
+        """Tokenises every prompt of C conditions once."""
+        self._owner = torch.tensor([number for number, sentences in enumerate(prompts) for _ in sentences])
+        self._tokens = dict(tokenize([text for sentences in prompts for text in sentences]))
+        self._size = len(prompts)
+
+    @torch.no_grad()
+    def encode(self, model: TwoTower, chunk: int = 256) -> Tensor:
+        """Encodes the prompts and averages those of a condition.
+
+        Args:
+            model: the towers; encodes on the device of its logit scale.
+            chunk: prompts encoded at once.
+
+        Returns:
+            ``[C, E]`` float32, L2-normalised.
+        """
+        device = model.logit_scale.device
+        parts = []
+        for start in range(0, len(self._owner), chunk):
+            tokens = {key: value[start : start + chunk].to(device) for key, value in self._tokens.items()}
+            parts.append(normalize(model.encode_texts(**tokens).float(), dim=-1))
+        embeddings = torch.cat(parts)
+        total = embeddings.new_zeros(self._size, embeddings.shape[1])
+        return normalize(total.index_add_(0, self._owner.to(device), embeddings), dim=-1)
+
+
+class CaptionPool:
+    """The distinct captions of a batch's images, tokenised once."""
+
+    def __init__(self, captions: Sequence[str], tokenize: Tokenizer) -> None:
+        """Tokenises every caption once.
+
+        Args:
+            captions: one a row of the table.
+            tokenize: pads to the model's length.
+        """
+        distinct = {text: number for number, text in enumerate(dict.fromkeys(captions))}
+        self._number = torch.tensor([distinct[text] for text in captions])
+        self._tokens = dict(tokenize(list(distinct)))
+
+    def sample(self, index: Tensor) -> tuple[Mapping[str, Tensor], Tensor]:
+        """The captions of some rows, each sentence once.
+
+        Args:
+            index: ``[B]`` rows of the table.
+
+        Returns:
+            The tokens ``[T, L]`` and the targets ``[B, T]``: 1 where the sentence is the image's caption.
+        """
+        number = self._number.to(index.device)[index]
+        distinct, position = torch.unique(number, return_inverse=True)
+        targets = one_hot(position, len(distinct)).float()
+        return {key: value[distinct.cpu()].to(index.device) for key, value in self._tokens.items()}, targets
