@@ -1,74 +1,117 @@
 """Fine-tunes a model against conditions: zero-shot first, then training, then the same numbers again."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import hydra
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
 
-from siglip_med.evaluation import (
-    Predictions,
-    RetrievalMetrics,
-    fit_calibration,
-    headline_metrics,
-)
+from siglip_med.evaluation import RetrievalMetrics, fit_calibration
+from siglip_med.evaluation.tensorboard import custom_scalar_layout, write_dashboards
 from siglip_med.models import finalise_checkpoint, load_trained
 from siglip_med.training.module import FineTuneModule
-from siglip_med.training.parts import Parts, build_parts, plain_config
-from siglip_med.training.summary import RunSummary
-from siglip_med.training.texts import PromptPool
-
-
-def build_module(config: DictConfig, parts: Parts) -> FineTuneModule:
-    """The LightningModule of a fine-tuning run."""
-    table = parts.datamodule.table
-    module = FineTuneModule(
-        parts.model,
-        hydra.utils.instantiate(config.loss),
-        hydra.utils.instantiate(config.optimizer),
-        PromptPool(parts.training_prompts, parts.model.tokenize, config.text_pool, config.seed),
-        parts.evaluation_prompts,
-        dissimilarity=torch.from_numpy(parts.dissimilarity),
-        condition_counts=torch.as_tensor(parts.datamodule.train_counts),
-        primary=torch.tensor(table.frame["primary"].to_numpy(copy=True)),
-        metrics=RetrievalMetrics(torch.from_numpy(parts.dissimilarity), parts.conditions),
-    )
-    module.checkpoint_payload = parts.payload(plain_config(config))
-    return module
+from siglip_med.training.parts import Parts, build_parts, flat_config, plain_config
+from siglip_med.training.summary import RunSummary, Stage
+from siglip_med.training.texts import PromptEnsemble, PromptPool
 
 
 def finetune(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     """Runs the whole job and leaves its results in the run folder.
 
     Returns:
-        Metrics named ``<stage>/<split>/<metric>`` with stage ``zero_shot`` or ``tuned``; and the objects.
+        Metrics named ``<stage>/<split>/<metric>`` (stage ``zero_shot``, ``tuned``, ``label_frequency`` or ``chance``)
+        beside those of the last epoch; and the objects that were built, by name.
     """
     folder = Path(config.paths.output_dir)
     parts = build_parts(config)
     module = build_module(config, parts)
     trainer: pl.Trainer = hydra.utils.instantiate(config.trainer, callbacks=config.callbacks, logger=config.logger)
-    before = {split: parts.predict(split) for split in ("val", "test")}
     if trainer.is_global_zero:
-        _save_split(parts, folder)
         parts.model.print_summary()
+        _save_split(parts, folder)
+    before = Stage(parts.predict("val"), parts.predict("test"))
     trainer.fit(module, datamodule=parts.datamodule, ckpt_path=config.resume)
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""
-    if best:
-        load_trained(parts.model, Path(best))
-    after = {split: parts.predict(split) for split in ("val", "test")}
-    summary = RunSummary(config, before, after)
+    best = _load_best(trainer, parts)
+    after = Stage(parts.predict("val"), parts.predict("test"))
+    summary = RunSummary(before, after, config.evaluation.bootstrap, config.evaluation.coverage, config.seed)
     if trainer.is_global_zero:
-        _save_results(trainer, parts, config, summary, Path(best) if best else None, folder)
-    metrics = summary.metrics() | {
-        name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)
-    }
-    return metrics, {"parts": parts, "module": module, "trainer": trainer, "before": before, "after": after}
+        _save_results(trainer, config, summary, after, before, folder, best)
+        summary.print(folder, best)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
+    objects = {"parts": parts, "module": module, "trainer": trainer, "before": before, "after": after}
+    return metrics | summary.metrics(), objects
+
+
+def build_module(config: DictConfig, parts: Parts) -> FineTuneModule:
+    """The LightningModule of a fine-tuning run."""
+    frame = parts.datamodule.table.frame
+    dissimilarity = torch.from_numpy(parts.dissimilarity).float()
+    module = FineTuneModule(
+        parts.model,
+        hydra.utils.instantiate(config.loss),
+        hydra.utils.instantiate(config.optimizer),
+        PromptPool(parts.training_prompts, parts.model.tokenize, config.text_pool, config.seed),
+        PromptEnsemble(parts.evaluation_prompts, parts.model.tokenize),
+        dissimilarity=dissimilarity,
+        condition_counts=torch.as_tensor(parts.datamodule.train_counts),
+        primary=torch.tensor(frame["primary"].to_numpy(copy=True)),
+        metrics=RetrievalMetrics(dissimilarity),
+    )
+    module.checkpoint_payload = parts.payload(plain_config(config))
+    return module
 
 
 def _save_split(parts: Parts, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    parts.datamodule.split.save(folder / "split.csv")
-    parts.datamodule.split.report(parts.datamodule.table).save(folder / "split_report.json")
+    split = parts.datamodule.split
+    split.save(folder / "split.csv")
+    split.report(parts.datamodule.table).save(folder / "split_report.json")
+
+
+def _load_best(trainer: pl.Trainer, parts: Parts) -> Path | None:
+    """Reloads the checkpoint that validation chose; None where a run keeps no checkpoint."""
+    callback = trainer.checkpoint_callback
+    best = Path(callback.best_model_path) if getattr(callback, "best_model_path", "") else None
+    if best is not None:
+        trainer.strategy.barrier("best checkpoint written")
+        load_trained(parts.model, best)
+    return best
+
+
+def _save_results(
+    trainer: pl.Trainer,
+    config: DictConfig,
+    summary: RunSummary,
+    after: Stage,
+    before: Stage,
+    folder: Path,
+    best: Path | None,
+) -> None:
+    for name, predictions in {
+        "val": after.val,
+        "test": after.test,
+        "zero_shot_val": before.val,
+        "zero_shot_test": before.test,
+    }.items():
+        predictions.save(folder / "predictions" / name)
+    summary.save(folder / "metrics.json", config.name, config.seed)
+    if best is not None:
+        calibration = fit_calibration(after.val)
+        finalise_checkpoint(
+            best,
+            metrics=summary.for_model_card(),
+            calibration={"temperature": calibration.temperature, "bias": calibration.bias},
+        )
+    for logger in trainer.loggers:
+        headline = {f"hp/{name}": summary.metrics()[f"tuned/{name}"] for name in ("val/r_at_5", "test/r_at_5")}
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(flat_config(config), metrics=headline)
+            logger.experiment.add_custom_scalars(custom_scalar_layout())
+            write_dashboards(logger.experiment, after.test, global_step=trainer.global_step)
+        else:
+            logger.log_hyperparams(flat_config(config))
+            logger.log_metrics(headline, step=trainer.global_step)
+        logger.finalize("success")

@@ -56,6 +56,8 @@ def predict_split(
         conditions=conditions.names,
         codes=conditions.codes,
         groups=conditions.groups,
+        chapters=conditions.chapters,
+        blocks=conditions.blocks,
         dissimilarity=dissimilarity,
         train_counts=np.asarray(datamodule.train_counts),
         text_embeddings=text.cpu().numpy(),

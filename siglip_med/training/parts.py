@@ -1,5 +1,6 @@
 """Builds the parts of a run from its config: the same for training, for evaluation and for a restored run."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,24 @@ def plain_config(config: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def flat_config(config: DictConfig) -> dict[str, str | int | float | bool]:
+    """The resolved config as ``a.b.c → value``, for a table of hyper-parameters; paths and callbacks left out."""
+
+    def leaves(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                yield from leaves(f"{path}.{key}" if path else str(key), value)
+        elif isinstance(node, bool | int | float | str):
+            yield path, node
+        elif isinstance(node, list):
+            yield path, ", ".join(map(str, node))
+
+    left_out = {"paths", "callbacks", "logger"}
+    return {
+        path: value for path, value in leaves("", plain_config(config)) if path.split(".", 1)[0] not in left_out
+    }
 
 
 def build_data(config: DictConfig, model: TwoTower) -> DataModule:

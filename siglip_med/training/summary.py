@@ -1,0 +1,155 @@
+"""What a run leaves: one table on the screen, the numbers in metrics.json, and what to type next."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from siglip_med.evaluation import (
+    LOWER_IS_BETTER,
+    Interval,
+    PairedResult,
+    Predictions,
+    bootstrap_intervals,
+    chance,
+    classification_summary,
+    headline_metrics,
+    label_frequency_predictions,
+    paired_bootstrap,
+)
+
+SHOWN = {
+    "r_at_1": "R@1 (accuracy, any listed label)",
+    "r_at_5": "R@5",
+    "macro_r_at_1": "macro R@1",
+    "macro_r_at_5": "macro R@5",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "macro_auc": "macro AUC",
+    "loss": "loss (balanced sigmoid)",
+    "icd_distance_all": "ICD distance, all predictions",
+    "icd_distance_mistakes": "ICD distance, mistakes",
+}
+WITH_INTERVALS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The predictions of one stage (zero-shot or tuned) on validation and test."""
+
+    val: Predictions
+    test: Predictions
+
+    def metrics(self) -> dict[str, float]:
+        """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation."""
+        return {
+            f"{split}/{name}": value
+            for split, predictions in (("val", self.val), ("test", self.test))
+            for name, value in (headline_metrics(predictions) | classification_summary(self.val, predictions)).items()
+        }
+
+
+class RunSummary:
+    """Numbers before and after training, with intervals over cases."""
+
+    def __init__(self, before: Stage, after: Stage, repetitions: int, coverage: float, seed: int) -> None:
+        """Computes every number once.
+
+        Args:
+            before: zero-shot predictions.
+            after: predictions of the tuned model.
+            repetitions: bootstrap resamples of the test cases.
+            coverage: of the intervals, e.g. 0.95.
+            seed: of the bootstrap.
+        """
+        frequency = label_frequency_predictions(after.test)
+        self.before, self.after = before.metrics(), after.metrics()
+        self.frequency = headline_metrics(frequency)
+        self.chance = chance(after.test)
+        settings: dict[str, Any] = {"repetitions": repetitions, "coverage": coverage, "seed": seed}
+        self.intervals: dict[str, Interval] = bootstrap_intervals(after.test, WITH_INTERVALS, **settings)
+        self.changes: dict[str, PairedResult] = paired_bootstrap(after.test, before.test, WITH_INTERVALS, **settings)
+        self.size = len(after.test), len(set(after.test.cases))
+
+    def metrics(self) -> dict[str, float]:
+        """``zero_shot/<split>/<metric>``, ``tuned/…``, ``label_frequency/test/…`` and ``chance/test/…``."""
+        named = {"zero_shot": self.before, "tuned": self.after}
+        values = {f"{stage}/{name}": value for stage, metrics in named.items() for name, value in metrics.items()}
+        values |= {f"label_frequency/test/{name}": value for name, value in self.frequency.items()}
+        values |= {f"chance/test/{name}": value for name, value in self.chance.items()}
+        return {name: float(value) for name, value in values.items()}
+
+    def save(self, path: Path, name: str, seed: int) -> None:
+        """Writes metrics.json; an undefined value is null."""
+        metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics().items()}
+        content = {
+            "name": name,
+            "seed": seed,
+            "metrics": metrics,
+            "test_intervals": {key: asdict(value) for key, value in self.intervals.items()},
+            "test_changes": {key: asdict(value) for key, value in self.changes.items()},
+        }
+        path.write_text(json.dumps(content, indent=2))
+
+    def for_model_card(self) -> dict[str, dict[str, float]]:
+        """The test metrics that have an interval: estimate, low and high."""
+        return {
+            name: {"estimate": value.estimate, "low": value.low, "high": value.high}
+            for name, value in self.intervals.items()
+        }
+
+    def table(self) -> Table:
+        """Test split: baselines, before, after, change."""
+        images, cases = self.size
+        table = Table(title=f"test split: {images} images of {cases} cases")
+        for heading in ("", "chance", "label frequency", "zero-shot", "tuned", "change"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        for name, heading in SHOWN.items():
+            before, after = self.before[f"test/{name}"], self.after[f"test/{name}"]
+            low_is_good = " (lower is better)" if name in LOWER_IS_BETTER else ""
+            table.add_row(
+                heading + low_is_good,
+                _number(self.chance.get(name)),
+                _number(self.frequency.get(name)),
+                _number(before),
+                _number(after) + _range(self.intervals.get(name)),
+                f"{after - before:+.3f}" + _range(self.changes.get(name), signed=True),
+            )
+        return table
+
+    def print(self, folder: Path, checkpoint: Path | None) -> None:
+        """The table, where everything is, and the next commands."""
+        console = Console(width=max(Console().width, 130))
+        console.print(self.table())
+        console.print("brackets: 95% bootstrap interval over cases; chance and label frequency never look at the image")
+        places = {
+            "TensorBoard logs": folder / "tensorboard",
+            "checkpoint": checkpoint or "none",
+            "resolved config": folder / ".hydra" / "config.yaml",
+            "split and its report": folder / "split.csv",
+        }
+        for what, where in places.items():
+            console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False)
+        if checkpoint is not None:
+            console.print("next:")
+            for command in (
+                f"tensorboard --logdir {folder}",
+                f"python evaluate.py checkpoint={checkpoint}",
+                f"python predict.py checkpoint={checkpoint} images=path/to/photographs",
+            ):
+                console.print(f"  {command}", soft_wrap=True, highlight=False)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def _range(result: Interval | PairedResult | None, signed: bool = False) -> str:
+    if result is None:
+        return ""
+    return f" [{result.low:+.3f}, {result.high:+.3f}]" if signed else f" [{result.low:.3f}, {result.high:.3f}]"
