@@ -1,0 +1,48 @@
+"""The diagonal sigmoid loss: the baseline that calls every other image's text a negative."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from siglip_med.losses.pair_batch import PairBatch
+from siglip_med.losses.sigmoid import Reduction, weighted_sigmoid
+
+
+def eye_sigmoid(batch: PairBatch, reduction: Reduction = "mean", pos_weight: float | Literal["batch"] = 1.0) -> Tensor:
+    """The sigmoid loss of images against their own texts, with diagonal targets.
+
+    Each image is paired with one text of the pool, the first of its highest targets (its primary condition). Two
+    images of one condition are then negatives of each other: that is what this baseline is for. Images without a
+    positive are left out.
+
+    Args:
+        batch: the pairs.
+        reduction: see `siglip_med.losses.sigmoid.multi_positive_sigmoid`.
+        pos_weight: factor of the positives; ``batch`` is the number of paired images less one (at least 1).
+
+    Returns:
+        0-dim loss. With ``sum_over_n`` and ``pos_weight=1`` it is SigLIP's own.
+
+    Source: Zhai et al. 2023, arXiv 2303.15343.
+    """
+    paired = (batch.targets > 0).any(dim=1).nonzero().squeeze(1)
+    if len(paired) == 0:
+        return batch.zero
+    own_text = batch.targets[paired].argmax(dim=1)
+    logits = batch.logits[paired][:, own_text]
+    diagonal = torch.eye(len(paired), dtype=logits.dtype, device=logits.device)
+    weight = float(max(len(paired) - 1, 1)) if pos_weight == "batch" else pos_weight
+    return weighted_sigmoid(logits, diagonal, weight, reduction) + batch.zero
+
+
+@dataclass(frozen=True)
+class EyeSigmoid:
+    """`eye_sigmoid` as a term."""
+
+    reduction: Reduction = "mean"
+    pos_weight: float | Literal["batch"] = 1.0
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        return eye_sigmoid(batch, self.reduction, self.pos_weight)

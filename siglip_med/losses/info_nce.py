@@ -1,0 +1,53 @@
+"""InfoNCE: cross-entropy over the texts of the pool and over the images of the batch."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from siglip_med.losses.pair_batch import PairBatch
+
+Direction = Literal["both", "image_to_text", "text_to_image"]
+
+
+def info_nce(batch: PairBatch, direction: Direction = "both") -> Tensor:
+    """Cross-entropy against the positives, shared evenly over several of them (by weight, where P has weights).
+
+    With diagonal targets it is CLIP's loss; with several positives UniCL's. Images without a positive text and texts
+    without a positive image are left out.
+
+    Args:
+        batch: the pairs.
+        direction: ``image_to_text`` is a softmax over the texts of each image, ``text_to_image`` over the images of
+            each text, ``both`` their mean.
+
+    Returns:
+        0-dim loss.
+
+    Source: Radford et al. 2021 (CLIP); Yang et al. 2022 (UniCL).
+    """
+    losses = []
+    if direction != "text_to_image":
+        losses.append(_cross_entropy(batch.logits, batch.targets))
+    if direction != "image_to_text":
+        losses.append(_cross_entropy(batch.logits.T, batch.targets.T))
+    return torch.stack(losses).mean() + batch.zero
+
+
+def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
+    mass = positives.sum(dim=1, keepdim=True)
+    share = positives / torch.where(mass > 0, mass, torch.ones_like(mass))
+    row = -(share * F.log_softmax(logits, dim=1)).sum(dim=1)
+    return row.sum() / (mass > 0).sum().clamp_min(1)
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """`info_nce` as a term."""
+
+    direction: Direction = "both"
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        return info_nce(batch, self.direction)

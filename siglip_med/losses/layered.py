@@ -1,0 +1,155 @@
+"""The layered loss: terms, each with a coefficient that the schedule sets."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from siglip_med.errors import UserError
+from siglip_med.losses.pair_batch import PairBatch
+
+Term = Callable[[PairBatch], Tensor]
+"""A loss term: takes the pairs, returns a finite 0-dim loss with a live graph."""
+
+_EXPRESSION = re.compile(r"(?P<complement>1(?:\.0*)?\s*-\s*)?(?P<name>[A-Za-z_]\w*)")
+
+
+class LossOutput(NamedTuple):
+    """What a step of the layered loss gives.
+
+    Attributes:
+        total: 0-dim, the sum of the weighted terms.
+        raw: each computed term by name, as the term returned it.
+        weighted: each computed term by name, times coefficient and scale.
+    """
+
+    total: Tensor
+    raw: dict[str, Tensor]
+    weighted: dict[str, Tensor]
+
+
+class WeightedTerm(nn.Module):
+    """A term with its coefficient and scale.
+
+    Args:
+        term: the term.
+        coefficient: a number, or what the schedule calls it: ``alpha``, ``1 - alpha``, ``beta``, ``gamma``,
+            ``delta`` or any other name that the schedule gives.
+        scale: constant factor that brings the term to the size of the others.
+
+    Raises:
+        UserError: the coefficient is neither a number, a name nor ``1 - name``, or is negative.
+    """
+
+    def __init__(self, term: Term, coefficient: str | float = 1.0, scale: Annotated[float, Field(ge=0)] = 1.0) -> None:
+        super().__init__()
+        self.term = term
+        self.scale = float(scale)
+        self._constant: float | None = None
+        self._name = ""
+        self._complement = False
+        match = _EXPRESSION.fullmatch(coefficient.strip()) if isinstance(coefficient, str) else None
+        if match:
+            self._name = match["name"]
+            self._complement = match["complement"] is not None
+        else:
+            self._constant = _number(coefficient)
+
+    def weight(self, coefficients: Mapping[str, float]) -> float:
+        """Coefficient times scale at this step.
+
+        Args:
+            coefficients: today's value of each name.
+
+        Raises:
+            UserError: the name is not among them, or the coefficient comes out negative.
+        """
+        if self._constant is not None:
+            return self._constant * self.scale
+        if self._name not in coefficients:
+            known = ", ".join(sorted(coefficients)) or "nothing"
+            raise UserError(f"coefficient {self._name!r} is not in the schedule, which gives {known}: add its knots")
+        value = float(coefficients[self._name])
+        value = 1.0 - value if self._complement else value
+        if value < 0:
+            written = f"1 - {self._name}" if self._complement else self._name
+            raise UserError(f"coefficient '{written}' is {value:g}: keep {self._name} in [0, 1] in the schedule")
+        return value * self.scale
+
+    def forward(self, batch: PairBatch) -> Tensor:
+        """The raw term."""
+        return self.term(batch)
+
+
+class LayeredLoss(nn.Module):
+    """Total = sum of coefficient x scale x term.
+
+    A term whose coefficient is 0 is not computed. The total always has a live graph to every input of the batch (with
+    a gradient of zero where no term asks for one), which DistributedDataParallel needs.
+
+    Args:
+        terms: the terms by name.
+
+    Raises:
+        UserError: there is no term, or a name is not an identifier.
+    """
+
+    def __init__(self, terms: Mapping[str, WeightedTerm]) -> None:
+        super().__init__()
+        if not terms:
+            raise UserError("loss.terms is empty: give at least one term")
+        for name in terms:
+            if not str(name).isidentifier():
+                raise UserError(f"loss.terms.{name}: a term's name must be letters, digits and underscores")
+        self.terms = nn.ModuleDict(dict(terms))
+
+    def weights(self, coefficients: Mapping[str, float]) -> dict[str, float]:
+        """Coefficient times scale of every term, also of those at 0.
+
+        Args:
+            coefficients: today's value of each name.
+
+        Raises:
+            UserError: see `WeightedTerm.weight`.
+        """
+        return {name: self._term(name).weight(coefficients) for name in self.terms}
+
+    def forward(self, batch: PairBatch, coefficients: Mapping[str, float]) -> LossOutput:
+        """The loss of one step, in full precision whatever autocast says.
+
+        Args:
+            batch: the pairs; under distributed training the gathered ones.
+            coefficients: today's value of each name.
+
+        Returns:
+            Total, raw and weighted terms.
+
+        Raises:
+            UserError: see `WeightedTerm.weight`.
+        """
+        weights = self.weights(coefficients)
+        with torch.autocast(batch.image.device.type, enabled=False):
+            raw = {name: self._term(name)(batch) for name, weight in weights.items() if weight != 0}
+            weighted = {name: weights[name] * value for name, value in raw.items()}
+            total = torch.stack([*weighted.values(), batch.zero]).sum()
+        return LossOutput(total, raw, weighted)
+
+    def _term(self, name: str) -> WeightedTerm:
+        term = self.terms[name]
+        assert isinstance(term, WeightedTerm)
+        return term
+
+
+def _number(coefficient: str | float) -> float:
+    try:
+        value = float(coefficient)
+    except ValueError as error:
+        raise UserError(
+            f"coefficient {coefficient!r} is neither a number nor a name of the schedule, such as '1 - alpha'"
+        ) from error
+    if not 0 <= value < float("inf"):
+        raise UserError(f"coefficient {coefficient!r} must be a finite number of at least 0")
+    return value

@@ -1,0 +1,40 @@
+"""Softmax over the prompts with targets softened by D."""
+
+from dataclasses import dataclass
+
+from pydantic import PositiveFloat
+from torch import Tensor
+from torch.nn import functional as F
+
+from siglip_med.losses.pair_batch import PairBatch
+
+
+def soft_label_softmax(batch: PairBatch, temperature: float = 0.1) -> Tensor:
+    """Cross-entropy over the prompts of each image with targets ``softmax(-S / temperature)``.
+
+    Args:
+        batch: the pairs, with D.
+        temperature: how far the target spreads over the tree, in units of D. Near 0 only the image's own conditions
+            have a share.
+
+    Returns:
+        0-dim loss, the mean over the labelled images; 0 where there is none.
+
+    Raises:
+        ValueError: the batch has no dissimilarity matrix or no labels.
+
+    Source: Bertinetto et al. 2020 (CVPR), "soft labels".
+    """
+    target = F.softmax(-batch.min_dissimilarity / temperature, dim=1)
+    row = -(target * F.log_softmax(batch.logits, dim=1)).sum(dim=1)
+    return (row * batch.labelled).sum() / batch.labelled.sum().clamp_min(1) + batch.zero
+
+
+@dataclass(frozen=True)
+class SoftLabelSoftmax:
+    """`soft_label_softmax` as a term."""
+
+    temperature: PositiveFloat = 0.1
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        return soft_label_softmax(batch, self.temperature)

@@ -1,0 +1,121 @@
+"""The Wasserstein loss: what it costs to move the batch's images onto its texts."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import ot
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from siglip_med.errors import UserError
+from siglip_med.losses.pair_batch import PairBatch
+
+Method = Literal["exact", "entropic", "sliced"]
+
+
+def wasserstein(
+    batch: PairBatch,
+    method: Method = "exact",
+    label_weight: float = 0.0,
+    regularisation: float = 0.05,
+    projections: int = 128,
+    seed: int | None = 0,
+) -> Tensor:
+    """Optimal transport between image and text embeddings, cost ``2 - 2 cos`` (the squared distance).
+
+    The images that have a positive share the mass evenly; a text's mass is the share of its condition in the batch's
+    positives, divided over the texts of that condition, so neither repeating a prompt nor removing repeats changes
+    anything. Transport does not know which image belongs to which text (shuffled pairs cost 0): never use it alone.
+
+    Args:
+        batch: the pairs.
+        method: ``exact`` solves on the host in float64 and holds the plan fixed for the gradient (the envelope
+            theorem makes that exact); ``entropic`` runs log-domain Sinkhorn on the embeddings' device, for large
+            batches; ``sliced`` averages one-dimensional transports and scales them by E, so that it is comparable.
+        label_weight: lambda of the label-aware cost ``2 - 2 cos + lambda S``.
+        regularisation: entropic regularisation, in units of the cost.
+        projections: directions of the sliced distance.
+        seed: seed of the directions, the same ones every step; None draws new ones from PyTorch's global generator.
+
+    Returns:
+        0-dim loss. ``entropic`` includes its regularisation term, ``regularisation * KL(plan | product)``.
+
+    Raises:
+        ValueError: ``label_weight`` is used and the batch has no dissimilarity matrix, or with ``sliced``.
+
+    Source: Flamary et al. 2021 (POT); Frogner et al. 2015; Courty et al. 2017; Cuturi 2013 (entropic); Bonneel et
+    al. 2015 (sliced).
+    """
+    image_mass, text_mass = _marginals(batch)
+    if method == "sliced":
+        if label_weight:
+            raise ValueError("sliced transport has no pairwise cost: label_weight must be 0")
+        return _sliced(batch, image_mass, text_mass, projections, seed) + batch.zero
+    cost = 2.0 - 2.0 * batch.cosine
+    if label_weight:
+        cost = cost + label_weight * batch.min_dissimilarity
+    if method == "entropic":
+        return _entropic(cost, image_mass, text_mass, regularisation) + batch.zero
+    return (_exact_plan(cost, image_mass, text_mass) * cost).sum() + batch.zero
+
+
+def _marginals(batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """``[B]`` and ``[T]`` float64 masses, each with sum 1."""
+    positives = batch.targets.double()
+    paired = (positives > 0).any(dim=1)
+    # Without a single positive nothing says how the mass lies: it lies evenly.
+    image_mass = torch.where(paired.any(), paired.double(), 1.0)
+    text_mass = torch.where(paired.any(), positives.sum(dim=0), 1.0) / batch.text_multiplicity
+    return image_mass / image_mass.sum(), text_mass / text_mass.sum()
+
+
+def _exact_plan(cost: Tensor, image_mass: Tensor, text_mass: Tensor) -> Tensor:
+    host = cost.detach().double().cpu().numpy()
+    image_host, text_host = image_mass.cpu().numpy(), text_mass.cpu().numpy()
+    # The solver does not return from a cost that is not finite; the product lets the loss say so instead.
+    finite = bool(np.isfinite(host).all())
+    plan = ot.emd(image_host, text_host, host, numItermax=1_000_000) if finite else np.outer(image_host, text_host)
+    return torch.from_numpy(plan).to(cost)
+
+
+def _entropic(cost: Tensor, image_mass: Tensor, text_mass: Tensor, regularisation: float) -> Tensor:
+    image_mass, text_mass = image_mass.to(cost), text_mass.to(cost)
+    with torch.no_grad():
+        tolerance = 1e-10 if cost.dtype == torch.float64 else 1e-5
+        plan = ot.bregman.sinkhorn_log(
+            image_mass, text_mass, cost.detach(), regularisation, numItermax=2000, stopThr=tolerance, warn=False
+        )
+        product = image_mass[:, None] * text_mass
+        divergence = torch.where(plan > 0, plan * (plan / product).log(), 0.0).sum()
+    return (plan * cost).sum() + regularisation * divergence
+
+
+def _sliced(batch: PairBatch, image_mass: Tensor, text_mass: Tensor, projections: int, seed: int | None) -> Tensor:
+    dimensions = batch.image.shape[1]
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    directions = torch.randn(dimensions, projections, generator=generator, dtype=torch.float64)
+    directions = (directions / directions.norm(dim=0)).to(batch.image)
+    with torch.autocast(batch.image.device.type, enabled=False):
+        images, texts = batch.image @ directions, batch.text @ directions
+    squared = ot.wasserstein_1d(images, texts, image_mass.to(images), text_mass.to(texts), p=2)
+    return dimensions * squared.mean()
+
+
+@dataclass(frozen=True)
+class Wasserstein:
+    """`wasserstein` as a term."""
+
+    method: Method = "exact"
+    label_weight: Annotated[float, Field(ge=0)] = 0.0
+    regularisation: PositiveFloat = 0.05
+    projections: PositiveInt = 128
+    seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        if self.method == "sliced" and self.label_weight:
+            raise UserError("the Wasserstein term's label_weight needs method exact or entropic: set it to 0")
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        return wasserstein(batch, self.method, self.label_weight, self.regularisation, self.projections, self.seed)
