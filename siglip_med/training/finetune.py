@@ -13,7 +13,7 @@ from siglip_med.evaluation import RetrievalMetrics, fit_calibration
 from siglip_med.evaluation.tensorboard import custom_scalar_layout, write_dashboards
 from siglip_med.models import finalise_checkpoint, load_trained
 from siglip_med.training.module import FineTuneModule
-from siglip_med.training.parts import Parts, build_parts, flat_config, plain_config
+from siglip_med.training.parts import Parts, build_parts, flat_config
 from siglip_med.training.summary import RunSummary, Stage
 from siglip_med.training.texts import PromptEnsemble, PromptPool
 
@@ -60,7 +60,7 @@ def build_module(config: DictConfig, parts: Parts) -> FineTuneModule:
         primary=torch.tensor(frame["primary"].to_numpy(copy=True)),
         metrics=RetrievalMetrics(dissimilarity),
     )
-    module.checkpoint_payload = parts.payload(plain_config(config))
+    module.checkpoint_payload = parts.payload()
     return module
 
 

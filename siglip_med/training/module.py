@@ -157,7 +157,7 @@ class FineTuneModule(TwoTowerModule):
         assert self._text_embeddings is not None
         image = nn.functional.normalize(self.model.encode_images(batch.images).float(), dim=-1)
         logits = image @ self._text_embeddings.T * self.model.logit_scale.exp() + self.model.logit_bias
-        self.log("val/loss", weighted_sigmoid(logits, batch.labels), sync_dist=True, batch_size=len(logits))
+        self.log("val/loss", weighted_sigmoid(logits, batch.labels, 1.0, "balanced"), sync_dist=True, batch_size=len(logits))
         self.metrics.update(logits, batch.labels, self.get_buffer("primary")[batch.index], batch.index)
 
     def on_validation_epoch_end(self) -> None:
@@ -190,5 +190,5 @@ class CaptionModule(TwoTowerModule):
         """Loss on held-out pairs, and how often an image finds its caption among the batch's."""
         pairs = self.training_pair_batch(batch)
         found = pairs.targets.gather(1, pairs.logits.argmax(dim=1, keepdim=True)).mean()
-        loss = weighted_sigmoid(pairs.logits, pairs.targets)
+        loss = weighted_sigmoid(pairs.logits, pairs.targets, 1.0, "balanced")
         self.log_dict({"val/loss": loss, "val/caption_r_at_1": found}, sync_dist=True, batch_size=len(pairs.targets))

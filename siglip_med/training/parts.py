@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -17,6 +18,7 @@ from siglip_med.conditions import (
     training_prompts,
 )
 from siglip_med.data import DataModule
+from siglip_med.errors import UserError
 from siglip_med.evaluation import Predictions
 from siglip_med.models import TwoTower, checkpoint_payload
 from siglip_med.training.features import FeatureDataModule
@@ -27,6 +29,7 @@ from siglip_med.training.inference import predict_split
 class Parts:
     """A model, its data, and the geometry and sentences of the conditions in it."""
 
+    config: DictConfig
     model: TwoTower
     datamodule: DataModule | FeatureDataModule
     conditions: ConditionSet
@@ -46,17 +49,28 @@ class Parts:
             split,
         )
 
-    def payload(self, config: dict[str, Any], **results: Any) -> dict[str, Any]:
+    def payload(self) -> dict[str, Any]:
         """What a checkpoint of this run says besides its weights."""
         return checkpoint_payload(
             self.model,
-            config=config,
+            config=plain_config(self.config),
             conditions=self.conditions.names,
             codes=self.conditions.codes,
             prompts=self.evaluation_prompts,
             split_hash=self.datamodule.split.hash,
-            **results,
         )
+
+    def check_split(self, split_hash: str, checkpoint: Path) -> None:
+        """Makes sure that no image that a checkpoint trained on is about to be tested.
+
+        Raises:
+            UserError: the split differs from the checkpoint's.
+        """
+        if self.datamodule.split.hash != split_hash:
+            raise UserError(
+                f"{checkpoint}: it was trained on split {split_hash[:12]}, but the data now splits into "
+                f"{self.datamodule.split.hash[:12]}; give the run's own split with data.split_file=…/split.csv"
+            )
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

@@ -35,10 +35,12 @@ def optimized_metric(metrics: Mapping[str, float], name: str | None) -> float | 
     """The number that a sweep optimises.
 
     Raises:
-        UserError: the run has no such metric, or its value is not finite.
+        UserError: it is a metric of the test split, the run has none of that name, or its value is not finite.
     """
     if name is None:
         return None
+    if "/test/" in name:
+        raise UserError(f"optimized_metric={name}: the test split never chooses anything; take {name.replace('/test/', '/val/')}")
     if name not in metrics:
         raise UserError(f"optimized_metric={name}: the run has no such metric; it has {', '.join(sorted(metrics))}")
     if not math.isfinite(metrics[name]):

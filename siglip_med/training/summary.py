@@ -4,8 +4,8 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -15,21 +15,25 @@ from siglip_med.evaluation import (
     PairedResult,
     Predictions,
     bootstrap_intervals,
-    chance,
+    chance_recall,
+    choose_thresholds,
     classification_summary,
+    classification_table,
     headline_metrics,
     label_frequency_predictions,
     paired_bootstrap,
 )
+from siglip_med.losses.sigmoid import weighted_sigmoid
 
 SHOWN = {
     "r_at_1": "R@1 (accuracy, any listed label)",
     "r_at_5": "R@5",
     "macro_r_at_1": "macro R@1",
     "macro_r_at_5": "macro R@5",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
+    "macro_f1": "macro F1 of the first prediction",
+    "thresholded_macro_precision": "macro precision, thresholds from validation",
+    "thresholded_macro_recall": "macro recall, thresholds from validation",
+    "thresholded_macro_f1": "macro F1, thresholds from validation",
     "macro_auc": "macro AUC",
     "loss": "loss (balanced sigmoid)",
     "icd_distance_all": "ICD distance, all predictions",
@@ -47,11 +51,16 @@ class Stage:
 
     def metrics(self) -> dict[str, float]:
         """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation."""
-        return {
-            f"{split}/{name}": value
-            for split, predictions in (("val", self.val), ("test", self.test))
-            for name, value in (headline_metrics(predictions) | classification_summary(self.val, predictions)).items()
-        }
+        thresholds = choose_thresholds(self.val)
+        values: dict[str, float] = {}
+        for split, predictions in (("val", self.val), ("test", self.test)):
+            classified = classification_summary(classification_table(predictions, thresholds))
+            loss = weighted_sigmoid(
+                torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels), 1.0, "balanced"
+            )
+            metrics = headline_metrics(predictions) | classified | {"loss": float(loss)}
+            values |= {f"{split}/{name}": value for name, value in metrics.items()}
+        return values
 
 
 class RunSummary:
@@ -70,10 +79,14 @@ class RunSummary:
         frequency = label_frequency_predictions(after.test)
         self.before, self.after = before.metrics(), after.metrics()
         self.frequency = headline_metrics(frequency)
-        self.chance = chance(after.test)
-        settings: dict[str, Any] = {"repetitions": repetitions, "coverage": coverage, "seed": seed}
-        self.intervals: dict[str, Interval] = bootstrap_intervals(after.test, WITH_INTERVALS, **settings)
-        self.changes: dict[str, PairedResult] = paired_bootstrap(after.test, before.test, WITH_INTERVALS, **settings)
+        self.chance = {f"r_at_{k}": chance_recall(after.test.listed, k) for k in (1, 5)}
+        self.chance |= {f"macro_r_at_{k}": k / len(after.test.conditions) for k in (1, 5)}
+        self.intervals = bootstrap_intervals(after.test, WITH_INTERVALS, repetitions, seed, coverage)
+        self.changes = {
+            name: paired_bootstrap(after.test, before.test, name, repetitions, seed, coverage)
+            for name in WITH_INTERVALS
+        }
+        self.coverage = coverage
         self.size = len(after.test), len(set(after.test.cases))
 
     def metrics(self) -> dict[str, float]:
@@ -126,7 +139,10 @@ class RunSummary:
         """The table, where everything is, and the next commands."""
         console = Console(width=max(Console().width, 130))
         console.print(self.table())
-        console.print("brackets: 95% bootstrap interval over cases; chance and label frequency never look at the image")
+        console.print(
+            f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
+            "chance and label frequency never look at the image"
+        )
         places = {
             "TensorBoard logs": folder / "tensorboard",
             "checkpoint": checkpoint or "none",
