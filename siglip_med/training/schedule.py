@@ -1,0 +1,238 @@
+"""The schedule of the loss's coefficients: knots with straight lines between them, a pure function of the step.
+
+``python -m siglip_med.training.schedule layered.png`` draws ``conf/schedule/layered.yaml``.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.trainer.states import TrainerFn
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import PositiveFloat
+from yaml import YAMLError
+
+from siglip_med.cli import fail
+from siglip_med.errors import UserError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "conf" / "schedule"
+"""Where the named schedules of a checkout lie."""
+
+
+class CoefficientSchedule:
+    """Piecewise linear coefficients, constant before the first and after the last knot of each.
+
+    Attributes:
+        names: the coefficients that the schedule gives.
+        unit: what positions mean.
+        span: positions in one run, for ``unit="fraction"``.
+    """
+
+    def __init__(
+        self,
+        knots: Mapping[str, Mapping[float, float]],
+        unit: Literal["step", "fraction"] = "step",
+        span: PositiveFloat = 1.0,
+    ) -> None:
+        """Checks and orders the knots.
+
+        Args:
+            knots: position -> value of each coefficient; keys may be written as text.
+            unit: ``step``: a position is an optimizer step, whatever the run's length. ``fraction``: a position
+                divided by ``span`` is a fraction of the run, so the same knots stretch or shrink with it.
+            span: the position that is the end of the run with ``unit="fraction"``; with ``unit="step"`` it changes
+                nothing. ``schedule=layered`` has 2500, the steps that its knots were written for.
+
+        Raises:
+            UserError: a knot is not a number, negative, given twice, or beyond the run; or there is none.
+        """
+        if not knots:
+            raise UserError("schedule.knots is empty: give at least one coefficient, such as alpha: {0: 0.5}")
+        if unit not in ("step", "fraction"):
+            raise UserError(f"schedule.unit: {unit!r} must be step or fraction")
+        self.unit, self.span = unit, _number("schedule.span", span)
+        if self.span == 0:
+            raise UserError("schedule.span: 0 must be positive")
+        self._curves = {str(name): _curve(str(name), points) for name, points in knots.items()}
+        if unit == "fraction":
+            for name, (positions, _) in self._curves.items():
+                if positions[-1] > self.span:
+                    raise UserError(
+                        f"schedule.knots.{name}: with unit fraction, positions end at the span of {self.span:g}, "
+                        f"and one is {positions[-1]:g}"
+                    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The coefficients, in the order in which they were given."""
+        return tuple(self._curves)
+
+    def at(self, step: int, total_steps: float) -> dict[str, float]:
+        """The coefficients of one step.
+
+        Args:
+            step: optimizer steps done so far.
+            total_steps: optimizer steps of the whole run; only ``unit="fraction"`` looks at it.
+
+        Raises:
+            UserError: ``unit="fraction"`` and the run has no known length.
+        """
+        position = float(step)
+        if self.unit == "fraction":
+            if not (math.isfinite(total_steps) and total_steps > 0):
+                raise UserError(
+                    "schedule.unit=fraction needs a run of known length: set trainer.max_steps or trainer.max_epochs"
+                )
+            position = step / total_steps * self.span
+        return {name: float(np.interp(position, *curve)) for name, curve in self._curves.items()}
+
+    def last_knot(self) -> float:
+        """Position of the last knot of all coefficients."""
+        return max(positions[-1] for positions, _ in self._curves.values())
+
+
+def _curve(name: str, points: Mapping[float, float]) -> tuple[list[float], list[float]]:
+    where = f"schedule.knots.{name}"
+    if not name.isidentifier():
+        raise UserError(f"{where}: a coefficient's name must be letters, digits and underscores")
+    if not isinstance(points, Mapping) or not points:
+        raise UserError(f"{where}: give position: value pairs, such as {{0: 0, 1000: 1}}")
+    curve: dict[float, float] = {}
+    for key, value in points.items():
+        position, height = _number(where, key), _number(f"{where}.{key}", value)
+        if position in curve:
+            raise UserError(f"{where}: position {position:g} is given twice")
+        curve[position] = height
+    positions = sorted(curve)
+    return positions, [curve[position] for position in positions]
+
+
+def _number(where: str, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {value!r} is not a number") from error
+    if not (math.isfinite(number) and number >= 0):
+        raise UserError(f"{where}: {value!r} must be finite and at least 0")
+    return number
+
+
+class ScheduleCoefficients(pl.Callback):
+    """Sets ``pl_module.coefficients`` before every step, and logs them as ``coefficient/<name>``.
+
+    They are a function of ``trainer.global_step`` alone, so a resumed run is on schedule without any saved state.
+    """
+
+    def __init__(self, schedule: CoefficientSchedule) -> None:
+        """Takes the schedule."""
+        self.schedule = schedule
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sets them for the sanity check of the validation, and finds a run of unknown length early."""
+        self._set(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Sets and logs the coefficients of the step."""
+        values = self._set(trainer, pl_module)
+        pl_module.log_dict({f"coefficient/{name}": value for name, value in values.items()})
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Sets the coefficients that a validation during training is judged with."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._set(trainer, pl_module)
+
+    def _set(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, float]:
+        values = self.schedule.at(trainer.global_step, trainer.estimated_stepping_batches)
+        pl_module.coefficients = values
+        return values
+
+
+def load_schedule(path: Path) -> CoefficientSchedule:
+    """Reads a schedule's config file.
+
+    Args:
+        path: a YAML file as in ``conf/schedule/``.
+
+    Raises:
+        UserError: the file is missing, is no schedule, or its knots are wrong.
+    """
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
+        raise UserError(f"{path}: there is no such schedule file; in its folder there is: {known}")
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+    expected = {"_target_", "knots", "unit", "span"}
+    if not (isinstance(settings, dict) and "knots" in settings and expected.issuperset(settings)):
+        raise UserError(f"{path}: a schedule has the keys knots, unit and span, as in conf/schedule/layered.yaml")
+    unit, span = settings.get("unit", "step"), settings.get("span", 1.0)
+    try:
+        return CoefficientSchedule(settings["knots"], unit=unit, span=span)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def plot_schedule(schedule: CoefficientSchedule, path: Path, total_steps: int) -> None:
+    """Draws the coefficients over a run, one line each.
+
+    Args:
+        schedule: the schedule.
+        path: picture to write, in a format that matplotlib knows by its suffix.
+        total_steps: length of the run.
+    """
+    from matplotlib.figure import Figure  # slow to import, and a training run never draws
+
+    steps = np.unique(np.linspace(0, total_steps, 1001).astype(int))
+    values = [schedule.at(int(step), total_steps) for step in steps]
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    # Coefficients that move together would hide each other: each line is a little thinner than the one below it.
+    styles = ("-", "--", "-.", ":")
+    for rank, name in enumerate(schedule.names):
+        heights = [value[name] for value in values]
+        width = max(1.5, 4.5 - rank)
+        axes.plot(steps, heights, linewidth=width, linestyle=styles[rank % len(styles)], label=name)
+    axes.set(xlabel="optimizer step", ylabel="coefficient", title=path.stem, xlim=(0, total_steps))
+    axes.set_ylim(-0.03, None)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    partial = path.with_name(f".{path.name}.partial{path.suffix}")
+    try:
+        figure.savefig(partial, dpi=150)
+    except (ValueError, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot write the picture ({' '.join(str(error).split())})") from error
+    partial.replace(path)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draws a schedule.
+
+    Args:
+        arguments: the command line; the process's own by default.
+    """
+    parser = argparse.ArgumentParser(prog="python -m siglip_med.training.schedule", description="Draw a schedule.")
+    parser.add_argument("picture", type=Path, help="file to write; its stem names the schedule, as in layered.png")
+    parser.add_argument("--schedule", type=Path, help="YAML file of the schedule; conf/schedule/<stem>.yaml by default")
+    parser.add_argument(
+        "--steps", type=int, help="length of the run; by default the span, or a fifth past the last knot"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        schedule = load_schedule(options.schedule or CONFIGS / f"{options.picture.stem}.yaml")
+        natural = schedule.span if schedule.span > 1 else schedule.last_knot() * 1.2
+        plot_schedule(schedule, options.picture, options.steps or max(round(natural), 100))
+    except UserError as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    main()
