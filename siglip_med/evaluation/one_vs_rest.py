@@ -1,0 +1,81 @@
+"""Area under the ROC curve and average precision of one condition against the rest, for many resamples at once."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+
+@dataclass(frozen=True)
+class OneVsRest:
+    """One condition's scores, sorted once, so that any weighting of the cases gives AUC and AP by two products.
+
+    The p distinct scores of the positives cut the negatives into 2p + 1 bins (below, equal, between, ...). A resample
+    only changes how much weight lies in each bin; the order never changes.
+
+    Attributes:
+        positives: sparse ``[p, G]``, positive images of each case at each distinct positive score, lowest score first.
+        negatives: sparse ``[2p + 1, G]``, negative images of each case in each bin; bin 2j + 1 ties with score j.
+    """
+
+    positives: csr_matrix
+    negatives: csr_matrix
+
+    @classmethod
+    def build(cls, scores: np.ndarray, positive: np.ndarray, case: np.ndarray, cases: int) -> "OneVsRest":
+        """Sort once.
+
+        Args:
+            scores: ``[N]`` of one condition.
+            positive: ``[N]`` bool.
+            case: ``[N]`` int in 0..cases-1.
+            cases: G, the number of cases.
+        """
+        levels, level = np.unique(scores[positive], return_inverse=True)
+        rest = scores[~positive]
+        bins = np.searchsorted(levels, rest, "left") + np.searchsorted(levels, rest, "right")
+        return cls(
+            csr_matrix((np.ones(len(level)), (level, case[positive])), shape=(len(levels), cases)),
+            csr_matrix((np.ones(len(rest)), (bins, case[~positive])), shape=(2 * len(levels) + 1, cases)),
+        )
+
+    def auc_and_precision(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """AUC and average precision under case weights.
+
+        Args:
+            weights: ``[G, B]``, how often each case occurs in each of B resamples.
+
+        Returns:
+            Two ``[B]`` arrays: AUC = share of (positive, negative) pairs in the right order, ties half (Hanley & McNeil
+            1982; scikit-learn ``roc_auc_score``), NaN without a positive or a negative; AP = sum of precision times
+            recall gain (scikit-learn ``average_precision_score``), NaN without a positive.
+        """
+        positive, negative = self.positives @ weights, self.negatives @ weights
+        below = negative.cumsum(axis=0)
+        total_positive, total_negative = positive.sum(axis=0), negative.sum(axis=0)
+        correct = (positive * (below[:-1:2] + 0.5 * negative[1::2])).sum(axis=0)
+        at_least = positive[::-1].cumsum(axis=0)[::-1]
+        above = total_negative - below[:-1:2]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = at_least / (at_least + above)
+            auc = correct / (total_positive * total_negative)
+            average_precision = (positive * np.nan_to_num(precision)).sum(axis=0) / total_positive
+        return auc, average_precision
+
+
+def auc_per_condition(logits: np.ndarray, listed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One-vs-rest AUC and average precision of every condition.
+
+    Args:
+        logits: ``[N, C]`` scores.
+        listed: ``[N, C]`` bool, the positives of each condition.
+
+    Returns:
+        Two ``[C]`` arrays (AUC, AP); NaN where a condition has no positive (AUC: or no negative) image. Comparable with
+        MedSigLIP's AUC (Sellergren et al. 2025, arXiv 2507.05201).
+    """
+    case, ones = np.zeros(len(logits), dtype=np.int64), np.ones((1, 1))
+    values = [
+        OneVsRest.build(logits[:, c], listed[:, c], case, 1).auc_and_precision(ones) for c in range(logits.shape[1])
+    ]
+    return np.array([auc[0] for auc, _ in values]), np.array([ap[0] for _, ap in values])
