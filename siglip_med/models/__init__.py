@@ -1,0 +1,43 @@
+"""Two towers behind one face, their adaptation, and small checkpoints."""
+
+from siglip_med.models.adaptation import Adaptation, Frozen, FullFineTune, Lora
+from siglip_med.models.base import BaseReference, fingerprint
+from siglip_med.models.checkpoint import (
+    checkpoint_payload,
+    finalise_checkpoint,
+    load_model,
+    load_trained,
+    read_checkpoint,
+)
+from siglip_med.models.dual import DualEncoder
+from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
+from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
+from siglip_med.models.logits import Logits
+from siglip_med.models.summary import check_gradients
+from siglip_med.models.two_tower import TwoTower
+
+__all__ = [
+    "Adaptation",
+    "BaseReference",
+    "ClipTwoTower",
+    "DualEncoder",
+    "Frozen",
+    "FullFineTune",
+    "JointTwoTower",
+    "Logits",
+    "Lora",
+    "NaflexTwoTower",
+    "SiglipTwoTower",
+    "TwoTower",
+    "check_gradients",
+    "checkpoint_payload",
+    "clip",
+    "dual_encoder",
+    "finalise_checkpoint",
+    "fingerprint",
+    "load_model",
+    "load_trained",
+    "read_checkpoint",
+    "siglip",
+    "siglip2",
+]

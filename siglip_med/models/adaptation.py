@@ -1,0 +1,134 @@
+"""What of a pretrained model is trained: adapters in its encoder layers, all of it, or only the heads."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import Field, PositiveInt
+from torch import nn
+
+from siglip_med.errors import UserError
+
+Tower = Literal["vision", "text"]
+Towers = Literal["vision", "text", "both"]
+LayerTarget = Literal["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+
+TARGETS: tuple[LayerTarget, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+# Each name as the families of the transformers library spell it, right below an encoder layer: SigLIP, SigLIP 2 and
+# CLIP; DINOv2, DINOv3 and ViT; BERT and RoBERTa; DistilBERT; MPNet.
+_ATTENTION = r"(?:self_attn|attention|attention\.(?:self|attention|attn))"
+_SPELLINGS: dict[str, str] = {
+    "q_proj": _ATTENTION + r"\.(?:q_proj|query|q_lin|q)",
+    "k_proj": _ATTENTION + r"\.(?:k_proj|key|k_lin|k)",
+    "v_proj": _ATTENTION + r"\.(?:v_proj|value|v_lin|v)",
+    "out_proj": r"(?:self_attn\.out_proj|attention\.(?:o_proj|out_lin|output\.dense|attn\.o))",
+    "fc1": r"(?:mlp\.(?:fc1|up_proj)|intermediate\.dense|ffn\.lin1)",
+    "fc2": r"(?:mlp\.(?:fc2|down_proj)|output\.dense|ffn\.lin2)",
+}
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adapters in the encoder layers (Hu et al. 2022, arXiv 2106.09685), by the PEFT library.
+
+    Attributes:
+        rank: r of the update B·A.
+        alpha: the update is scaled by alpha / r (alpha / sqrt(r) with ``use_rslora``).
+        dropout: of the adapters' input, while training.
+        towers: which towers get adapters.
+        target_modules: the linear layers that get one, in SigLIP's spelling; other families' names are found by
+            what they do. Only encoder layers are matched: an adapter on the ``out_proj`` of SigLIP's pooling head
+            would lie inside `torch.nn.MultiheadAttention`, which never calls it.
+        use_dora: weight-decomposed adapters (Liu et al. 2024, arXiv 2402.09353).
+        use_rslora: rank-stabilised scaling (Kalajdzievski 2023, arXiv 2312.03732).
+        train_pooling_head: also train SigLIP's attention pooling head; the other families have none.
+        train_projection: also train the linear layers that lead into the shared space (SigLIP: the text head).
+            A dual encoder's are always trained, since nobody pretrained them.
+    """
+
+    rank: PositiveInt = 16
+    alpha: PositiveInt = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    towers: Towers = "both"
+    target_modules: Sequence[LayerTarget] = TARGETS
+    use_dora: bool = False
+    use_rslora: bool = False
+    train_pooling_head: bool = False
+    train_projection: bool = False
+
+    def trains_encoder(self, tower: Tower) -> bool:
+        """Whether encoder weights of this tower change."""
+        return self.towers in (tower, "both")
+
+    def wrap(self, model: nn.Module, roots: dict[Tower, str]) -> PeftModel | None:
+        """Adds the adapters; every weight of the base is frozen.
+
+        Args:
+            model: one pretrained model with one or two towers.
+            roots: the towers in it, with the prefix of their modules' names ("" or e.g. "vision_model.").
+
+        Returns:
+            The wrapped model, or None if none of its towers gets adapters.
+
+        Raises:
+            UserError: the encoder's layers are of a kind that is not known here.
+        """
+        chosen = [root for tower, root in roots.items() if self.trains_encoder(tower)]
+        if not chosen:
+            return None
+        names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        for root in chosen:
+            for target in self.target_modules:
+                if not any(re.fullmatch(_pattern([root], [target]), name) for name in names):
+                    raise UserError(
+                        f"model.adaptation: no {target} in the encoder layers of {type(model).__name__}; LoRA knows "
+                        "SigLIP, CLIP, DINO, ViT, BERT-like towers: leave it out of target_modules, or use Frozen"
+                    )
+        config = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=_pattern(chosen, self.target_modules),
+            use_dora=self.use_dora,
+            use_rslora=self.use_rslora,
+        )
+        return get_peft_model(model, config)
+
+
+@dataclass(frozen=True)
+class FullFineTune:
+    """Every weight that the embeddings depend on is trained, and stored in the checkpoint."""
+
+    train_pooling_head = True
+    train_projection = True
+
+    def trains_encoder(self, tower: Tower) -> bool:
+        """Both towers change."""
+        return True
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Only the projections into the shared space and the scales are trained.
+
+    The output of the vision tower never changes, so it can be computed once and reused.
+    """
+
+    train_pooling_head = False
+    train_projection = True
+
+    def trains_encoder(self, tower: Tower) -> bool:
+        """No tower changes."""
+        return False
+
+
+Adaptation = Lora | FullFineTune | Frozen
+
+
+def _pattern(roots: Sequence[str], targets: Sequence[str]) -> str:
+    prefix = "|".join(re.escape(root) for root in roots)
+    kinds = "|".join(_SPELLINGS[target] for target in targets)
+    return rf"(?:{prefix})(?:(?:encoder|transformer|model)\.)?layers?\.\d+\.(?:{kinds})"

@@ -1,0 +1,77 @@
+"""Which base model a checkpoint belongs to."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+_SAMPLE = 16
+_HYPERPARAMETERS = (
+    "model_type",
+    "hidden_act",
+    "layer_norm_eps",
+    "num_attention_heads",
+    "image_size",
+    "patch_size",
+    "num_patches",
+    "max_position_embeddings",
+    "projection_dim",
+    "projection_size",
+    "eos_token_id",
+)
+
+
+@dataclass(frozen=True)
+class BaseReference:
+    """Names a base model.
+
+    Attributes:
+        name: the folder or hub id that it was loaded from (two of them, joined by " + ", for a dual encoder).
+        revision: the hub's commit or the one asked for; None for a folder.
+        fingerprint: see `fingerprint`; decides whether two bases are the same, wherever they were loaded from.
+    """
+
+    name: str
+    revision: str | None
+    fingerprint: str
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Plain types, for checkpoints."""
+        return asdict(self)
+
+
+def fingerprint(models: Mapping[str, nn.Module]) -> str:
+    """Hash of the settings that change what a model computes, and of a sample of every weight.
+
+    The sample is the first and the last values of each parameter, so the hash of an 813 MB model costs
+    milliseconds and still tells two trainings of one architecture apart. Only settings that every version of the
+    library writes are hashed.
+
+    Args:
+        models: the base models by name, before any adapter is added.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(models):
+        model = models[name]
+        config = getattr(model, "config", None)
+        settings = _settings(config.to_dict()) if config is not None else {}
+        digest.update(json.dumps([name, settings], sort_keys=True).encode())
+        for parameter_name, parameter in sorted(model.named_parameters()):
+            flat = parameter.detach().flatten()
+            sample = torch.cat([flat[:_SAMPLE], flat[-_SAMPLE:]]).float().cpu().numpy()
+            digest.update(f"{parameter_name}{tuple(parameter.shape)}".encode())
+            digest.update(sample.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    picked = {key: config[key] for key in _HYPERPARAMETERS if config.get(key) is not None}
+    nested = {key: _settings(value) for key, value in config.items() if isinstance(value, Mapping) and "config" in key}
+    return picked | nested

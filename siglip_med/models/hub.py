@@ -1,0 +1,118 @@
+"""Loads pretrained parts from a folder or from the Hugging Face hub, and says in one line why it cannot."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
+
+from siglip_med.errors import UserError
+
+PACKAGE_PREFIX = "package:"
+"""Start of a path that names a model folder inside this package, e.g. ``package:siglip_tiny``."""
+
+
+def resolve_path(path: str) -> str:
+    """Turns ``package:name`` into the packaged folder and checks folders.
+
+    Args:
+        path: a folder, ``package:<name>``, or an id of the Hugging Face hub.
+
+    Raises:
+        UserError: the folder does not exist or holds no model.
+    """
+    if path.startswith(PACKAGE_PREFIX):
+        folder = Path(__file__).parent / path.removeprefix(PACKAGE_PREFIX)
+    else:
+        folder = Path(path).expanduser()
+    looks_local = path.startswith((PACKAGE_PREFIX, "/", ".", "~")) or path.count("/") > 1 or "\\" in path
+    if not folder.is_dir():
+        if looks_local:
+            raise UserError(f"no model folder {path}: give a folder that holds config.json, or an id of the hub")
+        return path
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{path} is no model folder: it holds no config.json")
+    return str(folder)
+
+
+def load_config(path: str, revision: str | None) -> Any:
+    """The model's configuration, which alone says of which family it is."""
+    with _explained(path, revision):
+        return AutoConfig.from_pretrained(path, revision=revision)
+
+
+def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) -> PreTrainedModel:
+    """The model in float32, whatever precision its file has.
+
+    Args:
+        path: a folder or hub id, from `resolve_path`.
+        revision: commit, tag or branch of the hub; None is the main branch.
+        unused: starts of parameter names that may be missing, because nothing uses them.
+
+    Raises:
+        UserError: the model cannot be had, its file is cut off, or weights are missing from it.
+    """
+    with _explained(path, revision):
+        model, loading = AutoModel.from_pretrained(
+            path, revision=revision, dtype=torch.float32, weights_only=True, output_loading_info=True
+        )
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith(unused))
+    wrong = sorted(str(item[0]) for item in loading["mismatched_keys"])
+    if missing or wrong:
+        names = ", ".join((missing + wrong)[:3])
+        raise UserError(f"the weights of {path} do not fit its config.json: {len(missing + wrong)} missing ({names})")
+    return model
+
+
+def load_tokenizer(path: str, revision: str | None) -> Any:
+    """The tokenizer that belongs to the model."""
+    with _explained(path, revision):
+        return AutoTokenizer.from_pretrained(path, revision=revision)
+
+
+def load_image_processor(path: str, revision: str | None) -> Any:
+    """The image processor that belongs to the model."""
+    with _explained(path, revision):
+        return AutoImageProcessor.from_pretrained(path, revision=revision)
+
+
+@contextmanager
+def _explained(path: str, revision: str | None) -> Iterator[None]:
+    """Turns what the libraries raise into one line; the original error stays as the cause."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise UserError(
+            f"the weights in {path} are cut off or damaged ({error}): copy or download model.safetensors again"
+        ) from error
+    except (OSError, ValueError, EOFError, RuntimeError) as error:
+        raise UserError(_reason(path, revision, error)) from error
+
+
+def _reason(path: str, revision: str | None, error: BaseException) -> str:
+    causes = list(_causes(error))
+    first_line = str(error).strip().splitlines()[0]
+    if Path(path).is_dir():
+        return f"cannot load the model in {path}: {first_line}"
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        return f"{path} is gated: accept its terms on https://huggingface.co/{path}, then run `hf auth login`"
+    if any(isinstance(cause, RevisionNotFoundError) for cause in causes):
+        return f"{path} has no revision {revision} on the Hugging Face hub"
+    if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        return f"there is no model {path}, neither as a folder nor on the Hugging Face hub"
+    if any(isinstance(cause, HfHubHTTPError) for cause in causes):
+        return f"the Hugging Face hub refused {path}: {first_line}"
+    return (
+        f"{path} is not in the local cache and the Hugging Face hub cannot be reached: give a local folder "
+        "instead of the id (model.path=folder), or set HF_HOME to a cache that already holds it"
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

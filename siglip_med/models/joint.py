@@ -1,0 +1,186 @@
+"""Models that were pretrained with both towers: SigLIP, SigLIP 2 with flexible resolution, and CLIP."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from siglip_med.errors import UserError
+from siglip_med.image_spec import ImageSpec
+from siglip_med.models.adaptation import Adaptation
+from siglip_med.models.host import Host
+from siglip_med.models.logits import Logits
+from siglip_med.models.two_tower import TwoTower
+
+MODEL = "model"
+"""Name of the one host of a joint model."""
+
+
+class JointTwoTower(TwoTower):
+    """One transformers model that holds both towers as ``vision_model`` and ``text_model``."""
+
+    heads: tuple[str, ...]
+    pooling: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        name: str,
+        revision: str | None,
+        tokenizer: Any,
+        image_processor: Any,
+        adaptation: Adaptation,
+        logits: Logits,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        """Wraps a loaded model.
+
+        Args:
+            model: the pretrained model, float32.
+            name: where it was loaded from.
+            revision: of the hub, if any.
+            tokenizer: of the text tower.
+            image_processor: of the vision tower.
+            adaptation: what is trained.
+            logits: how scale and bias start and how far they go.
+            gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
+        """
+        scale: Any = model.logit_scale
+        bias = getattr(model, "logit_bias", None)
+        super().__init__(
+            # The model's own scale and bias are frozen: PEFT neither trains nor saves bare parameters.
+            hosts={
+                MODEL: Host(
+                    model,
+                    {"vision": "vision_model.", "text": "text_model."},
+                    unused=("logit_scale", "logit_bias"),
+                    heads=self.heads,
+                    pooling=self.pooling,
+                )
+            },
+            name=name,
+            revision=revision,
+            tokenizer=tokenizer,
+            image_processor=image_processor,
+            image_spec=ImageSpec(
+                self.image_size(model.config.vision_config),
+                tuple(image_processor.image_mean),
+                tuple(image_processor.image_std),
+            ),
+            embedding_dim=self.shared_size(model.config),
+            max_text_length=model.config.text_config.max_position_embeddings,
+            adaptation=adaptation,
+            logits=logits,
+            base_logits=(scale.exp().item(), 0.0 if bias is None else bias.item()),
+            gradient_checkpointing=gradient_checkpointing,
+        )
+
+    @staticmethod
+    def image_size(vision_config: Any) -> int:
+        """Side length of the images that the vision tower was built for, in pixels."""
+        return int(vision_config.image_size)
+
+    @staticmethod
+    def shared_size(config: Any) -> int:
+        """E, read from the model's configuration."""
+        return int(config.text_config.projection_size)
+
+    def pretrained_with_logits(self) -> PreTrainedModel:
+        """The transformers model with the current scale and bias written into it, for export."""
+        model = self.pretrained(MODEL)
+        with torch.no_grad():
+            model.logit_scale.fill_(self.logit_scale)
+            if hasattr(model, "logit_bias"):
+                model.logit_bias.fill_(self.logit_bias)
+        return model
+
+
+class SiglipTwoTower(JointTwoTower):
+    """SigLIP (Zhai et al. 2023, arXiv 2303.15343), MedSigLIP, and SigLIP 2 of fixed resolution.
+
+    Image features are the output of the attention pooling head, and already embeddings. Text features are the last
+    token's hidden state; the text head maps them to embeddings.
+    """
+
+    text_mask = False
+    heads = ("text_model.head.",)
+    pooling = ("vision_model.head.",)
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to the pooling head's output ``[B, E]``."""
+        return self.pretrained(MODEL).vision_model(pixel_values=pixel_values).pooler_output
+
+    def project_images(self, features: Tensor) -> Tensor:
+        """Returns the features: SigLIP has no projection after its pooling head."""
+        return features
+
+    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """``[T, L]`` to the last token's state ``[T, G]``; padding is attended to, as in pretraining."""
+        # All states, not pooler_output: the head belongs to project_texts.
+        return self.pretrained(MODEL).text_model(input_ids=input_ids).last_hidden_state[:, -1]
+
+    def project_texts(self, features: Tensor) -> Tensor:
+        """``[T, G]`` to ``[T, E]`` by the text head."""
+        return self.pretrained(MODEL).text_model.head(features)
+
+
+class Siglip2TwoTower(SiglipTwoTower):
+    """SigLIP 2 of fixed resolution (Tschannen et al. 2025, arXiv 2502.14786): SigLIP's layers, lower-case texts."""
+
+    lowercase_text = True
+
+
+class NaflexTwoTower(Siglip2TwoTower):
+    """SigLIP 2 NaFlex, fed with square images at the resolution of its position embeddings."""
+
+    @staticmethod
+    def image_size(vision_config: Any) -> int:
+        """Side length at which every position embedding is used once."""
+        side = math.isqrt(vision_config.num_patches)
+        if side * side != vision_config.num_patches:
+            raise UserError(f"the model has {vision_config.num_patches} patches, which make no square image")
+        return int(side * vision_config.patch_size)
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """``[B, 3, H, W]``, cut into patches as transformers' Siglip2ImageProcessor does, to ``[B, E]``."""
+        tower = self.pretrained(MODEL).vision_model
+        patch = tower.config.patch_size
+        images, channels, height, width = pixel_values.shape
+        grid = (height // patch, width // patch)
+        patches = pixel_values.reshape(images, channels, grid[0], patch, grid[1], patch)
+        patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        count = grid[0] * grid[1]
+        return tower(
+            pixel_values=patches,
+            pixel_attention_mask=torch.ones(images, count, dtype=torch.int32, device=pixel_values.device),
+            spatial_shapes=torch.tensor([grid] * images, device=pixel_values.device),
+        ).pooler_output
+
+
+class ClipTwoTower(JointTwoTower):
+    """CLIP (Radford et al. 2021, arXiv 2103.00020): pooled tokens, then one linear projection a tower."""
+
+    heads = ("visual_projection.", "text_projection.")
+
+    @staticmethod
+    def shared_size(config: Any) -> int:
+        """E, read from the model's configuration."""
+        return int(config.projection_dim)
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to the normalised class token ``[B, F]``."""
+        return self.pretrained(MODEL).vision_model(pixel_values=pixel_values).pooler_output
+
+    def project_images(self, features: Tensor) -> Tensor:
+        """``[B, F]`` to ``[B, E]`` by the visual projection."""
+        return self.pretrained(MODEL).visual_projection(features)
+
+    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """``[T, L]`` to the end token's state ``[T, G]``."""
+        return self.pretrained(MODEL).text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+
+    def project_texts(self, features: Tensor) -> Tensor:
+        """``[T, G]`` to ``[T, E]`` by the text projection."""
+        return self.pretrained(MODEL).text_projection(features)

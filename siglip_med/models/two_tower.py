@@ -1,0 +1,273 @@
+"""The one face of every model: images and texts in, embeddings of one space out."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import PeftModel
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from siglip_med.errors import UserError
+from siglip_med.image_spec import ImageSpec
+from siglip_med.models.adaptation import Adaptation
+from siglip_med.models.base import BaseReference, fingerprint
+from siglip_med.models.host import PEFT_PREFIX, Host
+from siglip_med.models.logits import Logits
+from siglip_med.models.summary import Part, parameter_table
+
+
+class TwoTower(nn.Module, ABC):
+    """A vision tower and a text tower with one embedding space.
+
+    Attributes:
+        image_spec: side length and normalisation of its images.
+        embedding_dim: E, the size of the shared space.
+        max_text_length: L, tokens that every text is padded or cut to.
+        tokenizer: the text tower's tokenizer (transformers).
+        image_processor: the vision tower's image processor (transformers).
+        logit_scale: logarithm of the multiplier of the cosine; 0-dim, float32.
+        logit_bias: 0-dim, float32.
+        base: which pretrained model this is.
+        text_mask: whether the text tower takes an attention mask. SigLIP's takes none: it attends to its padding.
+    """
+
+    text_mask = True
+    lowercase_text = False
+
+    def __init__(
+        self,
+        hosts: Mapping[str, Host],
+        name: str,
+        revision: str | None,
+        tokenizer: Any,
+        image_processor: Any,
+        image_spec: ImageSpec,
+        embedding_dim: int,
+        max_text_length: int,
+        adaptation: Adaptation,
+        logits: Logits,
+        base_logits: tuple[float, float],
+        gradient_checkpointing: bool,
+    ) -> None:
+        """Wraps pretrained models; the factories (`siglip`, `clip`, …) load them first.
+
+        Args:
+            hosts: the pretrained models by name.
+            name: where they were loaded from.
+            revision: of the hub, if any.
+            tokenizer: pads and cuts texts.
+            image_processor: kept for export.
+            image_spec: what images must look like.
+            embedding_dim: E.
+            max_text_length: L.
+            adaptation: what is trained.
+            logits: how scale and bias start and how far they go.
+            base_logits: multiplier and bias of the base model.
+            gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
+        """
+        super().__init__()
+        self.base = BaseReference(name, revision, fingerprint({key: host.model for key, host in hosts.items()}))
+        self.tokenizer = tokenizer
+        self.image_processor = image_processor
+        self.image_spec = image_spec
+        self.embedding_dim = embedding_dim
+        self.max_text_length = max_text_length
+        self.adaptation = adaptation
+        self.logits_settings = logits
+        self.logit_scale, self.logit_bias = logits.parameters(*base_logits)
+        self._layout = dict(hosts)
+        self.hosts = nn.ModuleDict({key: host.adapt(adaptation, gradient_checkpointing) for key, host in hosts.items()})
+        self.train()
+
+    def pretrained(self, host: str) -> Any:
+        """The transformers model behind a host, with or without adapters in it."""
+        model = self.hosts[host]
+        return model.get_base_model() if isinstance(model, PeftModel) else model
+
+    # ---- embeddings ---------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` normalised images to ``[B, F]`` pooled output of the vision backbone.
+
+        Without dependence on anything trained where `vision_is_frozen`: it may be computed once and reused.
+        """
+
+    @abstractmethod
+    def project_images(self, features: Tensor) -> Tensor:
+        """``[B, F]`` features to ``[B, E]`` embeddings, not normalised."""
+
+    @abstractmethod
+    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """``[T, L]`` tokens to ``[T, G]`` pooled output of the text backbone."""
+
+    @abstractmethod
+    def project_texts(self, features: Tensor) -> Tensor:
+        """``[T, G]`` features to ``[T, E]`` embeddings, not normalised."""
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Embeds images, or features that were computed before.
+
+        Args:
+            images: ``[B, 3, H, W]`` normalised, or ``[B, F]`` from `image_features`.
+
+        Returns:
+            ``[B, E]``, not normalised.
+        """
+        return self.project_images(images if images.ndim == 2 else self.image_features(images))
+
+    def encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Embeds tokenised texts; the mask is ignored by towers that were trained without one.
+
+        Args:
+            input_ids: ``[T, L]`` from `tokenize`.
+            attention_mask: ``[T, L]`` from `tokenize`, 1 for a token, 0 for padding.
+
+        Returns:
+            ``[T, E]``, not normalised.
+        """
+        return self.project_texts(self.text_features(input_ids, attention_mask))
+
+    def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Turns texts into ``input_ids`` and ``attention_mask``, both ``[T, L]`` int64, padded to the full length."""
+        tokens = self.tokenizer(
+            [text.lower() for text in texts] if self.lowercase_text else list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=self.max_text_length,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        return {"input_ids": tokens["input_ids"].long(), "attention_mask": tokens["attention_mask"].long()}
+
+    def logits(self, images: Tensor, texts: Tensor) -> Tensor:
+        """exp(logit_scale) · cosine + logit_bias in float32.
+
+        Args:
+            images: ``[B, E]`` embeddings.
+            texts: ``[T, E]`` embeddings.
+
+        Returns:
+            ``[B, T]``.
+        """
+        cosine = normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
+        return self.logit_scale.exp() * cosine + self.logit_bias
+
+    def clamp_logits(self) -> None:
+        """Puts logit scale and bias back into their configured ranges; call it after an optimizer step."""
+        self.logits_settings.clamp(self.logit_scale.data, self.logit_bias.data)
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> "TwoTower":
+        """Switches to training; a tower without trained encoder weights stays in evaluation mode.
+
+        So the dropout of a frozen BERT never disturbs embeddings that are meant to be fixed.
+        """
+        super().train(mode)
+        for key, host in self._layout.items():
+            for tower, root in host.roots.items():
+                if not self.adaptation.trains_encoder(tower):
+                    self.pretrained(key).get_submodule(root.rstrip(".")).eval()
+        return self
+
+    @property
+    def vision_is_frozen(self) -> bool:
+        """Whether `image_features` never changes, so that features can be computed once."""
+        return not any(
+            parameter.requires_grad for name, parameter in self.named_parameters() if self.part_of(name) == "vision"
+        )
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Every trained tensor by its parameter name: what a checkpoint holds."""
+        return {name: parameter.detach() for name, parameter in self._trained()} | self._fixed_logits()
+
+    def _fixed_logits(self) -> dict[str, Tensor]:
+        return {"logit_scale": self.logit_scale.detach(), "logit_bias": self.logit_bias.detach()}
+
+    def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
+
+    @torch.no_grad()
+    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
+        """Puts the tensors of `trainable_state` back.
+
+        Raises:
+            UserError: the names or shapes are not those of this model and its adaptation.
+        """
+        expected = self.trainable_state()
+        missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+        wrong = sorted(name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape)
+        if missing or extra or wrong:
+            raise UserError(
+                f"the trained weights do not fit this model: {len(missing)} missing, {len(extra)} unknown, "
+                f"{len(wrong)} of another shape (first: {(missing + extra + wrong)[0]}); "
+                "use the run's own model.adaptation"
+            )
+        for name, tensor in expected.items():
+            tensor.copy_(state[name])
+
+    def parameter_groups(
+        self, learning_rate: float, weight_decay: float, scale_learning_rate: float | None = None
+    ) -> list[dict[str, Any]]:
+        """Groups for an optimizer: matrices decay; vectors, biases, the pooling probe and the scales do not.
+
+        Args:
+            learning_rate: of everything but the scales.
+            weight_decay: of the first group.
+            scale_learning_rate: of logit scale and bias; None is ``learning_rate``.
+        """
+        groups: dict[str, list[nn.Parameter]] = {"decay": [], "no_decay": [], "scales": []}
+        for name, parameter in self._trained():
+            if self.part_of(name) == "logits":
+                groups["scales"].append(parameter)
+            elif parameter.ndim < 2 or name.endswith(".probe"):
+                groups["no_decay"].append(parameter)
+            else:
+                groups["decay"].append(parameter)
+        rates = {"scales": learning_rate if scale_learning_rate is None else scale_learning_rate}
+        return [
+            {
+                "name": name,
+                "params": parameters,
+                "lr": rates.get(name, learning_rate),
+                "weight_decay": weight_decay if name == "decay" else 0.0,
+            }
+            for name, parameters in groups.items()
+            if parameters
+        ]
+
+    def trained_base_weights(self, host: str) -> dict[str, Tensor]:
+        """Trained weights that are not adapters, under their names in the transformers model."""
+        prefix = f"hosts.{host}."
+        return {
+            name.removeprefix(prefix).removeprefix(PEFT_PREFIX): parameter.detach()
+            for name, parameter in self._trained()
+            if name.startswith(prefix) and ".lora_" not in name
+        }
+
+    def part_of(self, name: str) -> Part:
+        """Which part of the model a parameter belongs to, by its name."""
+        if name in ("logit_scale", "logit_bias"):
+            return "logits"
+        _, _, rest = name.partition("hosts.")
+        key, _, inner = rest.partition(".")
+        inner = inner.removeprefix(PEFT_PREFIX)
+        if key in self._layout and not inner.startswith(self._layout[key].heads):
+            for tower, root in self._layout[key].roots.items():
+                if inner.startswith(root):
+                    return tower
+        return "heads"
+
+    def summary(self) -> Table:
+        """A table of how many parameters each part has and how many of them are trained."""
+        title = f"{self.base.name} ({type(self.adaptation).__name__})"
+        return parameter_table(title, ((self.part_of(name), parameter) for name, parameter in self.named_parameters()))
+
+    def print_summary(self) -> None:
+        """Prints `summary` to the terminal."""
+        Console().print(self.summary())
