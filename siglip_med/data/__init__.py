@@ -1,0 +1,1 @@
+"""From image files and label tables to batches; see docs/images.md."""

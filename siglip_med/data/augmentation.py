@@ -1,0 +1,184 @@
+"""Training augmentation (albumentations): each drawn image has a random stream of its own, and skin keeps its tone.
+
+The stream of an image is a number that the sampler draws from (seed, epoch, place in the epoch). Workers hold no
+random state at all, so the same run gives the same images with any number of workers, and no two draws share a stream.
+"""
+
+import os
+import random
+from typing import Annotated, Any
+
+import numpy as np
+from annotated_types import Ge, Le
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # before the import: it would ask the network for a newer one
+
+import albumentations as A
+import cv2
+
+Probability = Annotated[float, Ge(0), Le(1)]
+Strength = Annotated[float, Ge(0), Le(1)]
+
+TONE_BORDERS = (55.0, 41.0, 28.0, 10.0, -30.0)
+"""ITA in degrees that separates very light, light, intermediate, tan, brown and dark skin, taken as Fitzpatrick types
+I to VI (Chardon et al. 1991, Int. J. Cosmet. Sci. 13; Kinyanjui et al. 2020, MICCAI)."""
+
+_BLENDS = np.linspace(0, 1, 33)[:, None]
+
+
+def typology_angle(rgb: np.ndarray) -> np.ndarray:
+    """Individual typology angle of colours: arctan((L* - 50) / b*) in degrees (Chardon et al. 1991).
+
+    Args:
+        rgb: ``[..., 3]`` sRGB in 0..255.
+
+    Returns:
+        ``[...]`` degrees; lighter skin has a larger angle.
+    """
+    flat = np.ascontiguousarray(rgb, dtype=np.float32).reshape(1, -1, 3) / 255
+    lab = cv2.cvtColor(flat, cv2.COLOR_RGB2LAB)
+    angle = np.degrees(np.arctan2(lab[..., 0] - 50, lab[..., 2]))
+    return angle.reshape(np.shape(rgb)[:-1])
+
+
+class ToneLimitedJitter(A.ColorJitter):
+    """`albumentations.ColorJitter` that moves the photograph's skin tone by a limited angle only.
+
+    Where the mean colour of the middle of the photograph would move by more, the change is blended back towards the
+    original until it does not.
+
+    Args:
+        max_tone_shift: Degrees of ITA.
+        brightness: Largest relative change; so for the next two.
+        contrast: As above.
+        saturation: As above.
+        hue: Largest shift, as a share of the colour circle.
+        p: Probability.
+    """
+
+    class InitSchema(A.ColorJitter.InitSchema):
+        """What albumentations checks the arguments against."""
+
+        max_tone_shift: Annotated[float, Ge(0)]
+
+    def __init__(
+        self, max_tone_shift: float, brightness: float, contrast: float, saturation: float, hue: float, p: float
+    ) -> None:
+        super().__init__(brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, p=p)
+        self.max_tone_shift = max_tone_shift
+
+    def apply(self, img: np.ndarray, *args: Any, **params: Any) -> np.ndarray:
+        """``[H, W, 3]`` uint8 to the same."""
+        changed = super().apply(img, *args, **params)
+        before, after = _middle_colour(img), _middle_colour(changed)
+        angles = typology_angle(before + _BLENDS * (after - before))
+        allowed = np.abs(angles - angles[0]) <= self.max_tone_shift
+        if allowed.all():
+            return changed
+        share = float(_BLENDS[np.argmin(allowed) - 1, 0])
+        return cv2.addWeighted(changed, share, img, 1 - share, 0)
+
+
+class AugmentationPipeline:
+    """Augmentation for one image size; holds no random state between calls."""
+
+    def __init__(self, transforms: list[A.BasicTransform]) -> None:
+        self._compose = A.Compose(transforms)
+
+    def __call__(self, pixels: np.ndarray, stream: int) -> np.ndarray:
+        """Augments ``[size, size, 3]`` uint8 with the random numbers of ``stream`` alone."""
+        # Not set_random_seed: that gives every transform the same numbers, so that they come and go together.
+        self._compose.set_random_state(np.random.Generator(np.random.Philox(key=stream)), random.Random(stream))
+        return self._compose(image=pixels)["image"]
+
+
+class Augmentation:
+    """How strongly training images are varied; 0 switches a step off.
+
+    Args:
+        horizontal_flip: Probability.
+        vertical_flip: Probability.
+        crop: Share of the area that the random crop may cut away; the rest is resized to the full size.
+        crop_ratio: Largest aspect ratio of the crop, and 1 over the smallest.
+        rotation: Largest angle in degrees; the corners are filled by reflection.
+        rotation_probability: How often it is turned.
+        brightness: Largest relative change.
+        contrast: Largest relative change.
+        saturation: Largest relative change.
+        hue: Largest shift, as a share of the colour circle.
+        colour_probability: How often the four above are drawn.
+        max_tone_shift: Degrees of ITA that the skin may move by; the narrowest type is 13 degrees wide, so up to 6.5
+            skin from the middle of any type stays in it. None: no limit.
+        blur: Largest standard deviation of the Gaussian blur, as a share of the side.
+        blur_probability: How often it is blurred.
+        noise: Largest standard deviation of the Gaussian noise, as a share of the pixel range.
+        noise_probability: How often noise is added.
+    """
+
+    def __init__(
+        self,
+        horizontal_flip: Probability = 0.0,
+        vertical_flip: Probability = 0.0,
+        crop: Annotated[float, Ge(0), Le(0.95)] = 0.0,
+        crop_ratio: Annotated[float, Ge(1), Le(4)] = 1.0,
+        rotation: Annotated[float, Ge(0), Le(180)] = 0.0,
+        rotation_probability: Probability = 0.0,
+        brightness: Strength = 0.0,
+        contrast: Strength = 0.0,
+        saturation: Strength = 0.0,
+        hue: Annotated[float, Ge(0), Le(0.5)] = 0.0,
+        colour_probability: Probability = 0.0,
+        max_tone_shift: Annotated[float, Ge(0)] | None = 6.5,
+        blur: Annotated[float, Ge(0), Le(0.1)] = 0.0,
+        blur_probability: Probability = 0.0,
+        noise: Strength = 0.0,
+        noise_probability: Probability = 0.0,
+    ) -> None:
+        self.horizontal_flip = horizontal_flip
+        self.vertical_flip = vertical_flip
+        self.crop = crop
+        self.crop_ratio = crop_ratio
+        self.rotation = rotation
+        self.rotation_probability = rotation_probability
+        self.colour = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        self.colour_probability = colour_probability
+        self.max_tone_shift = max_tone_shift
+        self.blur = blur
+        self.blur_probability = blur_probability
+        self.noise = noise
+        self.noise_probability = noise_probability
+
+    def pipeline(self, size: int) -> AugmentationPipeline:
+        """The steps that are switched on, for images of ``size`` pixels a side."""
+        steps: list[A.BasicTransform] = []
+        if self.crop > 0 or self.crop_ratio > 1:
+            ratio = (1 / self.crop_ratio, self.crop_ratio)
+            steps.append(A.RandomResizedCrop((size, size), scale=(1 - self.crop, 1), ratio=ratio, p=1))
+        if self.horizontal_flip > 0:
+            steps.append(A.HorizontalFlip(p=self.horizontal_flip))
+        if self.vertical_flip > 0:
+            steps.append(A.VerticalFlip(p=self.vertical_flip))
+        if self.rotation > 0 and self.rotation_probability > 0:
+            border = cv2.BORDER_REFLECT_101
+            steps.append(A.Rotate((-self.rotation, self.rotation), border_mode=border, p=self.rotation_probability))
+        if any(self.colour.values()) and self.colour_probability > 0:
+            steps.append(self._colour_step())
+        if self.blur > 0 and self.blur_probability > 0:
+            sigma = (0.0, self.blur * size)
+            steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=sigma, p=self.blur_probability))
+        if self.noise > 0 and self.noise_probability > 0:
+            steps.append(A.GaussNoise(std_range=(0, self.noise), p=self.noise_probability))
+        return AugmentationPipeline(steps)
+
+    def _colour_step(self) -> A.BasicTransform:
+        if self.max_tone_shift is None:
+            return A.ColorJitter(**self.colour, p=self.colour_probability)
+        return ToneLimitedJitter(self.max_tone_shift, **self.colour, p=self.colour_probability)
+
+
+def _middle_colour(image: np.ndarray) -> np.ndarray:
+    """``[3]`` mean colour of the middle of a photograph, where the skin is rather than the background."""
+    height, width = image.shape[:2]
+    step = max(height // 32, 1)
+    middle = image[height // 4 : height - height // 4 : step, width // 4 : width - width // 4 : step]
+    return np.asarray(cv2.mean(np.ascontiguousarray(middle))[:3])

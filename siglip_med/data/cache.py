@@ -1,0 +1,212 @@
+"""Every photograph decoded once: squares of pixels in one memory-mapped file that all workers share.
+
+The store only ever grows. Pixels are appended under a lock and flushed before the index that points at them is
+replaced in one step, so a killed run leaves an index that is true (the next run writes over what it does not mention),
+and readers never wait. An image is found by path, size and modification time; where these are new, by the hash of
+its content, so that moved or copied files are not decoded again.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from filelock import FileLock
+from rich.console import Console
+from rich.progress import Progress
+
+from siglip_med.data.images import BadImageError, decode, read_bytes
+from siglip_med.errors import UserError
+
+FORMAT = 1
+"""Raise it whenever the same file would decode to other pixels: old stores are then left alone and rebuilt."""
+
+CHUNK = 512
+"""Images between two writes of the index: what a killed run loses at most."""
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    stamp: tuple[int, int]
+    digest: str
+    square: np.ndarray | None  # None: an image with this content is stored already
+
+
+@dataclass
+class _Index:
+    """What the store holds: content hash -> slot, and path -> [bytes, mtime in ns, content hash]."""
+
+    slots: dict[str, int] = field(default_factory=dict)
+    files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+
+    def slot(self, path: Path) -> int | None:
+        known = self.files.get(str(path))
+        if known is None or known[:2] != _stamp(path):
+            return None
+        return self.slots[known[2]]
+
+
+class PixelCache:
+    """A store of ``[side, side, 3]`` uint8 squares below ``folder``; safe to share between runs and machines.
+
+    Args:
+        folder: Where stores live; each side length and pixel limit gets its own subfolder. May be deleted whenever no
+            run uses it.
+        side: Side of the squares in pixels.
+        max_pixels: Width times height above which a file is refused; see `siglip_med.data.images.decode`.
+    """
+
+    def __init__(self, folder: Path, side: int, max_pixels: int) -> None:
+        self.folder = folder / f"pixels-{side}-v{FORMAT}-{max_pixels}"
+        self.side = side
+        self.max_pixels = max_pixels
+        self._pixels: np.ndarray | None = None
+
+    def add(self, paths: Sequence[Path], workers: int = 1) -> tuple[np.ndarray, dict[int, str]]:
+        """Decodes what the store does not hold yet.
+
+        Args:
+            paths: N image files.
+            workers: Threads that decode (the decoders work outside Python's lock).
+
+        Returns:
+            ``[N]`` int64 slots for `read`, -1 where there is no image; and the reason for each of those positions.
+
+        Raises:
+            UserError: the folder cannot be written, or the disk is too full.
+        """
+        self._pixels = None
+        try:
+            slots = self._lookup(self._read_index(), paths)
+            if (slots >= 0).all():
+                return slots, {}
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock"):
+                return self._fill(paths, max(workers, 1))
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot write the image cache ({error.strerror}); "
+                "free some space or set data.cache_dir to another folder"
+            ) from error
+
+    def read(self, slots: np.ndarray) -> np.ndarray:
+        """``[B, side, side, 3]`` uint8 copy of the squares at ``slots`` (``[B]``)."""
+        return self._view()[slots]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A worker opens the file itself: pickling a memory map would copy all of it.
+        return self.__dict__ | {"_pixels": None}
+
+    @property
+    def _item(self) -> int:
+        return self.side * self.side * 3
+
+    @property
+    def _pixel_file(self) -> Path:
+        return self.folder / "pixels.bin"
+
+    def _view(self) -> np.ndarray:
+        if self._pixels is None:
+            count = self._pixel_file.stat().st_size // self._item
+            shape = (count, self.side, self.side, 3)
+            self._pixels = np.memmap(self._pixel_file, dtype=np.uint8, mode="r", shape=shape)
+        return self._pixels
+
+    def _lookup(self, index: _Index, paths: Sequence[Path]) -> np.ndarray:
+        found = (index.slot(path) for path in paths)
+        return np.fromiter((-1 if slot is None else slot for slot in found), dtype=np.int64, count=len(paths))
+
+    def _read_index(self) -> _Index:
+        """The index, or an empty one where there is none that fits the pixel file."""
+        try:
+            raw = json.loads((self.folder / "index.json").read_bytes())
+            files = {path: (size, mtime, digest) for path, (size, mtime, digest) in raw["files"].items()}
+            index = _Index(raw["slots"], files)
+            complete = self._pixel_file.stat().st_size >= len(index.slots) * self._item
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return _Index()
+        return index if complete else _Index()
+
+    def _write_index(self, index: _Index) -> None:
+        temporary = self.folder / "index.json.part"
+        with temporary.open("w") as file:
+            json.dump({"slots": index.slots, "files": index.files}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.folder / "index.json")
+
+    def _fill(self, paths: Sequence[Path], workers: int) -> tuple[np.ndarray, dict[int, str]]:
+        index = self._read_index()  # again: another run may have filled it while this one waited for the lock
+        if not index.slots:
+            self._pixel_file.unlink(missing_ok=True)  # a new file: whoever still reads the old one keeps it
+        slots = self._lookup(index, paths)
+        missing = np.flatnonzero(slots < 0)
+        self._check_space(len(missing))
+        reasons: dict[int, str] = {}
+        console = Console(stderr=True)
+        self._pixel_file.touch()
+        with (
+            self._pixel_file.open("r+b") as file,
+            ThreadPoolExecutor(workers) as pool,
+            Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")  # Pillow's remarks on metadata; what matters is raised
+            bar = progress.add_task("decoding images", total=len(missing))
+            file.seek(len(index.slots) * self._item)
+            file.truncate()
+            for chunk in np.split(missing, range(CHUNK, len(missing), CHUNK)):
+                results = pool.map(lambda i: self._load(index, paths[i]), chunk)
+                for position, result in zip(chunk.tolist(), results, strict=True):
+                    if isinstance(result, str):
+                        reasons[position] = result
+                    else:
+                        slots[position] = self._append(index, file, paths[position], result)
+                    progress.advance(bar)
+                file.flush()
+                os.fsync(file.fileno())
+                self._write_index(index)
+        return slots, reasons
+
+    def _check_space(self, count: int) -> None:
+        needed, free = count * self._item, shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise UserError(
+                f"{self.folder}: the image cache needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+                "free some space or set data.cache_dir to another folder"
+            )
+
+    def _load(self, index: _Index, path: Path) -> _Pixels | str:
+        """One image, or the reason why there is none."""
+        try:
+            stamp = _stamp(path)  # before reading: a file that changes meanwhile is read again next time
+            data = read_bytes(path)
+            digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+            square = None if digest in index.slots else decode(data, self.side, self.max_pixels)
+        except BadImageError as error:
+            return str(error)
+        return "changed while it was read" if stamp is None else _Pixels(stamp, digest, square)
+
+    @staticmethod
+    def _append(index: _Index, file: BinaryIO, path: Path, pixels: _Pixels) -> int:
+        if pixels.digest not in index.slots and pixels.square is not None:
+            file.write(pixels.square.tobytes())
+            index.slots[pixels.digest] = len(index.slots)
+        index.files[str(path)] = (*pixels.stamp, pixels.digest)
+        return index.slots[pixels.digest]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Bytes and modification time in ns; None where there is no such file."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns

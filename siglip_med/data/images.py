@@ -1,0 +1,191 @@
+"""One photograph file to a square of RGB pixels, or one sentence that says why not.
+
+Never a made-up image: a file that is cut short or damaged is refused, even where a decoder would fill the gap in
+grey. JPEG goes through libjpeg-turbo in strict mode (`simplejpeg`), since OpenCV and Pillow both pass over damage that
+libjpeg itself has noticed; everything else goes through Pillow.
+"""
+
+import io
+import os
+import stat
+import struct
+from pathlib import Path
+
+import numpy as np
+import simplejpeg  # type: ignore[import-untyped]
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from siglip_med.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
+"""Formats that are read (Pillow's names). The rest is refused: some of Pillow's readers start other programs."""
+
+MIN_SIDE = 8
+"""Shortest side in pixels of anything that can be a photograph; below it lie placeholders and tracking pixels."""
+
+MAX_PIXELS_LIMIT = 178_956_970
+"""Pillow refuses more on its own (twice `PIL.Image.MAX_IMAGE_PIXELS`), so no higher limit can be asked for."""
+
+SCALE_SLACK = 2
+"""A JPEG is decoded no smaller than this many times the wanted side, so that the final resize decides the look."""
+
+_EXIF_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What the readers raise on bytes that are no valid image, beside OSError and ValueError.
+_DECODER_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    struct.error,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    RuntimeError,
+)
+
+
+class BadImageError(UserError):
+    """Why one file gives no image; the text continues a sentence that starts with the file's name."""
+
+
+def locate(root: Path, image: str) -> Path:
+    """Path of a table's image below its root.
+
+    The check is on the text of the path: links inside the folder are the owner's own choice and are followed.
+
+    Raises:
+        BadImageError: the path is empty or leaves ``root``.
+    """
+    if not image:
+        raise BadImageError("has no file name")
+    folder = os.path.abspath(root)  # noqa: PTH100 - resolve() would follow links
+    path = Path(os.path.abspath(os.path.join(folder, image)))  # noqa: PTH100, PTH118
+    if folder == str(path) or not path.is_relative_to(folder):
+        raise BadImageError(f"lies outside the image folder {root}")
+    return path
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of an image file.
+
+    Raises:
+        BadImageError: missing, not a regular file, unreadable or empty.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise BadImageError("is not a file")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise BadImageError("does not exist") from None
+    except (OSError, ValueError) as error:
+        raise BadImageError(f"cannot be read ({_first_line(error)})") from error
+    if not data:
+        raise BadImageError("is empty (0 bytes)")
+    return data
+
+
+def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
+    """Pixels of an encoded image, resized to a square without keeping the aspect, as SigLIP's processor does.
+
+    EXIF orientation is applied; of an animation or a multi-page file the first frame is taken; transparency is laid
+    over white; 16 bits a channel become the upper 8; CMYK becomes RGB; embedded colour profiles are ignored, as in
+    the processor. The resize is Pillow's antialiased bicubic, the processor's own: the result equals the
+    processor's pixel by pixel unless a JPEG is over `SCALE_SLACK` times as large as ``side``, in which case
+    libjpeg decodes it at a smaller scale first (mean difference about 0.5 of 255).
+
+    Args:
+        data: The whole file.
+        side: Wanted side in pixels.
+        max_pixels: Width times height above which an image is refused, before it is decoded.
+
+    Returns:
+        ``[side, side, 3]`` uint8, RGB.
+
+    Raises:
+        BadImageError: not an image, cut short, damaged, too large, too small, or of a pixel type without a range.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_size(image, max_pixels)
+            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                square = _decode_jpeg(data, image, side)
+            else:
+                square = _decode_other(data, image, side)
+            return np.asarray(square)
+    except BadImageError:
+        raise
+    except UnidentifiedImageError:
+        raise BadImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise BadImageError(f"has more pixels than the limit of {max_pixels:,}") from None
+    except _DECODER_ERRORS as error:
+        raise BadImageError(f"is cut short or damaged ({_first_line(error)})") from error
+
+
+def read_image(path: Path, side: int, max_pixels: int = 150_000_000) -> np.ndarray:
+    """One file to ``[side, side, 3]`` uint8 RGB; see `decode`.
+
+    Raises:
+        UserError: the file gives no image; names the file and the reason.
+    """
+    try:
+        return decode(read_bytes(path), side, max_pixels)
+    except BadImageError as error:
+        raise UserError(f"{path} {error}; replace or remove it") from error
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise BadImageError(f"has {width} x {height} pixels, more than the limit of {max_pixels:,}")
+    if min(width, height) < MIN_SIDE:
+        raise BadImageError(f"has {width} x {height} pixels, too few for a photograph")
+
+
+def _decode_jpeg(data: bytes, image: Image.Image, side: int) -> Image.Image:
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
+    least = SCALE_SLACK * side
+    pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=least, min_width=least, strict=True)
+    square = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+    # Turning the square costs less than turning the photograph, and is the same: both axes were resized alike.
+    return square.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else square
+
+
+def _decode_other(data: bytes, image: Image.Image, side: int) -> Image.Image:
+    if image.format == "PNG":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as checked:
+            checked.verify()  # the chunks' checksums, which loading the pixels does not look at
+    image.load()
+    upright = ImageOps.exif_transpose(image)
+    return _to_rgb(upright).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        # Pillow's own conversion clips at 255 and would turn a 16-bit photograph white.
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise BadImageError(f"has 32-bit pixels (mode {image.mode}), which have no defined range; save 8 or 16 bits")
+    if image.has_transparency_data:
+        layered = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
+    return image.convert("RGB")
+
+
+def _first_line(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return text.splitlines()[0] if text else type(error).__name__
