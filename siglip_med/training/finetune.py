@@ -58,7 +58,9 @@ def build_module(config: DictConfig, parts: Parts) -> FineTuneModule:
         dissimilarity=dissimilarity,
         condition_counts=torch.as_tensor(parts.datamodule.train_counts),
         primary=torch.tensor(frame["primary"].to_numpy(copy=True)),
-        metrics=RetrievalMetrics(dissimilarity),
+        metrics=RetrievalMetrics(
+            len(parts.conditions.names), dissimilarity, parts.conditions.chapters, parts.conditions.blocks
+        ),
     )
     module.checkpoint_payload = parts.payload()
     return module

@@ -9,7 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from siglip_med.conditions import ConditionSet
-from siglip_med.data import Batch, DataModule
+from siglip_med.data.batch import Batch
+from siglip_med.data.datamodule import DataModule
 from siglip_med.evaluation import Predictions
 from siglip_med.models import TwoTower
 from siglip_med.training.texts import PromptEnsemble

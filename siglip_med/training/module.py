@@ -1,5 +1,6 @@
 """The LightningModules: fine-tuning against prompts of conditions, and pretraining on captions."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from siglip_med.training.optim import AdamW
 from siglip_med.training.texts import CaptionPool, PromptEnsemble, PromptPool
 
 
-class TwoTowerModule(pl.LightningModule):
+class TwoTowerModule(pl.LightningModule, ABC):
     """What both tasks share: optimizer, logging, and checkpoints that hold only what is trained.
 
     Attributes:
@@ -38,15 +39,17 @@ class TwoTowerModule(pl.LightningModule):
         self.strict_loading = False
         self._checked_gradients = False
 
-    def training_pair_batch(self, batch: Batch) -> PairBatch:
-        """Encodes a batch and the sentences that belong to it."""
-        raise TypeError(f"{type(self).__name__} does not say how a batch meets its texts")
+    @abstractmethod
+    def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:
+        """Encodes a batch and the sentences that belong to it.
+
+        Returns:
+            The pairs, and ``[T]`` int64 keys: the same number for the same sentence in every process.
+        """
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step: encode, gather over processes, sum the terms, log each of them."""
-        pairs = self.training_pair_batch(batch)
-        if self.trainer.world_size > 1:
-            pairs = gather_pair_batch(pairs)
+        pairs = gather_pair_batch(*self.pair(batch))
         self.last_pair_batch = pairs
         output: LossOutput = self.loss(pairs, self.coefficients)
         if not torch.isfinite(output.total):
@@ -89,12 +92,13 @@ class TwoTowerModule(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to resume on another base or another split than the checkpoint's."""
-        theirs, ours = checkpoint.get("siglip_med", {}), self.checkpoint_payload
-        for key, what in (("base", "base model"), ("split_hash", "split")):
-            if theirs.get(key) != ours.get(key):
-                raise UserError(
-                    f"cannot resume: the checkpoint's {what} is {theirs.get(key)}, this run's is {ours.get(key)}"
-                )
+        theirs, ours = checkpoint["siglip_med"], self.checkpoint_payload
+        for what, a, b in (
+            ("base model", theirs["base"]["fingerprint"], ours["base"]["fingerprint"]),
+            ("split", theirs["split_hash"], ours["split_hash"]),
+        ):
+            if a != b:
+                raise UserError(f"cannot resume: the checkpoint's {what} is {a[:16]}, this run's is {b[:16]}")
 
 
 class FineTuneModule(TwoTowerModule):
@@ -134,10 +138,10 @@ class FineTuneModule(TwoTowerModule):
         self.register_buffer("primary", primary, persistent=False)
         self._text_embeddings: Tensor | None = None
 
-    def training_pair_batch(self, batch: Batch) -> PairBatch:
+    def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:
         """Encodes the images and the prompts of the step's pool, each prompt once."""
         texts = self.texts.sample(batch.labels, self.global_step)
-        return PairBatch.build(
+        pairs = PairBatch.build(
             image=self.model.encode_images(batch.images),
             text=self.model.encode_texts(**texts.tokens),
             logit_scale=self.model.logit_scale,
@@ -147,6 +151,7 @@ class FineTuneModule(TwoTowerModule):
             dissimilarity=self.get_buffer("dissimilarity"),
             condition_counts=self.get_buffer("condition_counts"),
         )
+        return pairs, texts.condition
 
     def on_validation_epoch_start(self) -> None:
         """Encodes the prompts of all conditions once a validation."""
@@ -157,7 +162,9 @@ class FineTuneModule(TwoTowerModule):
         assert self._text_embeddings is not None
         image = nn.functional.normalize(self.model.encode_images(batch.images).float(), dim=-1)
         logits = image @ self._text_embeddings.T * self.model.logit_scale.exp() + self.model.logit_bias
-        self.log("val/loss", weighted_sigmoid(logits, batch.labels, 1.0, "balanced"), sync_dist=True, batch_size=len(logits))
+        self.log(
+            "val/loss", weighted_sigmoid(logits, batch.labels, 1.0, "balanced"), sync_dist=True, batch_size=len(logits)
+        )
         self.metrics.update(logits, batch.labels, self.get_buffer("primary")[batch.index], batch.index)
 
     def on_validation_epoch_end(self) -> None:
@@ -175,20 +182,21 @@ class CaptionModule(TwoTowerModule):
         super().__init__(model, loss, optimizer)
         self.texts = texts
 
-    def training_pair_batch(self, batch: Batch) -> PairBatch:
+    def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:
         """Encodes the images and their distinct captions."""
-        tokens, targets = self.texts.sample(batch.index)
-        return PairBatch.from_targets(
+        captions = self.texts.sample(batch.index)
+        pairs = PairBatch.from_targets(
             image=self.model.encode_images(batch.images),
-            text=self.model.encode_texts(**tokens),
+            text=self.model.encode_texts(**captions.tokens),
             logit_scale=self.model.logit_scale,
             logit_bias=self.model.logit_bias,
-            targets=targets,
+            targets=captions.targets,
         )
+        return pairs, captions.number
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Loss on held-out pairs, and how often an image finds its caption among the batch's."""
-        pairs = self.training_pair_batch(batch)
+        pairs, _ = self.pair(batch)
         found = pairs.targets.gather(1, pairs.logits.argmax(dim=1, keepdim=True)).mean()
         loss = weighted_sigmoid(pairs.logits, pairs.targets, 1.0, "balanced")
         self.log_dict({"val/loss": loss, "val/caption_r_at_1": found}, sync_dist=True, batch_size=len(pairs.targets))

@@ -17,7 +17,7 @@ from siglip_med.conditions import (
     load_conditions,
     training_prompts,
 )
-from siglip_med.data import DataModule
+from siglip_med.data.datamodule import DataModule
 from siglip_med.errors import UserError
 from siglip_med.evaluation import Predictions
 from siglip_med.models import TwoTower, checkpoint_payload
@@ -93,9 +93,7 @@ def flat_config(config: DictConfig) -> dict[str, str | int | float | bool]:
             yield path, ", ".join(map(str, node))
 
     left_out = {"paths", "callbacks", "logger"}
-    return {
-        path: value for path, value in leaves("", plain_config(config)) if path.split(".", 1)[0] not in left_out
-    }
+    return {path: value for path, value in leaves("", plain_config(config)) if path.split(".", 1)[0] not in left_out}
 
 
 def build_data(config: DictConfig, model: TwoTower) -> DataModule:

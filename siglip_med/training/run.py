@@ -40,7 +40,9 @@ def optimized_metric(metrics: Mapping[str, float], name: str | None) -> float | 
     if name is None:
         return None
     if "/test/" in name:
-        raise UserError(f"optimized_metric={name}: the test split never chooses anything; take {name.replace('/test/', '/val/')}")
+        raise UserError(
+            f"optimized_metric={name}: the test split never chooses anything; take {name.replace('/test/', '/val/')}"
+        )
     if name not in metrics:
         raise UserError(f"optimized_metric={name}: the run has no such metric; it has {', '.join(sorted(metrics))}")
     if not math.isfinite(metrics[name]):

@@ -33,6 +33,21 @@ class TextBatch:
     condition: Tensor
 
 
+@dataclass(frozen=True)
+class CaptionBatch:
+    """The T distinct captions of a batch of B images.
+
+    Attributes:
+        tokens: ``input_ids`` and ``attention_mask``, each ``[T, L]`` int64.
+        number: ``[T]`` int64, which of all captions each is.
+        targets: ``[B, T]``, 1 where the sentence is the image's caption.
+    """
+
+    tokens: Mapping[str, Tensor]
+    number: Tensor
+    targets: Tensor
+
+
 class PromptPool:
     """Draws one prompt a condition and step, from prompts that were tokenised once.
 
@@ -121,16 +136,13 @@ class CaptionPool:
         self._number = torch.tensor([distinct[text] for text in captions])
         self._tokens = dict(tokenize(list(distinct)))
 
-    def sample(self, index: Tensor) -> tuple[Mapping[str, Tensor], Tensor]:
+    def sample(self, index: Tensor) -> CaptionBatch:
         """The captions of some rows, each sentence once.
 
         Args:
             index: ``[B]`` rows of the table.
-
-        Returns:
-            The tokens ``[T, L]`` and the targets ``[B, T]``: 1 where the sentence is the image's caption.
         """
-        number = self._number.to(index.device)[index]
-        distinct, position = torch.unique(number, return_inverse=True)
-        targets = one_hot(position, len(distinct)).float()
-        return {key: value[distinct.cpu()].to(index.device) for key, value in self._tokens.items()}, targets
+        distinct, position = torch.unique(self._number.to(index.device)[index], return_inverse=True)
+        rows = distinct.cpu()
+        tokens = {key: value[rows].to(index.device) for key, value in self._tokens.items()}
+        return CaptionBatch(tokens, distinct, one_hot(position, len(distinct)).float())
