@@ -1,13 +1,20 @@
 """The one table that every source becomes, whatever its files looked like."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
 
+from siglip_med.errors import UserError
+
 TEXT_COLUMNS = ("image", "image_id", "case", "description", "skin_tone", "sex", "age_group", "site", "source_split")
 """Columns of `ImageTable.frame` that hold text; unknown is the empty string, never a made-up value."""
+
+SPLITS = ("train", "val", "test")
+_SKIN_TONES = ("", "1", "2", "3", "4", "5", "6")
 
 
 @dataclass(frozen=True)
@@ -23,6 +30,7 @@ class ImageTable:
         conditions: the C condition names, in the order of the label columns.
         root: folder that the image paths are relative to.
         source: file or folder that the table came from, for error messages.
+        notes: what was left out on the way here and why, one sentence each, with counts.
     """
 
     frame: pd.DataFrame
@@ -30,6 +38,7 @@ class ImageTable:
     conditions: tuple[str, ...]
     root: Path
     source: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -38,3 +47,129 @@ class ImageTable:
     def cases(self) -> np.ndarray:
         """``[N]`` case of each image, as text."""
         return self.frame["case"].to_numpy(dtype=str)
+
+    def with_notes(self, *notes: str) -> "ImageTable":
+        """The same table with more sentences on what happened to it."""
+        return replace(self, notes=(*self.notes, *notes))
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """What a source knows of one image, before it is checked by `build_table`.
+
+    Attributes:
+        image: path relative to the root, with forward slashes.
+        weights: weight of each listed condition, in the order listed; 0 means not listed.
+        source_row: 1-based row of the source's file, header not counted.
+        image_id: a name for the image; the path where it is empty.
+        case: group that must stay together; the image itself where it is empty.
+    """
+
+    image: str
+    weights: Mapping[str, float]
+    source_row: int
+    image_id: str = ""
+    case: str = ""
+    description: str = ""
+    skin_tone: str = ""
+    sex: str = ""
+    age_group: str = ""
+    site: str = ""
+    source_split: str = ""
+
+
+def build_table(
+    rows: Sequence[TableRow],
+    *,
+    root: Path,
+    source: str,
+    conditions: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
+) -> ImageTable:
+    """Checks rows and makes them the table; rows without a condition are left out and counted in the notes.
+
+    The primary condition is the one of highest weight; the first listed wins ties.
+
+    Args:
+        rows: one an image.
+        root: folder that the image paths are relative to.
+        source: file or folder the rows came from, for messages.
+        conditions: order of the label columns; names in alphabetical order where None.
+        notes: sentences to put before the table's own.
+
+    Raises:
+        UserError: no row, no labelled row, a path that leaves the root, a weight that is no number in [0, 1],
+            a value that the table cannot hold, or an image that one case lists twice. Names file and row.
+    """
+    if not rows:
+        raise UserError(f"{source}: holds no row below its header; give a table with at least one image")
+    _check_rows(rows, source)
+    labelled = [row for row in rows if any(row.weights.values())]
+    said = list(notes)
+    if len(labelled) < len(rows):
+        said.append(f"{len(rows) - len(labelled):,} of {len(rows):,} images have no condition and are left out")
+    if not labelled:
+        raise UserError(f"{source}: none of its {len(rows):,} images has a condition; check the condition column")
+    listed = {name for row in labelled for name, weight in row.weights.items() if weight > 0}
+    names = tuple(sorted(listed, key=lambda name: (name.casefold(), name)) if conditions is None else conditions)
+    column = {name: position for position, name in enumerate(names)}
+    labels = np.zeros((len(labelled), len(names)), dtype=np.float32)
+    primary = np.zeros(len(labelled), dtype=np.int64)
+    for position, row in enumerate(labelled):
+        for name, weight in row.weights.items():
+            if weight > 0:
+                labels[position, column[name]] = weight
+        primary[position] = column[max(row.weights, key=lambda name: row.weights[name])]
+    text = {name: [getattr(row, name) for row in labelled] for name in TEXT_COLUMNS}
+    text["image_id"] = [row.image_id or row.image for row in labelled]
+    text["case"] = [row.case or row.image for row in labelled]
+    frame = pd.DataFrame(text, dtype=object)
+    frame["primary"] = primary
+    frame["source_row"] = np.array([row.source_row for row in labelled], dtype=np.int64)
+    return ImageTable(frame, labels, names, root, source, tuple(said))
+
+
+def _check_rows(rows: Sequence[TableRow], source: str) -> None:
+    seen: dict[tuple[str, str], int] = {}
+    for row in rows:
+        where = f"{source}, row {row.source_row}"
+        check_image_path(row.image, where)
+        for name, weight in row.weights.items():
+            if not name.strip():
+                raise UserError(f"{where}: a condition has an empty name; remove the stray separator")
+            if not math.isfinite(weight) or not 0 <= weight <= 1:
+                raise UserError(f"{where}: the weight of {name!r} is {weight}; a weight is a number from 0 to 1")
+        if row.skin_tone not in _SKIN_TONES:
+            raise UserError(f"{where}: skin tone {row.skin_tone!r} is no Fitzpatrick type from 1 to 6")
+        if row.source_split not in ("", *SPLITS):
+            raise UserError(f"{where}: split {row.source_split!r} is none of {', '.join(SPLITS)}")
+        key = (row.case or row.image, str(PurePosixPath(row.image)))
+        if key in seen:
+            raise UserError(
+                f"{where}: {row.image} is listed already in row {seen[key]}; keep one row an image, "
+                "with all its conditions in it"
+            )
+        seen[key] = row.source_row
+
+
+def check_image_path(image: str, where: str) -> None:
+    """Refuses a path that is empty, absolute, unprintable or leads out of the root.
+
+    Args:
+        image: path as the source gives it.
+        where: file and row, put before the message.
+
+    Raises:
+        UserError: see above.
+    """
+    if not image.strip():
+        raise UserError(f"{where}: the image path is empty; give a path relative to the root folder")
+    if not image.isprintable():
+        raise UserError(f"{where}: the image path {image!r} holds a character that no file name should have")
+    depth = 0
+    path = PurePosixPath(image.replace("\\", "/"))
+    drive = len(image) > 1 and image[1] == ":"
+    for part in path.parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0 or path.is_absolute() or drive:
+            raise UserError(f"{where}: the image path {image!r} leads out of the root folder; give a path inside it")

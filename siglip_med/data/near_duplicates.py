@@ -1,0 +1,143 @@
+"""Finds photographs that are nearly the same, across splits and across data sets, by perceptual hash."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import imagehash
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from siglip_med.data.table import ImageTable
+from siglip_med.errors import UserError
+
+_BLOCK = 2048
+
+
+def perceptual_hashes(table: ImageTable, workers: int = 4) -> np.ndarray:
+    """The 64-bit perceptual hash (pHash, by imagehash) of each image, upright and in grey.
+
+    Args:
+        table: images to read.
+        workers: threads that decode.
+
+    Returns:
+        ``[N]`` uint64.
+
+    Raises:
+        UserError: an image cannot be read; names file and row.
+    """
+    rows = table.frame["source_row"].tolist()
+    with ThreadPoolExecutor(workers) as pool:
+        hashes = list(pool.map(lambda item: _hash(table, *item), zip(table.frame["image"], rows, strict=True)))
+    return np.array(hashes, dtype=np.uint64)
+
+
+def _hash(table: ImageTable, image: str, row: int) -> int:
+    path = table.root / image
+    try:
+        with Image.open(path) as opened:
+            opened.draft("L", (128, 128))
+            return int(str(imagehash.phash(ImageOps.exif_transpose(opened))), 16)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"{table.source}, row {row}: {path} cannot be read as an image ({said})") from error
+
+
+def near_duplicate_pairs(hashes: np.ndarray, distance: int, other: np.ndarray | None = None) -> np.ndarray:
+    """Pairs whose hashes differ in at most ``distance`` bits.
+
+    Args:
+        hashes: ``[N]`` uint64.
+        distance: largest Hamming distance, in bits of 64.
+        other: ``[M]`` uint64 of a second table; pairs within the first where None.
+
+    Returns:
+        ``[K, 3]`` int64: row, row (of ``other`` where given), distance; sorted, each pair once.
+    """
+    right = hashes if other is None else other
+    found = []
+    for start in range(0, len(hashes), _BLOCK):
+        bits = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ right[None, :])
+        i, j = np.nonzero(bits <= distance)
+        found.append(np.stack([i + start, j, bits[i, j]], axis=1).astype(np.int64))
+    pairs = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
+    return pairs if other is not None else pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+def duplicates_across_splits(table: ImageTable, hashes: np.ndarray, parts: np.ndarray, distance: int) -> pd.DataFrame:
+    """Near-duplicates that a split separates.
+
+    Args:
+        table: the images.
+        hashes: ``[N]`` uint64 of its images.
+        parts: ``[N]`` name of each image's split, as of `Split.parts`.
+        distance: largest Hamming distance in bits.
+
+    Returns:
+        One row a pair: image_a, split_a, image_b, split_b, distance.
+    """
+    pairs = near_duplicate_pairs(hashes, distance)
+    pairs = pairs[parts[pairs[:, 0]] != parts[pairs[:, 1]]]
+    frame = _report(table, table, pairs)
+    frame.insert(1, "split_a", parts[pairs[:, 0]])
+    frame.insert(3, "split_b", parts[pairs[:, 1]])
+    return frame
+
+
+def duplicates_between(
+    table: ImageTable, hashes: np.ndarray, other: ImageTable, other_hashes: np.ndarray, distance: int
+) -> pd.DataFrame:
+    """Near-duplicates that two data sets share, so that one does not leak into a test on the other.
+
+    Returns:
+        One row a pair: image_a (of ``table``), image_b (of ``other``), distance.
+    """
+    return _report(table, other, near_duplicate_pairs(hashes, distance, other_hashes))
+
+
+def _report(left: ImageTable, right: ImageTable, pairs: np.ndarray) -> pd.DataFrame:
+    columns = {
+        "image_a": left.frame["image"].to_numpy()[pairs[:, 0]],
+        "image_b": right.frame["image"].to_numpy()[pairs[:, 1]],
+        "distance": pairs[:, 2],
+    }
+    return pd.DataFrame(columns)
+
+
+def group_near_duplicates(table: ImageTable, hashes: np.ndarray, distance: int) -> ImageTable:
+    """Merges the cases of near-duplicates, so that no split separates them.
+
+    A merged case bears the name of its first member in alphabetical order.
+
+    Args:
+        table: the images.
+        hashes: ``[N]`` uint64 of its images.
+        distance: largest Hamming distance in bits.
+    """
+    pairs = near_duplicate_pairs(hashes, distance)
+    merged = merge_groups(table.cases, pairs[:, :2])
+    before, after = len(np.unique(table.cases)), len(np.unique(merged))
+    note = f"{len(pairs):,} near-duplicate pairs (up to {distance} of 64 bits apart) join {before:,} cases to {after:,}"
+    return replace(table, frame=table.frame.assign(case=merged.astype(object))).with_notes(note)
+
+
+def merge_groups(groups: Sequence[str] | np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Joins groups that a pair of rows connects, directly or through others.
+
+    Args:
+        groups: ``[N]`` name of each row's group.
+        pairs: ``[K, 2]`` rows to bring together.
+
+    Returns:
+        ``[N]`` str: the alphabetically first name of each joined group.
+    """
+    names, index = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    edges = coo_array((np.ones(len(pairs)), (index[pairs[:, 0]], index[pairs[:, 1]])), shape=(len(names), len(names)))
+    _, component = connected_components(edges, directed=False)
+    first = np.full(component.max() + 1, len(names))
+    np.minimum.at(first, component, np.arange(len(names)))
+    return names[first[component]][index]

@@ -1,0 +1,228 @@
+"""SCIN, the Skin Condition Image Network: 5,033 contributions with 10,380 photographs and weighted differentials.
+
+Source: Ward et al. 2024, https://github.com/google-research-datasets/scin (SCIN Data Use License).
+"""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, PositiveInt
+
+from siglip_med.conditions import known_conditions
+from siglip_med.data.download import Download, download_all
+from siglip_med.data.filters import keep_conditions
+from siglip_med.data.sources.base import FolderSource
+from siglip_med.data.sources.reading import TextTable, read_csv
+from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.errors import UserError
+
+BUCKET = "https://storage.googleapis.com/dx-scin-public-data"
+NEVER_PUBLISHED = frozenset({"-2243186711511406658.png"})
+"""Images that the tables list and the public bucket does not have."""
+
+_TABLES = ("scin_cases.csv", "scin_labels.csv")
+_GRADABLE = "DEFAULT_YES_IMAGE_QUALITY_SUFFICIENT"
+_SEX = {"FEMALE": "female", "MALE": "male"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScinSource(FolderSource):
+    """The official tables ``scin_cases.csv`` and ``scin_labels.csv``, in the root or in ``dataset/`` below it.
+
+    A case's conditions are the keys of ``weighted_skin_condition_label``; the primary one has the highest weight,
+    and the first listed wins ties.
+
+    Args:
+        published_66: keep the 66 conditions of the published recipe: the images whose primary condition is one of
+            them, with those of their conditions that are. All 370 otherwise.
+        minimum_weight: conditions of a case below this weight are not listed.
+        gradable_only: only cases whose pictures every dermatologist who saw them found good enough to judge.
+        soft_labels: labels are the dermatologists' weights; 1 for every listed condition otherwise.
+        skin_tone: whose Fitzpatrick type to take: the first dermatologist's estimate or the person's own answer.
+        image_folder: folder of the pictures, relative to the root.
+        download: fetch what is missing from the public bucket (agree to the SCIN Data Use License first).
+        download_url: address of the bucket or of a mirror with the same paths.
+        download_workers: pictures fetched at the same time.
+
+    Raises:
+        UserError: as `FolderSource`; a label that is no Python literal; a case without a row in the other table.
+    """
+
+    published_66: bool = True
+    minimum_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
+    gradable_only: bool = False
+    soft_labels: bool = False
+    skin_tone: Literal["dermatologist", "self_reported"] = "dermatologist"
+    image_folder: str = "dataset/images"
+    download: bool = False
+    download_url: str = BUCKET
+    download_workers: PositiveInt = 8
+
+    def where_to_get_it(self) -> str:
+        """SCIN's bucket is public."""
+        return " or let data.source.download=true fetch SCIN into it (SCIN Data Use License)"
+
+    def prepare(self) -> None:
+        """Fetches the tables and the pictures that are missing, if that is asked for.
+
+        Raises:
+            UserError: the tables are missing, or a transfer failed; what arrived whole is kept.
+        """
+        if not self.download:
+            self.read()
+            return
+        root = Path(self.root).expanduser()
+        missing = [name for name in _TABLES if _find(root, name) is None]
+        tables = [Download(f"{self.download_url}/dataset/{name}", root / "dataset" / name) for name in missing]
+        download_all(tables, workers=1, title="SCIN tables")
+        images = self.filtered().frame["image"].unique()
+        address = f"{self.download_url}/dataset/images"
+        pictures = [Download(f"{address}/{PurePosixPath(image).name}", root / image) for image in images]
+        download_all(pictures, workers=self.download_workers, title="SCIN pictures")
+
+    def read(self) -> ImageTable:
+        """Both tables, joined by case, one row a picture."""
+        root = self.folder()
+        cases, labels = (self._table(root, name) for name in _TABLES)
+        by_case = {row["case_id"]: (number, row) for number, row in labels.numbered()}
+        if len(by_case) < len(labels.rows):
+            raise UserError(f"{labels.path}: a case_id stands in it twice; give the official table")
+        rows: list[TableRow] = []
+        ungradable = unpublished = unlabelled = 0
+        for number, case in cases.numbered():
+            if case["case_id"] not in by_case:
+                raise UserError(f"{cases.where(number)}: case {case['case_id']} has no row in {labels.path}")
+            label_number, label = by_case[case["case_id"]]
+            if self.gradable_only and not _gradable(label):
+                ungradable += 1
+                continue
+            weights = self._weights(label["weighted_skin_condition_label"], labels.where(label_number))
+            unlabelled += not weights
+            for name in _images(case):
+                if name in NEVER_PUBLISHED:
+                    unpublished += 1
+                else:
+                    rows.append(self._row(case, label, number, name, weights))
+        notes = [f"{len(cases.rows):,} cases read, {unlabelled:,} of them without a condition"]
+        if ungradable:
+            notes.append(f"{ungradable:,} cases that a dermatologist could not judge are left out")
+        if unpublished:
+            notes.append(f"{unpublished} image is left out: the tables list it, the public bucket never had it")
+        table = build_table(rows, root=root, source=str(cases.path), notes=notes)
+        if self.published_66:
+            published = set(known_conditions("catalogue"))
+            table = keep_conditions(table, [name for name in table.conditions if name in published])
+        return table if self.soft_labels else _multi_hot(table)
+
+    def _table(self, root: Path, name: str) -> TextTable:
+        path = _find(root, name)
+        if path is None:
+            raise UserError(f"{root}: has no {name}, nor dataset/{name}; give SCIN's folder{self.where_to_get_it()}")
+        required = _CASE_COLUMNS if name == _TABLES[0] else _LABEL_COLUMNS
+        return read_csv(path, required=required)
+
+    def _weights(self, text: str, where: str) -> dict[str, float]:
+        try:
+            weights = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
+            raise UserError(f"{where}: weighted_skin_condition_label {text[:60]!r} is no Python literal") from error
+        if not isinstance(weights, dict) or not all(
+            isinstance(name, str) and isinstance(weight, int | float) for name, weight in weights.items()
+        ):
+            raise UserError(f"{where}: weighted_skin_condition_label {text[:60]!r} is no {{condition: weight}}")
+        return {name: float(weight) for name, weight in weights.items() if weight >= self.minimum_weight}
+
+    def _row(
+        self, case: Mapping[str, str], label: Mapping[str, str], number: int, image: str, weights: dict[str, float]
+    ) -> TableRow:
+        tone = (
+            label["dermatologist_fitzpatrick_skin_type_label_1"]
+            if self.skin_tone == "dermatologist"
+            else case["fitzpatrick_skin_type"]
+        )
+        return TableRow(
+            image=str(PurePosixPath(self.image_folder) / image),
+            weights=weights,
+            source_row=number,
+            image_id=PurePosixPath(image).stem,
+            case=case["case_id"],
+            description=_description(case),
+            skin_tone=tone.removeprefix("FST") if tone.startswith("FST") else "",
+            sex=_SEX.get(case["sex_at_birth"], ""),
+            age_group=_age_group(case["age_group"]),
+            site=", ".join(_said_yes(case, "body_parts_")),
+        )
+
+
+_CASE_COLUMNS = (
+    "case_id",
+    "age_group",
+    "sex_at_birth",
+    "fitzpatrick_skin_type",
+    "related_category",
+    "condition_duration",
+    "image_1_path",
+    "image_2_path",
+    "image_3_path",
+)
+_LABEL_COLUMNS = (
+    "case_id",
+    "dermatologist_gradable_for_skin_condition_1",
+    "dermatologist_gradable_for_skin_condition_2",
+    "dermatologist_gradable_for_skin_condition_3",
+    "weighted_skin_condition_label",
+    "dermatologist_fitzpatrick_skin_type_label_1",
+)
+
+
+def _find(root: Path, name: str) -> Path | None:
+    return next((path for path in (root / "dataset" / name, root / name) if path.is_file()), None)
+
+
+def _multi_hot(table: ImageTable) -> ImageTable:
+    return replace(table, labels=(table.labels > 0).astype(np.float32))
+
+
+def _images(case: Mapping[str, str]) -> list[str]:
+    paths = [case[f"image_{position}_path"] for position in (1, 2, 3)]
+    return [PurePosixPath(path).name for path in paths if path]
+
+
+def _gradable(label: Mapping[str, str]) -> bool:
+    said = [label[f"dermatologist_gradable_for_skin_condition_{grader}"] for grader in (1, 2, 3)]
+    return all(answer == _GRADABLE for answer in said if answer)
+
+
+def _age_group(text: str) -> str:
+    if not text or text == "AGE_UNKNOWN":
+        return ""
+    return text.removeprefix("AGE_").replace("_TO_", "-").replace("_OR_ABOVE", "+")
+
+
+def _said_yes(case: Mapping[str, str], prefix: str) -> list[str]:
+    return [
+        name.removeprefix(prefix).replace("_", " ")
+        for name, v in case.items()
+        if name.startswith(prefix) and v == "YES"
+    ]
+
+
+def _description(case: Mapping[str, str]) -> str:
+    """What the person said of it, without any diagnosis: kind, texture, site, symptoms, duration."""
+    kind = case["related_category"].lower().replace("_", " ")
+    kind = "skin problem" if kind in ("", "other issue description", "looks healthy") else kind
+    textures = ", ".join(_said_yes(case, "textures_"))
+    sites = ", ".join(_said_yes(case, "body_parts_"))
+    symptoms = [name for name in _said_yes(case, "condition_symptoms_") if name != "no relevant experience"]
+    duration = case["condition_duration"].lower().replace("_", " ")
+    parts = [
+        f"{textures} {kind}".strip(),
+        f"on {sites}" if sites else "",
+        f"with {', '.join(symptoms)}" if symptoms else "",
+        f"for {duration}" if duration not in ("", "unknown", "since childhood") else duration.replace("unknown", ""),
+    ]
+    return " ".join(part for part in parts if part) if any(parts[1:]) or textures else ""
