@@ -48,15 +48,7 @@ class WeightedTerm(nn.Module):
         super().__init__()
         self.term = term
         self.scale = float(scale)
-        self._constant: float | None = None
-        self._name = ""
-        self._complement = False
-        match = _EXPRESSION.fullmatch(coefficient.strip()) if isinstance(coefficient, str) else None
-        if match:
-            self._name = match["name"]
-            self._complement = match["complement"] is not None
-        else:
-            self._constant = _number(coefficient)
+        self._constant, self._name, self._complement = _parse(coefficient)
 
     def weight(self, coefficients: Mapping[str, float]) -> float:
         """Coefficient times scale at this step.
@@ -91,7 +83,7 @@ class LayeredLoss(nn.Module):
     a gradient of zero where no term asks for one), which DistributedDataParallel needs.
 
     Args:
-        terms: the terms by name.
+        terms: the terms by name, in the order in which they are computed.
 
     Raises:
         UserError: there is no term, or a name is not an identifier.
@@ -104,7 +96,10 @@ class LayeredLoss(nn.Module):
         for name in terms:
             if not str(name).isidentifier():
                 raise UserError(f"loss.terms.{name}: a term's name must be letters, digits and underscores")
-        self.terms = nn.ModuleDict(dict(terms))
+        self.names = tuple(terms)
+        for name, term in terms.items():
+            # A ModuleDict would refuse names that a Module has as attributes: half, double, float, type …
+            self.add_module(f"term_{name}", term)
 
     def weights(self, coefficients: Mapping[str, float]) -> dict[str, float]:
         """Coefficient times scale of every term, also of those at 0.
@@ -115,7 +110,7 @@ class LayeredLoss(nn.Module):
         Raises:
             UserError: see `WeightedTerm.weight`.
         """
-        return {name: self._term(name).weight(coefficients) for name in self.terms}
+        return {name: self._term(name).weight(coefficients) for name in self.names}
 
     def forward(self, batch: PairBatch, coefficients: Mapping[str, float]) -> LossOutput:
         """The loss of one step, in full precision whatever autocast says.
@@ -138,18 +133,22 @@ class LayeredLoss(nn.Module):
         return LossOutput(total, raw, weighted)
 
     def _term(self, name: str) -> WeightedTerm:
-        term = self.terms[name]
+        term = self.get_submodule(f"term_{name}")
         assert isinstance(term, WeightedTerm)
         return term
 
 
-def _number(coefficient: str | float) -> float:
+def _parse(coefficient: str | float) -> tuple[float | None, str, bool]:
+    """The constant or else the name, and whether 1 - name is meant."""
     try:
         value = float(coefficient)
     except ValueError as error:
-        raise UserError(
-            f"coefficient {coefficient!r} is neither a number nor a name of the schedule, such as '1 - alpha'"
-        ) from error
+        match = _EXPRESSION.fullmatch(str(coefficient).strip())
+        if match is None:
+            raise UserError(
+                f"coefficient {coefficient!r} is neither a number nor a name of the schedule, such as '1 - alpha'"
+            ) from error
+        return None, match["name"], match["complement"] is not None
     if not 0 <= value < float("inf"):
         raise UserError(f"coefficient {coefficient!r} must be a finite number of at least 0")
-    return value
+    return value, "", False

@@ -194,12 +194,10 @@ def plot_schedule(schedule: CoefficientSchedule, path: Path, total_steps: int) -
     values = [schedule.at(int(step), total_steps) for step in steps]
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     axes = figure.subplots()
-    # Coefficients that move together would hide each other: each line is a little thinner than the one below it.
-    styles = ("-", "--", "-.", ":")
+    # Coefficients that move together would hide each other: each line is thinner than the one below it.
     for rank, name in enumerate(schedule.names):
-        heights = [value[name] for value in values]
-        width = max(1.5, 4.5 - rank)
-        axes.plot(steps, heights, linewidth=width, linestyle=styles[rank % len(styles)], label=name)
+        width = max(6.0 - 1.6 * rank, 1.0)
+        axes.plot(steps, [value[name] for value in values], linewidth=width, label=name, clip_on=False)
     axes.set(xlabel="optimizer step", ylabel="coefficient", title=path.stem, xlim=(0, total_steps))
     axes.set_ylim(-0.03, None)
     axes.grid(alpha=0.3)
