@@ -1,0 +1,101 @@
+"""The tables curated by hand: SCIN's 66 conditions and the vocabularies of the other data sets.
+
+``catalogue.csv`` and ``vocabularies/*.csv`` have one row a condition. A curator writes condition, phrase, code, group,
+description, synonyms and rationale; ``python -m siglip_med.conditions build-codes`` fills in the rest from the code.
+"""
+
+import csv
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from siglip_med.conditions.condition import Condition
+
+FOLDER = Path(__file__).parent
+VOCABULARIES = ("catalogue", "fitzpatrick17k", "ham10000", "pad_ufes_20", "isic2019")
+"""Names of the curated tables, in the order in which a name is looked up."""
+
+
+class Triplet(NamedTuple):
+    """``closer`` should be nearer to ``anchor`` than ``farther`` is.
+
+    ``kind`` is A (a coding clerk and a dermatologist agree) or B (ICD-10-CM is known to disagree with dermatology);
+    ``basis`` says what B rests on: V the looks, E the cause.
+    """
+
+    kind: str
+    basis: str
+    anchor: str
+    closer: str
+    farther: str
+
+
+def table_path(vocabulary: str) -> Path:
+    """The file of a curated table."""
+    return FOLDER / "catalogue.csv" if vocabulary == "catalogue" else FOLDER / "vocabularies" / f"{vocabulary}.csv"
+
+
+def fold(name: str) -> str:
+    """A name without the differences that do not count: case and runs of spaces."""
+    return " ".join(name.split()).casefold()
+
+
+@cache
+def read_table(vocabulary: str) -> tuple[Condition, ...]:
+    """The conditions of one curated table (see `VOCABULARIES`), in its order."""
+    with table_path(vocabulary).open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Condition(
+                name=row["condition"],
+                code=row["code"],
+                title=row["title"],
+                chapter=row["chapter"],
+                block=row["block"],
+                path=tuple(row["path"].split("/")),
+                group=row["group"],
+                phrase=row["phrase"],
+                description=row["description"],
+                synonyms=tuple(filter(None, row["synonyms"].split(";"))),
+            )
+            for row in csv.DictReader(file)
+        )
+
+
+def known_conditions(vocabulary: str = "catalogue") -> tuple[str, ...]:
+    """Names of a curated table's conditions as its data set writes them: SCIN's 66 for ``catalogue``."""
+    return tuple(condition.name for condition in read_table(vocabulary))
+
+
+@cache
+def lookup() -> Mapping[str, Condition]:
+    """Folded name → condition, over all curated tables.
+
+    Names win over phrases and synonyms, and an earlier table over a later one: ``"acne vulgaris"`` is Fitzpatrick17k's
+    own label before it is a kind of acne.
+    """
+    known: dict[str, Condition] = {}
+    tables = [condition for vocabulary in VOCABULARIES for condition in read_table(vocabulary)]
+    for condition in tables:
+        known.setdefault(fold(condition.name), condition)
+    for condition in tables:
+        for name in (condition.phrase, *condition.synonyms):
+            known.setdefault(fold(name), condition)
+    return MappingProxyType(known)
+
+
+@cache
+def coarse_groups() -> tuple[str, ...]:
+    """The 16 dermatological groups, sorted."""
+    return tuple(sorted({condition.group for condition in read_table("catalogue")}))
+
+
+@cache
+def read_triplets() -> tuple[Triplet, ...]:
+    """The 55 A and 24 B triplets that a geometry of the catalogue is judged by."""
+    with (FOLDER / "triplets.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Triplet(row["set"], row["basis"], row["anchor"], row["closer"], row["farther"])
+            for row in csv.DictReader(file)
+        )

@@ -1,0 +1,66 @@
+"""From the names of a data set's label columns to its conditions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from siglip_med.conditions.condition import Condition, ConditionSet
+from siglip_med.conditions.curated import fold, lookup
+from siglip_med.conditions.suggest import in_words, suggest_codes, suggest_names
+from siglip_med.conditions.user_map import read_user_map
+from siglip_med.errors import UserError
+
+
+def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> ConditionSet:
+    """Looks up the code, group and description of each condition.
+
+    Args:
+        names: the C names of the data, in the order of its label columns; case and spacing don't matter.
+        codes: a CSV with the columns ``condition`` and ``code`` (see `read_user_map`), which then has to hold every
+            name; None looks names, phrases and synonyms up in the curated tables.
+
+    Returns:
+        the C conditions, each under the name that was given.
+
+    Raises:
+        UserError: no names, a name twice, two names of one condition, a name that is nowhere (with the nearest names
+            and codes), or a map that is wrong.
+    """
+    if not names:
+        raise UserError("the data has no conditions; name at least one label column")
+    known: Mapping[str, Condition] = lookup() if codes is None else read_user_map(Path(codes))
+    found: list[Condition] = []
+    positions: dict[str, int] = {}
+    meanings: dict[str, str] = {}
+    for position, name in enumerate(names, start=1):
+        key = fold(name)
+        if key in positions:
+            raise UserError(
+                f"condition {position}, {name!r}: the same name as condition {positions[key]}; merge the two columns"
+            )
+        positions[key] = position
+        condition = known.get(key)
+        if condition is None:
+            raise UserError(_unknown(position, name, known, codes))
+        meaning = condition.description or condition.phrase
+        if meaning in meanings:
+            raise UserError(
+                f"condition {position}, {name!r}: described just as {meanings[meaning]!r} ({condition.code}); merge "
+                "the two columns, or describe each in a CSV with condition, code and description (conditions.codes=…)"
+            )
+        meanings[meaning] = name
+        found.append(replace(condition, name=name))
+    return ConditionSet(tuple(found))
+
+
+def _unknown(position: int, name: str, known: Mapping[str, Condition], codes: str | Path | None) -> str:
+    """What to say of a name that is in neither the map nor the curated tables."""
+    near = suggest_names(name, (condition.name for condition in known.values()))
+    names = f"nearest names: {', '.join(map(repr, near))}; " if near else ""
+    suggestions = f"{names}nearest codes: {in_words(suggest_codes(name, limit=3))}"
+    if codes is None:
+        return (
+            f"condition {position}, {name!r}: not in the curated tables; {suggestions}; rename it, or give all "
+            "conditions in a CSV with the columns condition and code (conditions.codes=…)"
+        )
+    return f"{codes}: condition {position} of the data, {name!r}, has no row; {suggestions}; add a row for it"

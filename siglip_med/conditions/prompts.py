@@ -1,0 +1,101 @@
+"""The sentences that stand for a condition in the text tower.
+
+SigLIP reads 64 tokens, and its tokenizer lower-cases and drops punctuation: prompts hold words, never codes
+("L40.0" and "L400" are one text).
+"""
+
+import string
+from collections.abc import Sequence
+
+from siglip_med.conditions.condition import ConditionSet
+from siglip_med.errors import UserError
+
+MAX_DESCRIPTION_WORDS = 36
+"""Words of a description that, with the template around it, stay within 64 tokens of the SigLIP tokenizer."""
+
+DESCRIBED_TEMPLATES = (
+    "{description}",
+    "Clinical presentation of {condition}: {description}",
+    "A dermatological image showing {condition}.",
+    "A close-up photograph of skin with {condition}.",
+)
+"""Sentences for a condition that has a description."""
+
+PLAIN_TEMPLATES = (
+    "A dermatological image showing {condition}.",
+    "Clinical presentation of {condition}.",
+    "A close-up photograph of skin with {condition}.",
+    "A clinical photograph of a patient with {condition}.",
+)
+"""Sentences for a condition that has none."""
+
+ENSEMBLED = 3
+"""Of either list, the first so many are averaged for evaluation."""
+
+
+def training_prompts(
+    conditions: ConditionSet,
+    described: Sequence[str] = DESCRIBED_TEMPLATES,
+    plain: Sequence[str] = PLAIN_TEMPLATES,
+) -> tuple[tuple[str, ...], ...]:
+    """The sentences that training draws from, the description first.
+
+    Args:
+        conditions: C conditions.
+        described: templates with ``{condition}`` and ``{description}`` for conditions that have a description.
+        plain: templates with ``{condition}`` for those that have none.
+
+    Returns:
+        C tuples of prompts, as many as there are templates.
+
+    Raises:
+        UserError: two conditions would get the same prompt after the tokenizer, or a template has an unknown field.
+    """
+    prompts = tuple(
+        tuple(
+            _fill(template, condition.phrase, condition.description)
+            for template in (described if condition.description else plain)
+        )
+        for condition in conditions
+    )
+    _check_distinct(conditions.names, prompts)
+    return prompts
+
+
+def evaluation_prompts(
+    conditions: ConditionSet,
+    described: Sequence[str] = DESCRIBED_TEMPLATES[:ENSEMBLED],
+    plain: Sequence[str] = PLAIN_TEMPLATES[:ENSEMBLED],
+) -> tuple[tuple[str, ...], ...]:
+    """The sentences whose embeddings are averaged to stand for a condition (prompt ensembling, Radford et al. 2021).
+
+    Takes, returns and raises what `training_prompts` does.
+    """
+    return training_prompts(conditions, described, plain)
+
+
+def _fill(template: str, condition: str, description: str) -> str:
+    try:
+        prompt = template.format(condition=condition, description=description)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(
+            f"prompt template {template!r}: {{condition}} and {{description}} are its only fields ({error}); correct it"
+        ) from error
+    return prompt[:1].upper() + prompt[1:]
+
+
+def _check_distinct(names: Sequence[str], prompts: Sequence[Sequence[str]]) -> None:
+    owners: dict[str, str] = {}
+    for name, sentences in zip(names, prompts, strict=True):
+        for sentence in sentences:
+            other = owners.setdefault(_as_tokenized(sentence), name)
+            if other != name:
+                raise UserError(
+                    f"conditions {other!r} and {name!r}: both have the prompt {sentence!r} once case and punctuation "
+                    "are dropped; merge them, or describe each in the CSV of codes (conditions.codes=…)"
+                )
+
+
+def _as_tokenized(text: str) -> str:
+    """A text as the SigLIP tokenizer sees it: lower case, no ASCII punctuation, single spaces."""
+    return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())

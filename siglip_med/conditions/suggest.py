@@ -1,0 +1,104 @@
+"""Proposes ICD-10-CM codes, or known conditions, for a text."""
+
+import difflib
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from siglip_med.conditions.codes import Code, read_code_book
+from siglip_med.conditions.curated import VOCABULARIES, read_table
+
+SKIN_CHAPTER = "12"
+CURATED_BONUS, SKIN_BONUS, UNSPECIFIED_WEIGHT = 1.2, 1.1, 0.05
+ARTICLES = ("a", "an", "and", "by", "due", "for", "in", "not", "of", "on", "or", "the", "to", "with")
+IGNORED = frozenset((*ARTICLES, "nec", "nos", "other", "specified", "unspecified"))
+
+
+class Suggestion(NamedTuple):
+    """A code, its title, the wording that matched, and how well it did (0 to 1.32, higher is nearer)."""
+
+    code: str
+    title: str
+    matched: str
+    score: float
+
+
+class _Wording(NamedTuple):
+    code: Code
+    text: str
+    words: frozenset[str]
+    bonus: float
+
+
+def suggest_codes(text: str, limit: int = 5) -> list[Suggestion]:
+    """The complete codes whose title, inclusion terms or curated names are nearest to a text, best first.
+
+    A wording scores the Dice coefficient of its words with the text's, each word weighted by its inverse document
+    frequency (Spärck Jones 1972); curated names count 20% more and the skin chapter 10% more, since the text names a
+    skin condition. A word that no wording has is first replaced by the most similarly spelt one.
+    """
+    wordings, weights = _index()
+    wanted = frozenset(_spelt_like(word, weights) for word in _words(text)) - {""}
+    total = sum(weights[word] for word in wanted)
+    best: dict[str, Suggestion] = {}
+    for wording in wordings:
+        shared = wanted & wording.words
+        if not shared:
+            continue
+        own = sum(weights[word] for word in wording.words)
+        score = wording.bonus * 2 * sum(weights[word] for word in shared) / (total + own)
+        code = wording.code.code
+        if code not in best or score > best[code].score:
+            best[code] = Suggestion(code, wording.code.title, wording.text, score)
+    return sorted(best.values(), key=lambda found: (-found.score, len(found.code), found.code))[:limit]
+
+
+def suggest_names(text: str, names: Iterable[str], limit: int = 3) -> list[str]:
+    """The names spelt most like a text, best first; none if all are far."""
+    folded = {name.casefold(): name for name in names}
+    return [folded[near] for near in difflib.get_close_matches(text.casefold(), folded, n=limit, cutoff=0.6)]
+
+
+def in_words(suggestions: Sequence[Suggestion]) -> str:
+    """Suggestions as one line for an error message."""
+    return ", ".join(f"{found.code} ({found.title})" for found in suggestions) or "none"
+
+
+@cache
+def _index() -> tuple[tuple[_Wording, ...], dict[str, float]]:
+    """All wordings of complete codes, and the weight of each word in them."""
+    book = read_code_book()
+    wordings = []
+    for code in book.codes.values():
+        if code.leaf:
+            bonus = SKIN_BONUS if code.path[0] == SKIN_CHAPTER else 1.0
+            wordings += [_Wording(code, text, _words(text), bonus) for text in (code.title, *code.terms)]
+    for condition in (condition for vocabulary in VOCABULARIES for condition in read_table(vocabulary)):
+        code = book.codes[condition.code]
+        names = (condition.name, condition.phrase, *condition.synonyms)
+        wordings += [_Wording(code, name, _words(name), CURATED_BONUS) for name in names]
+    frequency = Counter(word for wording in wordings for word in wording.words)
+    weights = {word: math.log(len(wordings) / count) for word, count in frequency.items()}
+    weights.update(dict.fromkeys(IGNORED & weights.keys(), UNSPECIFIED_WEIGHT))
+    return tuple(wordings), weights
+
+
+def _words(text: str) -> frozenset[str]:
+    """Words of a text: lower case, no accents, singular."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().casefold().replace("'s", "")
+    return frozenset(_singular(word) for word in re.findall(r"[a-z0-9]+", plain))
+
+
+def _singular(word: str) -> str:
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
+
+
+def _spelt_like(word: str, weights: dict[str, float]) -> str:
+    if word in weights:
+        return word
+    near = difflib.get_close_matches(word, weights, n=1, cutoff=0.75)
+    return near[0] if near else ""
