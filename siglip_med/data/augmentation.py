@@ -33,7 +33,7 @@ def typology_angle(rgb: np.ndarray) -> np.ndarray:
         rgb: ``[..., 3]`` sRGB in 0..255.
 
     Returns:
-        ``[...]`` degrees; lighter skin has a larger angle.
+        ``[...]`` degrees, within about one (OpenCV's L*a*b* is a table); lighter skin has a larger angle.
     """
     flat = np.ascontiguousarray(rgb, dtype=np.float32).reshape(1, -1, 3) / 255
     lab = cv2.cvtColor(flat, cv2.COLOR_RGB2LAB)
@@ -99,7 +99,7 @@ class Augmentation:
         horizontal_flip: Probability.
         vertical_flip: Probability.
         crop: Share of the area that the random crop may cut away; the rest is resized to the full size.
-        crop_ratio: Largest aspect ratio of the crop, and 1 over the smallest.
+        crop_ratio: Largest aspect ratio of that crop, and 1 over the smallest.
         rotation: Largest angle in degrees; the corners are filled by reflection.
         rotation_probability: How often it is turned.
         brightness: Largest relative change.
@@ -107,8 +107,8 @@ class Augmentation:
         saturation: Largest relative change.
         hue: Largest shift, as a share of the colour circle.
         colour_probability: How often the four above are drawn.
-        max_tone_shift: Degrees of ITA that the skin may move by; the narrowest type is 13 degrees wide, so up to 6.5
-            skin from the middle of any type stays in it. None: no limit.
+        max_tone_shift: Degrees of ITA that the skin may move by. The narrowest type is 13 degrees wide, so below 6.5
+            skin from the middle of any type stays in it; the default leaves a degree for rounding. None: no limit.
         blur: Largest standard deviation of the Gaussian blur, as a share of the side.
         blur_probability: How often it is blurred.
         noise: Largest standard deviation of the Gaussian noise, as a share of the pixel range.
@@ -128,7 +128,7 @@ class Augmentation:
         saturation: Strength = 0.0,
         hue: Annotated[float, Ge(0), Le(0.5)] = 0.0,
         colour_probability: Probability = 0.0,
-        max_tone_shift: Annotated[float, Ge(0)] | None = 6.5,
+        max_tone_shift: Annotated[float, Ge(0)] | None = 5.5,
         blur: Annotated[float, Ge(0), Le(0.1)] = 0.0,
         blur_probability: Probability = 0.0,
         noise: Strength = 0.0,
@@ -151,7 +151,7 @@ class Augmentation:
     def pipeline(self, size: int) -> AugmentationPipeline:
         """The steps that are switched on, for images of ``size`` pixels a side."""
         steps: list[A.BasicTransform] = []
-        if self.crop > 0 or self.crop_ratio > 1:
+        if self.crop > 0:
             ratio = (1 / self.crop_ratio, self.crop_ratio)
             steps.append(A.RandomResizedCrop((size, size), scale=(1 - self.crop, 1), ratio=ratio, p=1))
         if self.horizontal_flip > 0:

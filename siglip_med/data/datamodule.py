@@ -1,0 +1,251 @@
+"""Source, split, cache, sampling and augmentation, joined into the loaders that Lightning asks for."""
+
+import csv
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cv2
+import lightning.pytorch as pl
+import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch.utils.data import DataLoader
+from torch.utils.data import Sampler as TorchSampler
+
+from siglip_med.data.augmentation import Augmentation
+from siglip_med.data.batch import Batch
+from siglip_med.data.cache import PixelCache
+from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler
+from siglip_med.data.filters import keep_rows
+from siglip_med.data.images import MAX_PIXELS_LIMIT, BadImageError, locate
+from siglip_med.data.sampling import Sampler
+from siglip_med.data.sources import Source
+from siglip_med.data.split import Split, Splitter, make_split
+from siglip_med.data.table import ImageTable
+from siglip_med.errors import UserError
+from siglip_med.image_spec import ImageSpec
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """A row of the table whose file gives no image.
+
+    Attributes:
+        row: 1-based row in the table's file, header not counted.
+        image: Path as the table gives it.
+        reason: Continues a sentence that starts with the file's name.
+    """
+
+    row: int
+    image: str
+    reason: str
+
+
+class DataModule(pl.LightningDataModule):
+    """Batches of one data set.
+
+    After `setup`: ``table`` (the images in use, rows 0..N-1), ``split``, ``conditions`` (C names),
+    ``train_counts`` (``[C]`` int64, training images that list each condition) and ``bad_images`` (what was skipped).
+
+    Args:
+        source: Where the table comes from.
+        image: What the model expects; given by the training code, not by the config.
+        splitter: How train, val and test are formed.
+        sampler: Which training images an epoch draws.
+        cache_dir: Where decoded pixels are kept; shared between runs, may be deleted between them.
+        seed: Of the split, the order and the augmentation; given by the training code.
+        augmentation: What is done to training images; None leaves them as they are.
+        batch_size: Images a training step and rank.
+        eval_batch_size: Images a batch elsewhere.
+        num_workers: Processes that make batches, and threads that decode into the cache; 0: the main process.
+        drop_last: Leave out a last training batch that is not full: a batch of few images has few negatives.
+        on_bad_image: ``error`` stops before training and names the first; ``skip`` leaves them out, lists them.
+        max_pixels: Width times height above which a file is not decoded.
+        split_file: A split saved by an earlier run, used in place of ``splitter``.
+
+    Raises:
+        UserError: in `prepare_data` and `setup`: the source, an image, the split file or the cache folder is wrong.
+    """
+
+    table: ImageTable
+    split: Split
+    conditions: tuple[str, ...]
+    train_counts: np.ndarray
+    bad_images: tuple[BadImage, ...]
+
+    def __init__(
+        self,
+        source: Source,
+        image: ImageSpec,
+        splitter: Splitter,
+        sampler: Sampler,
+        cache_dir: str,
+        seed: NonNegativeInt,
+        augmentation: Augmentation | None = None,
+        batch_size: PositiveInt = 32,
+        eval_batch_size: PositiveInt = 64,
+        num_workers: NonNegativeInt = 0,
+        drop_last: bool = True,
+        on_bad_image: Literal["error", "skip"] = "error",
+        max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS_LIMIT)] = 150_000_000,
+        split_file: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.image = image
+        self.splitter = splitter
+        self.sampler = sampler
+        self.seed = seed
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.drop_last = drop_last
+        self.on_bad_image = on_bad_image
+        self.split_file = split_file
+        self.cache_dir = Path(cache_dir)
+        self.cache = PixelCache(self.cache_dir, image.size, max_pixels)
+        self._ready = False
+
+    def prepare_data(self) -> None:
+        """Fetches the source and decodes what the cache does not hold; Lightning runs it in one process a node."""
+        if self._ready:
+            return
+        self.source.prepare()
+        table = self.source.load()
+        slots, bad = self._decode(table)
+        if not bad:
+            return
+        listed = self.cache_dir / "bad_images.csv"
+        write_bad_images(listed, bad)
+        if self.on_bad_image == "error":
+            first, others = bad[0], f", and {len(bad) - 1:,} more" if len(bad) > 1 else ""
+            raise UserError(
+                f"{table.root / first.image} (row {first.row:,} of {table.source}) {first.reason}{others} "
+                f"(listed in {listed}); mend the files or set data.on_bad_image=skip"
+            )
+        logger.warning("%d of %d images give no image and are skipped (listed in %s)", len(bad), len(slots), listed)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads the table without what gives no image, and splits it; the same on every rank, whatever ``stage``."""
+        if self._ready:
+            return
+        table = self.source.load()
+        slots, bad = self._decode(table)
+        if bad:
+            table = keep_rows(table, slots >= 0, f"{len(bad):,} files that give no image are skipped")
+        self.table = table
+        self._slots = slots[slots >= 0]
+        self.bad_images = tuple(bad)
+        if self.split_file is None:
+            self.split = make_split(table, self.splitter, self.seed)
+        else:
+            self.split = Split.load(Path(self.split_file), table)
+        self.conditions = table.conditions
+        self.train_counts = (table.labels[self.split.train] > 0).sum(axis=0)
+        self._ready = True
+
+    def rows(self, split: str) -> np.ndarray:
+        """Table rows of a split (``train``, ``val`` or ``test``), in the order of `full_loader`."""
+        return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[split]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Augmented batches in a new order each epoch; this rank's share.
+
+        Raises:
+            UserError: the split does not fill one batch and ``drop_last`` is set.
+        """
+        world_size, rank = self._place_in_world()
+        dataset = self._dataset("train", augmented=True)
+        labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
+        sampler = EpochSampler(dataset, self.sampler, labels, primary, self.seed, world_size, rank)
+        if self.drop_last and len(sampler) < self.batch_size:
+            raise UserError(
+                f"{self.table.source}: {len(sampler):,} training images a rank do not fill one batch of "
+                f"{self.batch_size:,}; lower data.batch_size or set data.drop_last=false"
+            )
+        return self._loader(dataset, sampler, self.batch_size, drop_last=self.drop_last)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """This rank's share of the validation images, none twice."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """This rank's share of the test images, none twice."""
+        return self._eval_loader("test")
+
+    def full_loader(self, split: str) -> DataLoader[Batch]:
+        """The whole split on every rank, without augmentation, in the order of `rows`."""
+        dataset = self._dataset(split, augmented=False)
+        return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
+
+    def save_bad_images(self, path: Path) -> None:
+        """Writes the skipped images as a CSV: row, image, reason."""
+        write_bad_images(path, self.bad_images)
+
+    def _decode(self, table: ImageTable) -> tuple[np.ndarray, list[BadImage]]:
+        """``[N]`` slots, -1 where there is no image, and why."""
+        images = table.frame["image"].tolist()
+        reasons: dict[int, str] = {}
+        paths: dict[int, Path] = {}
+        for position, image in enumerate(images):
+            try:
+                paths[position] = locate(table.root, image)
+            except BadImageError as error:
+                reasons[position] = str(error)
+        slots = np.full(len(images), -1, dtype=np.int64)
+        positions = list(paths)
+        slots[positions], failed = self.cache.add(list(paths.values()), workers=self.num_workers)
+        reasons |= {positions[i]: reason for i, reason in failed.items()}
+        rows = table.frame["source_row"].tolist()
+        return slots, [BadImage(rows[i], images[i], reasons[i]) for i in sorted(reasons)]
+
+    def _dataset(self, split: str, augmented: bool) -> ImageDataset:
+        augment = self.augmentation.pipeline(self.image.size) if augmented and self.augmentation else None
+        return ImageDataset(self.table, self.rows(split), self.cache, self._slots, self.image, augment)
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        dataset = self._dataset(split, augmented=False)
+        return self._loader(dataset, ShardSampler(dataset, *self._place_in_world()), self.eval_batch_size)
+
+    def _loader(
+        self, dataset: ImageDataset, sampler: TorchSampler[Draw] | TorchSampler[int], size: int, drop_last: bool = False
+    ) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size=size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            collate_fn=_as_made,
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=self.num_workers > 0,
+            worker_init_fn=_one_thread,
+        )
+
+    def _place_in_world(self) -> tuple[int, int]:
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+
+def write_bad_images(path: Path, bad: tuple[BadImage, ...] | list[BadImage]) -> None:
+    """A CSV of images that cannot be used: row, image, reason; in place only when whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("row", "image", "reason"))
+        writer.writerows((item.row, item.image, item.reason) for item in bad)
+    temporary.replace(path)
+
+
+def _as_made(batch: Any) -> Batch:
+    """The data set makes whole batches, so there is nothing to collate."""
+    return batch
+
+
+def _one_thread(worker: int) -> None:
+    """A worker is one process of many; OpenCV would start a thread a core in each."""
+    cv2.setNumThreads(0)

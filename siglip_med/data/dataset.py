@@ -1,0 +1,155 @@
+"""From places in a split to batches: what is drawn when, and how pixels become the model's input."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, DistributedSampler
+
+from siglip_med.data.augmentation import AugmentationPipeline
+from siglip_med.data.batch import Batch
+from siglip_med.data.cache import PixelCache
+from siglip_med.data.sampling import Sampler
+from siglip_med.data.table import ImageTable
+from siglip_med.image_spec import ImageSpec
+
+
+class Draw(NamedTuple):
+    """One image to be augmented: its place in the split, and the random stream that is its alone."""
+
+    place: int
+    stream: int
+
+
+def normalise(pixels: np.ndarray, image: ImageSpec) -> Tensor:
+    """``[B, H, W, 3]`` uint8 RGB to ``[B, 3, H, W]`` float32: ``(value / 255 - mean) / std``."""
+    mean = torch.tensor(image.mean).view(1, 3, 1, 1)
+    std = torch.tensor(image.std).view(1, 3, 1, 1)
+    values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    return values.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / (255 * std)).sub_(mean / std)
+
+
+class ImageDataset(Dataset[Batch]):
+    """The images of one split, as whole batches.
+
+    A place in the split gives the image as it is; a `Draw` gives it augmented. Nothing random is kept here, so what
+    a draw gives depends on no worker.
+
+    Args:
+        table: All images.
+        rows: ``[n]`` table rows of the split.
+        cache: Their pixels, at ``image.size``.
+        slots: ``[N]`` slot in the cache of each table row.
+        image: Size and normalisation.
+        augment: What is done to draws; None leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        table: ImageTable,
+        rows: np.ndarray,
+        cache: PixelCache,
+        slots: np.ndarray,
+        image: ImageSpec,
+        augment: AugmentationPipeline | None,
+    ) -> None:
+        self.rows = rows
+        self._labels = table.labels[rows]
+        self._slots = slots[rows]
+        self._cache = cache
+        self._image = image
+        self._augment = augment
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, item: int | Draw) -> Batch:
+        """A batch of one."""
+        return self.__getitems__([item])
+
+    def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
+        """A batch of B: images ``[B, 3, size, size]``, labels ``[B, C]``, table rows ``[B]``."""
+        places = np.array([item.place if isinstance(item, Draw) else item for item in items], dtype=np.int64)
+        pixels = self._cache.read(self._slots[places])
+        if self._augment is not None:
+            for i, item in enumerate(items):
+                if isinstance(item, Draw):
+                    pixels[i] = self._augment(pixels[i], item.stream)
+        return Batch(
+            images=normalise(pixels, self._image),
+            labels=torch.from_numpy(self._labels[places]),
+            index=torch.from_numpy(self.rows[places].astype(np.int64)),
+        )
+
+
+class EpochSampler(DistributedSampler[Draw]):
+    """The training order: a pure function of (seed, epoch), dealt out to the ranks like cards.
+
+    Every rank works out the same order and the same streams, and takes every ``world_size``-th draw; the few left
+    over at the end are dropped, so that all ranks take equally many steps. Lightning calls `set_epoch` before each
+    epoch, also on a single device and after a resume.
+
+    Args:
+        dataset: The training images.
+        sampler: Which of them an epoch draws, and how often.
+        labels: ``[n, C]`` labels of the training images.
+        primary: ``[n]`` first condition of each.
+        seed: Of the run.
+        world_size: Number of ranks.
+        rank: This one.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageDataset,
+        sampler: Sampler,
+        labels: np.ndarray,
+        primary: np.ndarray,
+        seed: int,
+        world_size: int = 1,
+        rank: int = 0,
+    ) -> None:
+        # A DistributedSampler, so that Lightning does not wrap it in another one.
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed, drop_last=True)
+        self._sampler = sampler
+        self._labels = labels
+        self._primary = primary
+        self._length = len(self.places(0)) // world_size
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Draw]:
+        places = self.places(self.epoch)
+        streams = self._generator(self.epoch, 1).integers(2**63, size=len(places))
+        mine = slice(self.rank, self._length * self.num_replicas, self.num_replicas)
+        return (Draw(int(place), int(stream)) for place, stream in zip(places[mine], streams[mine], strict=True))
+
+    def places(self, epoch: int) -> np.ndarray:
+        """Places in the training split that an epoch draws, over all ranks, in order."""
+        return self._sampler.indices(self._labels, self._primary, self._generator(epoch, 0))
+
+    def _generator(self, epoch: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch, purpose))
+
+
+class ShardSampler(DistributedSampler[int]):
+    """Every image once, in table order; the ranks share them without repeating any, so one may have one more.
+
+    Args:
+        dataset: The images.
+        world_size: Number of ranks.
+        rank: This one.
+    """
+
+    def __init__(self, dataset: ImageDataset, world_size: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
+        self._places = range(rank, len(dataset), world_size)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
