@@ -10,6 +10,7 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 
 from siglip_med.errors import UserError
 from siglip_med.models.two_tower import TwoTower
@@ -155,9 +156,11 @@ def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) ->
         # The random numbers that initialise adapters and heads are overwritten: leave the caller's stream alone.
         with torch.random.fork_rng(devices=[]):
             model: TwoTower = hydra.utils.instantiate(node, _convert_="all")
-    except UserError as error:
+    except InstantiationException as error:  # Hydra wraps whatever the factory raised
+        if not isinstance(error.__cause__, UserError):
+            raise
         raise UserError(
-            f"cannot rebuild the base of {path}: {error}; or say where it lies now with base=folder"
+            f"cannot rebuild the base of {path}: {error.__cause__}; or say where it lies now with base=folder"
         ) from error
     load_trained(model, path)
     return model.eval(), payload

@@ -1,6 +1,6 @@
 """Any vision backbone beside any text encoder, joined by two new projection heads."""
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from siglip_med.models.two_tower import TwoTower
 
 Pooling = Literal["cls", "mean", "pooler"]
 
-VISION, TEXT = "vision", "text"
+VISION: Final = "vision"
+TEXT: Final = "text"
 """Names of the two hosts."""
 
 INITIAL_SCALE, INITIAL_BIAS = 10.0, -10.0

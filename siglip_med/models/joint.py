@@ -144,19 +144,19 @@ class NaflexTwoTower(Siglip2TwoTower):
         return int(side * vision_config.patch_size)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
-        """``[B, 3, H, W]``, cut into patches as transformers' Siglip2ImageProcessor does, to ``[B, E]``."""
+        """``[B, 3, H, W]``, cut into patches as transformers' Siglip2ImageProcessor does, to ``[B, E]``.
+
+        At this resolution the position embeddings need no resizing and no patch is padding: what the library does
+        image by image, for images of any shape, comes down to a sum.
+        """
         tower = self.pretrained(MODEL).vision_model
         patch = tower.config.patch_size
         images, channels, height, width = pixel_values.shape
-        grid = (height // patch, width // patch)
-        patches = pixel_values.reshape(images, channels, grid[0], patch, grid[1], patch)
+        patches = pixel_values.reshape(images, channels, height // patch, patch, width // patch, patch)
         patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
-        count = grid[0] * grid[1]
-        return tower(
-            pixel_values=patches,
-            pixel_attention_mask=torch.ones(images, count, dtype=torch.int32, device=pixel_values.device),
-            spatial_shapes=torch.tensor([grid] * images, device=pixel_values.device),
-        ).pooler_output
+        states = tower.embeddings.patch_embedding(patches) + tower.embeddings.position_embedding.weight
+        states = tower.encoder(inputs_embeds=states).last_hidden_state
+        return tower.head(tower.post_layernorm(states))
 
 
 class ClipTwoTower(JointTwoTower):

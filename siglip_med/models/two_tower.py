@@ -265,8 +265,11 @@ class TwoTower(nn.Module, ABC):
 
     def summary(self) -> Table:
         """A table of how many parameters each part has and how many of them are trained."""
-        title = f"{self.base.name} ({type(self.adaptation).__name__})"
-        return parameter_table(title, ((self.part_of(name), parameter) for name, parameter in self.named_parameters()))
+        replaced = (".logit_scale", ".logit_bias")  # the base's own, whose place this class's parameters take
+        return parameter_table(
+            f"{self.base.name} ({type(self.adaptation).__name__})",
+            ((self.part_of(name), value) for name, value in self.named_parameters() if not name.endswith(replaced)),
+        )
 
     def print_summary(self) -> None:
         """Prints `summary` to the terminal."""

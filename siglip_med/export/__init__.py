@@ -1,0 +1,84 @@
+"""The way out: a trained model in the forms that the ecosystem uses."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from siglip_med.errors import UserError
+from siglip_med.export.card import model_card
+from siglip_med.export.onnx_towers import write_onnx
+from siglip_med.export.pretrained import write_adapter, write_merged
+from siglip_med.export.recipes import Form
+from siglip_med.models import TwoTower, load_model
+
+__all__ = ["ExportSettings", "Form", "export_checkpoint", "model_card", "write_adapter", "write_merged", "write_onnx"]
+
+
+class ExportSettings(BaseModel):
+    """Top level of ``conf/export.yaml``; the meanings are those of `export_checkpoint`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str
+    format: Form
+    output: str
+    licence: str
+    base: str | dict[str, str] | None
+
+
+_WRITERS = {"peft": write_adapter, "merged": write_merged, "onnx": write_onnx}
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    form: Form,
+    output: str | Path,
+    licence: str = "other",
+    base: str | Mapping[str, str] | None = None,
+) -> Path:
+    """Writes a checkpoint's model as a PEFT adapter, a merged Hugging Face folder, or ONNX, with a model card.
+
+    Args:
+        checkpoint: a checkpoint of a fine-tuning run.
+        form: ``peft``, ``merged`` or ``onnx``.
+        output: a folder that does not exist yet; it appears whole or not at all.
+        licence: of the exported files, for the card.
+        base: where the base lies now, as in `load_model`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: the folder exists, the checkpoint cannot be read, or the model has no such form.
+    """
+    output = Path(output)
+    if output.exists():
+        raise UserError(f"output={output} exists: give a new folder, or remove it first")
+    model, payload = load_model(checkpoint, base)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
+        folder = Path(temporary) / output.name
+        folder.mkdir()
+        _WRITERS[form](model, folder)
+        (folder / "conditions.json").write_text(json.dumps(_about(model, payload), indent=2), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(model, payload, form, licence), encoding="utf-8")
+        folder.rename(output)
+    return output
+
+
+def _about(model: TwoTower, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """What a program needs beside the weights to turn images into named conditions."""
+    return {
+        "conditions": payload["conditions"],
+        "codes": payload["codes"],
+        "prompts": payload["prompts"],
+        "logit_scale": model.logit_scale.exp().item(),
+        "logit_bias": model.logit_bias.item(),
+        "calibration": payload["calibration"],
+        "image": {"size": model.image_spec.size, "mean": model.image_spec.mean, "std": model.image_spec.std},
+        "max_text_length": model.max_text_length,
+    }

@@ -1,0 +1,88 @@
+"""The model card: what was trained on what, how well it did, and what it must not be used for."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from siglip_med.export.recipes import Form, loading_recipe, text_recipe
+from siglip_med.models import DualEncoder, TwoTower
+
+_TEMPLATE = "model_card.md.jinja"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx"}
+
+
+def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, licence: str) -> str:
+    """Fills the card from a checkpoint's payload.
+
+    Args:
+        model: the trained model.
+        payload: from `load_model`.
+        form: which form lies beside the card.
+        licence: of the exported files, as the Hugging Face hub spells it (e.g. ``apache-2.0``, ``cc-by-nc-4.0``).
+
+    Returns:
+        Markdown with the hub's front matter. What the checkpoint does not say is said to be missing.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    base = payload["base"]
+    config = payload["config"]
+    return environment.get_template(_TEMPLATE).render(
+        title=f"{base['name']}, adapted to {len(payload['conditions'])} skin conditions",
+        licence=licence,
+        library=_LIBRARIES[form],
+        pipeline=form == "merged" and not isinstance(model, DualEncoder),
+        base=base,
+        base_id=base["name"] if _HUB_ID.fullmatch(base["name"]) else None,
+        adaptation=_settings(config.get("model", {}).get("adaptation")) or type(model.adaptation).__name__,
+        form=form,
+        data=_settings(config.get("data")) or "not recorded",
+        split_hash=payload["split_hash"] or "not recorded",
+        scale=model.logit_scale.exp().item(),
+        bias=model.logit_bias.item(),
+        calibration=payload["calibration"],
+        metrics=metric_rows(payload["metrics"]),
+        coverage=config.get("evaluation", {}).get("coverage"),
+        recipe=f"```python\n{loading_recipe(model, form)}```",
+        side=model.image_spec.size,
+        mean=list(model.image_spec.mean),
+        std=list(model.image_spec.std),
+        texts=text_recipe(model),
+        conditions=list(zip(payload["conditions"], payload["codes"], strict=True)),
+    )
+
+
+def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the results table.
+
+    Args:
+        metrics: a number, or a mapping with ``estimate``, ``low`` and ``high``, by name.
+    """
+    rows = []
+    for name, value in metrics.items():
+        known = value if isinstance(value, Mapping) else {"estimate": value}
+        rows.append({"name": name, "low": known.get("low"), "high": known.get("high"), "estimate": known["estimate"]})
+    return rows
+
+
+def _settings(node: Any) -> str:
+    """A config node on one line: what it instantiates, and its plain values; folders of someone's machine left out."""
+    if not isinstance(node, Mapping):
+        return ""
+    inner = node.get("source", node)
+    name = str(inner.get("_target_", "")).rpartition(".")[2] if isinstance(inner, Mapping) else ""
+    values = [
+        f"{key}={value}"
+        for key, value in (inner.items() if isinstance(inner, Mapping) else ())
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and not re.search(r"[/\\]", value))
+        if not key.startswith("_")
+    ]
+    return f"{name} ({', '.join(values)})" if values else name

@@ -1,0 +1,16 @@
+"""A model whose adapters have become part of its weights."""
+
+import copy
+
+from peft import PeftModel
+
+from siglip_med.models import TwoTower
+
+
+def merged_copy(model: TwoTower) -> TwoTower:
+    """Returns a copy without adapters that gives the same embeddings; the model itself is left as it is."""
+    merged = copy.deepcopy(model).eval()
+    for name, host in merged.hosts.items():
+        if isinstance(host, PeftModel):
+            merged.hosts[name] = host.merge_and_unload()
+    return merged

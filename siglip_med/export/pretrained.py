@@ -1,0 +1,120 @@
+"""Folders that transformers and PEFT load without any code of this project."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from PIL.Image import Resampling
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor
+
+from siglip_med.errors import UserError
+from siglip_med.export.merge import merged_copy
+from siglip_med.models import JointTwoTower, TwoTower
+from siglip_med.models.joint import MODEL
+
+HEADS_FILE = "heads.safetensors"
+
+_PROCESSORS = {"siglip": SiglipProcessor, "siglip2": Siglip2Processor, "clip": CLIPProcessor}
+
+
+def write_merged(model: TwoTower, folder: Path) -> None:
+    """Writes the adapted model as if it had always been so.
+
+    A joint model becomes one folder for ``AutoModel``, ``AutoProcessor`` and the pipeline
+    "zero-shot-image-classification". A dual encoder becomes two folders, ``vision`` and ``text``, and a file with the
+    projections: transformers' own VisionTextDualEncoderModel has neither a bias nor mean pooling, and would give
+    other numbers.
+
+    Args:
+        model: the trained model; it is not changed.
+        folder: an existing folder.
+    """
+    merged = merged_copy(model)
+    if isinstance(merged, JointTwoTower):
+        pretrained = merged.pretrained_with_logits()
+        pretrained.save_pretrained(folder)
+        write_processor(merged, folder)
+        return
+    for name in merged.hosts:
+        merged.pretrained(name).save_pretrained(folder / name)
+    square_processor(merged).save_pretrained(folder / "vision")
+    merged.tokenizer.save_pretrained(folder / "text")
+    _save(_own_weights(merged), folder / HEADS_FILE)
+
+
+def write_adapter(model: TwoTower, folder: Path) -> None:
+    """Writes PEFT adapters, and beside them every other trained weight, which PEFT leaves out.
+
+    ``heads.safetensors`` holds the scale, the bias and trained heads: under the names of the transformers model for a
+    joint model (``load_state_dict(…, strict=False)``), under this project's names for a dual encoder.
+
+    Args:
+        model: the trained model.
+        folder: an existing folder.
+
+    Raises:
+        UserError: the model was not trained with LoRA.
+    """
+    adapted = {name: host for name, host in model.hosts.items() if isinstance(host, PeftModel)}
+    if not adapted:
+        raise UserError(
+            f"format=peft needs adapters, but this run trained with {type(model.adaptation).__name__}: "
+            "use format=merged"
+        )
+    joint = isinstance(model, JointTwoTower)
+    for name, host in adapted.items():
+        for settings in host.peft_config.values():
+            settings.base_model_name_or_path = _base_of(model, name)
+            settings.revision = None if " + " in model.base.name else model.base.revision
+        place = folder if joint else folder / name
+        host.save_pretrained(str(place), save_embedding_layers=False)
+        (place / "README.md").unlink(missing_ok=True)  # PEFT's own card, with nothing filled in
+    if isinstance(model, JointTwoTower):
+        names = ("logit_scale", "logit_bias")
+        weights = model.pretrained_with_logits().state_dict()
+        own = {name: weights[name] for name in names if name in weights}
+        _save(own | model.trained_base_weights(MODEL), folder / HEADS_FILE)
+        write_processor(model, folder)
+    else:
+        _save(_own_weights(model), folder / HEADS_FILE)
+        square_processor(model).save_pretrained(folder)
+        model.tokenizer.save_pretrained(folder)
+
+
+def write_processor(model: TwoTower, folder: Path) -> None:
+    """Writes tokenizer and image processor of a joint model, so that ``AutoProcessor`` finds both."""
+    processor = _PROCESSORS[model.pretrained(MODEL).config.model_type]
+    processor(image_processor=square_processor(model), tokenizer=model.tokenizer).save_pretrained(folder)
+
+
+def square_processor(model: TwoTower) -> Any:
+    """The image processor, set to what the model was trained on: the whole image resized to a square, bicubic.
+
+    The processor of a NaFlex model keeps the shape of the image and stays as it is: the same for square images alone.
+    """
+    processor = copy.deepcopy(model.image_processor)
+    if hasattr(processor, "max_num_patches"):
+        return processor
+    side = model.image_spec.size
+    processor.size = {"height": side, "width": side}
+    processor.resample = int(Resampling.BICUBIC)
+    if hasattr(processor, "do_center_crop"):
+        processor.do_center_crop = False
+    return processor
+
+
+def _own_weights(model: TwoTower) -> dict[str, Tensor]:
+    """Weights of a dual encoder that lie outside of its two towers."""
+    return {name: value.detach() for name, value in model.state_dict().items() if not name.startswith("hosts.")}
+
+
+def _base_of(model: TwoTower, host: str) -> str:
+    names = model.base.name.split(" + ")
+    return names[0] if len(names) == 1 else dict(zip(model.hosts, names, strict=True))[host]
+
+
+def _save(weights: dict[str, Tensor], path: Path) -> None:
+    save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, path)

@@ -1,0 +1,106 @@
+"""How each form of an exported model is loaded: the lines that its card shows, and that the tests run."""
+
+from typing import Literal
+
+from siglip_med.models import ClipTwoTower, DualEncoder, TwoTower
+from siglip_med.models.adaptation import Tower
+from siglip_med.models.dual import TEXT, VISION
+
+Form = Literal["peft", "merged", "onnx"]
+
+_MERGED = """from transformers import AutoModel, AutoProcessor, pipeline
+
+model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
+logits = model.eval()(**pixels, **tokens).logits_per_image{bias}
+classify = pipeline("zero-shot-image-classification", model=folder)
+"""
+
+_PEFT = """import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+model = AutoModel.from_pretrained(base, dtype=torch.float32)
+model.load_state_dict(load_file(f"{{folder}}/heads.safetensors"), strict=False)
+model = PeftModel.from_pretrained(model, folder).eval()
+logits = model(**pixels, **tokens).logits_per_image{bias}
+"""
+
+_ONNX = """import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+vision, text = (onnxruntime.InferenceSession(f"{folder}/{name}.onnx") for name in ("vision", "text"))
+image_embeds = vision.run(None, {"pixel_values": np.asarray(pixel_values)})[0]
+text_embeds = text.run(None, {name: np.asarray(value) for name, value in tokens.items()})[0]
+about = json.loads(Path(folder, "conditions.json").read_text(encoding="utf-8"))
+logits = about["logit_scale"] * image_embeds @ text_embeds.T + about["logit_bias"]
+"""
+
+_DUAL = """import torch
+{imports}from safetensors.torch import load_file
+from torch.nn.functional import layer_norm, linear, normalize
+from transformers import AutoModel
+
+{towers}
+heads = load_file(f"{{folder}}/heads.safetensors")
+output = vision.eval()(pixel_values=pixel_values)
+image = {image_pool}
+output, mask = text.eval()(**tokens), tokens["attention_mask"].unsqueeze(-1)
+sentence = {text_pool}
+image = linear(layer_norm(image, image.shape[-1:]), heads["image_head.linear.weight"])
+sentence = linear(layer_norm(sentence, sentence.shape[-1:]), heads["text_head.linear.weight"])
+cosine = normalize(image, dim=-1) @ normalize(sentence, dim=-1).T
+logits = heads["logit_scale"].exp() * cosine + heads["logit_bias"]
+"""
+
+_POOLS = {
+    "cls": "output.last_hidden_state[:, 0]",
+    "mean": "output.last_hidden_state.mean(dim=1)",
+    "pooler": "output.pooler_output.flatten(1)",
+}
+_MASKED_MEAN = "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)"
+
+
+def loading_recipe(model: TwoTower, form: Form) -> str:
+    """Python lines that turn ``folder``, ``pixels`` and ``tokens`` into ``logits`` without this project.
+
+    ``pixels`` and ``tokens`` are what the folder's processor or tokenizer gives, ``pixel_values`` is
+    ``[B, 3, H, W]`` as the card describes it; ``base`` (``vision_base`` and ``text_base`` for a dual encoder) is the
+    base model that PEFT adapters are put on.
+    """
+    if form == "onnx":
+        return _ONNX
+    if isinstance(model, DualEncoder):
+        return _dual_recipe(model, form)
+    bias = f" {model.logit_bias.item():+.7g}" if isinstance(model, ClipTwoTower) else ""
+    return (_MERGED if form == "merged" else _PEFT).format(bias=bias)
+
+
+def _dual_recipe(model: DualEncoder, form: Form) -> str:
+    if form == "merged":
+        lines = [f'{name} = AutoModel.from_pretrained(f"{{folder}}/{name}")' for name in (VISION, TEXT)]
+    else:
+        lines = []
+        towers: tuple[Tower, ...] = (VISION, TEXT)
+        for name in towers:
+            whole = model.pretrained(name).config.model_type.endswith(f"_{name}_model")
+            part = f".{name}_model" if whole else ""
+            lines.append(f"{name} = AutoModel.from_pretrained({name}_base, dtype=torch.float32){part}")
+            if model.adaptation.trains_encoder(name):
+                lines.append(f'{name} = PeftModel.from_pretrained({name}, f"{{folder}}/{name}")')
+    return _DUAL.format(
+        imports="from peft import PeftModel\n" if form == "peft" else "",
+        towers="\n".join(lines),
+        image_pool=_POOLS[model.vision_pooling],
+        text_pool=_MASKED_MEAN if model.text_pooling == "mean" else _POOLS[model.text_pooling],
+    )
+
+
+def text_recipe(model: TwoTower) -> str:
+    """One sentence on how texts become tokens."""
+    case = "lower-cased, " if model.lowercase_text else ""
+    mask = "with the attention mask" if model.text_mask else "without an attention mask"
+    return f'{case}`padding="max_length", truncation=True, max_length={model.max_text_length}`, {mask}.'
