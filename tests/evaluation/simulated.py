@@ -1,4 +1,4 @@
-"""Made-up predictions with what makes real ones awkward: a long tail, several weighted labels, ragged cases, unknowns."""
+"""Made-up predictions with what makes real ones awkward: a long tail, weighted labels, ragged cases, unknowns."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ def tree_distance(conditions: int) -> np.ndarray:
 def make_predictions(
     seed: int = 0, images: int = 200, conditions: int = 12, cases: int = 80, signal: float = 2.0, split: str = "test"
 ) -> Predictions:
-    """``images`` images of at most ``cases`` cases; ``signal`` is how far a label lifts its logit, in standard deviations."""
+    """Images of at most ``cases`` cases; ``signal`` is how far a label lifts its logit, in standard deviations."""
     rng = np.random.default_rng(seed)
     frequency = 1.0 / np.arange(1, conditions + 1)
     frequency /= frequency.sum()

@@ -12,7 +12,7 @@ from tests.evaluation.simulated import make_predictions
 
 @pytest.fixture(scope="module")
 def halves():
-    """Validation and test images of one population, every image its own case."""
+    """Validation and test images of one population, parted at random."""
     p = make_predictions(seed=9, images=16_000, signal=1.5)
     return p.take(np.arange(8000)), p.take(np.arange(8000, 16_000))
 
@@ -51,7 +51,6 @@ def test_sets_for_the_primary_condition_equal_mapie(coverage):
 def test_sets_at_90_percent_cover_88_to_92(halves, target, score):
     validation, test = halves
     report = conformal_report(fit_conformal(validation, 0.9, target, score), test)
-    print(target, score, report[f"coverage_{target}"], report["mean_set_size"])
     assert 0.88 <= report[f"coverage_{target}"] <= 0.92
     assert report["coverage_all"] <= report["coverage_primary"] <= report["coverage_any"]
 

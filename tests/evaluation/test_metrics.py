@@ -62,18 +62,14 @@ def test_the_rest_against_scikit_learn_and_torchmetrics(seed):
     present = np.unique(p.primary)
     assert metrics["macro_f1"] == pytest.approx(f1_score(p.primary, top, labels=present, average="macro"))
     assert metrics["macro_recall"] == pytest.approx(recall_score(p.primary, top, labels=present, average="macro"))
-    predicted = np.unique(top)
-    assert metrics["macro_precision"] == pytest.approx(
-        precision_score(p.primary, top, labels=predicted, average="macro")
-    )
+    precision = precision_score(p.primary, top, labels=np.unique(top), average="macro")
+    assert metrics["macro_precision"] == pytest.approx(precision)
     columns = [c for c in range(12) if p.listed[:, c].any()]
     assert metrics["macro_auc"] == pytest.approx(roc_auc_score(p.listed[:, columns], p.logits[:, columns]))
     assert metrics["t2i_map"] == pytest.approx(average_precision_score(p.listed[:, columns], p.logits[:, columns]))
     assert metrics["map"] == pytest.approx(label_ranking_average_precision_score(p.listed, p.logits))
-    confidence, listed = (
-        torch.tensor(p.logits).double().sigmoid().reshape(-1),
-        torch.tensor(p.listed).long().reshape(-1),
-    )
+    confidence = torch.tensor(p.logits).double().sigmoid().reshape(-1)
+    listed = torch.tensor(p.listed).long().reshape(-1)
     assert metrics["ece"] == pytest.approx(float(BinaryCalibrationError(n_bins=15)(confidence, listed)), abs=1e-6)
     assert metrics["loss"] == pytest.approx(
         float(weighted_sigmoid(torch.tensor(p.logits), torch.tensor(p.labels), 1.0, "balanced")), rel=1e-5

@@ -36,14 +36,7 @@ def test_groups_of_an_attribute_share_out_the_images():
 
 def test_frequency_is_by_thirds_of_the_conditions():
     groups = frequency_groups(np.array([5, 100, 0, 40, 7, 7]))
-    assert groups.tolist() == ["middle", "head", "tail", "head", "middle", "tail"][:0] + [
-        "tail",
-        "head",
-        "tail",
-        "head",
-        "middle",
-        "middle",
-    ]
+    assert groups.tolist() == ["tail", "head", "tail", "head", "middle", "middle"]
 
 
 def test_images_take_the_frequency_of_their_primary_condition():
