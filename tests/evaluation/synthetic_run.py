@@ -37,7 +37,10 @@ def synthetic_predictions(
         "site": ["arm", "torso", "leg"],
     }
     frame = pd.DataFrame(
-        {"image": [f"images/{split}_{i}.png" for i in range(images)], "image_id": [f"{split}_{i}" for i in range(images)]}
+        {
+            "image": [f"images/{split}_{i}.png" for i in range(images)],
+            "image_id": [f"{split}_{i}" for i in range(images)],
+        }
         | {"case": [f"{split}_{case}" for case in cases]}
         | {name: rng.choice(values, size=images) for name, values in attributes.items()}
     )

@@ -28,7 +28,9 @@ def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
         top.plot(filled["confidence"], filled["frequency"], color=colour, linewidth=1.2)
         for enough, face in ((True, colour), (False, "white")):
             part = filled[(filled["count"] >= _FEW) == enough]
-            top.plot(part["confidence"], part["frequency"], marker, color=colour, markerfacecolor=face, ms=5.5, zorder=3)
+            top.plot(
+                part["confidence"], part["frequency"], marker, color=colour, markerfacecolor=face, ms=5.5, zorder=3
+            )
         top.plot([], [], color=colour, marker=marker, ms=5.5, linewidth=1.2, label=name)
         width = (table["upper"] - table["lower"]) * 0.86 / count
         left = table["lower"] + (table["upper"] - table["lower"]) * 0.07 + position * width
@@ -60,14 +62,18 @@ def set_size_figure(sizes: np.ndarray, holds: np.ndarray, conditions: int, state
     right = np.bincount(sizes[holds], minlength=longest + 1)[: longest + 1]
     wrong = np.bincount(sizes[~holds], minlength=longest + 1)[: longest + 1]
     axes.bar(positions, right, color=ACCENT, width=0.85, label="holds a label of the image")
-    axes.bar(positions, wrong, bottom=right, color=PALETTE[1], width=0.85, hatch="///", edgecolor="white", label="does not")
+    axes.bar(
+        positions, wrong, bottom=right, color=PALETTE[1], width=0.85, hatch="///", edgecolor="white", label="does not"
+    )
     axes.margins(y=0.14)
     axes.axvline(5, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     axes.annotate(
         "fixed top 5", (5, 1), xycoords=("data", "axes fraction"), xytext=(4, -2), textcoords="offset points",
         va="top", fontsize=8, color=MUTED,
     )  # fmt: skip
-    axes.set(xlabel=f"conditions in the set ({stated:.0%} stated coverage)", ylabel="images", xlim=(-0.7, longest + 0.7))
+    axes.set(
+        xlabel=f"conditions in the set ({stated:.0%} stated coverage)", ylabel="images", xlim=(-0.7, longest + 0.7)
+    )
     light_grid(axes, "y")
     axes.legend(loc="upper right")
     return figure

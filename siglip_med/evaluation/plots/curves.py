@@ -64,7 +64,9 @@ def _panel(axes: Axes, curves: pd.DataFrame, title: str, tags: Sequence[str]) ->
             axes.plot(curve["step"], values, color=colour, linewidth=0.5, alpha=0.25)
             values = values.rolling(_WINDOW, center=True, min_periods=1).median()
         marker = "o" if len(curve) < 12 else None
-        axes.plot(curve["step"], values, color=colour, linewidth=1.6, linestyle=dashes, label=label, marker=marker, ms=3)
+        axes.plot(
+            curve["step"], values, color=colour, linewidth=1.6, linestyle=dashes, label=label, marker=marker, ms=3
+        )
     axes.set_title(title)
     axes.set_xlabel("optimizer step", color=MUTED)
     light_grid(axes, "y")

@@ -55,7 +55,7 @@ def distance_figure(matrices: dict[str, np.ndarray], names: Sequence[str], chapt
         chapters: the C chapters.
     """
     size, count = len(names), len(matrices)
-    side = max(3.6, 1.2 + 0.085 * size)
+    side = 3.9
     figure = new_figure(side * count + 1.6, side + (1.7 if size <= _ANNOTATED else 0.6))
     panels = figure.subplots(1, count, squeeze=False)[0]
     off_diagonal = ~np.eye(size, dtype=bool)

@@ -16,6 +16,8 @@ INK, MUTED, GRID, ACCENT = "#1f2933", "#66717e", "#dfe4ea", "#0072B2"
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D31", "#1f2933")
 """Okabe & Ito 2008, its yellow replaced by a brown that is legible on white."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DPI = 170
+"""Dots an inch of a figure on a page: sharp on a screen with small pixels, and still small as a file."""
 SEQUENTIAL, DISTANCE = "Blues", "viridis_r"
 
 _STYLE: dict[str, Any] = {
@@ -63,7 +65,7 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def to_png(figure: Figure, dpi: int = 170) -> bytes:
+def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as the bytes of a PNG file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context(_STYLE):
