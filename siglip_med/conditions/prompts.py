@@ -11,7 +11,7 @@ from siglip_med.conditions.condition import ConditionSet
 from siglip_med.errors import UserError
 
 MAX_DESCRIPTION_WORDS = 36
-"""Words of a description that, with the template around it, stay within 64 tokens of the SigLIP tokenizer."""
+"""Longest description: medical English takes up to 1.6 SigLIP tokens a word, and 64 hold template and name as well."""
 
 DESCRIBED_TEMPLATES = (
     "{description}",

@@ -14,6 +14,8 @@ from siglip_med.conditions.curated import VOCABULARIES, read_table
 
 SKIN_CHAPTER = "12"
 CURATED_BONUS, SKIN_BONUS, UNSPECIFIED_WEIGHT = 1.2, 1.1, 0.05
+LATER_ENCOUNTERS = (", subsequent encounter", ", sequela")
+"""Codes of a later visit repeat those of the first; they would crowd out every other suggestion."""
 ARTICLES = ("a", "an", "and", "by", "due", "for", "in", "not", "of", "on", "or", "the", "to", "with")
 IGNORED = frozenset((*ARTICLES, "nec", "nos", "other", "specified", "unspecified"))
 
@@ -74,7 +76,7 @@ def _index() -> tuple[tuple[_Wording, ...], dict[str, float]]:
     book = read_code_book()
     wordings = []
     for code in book.codes.values():
-        if code.leaf:
+        if code.leaf and not any(later in code.title for later in LATER_ENCOUNTERS):
             bonus = SKIN_BONUS if code.path[0] == SKIN_CHAPTER else 1.0
             wordings += [_Wording(code, text, _words(text), bonus) for text in (code.title, *code.terms)]
     for condition in (condition for vocabulary in VOCABULARIES for condition in read_table(vocabulary)):

@@ -1,0 +1,112 @@
+"""A user's own map from conditions to codes."""
+
+import csv
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from siglip_med.conditions import dissimilarity, load_conditions
+from siglip_med.conditions.codes import read_code_book
+from siglip_med.conditions.user_map import read_user_map
+from siglip_med.errors import UserError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(text, encoding="utf-8"):
+        path = tmp_path / "my_codes.csv"
+        path.write_bytes(text.encode(encoding))
+        return path
+
+    return to_file
+
+
+def test_a_map_is_used_instead_of_the_catalogue(write):
+    path = write(
+        "Condition,code,group,description,remark\n"
+        "Eczema,l209,,,ours is atopic\n"
+        "Unicorn rash, L30.0 ,skin cancer,Round  glittering patches.,\n"
+        "not in the data,L80,,,\n",
+        encoding="utf-8-sig",
+    )
+    conditions = load_conditions(["unicorn  RASH", "Eczema"], path)
+    assert conditions.names == ("unicorn  RASH", "Eczema")
+    assert conditions.codes == ("L30.0", "L20.9")
+    assert conditions.titles == ("Nummular dermatitis", "Atopic dermatitis, unspecified")
+    assert conditions.groups == ("Skin Cancer", "Inflammatory Dermatitis")
+    assert conditions.descriptions[0] == "Round glittering patches."
+    assert conditions.descriptions[1].startswith("Ill-defined patches")
+    assert dissimilarity(conditions)[0, 1] == 0.6
+
+
+def test_what_nobody_said_stays_empty(write):
+    conditions = load_conditions(["Unicorn rash"], write("condition,code\nUnicorn rash,L30.0\n"))
+    assert conditions.groups == ("",)
+    assert conditions.descriptions == ("",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "condition,code\nAcne,L70.9\nRash,L30.99\n",
+            r"my_codes\.csv, row 2: 'L30\.99' is not.*nearest codes: L30\.9 ",
+        ),
+        ("condition,code\nEczema,Q9Q\n", r"row 1: 'Q9Q' is not an ICD-10-CM code \(ICD-10-CM .*for 'Eczema': L30\.9 "),
+        (
+            "condition,code\nVitiligo,L80\nEczema,L30\n",
+            r"row 2: L30 \(Other and unspecified dermatitis\).*L30\.0 .*L30\.5",
+        ),
+        ("condition,code\nTooth wear,K03\n", r"header, not a complete code; choose one below it: .* and 5 more"),
+        ("condition,code\nAcne,L70.9\nacne ,L70.0\n", r"row 2: 'acne' is already in row 1"),
+        ("condition,code\nAcne,L70.9\n,L70.0\n", r"row 2: the condition is empty"),
+        ("condition,code\nAcne\n", r"row 1: the code is empty"),
+        ("condition,code\n", r"it has no rows"),
+        ("", r"column 'condition' is missing \(columns found: none\)"),
+        ("condition,icd\nAcne,L70.9\n", r"column 'code' is missing \(columns found: condition, icd\)"),
+        (
+            "condition,code,description\nAcne,L70.9," + "word " * 37 + "\n",
+            r"row 1: the description of 'Acne' has 37 words",
+        ),
+    ],
+)
+def test_mistakes_stop_with_the_row_and_suggestions(write, text, message):
+    with pytest.raises(UserError, match=message) as error:
+        load_conditions(["Acne"], write(text))
+    assert "\n" not in str(error.value)
+
+
+def test_a_condition_that_the_map_lacks(write):
+    path = write("condition,code\nPsoriasis,L40.9\nAcne,L70.9\n")
+    message = r"my_codes\.csv: condition 2 of the data, 'psorasis', has no row; nearest names: 'Psoriasis'.*L40\.9"
+    with pytest.raises(UserError, match=message):
+        load_conditions(["acne", "psorasis"], path)
+
+
+def test_a_missing_or_unreadable_file(write, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_conditions(["Acne"], tmp_path / "nothing.csv")
+    with pytest.raises(UserError, match="not a CSV in UTF-8"):
+        load_conditions(["Acne"], write("condition,code\nBehçet,M35.2\n", encoding="latin-1"))
+    with pytest.raises(UserError, match="not a CSV in UTF-8"):
+        load_conditions(["Acne"], write('condition,code\n"Acne,L70.9\n'))
+
+
+LEAVES = [code.code for code in read_code_book().codes.values() if code.leaf]
+cells = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=st.dictionaries(cells, st.sampled_from(LEAVES), min_size=1, max_size=6))
+def test_any_valid_map_comes_back(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("maps") / "map.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("condition", "code"), *rows.items()])
+    names = [" ".join(name.split()) for name in rows]
+    if not all(names) or len({name.casefold() for name in names}) < len(names):
+        with pytest.raises(UserError):
+            read_user_map(path)
+        return
+    found = read_user_map(path)
+    assert [(c.name, c.code) for c in found.values()] == list(zip(names, rows.values(), strict=True))
