@@ -1,8 +1,10 @@
 """What the entry points share: early, one-line answers to a wrong command."""
 
 import functools
+import logging
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -87,6 +89,7 @@ def entry_point(function: Callable[[DictConfig], Result]) -> Callable[[DictConfi
 
     @functools.wraps(function)
     def wrapped(config: DictConfig) -> Any:
+        _quiet_libraries()
         try:
             return function(config)
         except UserError as error:
@@ -94,6 +97,18 @@ def entry_point(function: Callable[[DictConfig], Result]) -> Callable[[DictConfi
             return fail(error)
 
     return wrapped
+
+
+def _quiet_libraries() -> None:
+    """Leaves the screen to the run's own progress and table; warnings of Lightning stay."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for chatty in ("lightning.pytorch", "httpx", "huggingface_hub"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for known in (".*LeafSpec.*", ".*is_gradient_checkpointing.*", "Found .* module.* in eval mode.*"):
+        warnings.filterwarnings("ignore", message=known)  # deprecations between libraries; a frozen tower stays in eval
 
 
 def _remove_if_untouched(folder: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import RichProgressBar
 from pydantic import PositiveInt
 
 
@@ -26,3 +27,24 @@ class GradientNorm(pl.Callback):
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         pl_module.log("grad_norm/total", torch.nn.utils.get_total_norm(gradients) / scale)
         pl_module.log("parameter_norm/total", torch.nn.utils.get_total_norm([p.detach() for p in trained]))
+
+
+class FinishWithValidation(pl.Callback):
+    """Validates after the last step too, when ``max_steps`` ends a run inside an epoch: no training goes unjudged."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Asks the trainer to stop, which makes it validate first."""
+        if trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True
+
+
+class Progress(RichProgressBar):
+    """Lightning's rich bar without the logger's version number."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        """The metrics that were logged for the bar."""
+        metrics = dict(super().get_metrics(trainer, pl_module))
+        metrics.pop("v_num", None)
+        return metrics

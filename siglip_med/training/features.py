@@ -1,7 +1,6 @@
 """A frozen vision tower sees each image once: its features are computed, kept, and trained on in seconds."""
 
 import hashlib
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from siglip_med.data.batch import Batch
-from siglip_med.data.datamodule import DataModule, SplitName
+from siglip_med.data.datamodule import DataModule
 from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
@@ -88,12 +87,12 @@ class FeatureDataModule(pl.LightningDataModule):
         dataset = self._datasets["val"]
         return _loader(dataset, ShardSampler(dataset, *place), self._inner.eval_batch_size)
 
-    def full_loader(self, split: SplitName) -> DataLoader[Batch]:
+    def full_loader(self, split: str) -> DataLoader[Batch]:
         """A whole split without augmentation, in table order."""
         dataset = self._datasets[split]
         return _loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
 
-    def _dataset(self, split: SplitName, model: TwoTower, cache_dir: Path) -> FeatureDataset:
+    def _dataset(self, split: str, model: TwoTower, cache_dir: Path) -> FeatureDataset:
         inner, views = self._inner, self._views if split == "train" else 0
         path = cache_dir / "features" / f"{self._key(split, model, views)}.npy"
         if not path.is_file():
@@ -102,7 +101,7 @@ class FeatureDataModule(pl.LightningDataModule):
         rows = inner.rows(split)
         return FeatureDataset(torch.from_numpy(np.load(path)), self.table.labels[rows], rows)
 
-    def _key(self, split: SplitName, model: TwoTower, views: int) -> str:
+    def _key(self, split: str, model: TwoTower, views: int) -> str:
         """Hash of everything that the features depend on: files, order, weights, size, augmentation."""
         frame = self.table.frame.iloc[self._inner.rows(split)]
         stats = [(self.table.root / image).stat() for image in frame["image"]]
@@ -131,7 +130,7 @@ def save_whole(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
         np.save(file, values)
-    os.replace(file.name, path)
+    Path(file.name).replace(path)
 
 
 def _loader(

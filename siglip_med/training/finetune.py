@@ -6,6 +6,7 @@ from typing import Any
 import hydra
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
 
@@ -58,9 +59,7 @@ def build_module(config: DictConfig, parts: Parts) -> FineTuneModule:
         dissimilarity=dissimilarity,
         condition_counts=torch.as_tensor(parts.datamodule.train_counts),
         primary=torch.tensor(frame["primary"].to_numpy(copy=True)),
-        metrics=RetrievalMetrics(
-            len(parts.conditions.names), dissimilarity, parts.conditions.chapters, parts.conditions.blocks
-        ),
+        metrics=RetrievalMetrics(dissimilarity, parts.conditions.chapters, parts.conditions.blocks),
     )
     module.checkpoint_payload = parts.payload()
     return module
@@ -76,7 +75,8 @@ def _save_split(parts: Parts, folder: Path) -> None:
 def _load_best(trainer: pl.Trainer, parts: Parts) -> Path | None:
     """Reloads the checkpoint that validation chose; None where a run keeps no checkpoint."""
     callback = trainer.checkpoint_callback
-    best = Path(callback.best_model_path) if getattr(callback, "best_model_path", "") else None
+    kept = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
+    best = Path(kept) if kept else None
     if best is not None:
         trainer.strategy.barrier("best checkpoint written")
         load_trained(parts.model, best)

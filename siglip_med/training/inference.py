@@ -6,13 +6,12 @@ import numpy as np
 import torch
 from rich.progress import track
 from torch import nn
-from torch.utils.data import DataLoader
 
 from siglip_med.conditions import ConditionSet
-from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
 from siglip_med.evaluation import Predictions
 from siglip_med.models import TwoTower
+from siglip_med.training.features import FeatureDataModule
 from siglip_med.training.texts import PromptEnsemble
 
 
@@ -20,30 +19,28 @@ from siglip_med.training.texts import PromptEnsemble
 def predict_split(
     model: TwoTower,
     prompts: Sequence[Sequence[str]],
-    loader: DataLoader[Batch],
-    datamodule: DataModule,
+    datamodule: DataModule | FeatureDataModule,
     conditions: ConditionSet,
     dissimilarity: np.ndarray,
     split: str,
     progress: bool = True,
 ) -> Predictions:
-    """Scores every image of a loader against every condition, in float32.
+    """Scores every image of a split against every condition, in float32.
 
     Args:
         model: the towers; runs on the device it is on.
         prompts: C lists of sentences, averaged a condition.
-        loader: an evaluation loader that sees the whole split.
-        datamodule: holds the table that the loader's indices point into.
+        datamodule: the images, or the features of a frozen tower, with their table.
         conditions: names, codes and groups.
         dissimilarity: ``[C, C]`` matrix D.
-        split: name of the split.
+        split: ``train``, ``val`` or ``test``.
         progress: whether to show a bar.
     """
     model.eval()
     device = model.logit_scale.device
     text = PromptEnsemble(prompts, model.tokenize).encode(model)
     images, indices = [], []
-    for batch in track(loader, description=f"predicting {split}", disable=not progress, transient=True):
+    for batch in track(datamodule.full_loader(split), description=f"predicting {split}", disable=not progress, transient=True):
         images.append(nn.functional.normalize(model.encode_images(batch.images.to(device)).float(), dim=-1).cpu())
         indices.append(batch.index.cpu())
     embeddings, rows = torch.cat(images), torch.cat(indices).numpy()

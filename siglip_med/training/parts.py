@@ -42,7 +42,6 @@ class Parts:
         return predict_split(
             self.model,
             self.evaluation_prompts,
-            self.datamodule.full_loader(split),
             self.datamodule,
             self.conditions,
             self.dissimilarity,
@@ -122,4 +121,12 @@ def build_parts(config: DictConfig, model: TwoTower | None = None) -> Parts:
     )
     if config.features is not None:
         datamodule = hydra.utils.instantiate(config.features, datamodule=datamodule, model=model)
-    return Parts(model, datamodule, conditions, distances, training_prompts(conditions), evaluation_prompts(conditions))
+    return Parts(
+        config,
+        model,
+        datamodule,
+        conditions,
+        distances,
+        training_prompts(conditions),
+        evaluation_prompts(conditions),
+    )

@@ -1,6 +1,5 @@
 """The body of train.py."""
 
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -26,8 +25,6 @@ def run(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         UserError: something the config or the data says is wrong.
     """
     validate_config(config, TrainSettings)
-    for chatty in ("lightning.pytorch", "httpx", "peft"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     return _TASKS[config.task](config)
 
 

@@ -10,15 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from siglip_med.evaluation import (
-    LOWER_IS_BETTER,
     Interval,
     PairedResult,
     Predictions,
     bootstrap_intervals,
-    chance_recall,
-    choose_thresholds,
+    chance,
     classification_summary,
-    classification_table,
     headline_metrics,
     label_frequency_predictions,
     paired_bootstrap,
@@ -26,18 +23,18 @@ from siglip_med.evaluation import (
 from siglip_med.losses.sigmoid import weighted_sigmoid
 
 SHOWN = {
-    "r_at_1": "R@1 (accuracy, any listed label)",
+    "r_at_1": "R@1 (accuracy)",
     "r_at_5": "R@5",
     "macro_r_at_1": "macro R@1",
     "macro_r_at_5": "macro R@5",
-    "macro_f1": "macro F1 of the first prediction",
-    "thresholded_macro_precision": "macro precision, thresholds from validation",
-    "thresholded_macro_recall": "macro recall, thresholds from validation",
-    "thresholded_macro_f1": "macro F1, thresholds from validation",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "thresholded_macro_f1": "macro F1, thresholds from val",
     "macro_auc": "macro AUC",
-    "loss": "loss (balanced sigmoid)",
-    "icd_distance_all": "ICD distance, all predictions",
-    "icd_distance_mistakes": "ICD distance, mistakes",
+    "loss": "loss ↓",
+    "icd_distance_all": "ICD distance, all ↓",
+    "icd_distance_mistakes": "ICD distance, mistakes ↓",
 }
 WITH_INTERVALS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
 
@@ -51,10 +48,9 @@ class Stage:
 
     def metrics(self) -> dict[str, float]:
         """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation."""
-        thresholds = choose_thresholds(self.val)
         values: dict[str, float] = {}
         for split, predictions in (("val", self.val), ("test", self.test)):
-            classified = classification_summary(classification_table(predictions, thresholds))
+            classified = classification_summary(self.val, predictions)
             loss = weighted_sigmoid(
                 torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels), 1.0, "balanced"
             )
@@ -79,13 +75,9 @@ class RunSummary:
         frequency = label_frequency_predictions(after.test)
         self.before, self.after = before.metrics(), after.metrics()
         self.frequency = headline_metrics(frequency)
-        self.chance = {f"r_at_{k}": chance_recall(after.test.listed, k) for k in (1, 5)}
-        self.chance |= {f"macro_r_at_{k}": k / len(after.test.conditions) for k in (1, 5)}
+        self.chance = chance(after.test)
         self.intervals = bootstrap_intervals(after.test, WITH_INTERVALS, repetitions, seed, coverage)
-        self.changes = {
-            name: paired_bootstrap(after.test, before.test, name, repetitions, seed, coverage)
-            for name in WITH_INTERVALS
-        }
+        self.changes = paired_bootstrap(after.test, before.test, WITH_INTERVALS, repetitions, seed, coverage)
         self.coverage = coverage
         self.size = len(after.test), len(set(after.test.cases))
 
@@ -124,9 +116,8 @@ class RunSummary:
             table.add_column(heading, justify="left" if not heading else "right")
         for name, heading in SHOWN.items():
             before, after = self.before[f"test/{name}"], self.after[f"test/{name}"]
-            low_is_good = " (lower is better)" if name in LOWER_IS_BETTER else ""
             table.add_row(
-                heading + low_is_good,
+                heading,
                 _number(self.chance.get(name)),
                 _number(self.frequency.get(name)),
                 _number(before),
@@ -141,7 +132,7 @@ class RunSummary:
         console.print(self.table())
         console.print(
             f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
-            "chance and label frequency never look at the image"
+            "chance and label frequency never look at the image; ↓ lower is better"
         )
         places = {
             "TensorBoard logs": folder / "tensorboard",
