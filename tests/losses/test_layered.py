@@ -1,3 +1,4 @@
+import textwrap
 from pathlib import Path
 
 import hydra
@@ -178,6 +179,25 @@ def test_a_users_own_term_needs_one_class_and_one_config_node() -> None:
     expected = example_batch().image_cosine.abs().pow(4).mean()
     torch.testing.assert_close(output.raw["spread"], expected)
     torch.testing.assert_close(output.total, output.raw["sigmoid"] + 1.5 * expected)
+
+
+def test_a_users_own_config_file_composes_as_the_page_says(tmp_path: Path) -> None:
+    page = (LOSSES[0].parents[2] / "docs" / "losses.md").read_text()
+    node = page.split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "mine.yaml").write_text(
+        textwrap.dedent(node).replace("my_losses.Spread", f"{__name__}.Spread")
+    )
+    search = f"hydra: {{searchpath: ['file://{LOSSES[0].parents[1].resolve()}']}}"
+    (tmp_path / "job.yaml").write_text(f"defaults: [loss: mine, schedule: constant, _self_]\n{search}\n")
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(tmp_path)):
+        config = hydra.compose("job", overrides=["+schedule.knots.epsilon={0: 0, 1000: 0.1}"])
+    validate_config(config)
+    coefficients = hydra.utils.instantiate(config.schedule).at(500, 2500)
+    assert coefficients["epsilon"] == pytest.approx(0.05)
+    output = hydra.utils.instantiate(config.loss)(example_batch(), coefficients)
+    assert output.weighted["spread"].item() == pytest.approx(0.05 * output.raw["spread"].item())
+    assert set(output.raw) == {"sigmoid", "spread"}
 
 
 def test_a_users_own_term_may_learn() -> None:
