@@ -82,7 +82,7 @@ class SquareRoot:
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Positions drawn towards the target shares; see `Sampler`."""
         counts = (labels > 0).sum(axis=0)
-        return _draw(labels, np.sqrt(counts), self.maximum_repeats, generator)
+        return _draw(labels, primary, np.sqrt(counts), self.maximum_repeats, generator)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ClassBalanced:
         """Positions drawn towards the target shares; see `Sampler`."""
         counts = (labels > 0).sum(axis=0)
         effective = (1 - self.beta ** np.maximum(counts, 1)) / (1 - self.beta)
-        return _draw(labels, counts / effective, self.maximum_repeats, generator)
+        return _draw(labels, primary, counts / effective, self.maximum_repeats, generator)
 
 
 def expected_draws(labels: np.ndarray, target: np.ndarray, maximum: float, rounds: int = 200) -> np.ndarray:
@@ -132,14 +132,29 @@ def expected_draws(labels: np.ndarray, target: np.ndarray, maximum: float, round
         present = draws @ listed
         ratio = np.log(wanted[there] * present.sum() / present[there])
         draws = draws * np.exp(each[:, there] @ ratio)
-        draws = np.minimum(draws * (len(draws) / draws.sum()), maximum)
-    return draws * (len(draws) / draws.sum())
+        draws = _scale(draws, maximum)
+    return draws
 
 
-def _draw(labels: np.ndarray, target: np.ndarray, maximum: int, generator: np.random.Generator) -> np.ndarray:
-    """Systematic draws: each image comes floor or ceil of its expected number of times."""
+def _scale(draws: np.ndarray, maximum: float) -> np.ndarray:
+    """Scales to a mean of 1 with no value above ``maximum``: those that would be get it, the others share the rest."""
+    full = np.zeros(len(draws), dtype=bool)
+    while True:
+        rest = len(draws) - maximum * full.sum()
+        scaled = np.where(full, maximum, draws * (rest / draws[~full].sum()))
+        over = scaled > maximum * (1 + 1e-9)
+        if not over.any():
+            return scaled
+        full |= over
+
+
+def _draw(
+    labels: np.ndarray, primary: np.ndarray, target: np.ndarray, maximum: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Systematic draws: each image, and each first condition, comes as often as expected but for less than one."""
     draws = expected_draws(labels, target, maximum)
     order = generator.permutation(len(draws))
+    order = order[np.argsort(primary[order], kind="stable")]
     marks = np.cumsum(draws[order])
     points = np.arange(len(draws)) + generator.random()
     positions = np.searchsorted(marks, points * (marks[-1] / len(draws)), side="right")

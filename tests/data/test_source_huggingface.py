@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from siglip_med.data.sources import HuggingFaceSource
+from siglip_med.errors import UserError
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A data set with two splits, class labels, lists of labels and a patient, saved to disk."""
+    features = datasets.Features(
+        {
+            "photo": datasets.Image(),
+            "dx": datasets.ClassLabel(names=["Acne", "Scar"]),
+            "all": datasets.Sequence(datasets.Value("string")),
+            "patient": datasets.Value("int64"),
+            "tone": datasets.Value("string"),
+        }
+    )
+    folder = tmp_path_factory.mktemp("hf")
+
+    def part(name: str, count: int):
+        rows = {"photo": [], "dx": [], "all": [], "patient": [], "tone": []}
+        for number in range(count):
+            path = folder / f"{name}{number}.png"
+            Image.fromarray(np.full((5, 7, 3), number * 20, dtype=np.uint8)).save(path)
+            rows["photo"].append(str(path))
+            rows["dx"].append(number % 2)
+            rows["all"].append(["Acne", "Scar, old"] if number % 2 else [])
+            rows["patient"].append(number // 2)
+            rows["tone"].append("IV" if number else None)
+        return datasets.Dataset.from_dict(rows, features=features)
+
+    path = folder / "saved"
+    datasets.DatasetDict({"train": part("t", 4), "validation": part("v", 2)}).save_to_disk(str(path))
+    return path
+
+
+def source(saved, root, **settings) -> HuggingFaceSource:
+    columns = {"image_column": "photo", "condition_column": "dx", "group_column": "patient", "skin_tone_column": "tone"}
+    return HuggingFaceSource(root=str(root), dataset=str(saved), **{**columns, **settings})
+
+
+def test_export_and_table(saved, tmp_path):
+    one = source(saved, tmp_path)
+    one.prepare()
+    table = one.load()
+    assert table.conditions == ("Acne", "Scar")
+    assert table.frame["primary"].tolist() == [0, 1, 0, 1, 0, 1]
+    assert table.frame["source_split"].tolist() == ["train"] * 4 + ["val"] * 2
+    assert table.frame["case"].tolist() == ["0", "0", "1", "1", "0", "0"]
+    assert table.frame["skin_tone"].tolist() == ["", "4", "4", "4", "", "4"]
+    for image, number in zip(table.frame["image"], [0, 1, 2, 3, 0, 1], strict=True):
+        assert np.asarray(Image.open(tmp_path / image)).shape == (5, 7, 3)
+        assert np.asarray(Image.open(tmp_path / image)).max() == number * 20
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_lists_of_conditions_and_one_split(saved, tmp_path):
+    one = source(saved, tmp_path, condition_column="all", split="train")
+    one.prepare()
+    table = one.load()
+    assert table.conditions == ("Acne", "Scar, old")
+    np.testing.assert_array_equal(table.labels, [[1, 1], [1, 1]])
+    assert "2 of 4 images have no condition and are left out" in table.notes
+
+
+def test_a_second_export_is_not_made_and_another_is_refused(saved, tmp_path):
+    source(saved, tmp_path).prepare()
+    before = (tmp_path / "labels.csv").stat().st_mtime_ns
+    source(saved, tmp_path, minimum_images=2).prepare()
+    assert (tmp_path / "labels.csv").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match=r"holds another export; give another data\.source\.root"):
+        source(saved, tmp_path, split="train").prepare()
+
+
+def test_what_is_wrong_is_said(saved, tmp_path):
+    with pytest.raises(UserError, match=r"no column 'label'; there are photo, dx, all"):
+        source(saved, tmp_path, condition_column="label").prepare()
+    with pytest.raises(UserError, match=r"no column 'dx2'"):
+        source(saved, tmp_path, group_column="dx2").prepare()
+    with pytest.raises(UserError, match=r"has no split 'final'; there are train, validation"):
+        source(saved, tmp_path, split="final").prepare()
+    (tmp_path / "junk").mkdir()
+    with pytest.raises(UserError, match=r"data\.source\.dataset=.*junk: cannot be loaded"):
+        source(tmp_path / "junk", tmp_path).prepare()
+    assert not (tmp_path / "labels.csv").exists()

@@ -1,0 +1,152 @@
+"""The other data sets: each against its real header, on small tables by hand and on the real ones where they are."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siglip_med.conditions import known_conditions
+from siglip_med.data.sources import (
+    Fitzpatrick17kSource,
+    Ham10000Source,
+    ImageFolderSource,
+    Isic2019Source,
+    PadUfes20Source,
+)
+from siglip_med.data.split import GroupStratifiedSplitter, make_split
+from siglip_med.errors import UserError
+from tests.data.tables import write
+
+ISIC_TRUTH = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\nISIC_1,0.0,1.0,0,0,0,0,0,0,0\nISIC_2,1.0,0,0,0,0,0,0,0,0\n"
+ISIC_METADATA = (
+    "image,age_approx,anatom_site_general,lesion_id,sex\nISIC_2,55.0,,BCN_7,male\nISIC_1,,anterior torso,,\n"
+)
+
+
+def assert_no_group_straddles(table) -> None:
+    split = make_split(table, GroupStratifiedSplitter(), seed=1)
+    parts = [set(table.cases[rows]) for rows in (split.train, split.val, split.test)]
+    assert sum(map(len, parts)) == len(set(table.cases))
+    assert split.report(table).straddling == []
+
+
+def test_fitzpatrick17k(shared):
+    source = Fitzpatrick17kSource(root=str(shared / "data/metadata/fitzpatrick17k"))
+    table = source.load()
+    assert (len(table), len(table.conditions)) == (16577, 114)
+    assert set(table.conditions) == set(known_conditions("fitzpatrick17k"))
+    assert (table.frame["skin_tone"] == "").sum() == 565
+    assert table.frame["image"].iloc[0] == "images/5e82a45bc5d78bd24ae9202d194423f8.jpg"
+    assert len(Fitzpatrick17kSource(root=source.root, drop_wrong=True).load()) == 16577 - 17
+    centaur = Fitzpatrick17kSource(root=source.root, skin_tone="fitzpatrick_centaur").load()
+    assert (centaur.frame["skin_tone"] == "").sum() == 1073
+
+
+def test_ham10000(shared):
+    table = Ham10000Source(root=str(shared / "data/metadata/ham10000")).load()
+    assert (len(table), len(set(table.cases))) == (10015, 7470)
+    assert set(table.conditions) == set(known_conditions("ham10000"))
+    assert (table.labels[:, table.conditions.index("nv")] > 0).sum() == 6705
+    assert (table.frame["sex"] == "").sum() == 57
+    assert (table.frame["age_group"] == "").sum() == 57
+    assert (table.frame["site"] == "").sum() == 234
+    assert_no_group_straddles(table)
+
+
+def test_pad_ufes_20(shared):
+    table = PadUfes20Source(root=str(shared / "data/metadata/pad_ufes_20")).load()
+    assert (len(table), len(set(table.cases))) == (2298, 1373)
+    assert set(table.conditions) == set(known_conditions("pad_ufes_20"))
+    assert (table.frame["skin_tone"] == "2").sum() == 876
+    assert (table.frame["skin_tone"] == "").sum() == 804
+    assert_no_group_straddles(table)
+
+
+def test_images_are_found_in_the_parts_of_the_archive(tmp_path):
+    write(
+        tmp_path / "HAM10000_metadata.csv",
+        "lesion_id,image_id,dx,dx_type,age,sex,localization\nL,a,nv,x,80,male,ear\nL,b,nv,x,80,male,ear\nL,c,nv,x,5,male,ear\n",
+    )
+    write(tmp_path / "HAM10000_images_part_1/a.jpg", "")
+    write(tmp_path / "HAM10000_images_part_2/b.jpg", "")
+    table = Ham10000Source(root=str(tmp_path)).load()
+    assert table.frame["image"].tolist() == [
+        "HAM10000_images_part_1/a.jpg",
+        "HAM10000_images_part_2/b.jpg",
+        "images/c.jpg",
+    ]
+    assert table.frame["age_group"].tolist() == ["80+", "80+", "0-9"]
+
+
+def test_isic2019(tmp_path):
+    write(tmp_path / "ISIC_2019_Training_GroundTruth.csv", ISIC_TRUTH)
+    write(tmp_path / "ISIC_2019_Training_Metadata.csv", ISIC_METADATA)
+    table = Isic2019Source(root=str(tmp_path)).load()
+    assert table.conditions == ("MEL", "NV")
+    assert set(table.conditions) < set(known_conditions("isic2019"))
+    np.testing.assert_array_equal(table.labels, [[0, 1], [1, 0]])
+    assert table.frame["case"].tolist() == ["ISIC_1", "BCN_7"]
+    assert table.frame["age_group"].tolist() == ["", "50-59"]
+    assert table.frame["site"].tolist() == ["anterior torso", ""]
+    assert table.notes == ("1 images name no lesion and are their own case",)
+    write(tmp_path / "ISIC_2019_Training_Metadata.csv", ISIC_METADATA.replace("ISIC_1", "ISIC_3"))
+    with pytest.raises(UserError, match=r"GroundTruth\.csv, row 1: image ISIC_1 has no row in"):
+        Isic2019Source(root=str(tmp_path)).load()
+    write(tmp_path / "ISIC_2019_Training_Metadata.csv", ISIC_METADATA.replace("ISIC_1", "ISIC_2"))
+    with pytest.raises(UserError, match="stands in it twice"):
+        Isic2019Source(root=str(tmp_path)).load()
+
+
+@pytest.mark.parametrize("source", [Fitzpatrick17kSource, Ham10000Source, PadUfes20Source, Isic2019Source])
+def test_a_missing_folder_says_where_to_get_the_data(source, tmp_path):
+    with pytest.raises(UserError, match=r"no such folder; give data\.source\.root=FOLDER.*https://"):
+        source(root=str(tmp_path / "none")).prepare()
+
+
+@pytest.mark.parametrize("source", [Fitzpatrick17kSource, Ham10000Source, PadUfes20Source, Isic2019Source])
+def test_a_wrong_table_names_its_columns(source, tmp_path):
+    write(tmp_path / source(root="x").table, "one,two\n1,2\n")
+    with pytest.raises(UserError, match=r"no column '.*'; there are one, two"):
+        source(root=str(tmp_path)).load()
+
+
+def image(path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4)).save(path)
+
+
+def test_image_folder(tmp_path):
+    for name in ("Acne/p1_a.jpg", "Acne/p1_b.PNG", "Scar tissue/deep/p2_a.jpg"):
+        image(tmp_path / name)
+    write(tmp_path / "Acne/notes.txt", "x")
+    write(tmp_path / "Acne/.hidden.jpg", "x")
+    table = ImageFolderSource(root=str(tmp_path), group_pattern=r"(p\d+)_").load()
+    assert table.conditions == ("Acne", "Scar tissue")
+    assert table.frame["image"].tolist() == ["Acne/p1_a.jpg", "Acne/p1_b.PNG", "Scar tissue/deep/p2_a.jpg"]
+    assert table.frame["case"].tolist() == ["p1", "p1", "p2"]
+    assert table.frame["source_split"].tolist() == ["", "", ""]
+    assert table.notes == ("1 files without an image extension are passed over",)
+
+
+def test_image_folder_with_splits(tmp_path):
+    for name in ("train/Acne/1.jpg", "valid/Acne/2.jpg", "test/Scar/3.jpg"):
+        image(tmp_path / name)
+    table = ImageFolderSource(root=str(tmp_path)).load()
+    assert sorted(zip(table.frame["image"], table.frame["source_split"], strict=True)) == [
+        ("test/Scar/3.jpg", "test"),
+        ("train/Acne/1.jpg", "train"),
+        ("valid/Acne/2.jpg", "val"),
+    ]
+
+
+def test_image_folder_says_what_is_wrong(tmp_path):
+    with pytest.raises(UserError, match="holds no folder with images"):
+        ImageFolderSource(root=str(tmp_path)).load()
+    image(tmp_path / "Acne/x1.jpg")
+    with pytest.raises(UserError, match=r"x1\.jpg: the file name does not match"):
+        ImageFolderSource(root=str(tmp_path), group_pattern=r"(p\d+)_").load()
+    with pytest.raises(UserError, match="is no pattern"):
+        ImageFolderSource(root=str(tmp_path), group_pattern="(")
+    with pytest.raises(UserError, match=re.escape("'(a)(b)' has 2 groups; give it one")):
+        ImageFolderSource(root=str(tmp_path), group_pattern="(a)(b)")
