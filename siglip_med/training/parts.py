@@ -119,7 +119,7 @@ def build_parts(config: DictConfig, model: TwoTower | None = None) -> Parts:
         measure=config.conditions.measure,
         labels=datamodule.table.labels[datamodule.split.train],
     )
-    if config.features is not None:
+    if config.get("features") is not None:
         datamodule = hydra.utils.instantiate(config.features, datamodule=datamodule, model=model)
     return Parts(
         config,

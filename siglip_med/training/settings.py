@@ -55,7 +55,7 @@ class TrainSettings(BaseModel):
     evaluation: EvaluationSettings
     optimizer: Any
     data: Any
-    features: Any
+    features: Any = None
     augmentation: Any
     model: Any
     loss: Any
