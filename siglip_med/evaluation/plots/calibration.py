@@ -28,9 +28,7 @@ def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
         top.plot(filled["confidence"], filled["frequency"], color=colour, linewidth=1.2)
         for enough, face in ((True, colour), (False, "white")):
             part = filled[(filled["count"] >= _FEW) == enough]
-            top.plot(
-                part["confidence"], part["frequency"], marker, color=colour, markerfacecolor=face, ms=5.5, zorder=3
-            )
+            top.plot(part["confidence"], part["frequency"], marker, color=colour, mfc=face, ms=5.5, zorder=3)
         top.plot([], [], color=colour, marker=marker, ms=5.5, linewidth=1.2, label=name)
         width = (table["upper"] - table["lower"]) * 0.86 / count
         left = table["lower"] + (table["upper"] - table["lower"]) * 0.07 + position * width

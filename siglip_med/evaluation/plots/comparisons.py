@@ -96,7 +96,7 @@ def subgroup_figure(table: pd.DataFrame, metrics: Mapping[str, str], overall: Ma
     place, rows = 0.0, np.empty(len(table))
     labels: list[str] = []
     for attribute in attributes:
-        for position in np.flatnonzero(table["attribute"] == attribute):
+        for position in np.flatnonzero(table["attribute"] == attribute).tolist():
             rows[position], place = place, place + 1
             group = table.iloc[position]
             labels.append(f"{shorten(str(group['group']), 26)} (n={group['images']})")

@@ -41,7 +41,7 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str], chapters: Sequenc
             axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=7, color=colour)
     bar = figure.colorbar(image, ax=axes, shrink=0.45, aspect=30, pad=0.012, ticks=[0, 0.05, 0.2, 0.5, 1])
     bar.set_label("share of the row's images")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -68,7 +68,7 @@ def distance_figure(matrices: dict[str, np.ndarray], names: Sequence[str], chapt
         _condition_axes(axes, labels if axes is panels[0] else None, labels)
         _frame_chapters(axes, chapter_spans(chapters), colour="white", smallest=0.07)
         bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=28, pad=0.02)
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +33,7 @@ def chapters_of(predictions: Predictions) -> tuple[str, ...]:
 def chapter_spans(chapters: Sequence[str]) -> list[Span]:
     """Runs of equal chapters, in the order given."""
     edges = [0] + [i for i in range(1, len(chapters)) if chapters[i] != chapters[i - 1]] + [len(chapters)]
-    return [Span(chapters[a], a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    return [Span(chapters[a], a, b) for a, b in pairwise(edges) if b > a]
 
 
 def chapter_label(chapter: str, with_title: bool = True) -> str:

@@ -43,6 +43,4 @@ def _thumbnail(path: Path) -> np.ndarray:
     except FileNotFoundError as error:
         raise UserError(f"{path}: the photograph is not there; give its folder as report.image_root=…") from error
     except (UnidentifiedImageError, OSError) as error:
-        raise UserError(
-            f"{path}: the photograph cannot be read ({error}); repair it or set report.images=false"
-        ) from error
+        raise UserError(f"{path}: cannot be read ({error}); repair it or set report.images=false") from error

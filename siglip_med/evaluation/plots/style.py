@@ -20,7 +20,7 @@ DPI = 170
 """Dots an inch of a figure on a page: sharp on a screen with small pixels, and still small as a file."""
 SEQUENTIAL, DISTANCE = "Blues", "viridis_r"
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,

@@ -14,10 +14,11 @@ from siglip_med.evaluation.report.sections.pictures import curves_section, embed
 
 REPORT_NAME = "report"
 _LIMITS = (
-    "These numbers are of one split of one data set, labelled from photographs; they say nothing about other cameras, "
-    "clinics or populations. This is a research tool, not a medical device: no number here supports a diagnosis.",
-    "Only this test split was judged, once, by the checkpoint that validation chose. p-values are not corrected for the "
-    "number of metrics; choose the one that matters before looking.",
+    "These numbers are of one split of one data set, labelled from photographs; they say nothing about other "
+    "cameras, clinics or populations. This is a research tool, not a medical device: no number here supports a "
+    "diagnosis.",
+    "Only this test split was judged, once, by the checkpoint that validation chose. p-values are not "
+    "corrected for the number of metrics; choose the one that matters before looking.",
 )
 
 

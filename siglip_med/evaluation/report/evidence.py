@@ -2,8 +2,16 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from siglip_med.evaluation.baselines import chance, crm, label_frequency_predictions
-from siglip_med.evaluation.bootstrap import Interval, PairedResult, bootstrap_intervals, paired_bootstrap
+from siglip_med.evaluation.bootstrap import (
+    Interval,
+    PairedResult,
+    bootstrap_intervals,
+    bootstrap_mean,
+    paired_bootstrap,
+)
 from siglip_med.evaluation.calibration import Calibration, fit_calibration
 from siglip_med.evaluation.metrics import HEADLINE_METRICS, headline_metrics
 from siglip_med.evaluation.predictions import Predictions
@@ -60,6 +68,11 @@ class Evidence:
         values[CHANCE] = _ranking_only(chance(test, seed=seed))
         values[CRM] = _ranking_only(headline_metrics(reranked))
         return cls(test, inputs.val, zero_shot, settings, calibration, reranked, values, intervals, changes)
+
+    def interval_of_mean(self, values: np.ndarray) -> Interval:
+        """Interval of the mean of one value an image of the test split."""
+        settings = self.settings
+        return bootstrap_mean(values, self.test.cases, settings.repetitions, settings.seed, settings.coverage)
 
 
 def _ranking_only(values: dict[str, float]) -> dict[str, float]:

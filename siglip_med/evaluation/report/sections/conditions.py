@@ -29,7 +29,7 @@ _CONFUSIONS = 15
 
 
 def recall_by_condition(predictions: Predictions, k: int) -> np.ndarray:
-    """``[C]`` share of the images of each primary condition that find a listed one among the first k; NaN without one."""
+    """``[C]`` share of each primary condition's images with a listed one among the first k; NaN without images."""
     ranks = condition_ranks(condition_order(predictions.logits, predictions.listed))
     hits = best_rank(ranks, predictions.listed) <= k
     size = len(predictions.conditions)
@@ -82,10 +82,11 @@ def conditions_section(evidence: Evidence) -> Section:
         key="conditions",
         title="Every condition",
         paragraphs=(
-            "R@1 and R@5 are over the images whose primary label is the condition. Precision, recall and F1 call an image "
-            "positive above a threshold that was chosen on the validation split (one a condition; conditions with fewer "
-            "than five validation images share a pooled one). AUC and AP are one condition against the rest, over any label. "
-            "Numbers of conditions with few images are mostly noise.",
+            "R@1 and R@5 are over the images whose primary label is the condition. Precision, recall and F1 "
+            "call an image positive above a threshold that was chosen on the validation split (one a "
+            "condition; conditions with fewer than five validation images share a pooled one). AUC and AP are "
+            "one condition against the rest, over any label. Numbers of conditions with few images are mostly "
+            "noise.",
             f"Means over conditions at those thresholds: {means}.",
         ),
         tables=(Table("Most common in training first", columns, rows, text_columns=2, tall=True),),
@@ -122,8 +123,9 @@ def confusion_section(evidence: Evidence) -> Section:
         key="confusion",
         title="What is taken for what",
         paragraphs=(
-            "Conditions stand in the order of their ICD-10-CM codes, so relatives are neighbours and each frame is a "
-            "chapter: a mistake inside a frame stays in the chapter. Each row adds up to 1; grey rows have no test image.",
+            "Conditions stand in the order of their ICD-10-CM codes, so relatives are neighbours and each "
+            "frame is a chapter: a mistake inside a frame stays in the chapter. Each row adds up to 1; grey "
+            "rows have no test image.",
         ),
         tables=(
             Table(

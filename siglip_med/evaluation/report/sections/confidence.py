@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from siglip_med.evaluation.bootstrap import bootstrap_mean
 from siglip_med.evaluation.calibration import calibration_metrics, reliability_table
 from siglip_med.evaluation.conformal import conformal_report, fit_conformal
 from siglip_med.evaluation.plots import reliability_figure, set_size_figure, to_png
@@ -33,11 +32,11 @@ def calibration_section(evidence: Evidence) -> Section:
         key="calibration",
         title="Are the confidences true?",
         paragraphs=(
-            "A confidence is the sigmoid of a logit: the model's probability that the condition is listed. Most pairs of an "
-            "image and a condition are easy negatives, which flatters the first line; the third is what a reader of the "
-            "first prediction feels.",
-            f"The refit divides the logits by {fit.temperature:.3f} and adds {fit.bias:+.3f}; it was fitted on the "
-            "validation split and changes no ranking.",
+            "A confidence is the sigmoid of a logit: the model's probability that the condition is listed. "
+            "Most pairs of an image and a condition are easy negatives, which flatters the first line; the "
+            "third is what a reader of the first prediction feels.",
+            f"The refit divides the logits by {fit.temperature:.3f} and adds {fit.bias:+.3f}; it was fitted on "
+            "the validation split and changes no ranking.",
         ),
         tables=(Table("Calibration (lower is better)", ("", *series), rows),),
         figures=(
@@ -68,9 +67,7 @@ def prediction_sets_section(evidence: Evidence) -> Section:
         report = conformal_report(rule, test)
         reports[f"{coverage:g}"] = report | {"threshold": rule.threshold}
         sets = rule.sets(test)
-        held = bootstrap_mean(
-            (sets & test.listed).any(axis=1), test.cases, settings.repetitions, settings.seed, settings.coverage
-        )
+        held = evidence.interval_of_mean((sets & test.listed).any(axis=1))
         realised = f"{percent(held.estimate)} [{percent(held.low)}, {percent(held.high)}]"
         rows.append(
             (
@@ -104,9 +101,10 @@ def prediction_sets_section(evidence: Evidence) -> Section:
         key="prediction_sets",
         title="Differentials with a stated coverage",
         paragraphs=(
-            "A prediction set is as long as the image is hard: its length is chosen on the validation split so that, over "
-            "images like those, the stated share of sets holds at least one listed condition (split conformal prediction). "
-            "Compare its mean size with the fixed list of five at the coverage that the five reach.",
+            "A prediction set is as long as the image is hard: its length is chosen on the validation split so "
+            "that, over images like those, the stated share of sets holds at least one listed condition (split "
+            "conformal prediction). Compare its mean size with the fixed list of five at the coverage that the "
+            "five reach.",
             f"The promise is for images like the {len(evidence.val):,} of the validation split "
             f"({len(np.unique(evidence.val.cases)):,} cases), on average, not for each kind of patient.",
         ),

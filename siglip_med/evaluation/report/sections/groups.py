@@ -1,5 +1,8 @@
 """The same numbers for each kind of patient and of condition."""
 
+from collections.abc import Hashable, Mapping
+from typing import Any
+
 import pandas as pd
 
 from siglip_med.evaluation.case_sums import RESAMPLED_METRICS
@@ -49,11 +52,11 @@ def subgroups_section(evidence: Evidence) -> Section:
         key="subgroups",
         title="Who is it worse for?",
         paragraphs=(
-            "Skin tone is the Fitzpatrick type. Frequency is the third of the conditions that the image's primary label "
-            "belongs to by training images (head, middle, tail). Groups of fewer than 30 images are hatched, marked as few "
-            f"and left out of the gap; the last column puts them back.{missing}",
-            "A gap is a difference between groups as they are in this test split: groups also differ in which conditions "
-            "they have.",
+            "Skin tone is the Fitzpatrick type. Frequency is the third of the conditions that the image's "
+            "primary label belongs to by training images (head, middle, tail). Groups of fewer than 30 images "
+            f"are hatched, marked as few and left out of the gap; the last column puts them back.{missing}",
+            "A gap is a difference between groups as they are in this test split: groups also differ in which "
+            "conditions they have.",
         ),
         tables=(
             Table(
@@ -77,7 +80,7 @@ def subgroups_section(evidence: Evidence) -> Section:
     )
 
 
-def _cell(row: dict[str, float], metric: str) -> str:
+def _cell(row: Mapping[Hashable, Any], metric: str) -> str:
     value, low, high = (float(row[f"{metric}{end}"]) for end in ("", "_low", "_high"))
     if pd.isna(low):
         return number(value)

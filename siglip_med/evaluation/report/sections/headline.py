@@ -4,7 +4,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from siglip_med.evaluation.bootstrap import bootstrap_mean
 from siglip_med.evaluation.candidate_retrieval import candidate_retrieval
 from siglip_med.evaluation.metrics import LOWER_IS_BETTER, defined_conditions
 from siglip_med.evaluation.plots import baselines_figure, metric_label, to_png
@@ -39,7 +38,7 @@ GROUPS = {
 }
 _CARDS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
 _DRAWN = ("r_at_1", "r_at_5", "macro_r_at_1", "macro_r_at_5", "macro_f1", "macro_auc", "icd_distance_all", "ece")
-_LARGEST_SEEDS = (0, 1, 2, 3, 4)
+_DRAWS = (0, 1, 2, 3, 4)
 
 
 def cards(evidence: Evidence) -> tuple[Card, ...]:
@@ -66,9 +65,9 @@ def lead(evidence: Evidence) -> str:
         if s in evidence.values
     ]
     return (
-        f"Of {len(test):,} images of {cases:,} cases, the first of {len(test.conditions)} conditions is a listed one in "
-        f"{percent(r1.estimate)} ({evidence.settings.coverage:.0%} interval {percent(r1.low)} to {percent(r1.high)}), "
-        f"against {', '.join(beside)}. A listed condition is among the first five in "
+        f"Of {len(test):,} images of {cases:,} cases, the first of {len(test.conditions)} conditions is a "
+        f"listed one in {percent(r1.estimate)} ({evidence.settings.coverage:.0%} interval {percent(r1.low)} to "
+        f"{percent(r1.high)}), against {', '.join(beside)}. A listed condition is among the first five in "
         f"{percent(evidence.values[RUN]['r_at_5'])}."
     )
 
@@ -91,14 +90,14 @@ def headline_section(evidence: Evidence) -> Section:
         key="headline",
         title="Headline numbers",
         paragraphs=(
-            f"Intervals resample cases, not images ({evidence.settings.repetitions:,} times), so that two photographs of "
-            "one patient do not count as two witnesses. Chance and label frequency never look at the image. CRM re-ranks "
-            "this run's own answers by their expected ICD distance and needs no training: a loss that is meant to teach the "
-            "hierarchy has to beat it.",
+            f"Intervals resample cases, not images ({evidence.settings.repetitions:,} times), so that two "
+            "photographs of one patient do not count as two witnesses. Chance and label frequency never look "
+            "at the image. CRM re-ranks this run's own answers by their expected ICD distance and needs no "
+            "training: a loss that is meant to teach the hierarchy has to beat it.",
             f"Means over conditions are over those that occur in the test split: {defined['primary']} of "
-            f"{defined['conditions']} as a primary label, {defined['listed']} as any label. ↓ marks what is better when it "
-            "is lower. The distance of mistakes alone falls when a model adds easy mistakes; read it with the distance of "
-            "all predictions above it.",
+            f"{defined['conditions']} as a primary label, {defined['listed']} as any label. ↓ marks what is "
+            "better when it is lower. The distance of mistakes alone falls when a model adds easy mistakes; "
+            "read it with the distance of all predictions above it.",
         ),
         tables=(*tables, _candidates(evidence)) if _distractors(evidence) else tables,
         figures=(
@@ -142,15 +141,12 @@ def _candidates(evidence: Evidence) -> Table:
     distractors, rows = _distractors(evidence), []
     series = {RUN: evidence.test} | ({ZERO_SHOT: evidence.zero_shot} if evidence.zero_shot is not None else {})
     for name, predictions in series.items():
-        result = candidate_retrieval(predictions, distractors, _LARGEST_SEEDS)
+        result = candidate_retrieval(predictions, distractors, _DRAWS)
         summary = result.summary()
-        settings = {
-            "repetitions": evidence.settings.repetitions,
-            "seed": evidence.settings.seed,
-            "coverage": evidence.settings.coverage,
-        }
-        hits = [with_range(bootstrap_mean(result.hits(k), predictions.cases, **settings)) for k in (1, 5)]
+        hits = [with_range(evidence.interval_of_mean(result.hits(k))) for k in (1, 5)]
         rows.append((name, *hits, number(summary["candidates_mrr"]), number(summary["candidates_mean_rank"], 2)))
     rows.append((CHANCE, number(summary["chance_r_at_1"]), number(summary["chance_r_at_5"]), "", ""))
-    caption = f"The primary condition among {distractors} random others ({len(_LARGEST_SEEDS)} draws of the others for every image)"
+    caption = (
+        f"The primary condition among {distractors} random others ({len(_DRAWS)} draws of the others for every image)"
+    )
     return Table(caption, ("", "R@1", "R@5", "mean reciprocal rank", "mean rank"), tuple(rows))

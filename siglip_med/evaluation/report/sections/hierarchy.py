@@ -1,5 +1,7 @@
 """How far off the mistakes are in the ICD tree, and whether the embedding has learnt it."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from siglip_med.evaluation.bootstrap import bootstrap_intervals
@@ -44,9 +46,10 @@ def hierarchy_section(evidence: Evidence) -> Section:
         key="hierarchy",
         title="Mistakes in the ICD tree",
         paragraphs=(
-            "D is 0 for the condition itself and grows with the height of the lowest common ancestor in ICD-10-CM: "
-            "0.2 same code, 0.4 same category, 0.6 same block, 0.8 same chapter, 1 nothing shared (unless the run chose "
-            "another geometry). The distance of an answer is the one to the nearest listed condition.",
+            "D is 0 for the condition itself and grows with the height of the lowest common ancestor in "
+            "ICD-10-CM: 0.2 same code, 0.4 same category, 0.6 same block, 0.8 same chapter, 1 nothing shared "
+            "(unless the run chose another geometry). The distance of an answer is the one to the nearest "
+            "listed condition.",
             f"Spearman correlation of embedding distance with D over all pairs of conditions: {'; '.join(spearman)}.",
         ),
         tables=(
@@ -72,7 +75,7 @@ def _level_shares(distances: dict[str, np.ndarray]) -> tuple[list[str], dict[str
         return labels, shares
     edges = np.linspace(0, max(1.0, float(levels.max())), 6)
     labels = ["0 (listed)", *(f"up to {edge:g}" for edge in edges[1:])]
-    inside = list(zip(edges[:-1], edges[1:], strict=True))
+    inside = list(pairwise(edges))
     return labels, {
         name: np.array([(values == 0).mean(), *(((values > low) & (values <= high)).mean() for low, high in inside)])
         for name, values in rounded.items()
@@ -95,7 +98,7 @@ def _matrices(evidence: Evidence) -> Figure:
         "distances",
         to_png(figure),
         "D and the learned distances between the texts of the conditions, side by side.",
-        "Cosine distances between the conditions' texts beside D, in ICD order; each panel has its own scale. A text side "
-        "that has learnt the tree shows the blocks of D.",
+        "Cosine distances between the conditions' texts beside D, in ICD order; each panel has its own scale. "
+        "A text side that has learnt the tree shows the blocks of D.",
         320 * len(matrices),
     )

@@ -37,15 +37,16 @@ def embedding_section(evidence: Evidence) -> Section:
         key="embedding",
         title=title,
         paragraphs=(
-            f"{method} of the image embeddings{sampled}: neighbours on the map are neighbours for the model; distances "
-            "between far-off islands mean nothing.",
+            f"{method} of the image embeddings{sampled}: neighbours on the map are neighbours for the model; "
+            "distances between far-off islands mean nothing.",
         ),
         figures=(
             Figure(
                 "embedding",
                 to_png(figure),
                 f"{method} map of the test images, coloured by ICD chapter.",
-                "Colour and marker: chapter of the primary label. Names: median of the images of the most common conditions.",
+                "Colour and marker: chapter of the primary label. Names: median of the images of the most "
+                "common conditions.",
                 640,
             ),
         ),
@@ -65,8 +66,9 @@ def curves_section(inputs: ReportInputs) -> Section:
         key="curves",
         title=title,
         paragraphs=(
-            "Terms are shown raw and as they enter the sum: a term whose raw value falls while its weighted value is near 0 "
-            "was learnt through the others. Dense curves are drawn thin, with a running median on top.",
+            "Terms are shown raw and as they enter the sum: a term whose raw value falls while its weighted "
+            "value is near 0 was learnt through the others. Dense curves are drawn thin, with a running median "
+            "on top.",
         ),
         figures=(
             Figure(
