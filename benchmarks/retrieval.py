@@ -78,10 +78,10 @@ def simulated(logits: np.ndarray, primary: np.ndarray, text: Tensor) -> Predicti
 def main() -> None:
     """Time both ways side by side and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--conditions", type=int, default=66)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
     arguments = parser.parse_args()
     generator = torch.Generator().manual_seed(0)
     model = tiny_model(0)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -172,7 +173,7 @@ class Predictions:
                 blocks=names["blocks"],
                 **arrays,
             )
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{folder}: these predictions cannot be read ({reason}); write them again") from error
 

@@ -52,9 +52,11 @@ def test_empty_split_is_saved_too(tmp_path):
 @pytest.mark.parametrize("name", ["meta.json", "images.parquet", "arrays.npz"])
 def test_a_missing_or_broken_file_is_named(tmp_path, name):
     make_predictions().save(tmp_path)
-    (tmp_path / name).write_bytes(b"{}")
-    with pytest.raises(UserError, match="cannot be read"):
-        Predictions.load(tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for broken in (b"{}", b"", whole[: len(whole) // 2]):
+        (tmp_path / name).write_bytes(broken)
+        with pytest.raises(UserError, match="cannot be read"):
+            Predictions.load(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=name) as error:
         Predictions.load(tmp_path)
