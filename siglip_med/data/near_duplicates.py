@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Literal
 
 import imagehash
 import numpy as np
@@ -17,26 +18,35 @@ from siglip_med.errors import UserError
 _BLOCK = 2048
 
 
-def perceptual_hashes(table: ImageTable, workers: int = 4) -> np.ndarray:
+def perceptual_hashes(
+    table: ImageTable, on_bad_image: Literal["error", "skip"] = "error", workers: int = 8
+) -> np.ma.MaskedArray:
     """The 64-bit perceptual hash (pHash, by imagehash) of each image, upright and in grey.
 
     Args:
         table: images to read.
+        on_bad_image: ``skip`` masks what cannot be read, so that it pairs with nothing.
         workers: threads that decode.
 
     Returns:
-        ``[N]`` uint64.
+        ``[N]`` uint64, masked where there is no image.
 
     Raises:
-        UserError: an image cannot be read; names file and row.
+        UserError: an image cannot be read and ``on_bad_image`` is ``error``; names file and row.
     """
     rows = table.frame["source_row"].tolist()
     with ThreadPoolExecutor(workers) as pool:
         hashes = list(pool.map(lambda item: _hash(table, *item), zip(table.frame["image"], rows, strict=True)))
-    return np.array(hashes, dtype=np.uint64)
+    bad = [isinstance(value, UserError) for value in hashes]
+    if on_bad_image == "error":
+        for value in hashes:
+            if isinstance(value, UserError):
+                raise value
+    values = [0 if isinstance(value, UserError) else value for value in hashes]
+    return np.ma.masked_array(np.array(values, dtype=np.uint64), mask=np.array(bad, dtype=bool))
 
 
-def _hash(table: ImageTable, image: str, row: int) -> int:
+def _hash(table: ImageTable, image: str, row: int) -> int | UserError:
     path = table.root / image
     try:
         with Image.open(path) as opened:
@@ -44,25 +54,27 @@ def _hash(table: ImageTable, image: str, row: int) -> int:
             return int(str(imagehash.phash(ImageOps.exif_transpose(opened))), 16)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         said = " ".join(str(error).split())
-        raise UserError(f"{table.source}, row {row}: {path} cannot be read as an image ({said})") from error
+        return UserError(f"{table.source}, row {row}: {path} cannot be read as an image ({said})")
 
 
 def near_duplicate_pairs(hashes: np.ndarray, distance: int, other: np.ndarray | None = None) -> np.ndarray:
     """Pairs whose hashes differ in at most ``distance`` bits.
 
     Args:
-        hashes: ``[N]`` uint64.
+        hashes: ``[N]`` uint64; masked ones pair with nothing.
         distance: largest Hamming distance, in bits of 64.
         other: ``[M]`` uint64 of a second table; pairs within the first where None.
 
     Returns:
         ``[K, 3]`` int64: row, row (of ``other`` where given), distance; sorted, each pair once.
     """
-    right = hashes if other is None else other
+    left, right = np.ma.getdata(hashes), np.ma.getdata(hashes if other is None else other)
+    read_left, read_right = ~np.ma.getmaskarray(hashes), ~np.ma.getmaskarray(hashes if other is None else other)
     found = []
-    for start in range(0, len(hashes), _BLOCK):
-        bits = np.bitwise_count(hashes[start : start + _BLOCK, None] ^ right[None, :])
-        i, j = np.nonzero(bits <= distance)
+    for start in range(0, len(left), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        bits = np.bitwise_count(left[rows, None] ^ right[None, :])
+        i, j = np.nonzero((bits <= distance) & read_left[rows, None] & read_right[None, :])
         found.append(np.stack([i + start, j, bits[i, j]], axis=1).astype(np.int64))
     pairs = np.concatenate(found) if found else np.zeros((0, 3), dtype=np.int64)
     return pairs if other is not None else pairs[pairs[:, 0] < pairs[:, 1]]

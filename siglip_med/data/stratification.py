@@ -14,7 +14,7 @@ from siglip_med.errors import UserError
 def leak_groups(table: ImageTable) -> np.ndarray:
     """``[N]`` str: the groups that no split may separate: cases, joined where they list the same image file.
 
-    (SCIN has eight photographs in its 66 conditions that two or three cases share.)
+    (Eleven photographs of the SCIN recipe are listed by two or three cases each.)
     """
     first: dict[str, int] = {}
     pairs = [(first.setdefault(image, row), row) for row, image in enumerate(table.frame["image"])]

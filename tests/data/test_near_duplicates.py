@@ -117,6 +117,19 @@ def test_a_file_that_is_no_image_is_named(folder):
         perceptual_hashes(table_of(folder, "gone.jpg"))
 
 
+def test_files_that_are_skipped_pair_with_nothing(folder):
+    write(folder / "bad.jpg", "not an image")
+    write(folder / "worse.jpg", "")
+    table = table_of(folder, "bad.jpg", "0.png", "worse.jpg", "1.jpg", "gone.jpg")
+    hashes = perceptual_hashes(table, on_bad_image="skip")
+    assert np.ma.getmaskarray(hashes).tolist() == [True, False, True, False, True]
+    assert near_duplicate_pairs(hashes, 32)[:, :2].tolist() == [[1, 3]]
+    assert near_duplicate_pairs(hashes, 6, hashes[:2])[:, :2].tolist() == [[1, 1], [3, 1]]
+    assert group_near_duplicates(table, hashes, 6).cases.tolist() == [
+        *("bad.jpg", "0.png", "worse.jpg", "0.png", "gone.jpg")
+    ]
+
+
 def test_a_source_groups_on_request(folder):
     write(folder / "labels.csv", "image,dx\n" + "".join(f"{image},Acne\n" for image in ALL))
     plain = CsvSource(root=str(folder), condition_column="dx").load()

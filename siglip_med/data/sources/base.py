@@ -76,7 +76,9 @@ class FolderSource(ABC):
         """
         table = self.filtered()
         if self.near_duplicate_distance is not None:
-            table = group_near_duplicates(table, perceptual_hashes(table), self.near_duplicate_distance)
+            # what cannot be read is for the policy of the DataModule to judge
+            hashes = perceptual_hashes(table, on_bad_image="skip")
+            table = group_near_duplicates(table, hashes, self.near_duplicate_distance)
         return table
 
     def filtered(self) -> ImageTable:

@@ -1,7 +1,6 @@
 """One's own photographs: a folder and a CSV with one row an image."""
 
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -121,7 +120,8 @@ class CsvSource(FolderSource):
 
         image = cell(self.image_column)
         if image:
-            image = str(PurePosixPath(self.image_folder) / (image + self.image_suffix))
+            folder = f"{self.image_folder.rstrip('/')}/" if self.image_folder else ""
+            image = f"{folder}{image}{self.image_suffix}"
         case = cell(self.group_column)
         if self.group_column is not None and not case:
             raise UserError(f"{where}: column {self.group_column!r} is empty; name the group of every image")

@@ -24,7 +24,7 @@ class HuggingFaceSource(FolderSource):
 
     Args:
         root: folder to write to; made where it is missing.
-        dataset: name on the hub, or the folder of a data set saved with ``save_to_disk``.
+        dataset: name on the hub, a folder saved with ``save_to_disk``, or any folder that ``load_dataset`` reads.
         name: configuration, where the data set has several.
         revision: commit or tag on the hub.
         split: one split; None takes all, and keeps which one each image came from.
@@ -78,9 +78,11 @@ class HuggingFaceSource(FolderSource):
     def _splits(self) -> dict[str, Any]:
         import datasets  # takes a second and is an optional dependency
 
+        folder = Path(self.dataset).expanduser()
+        saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
         try:
-            if Path(self.dataset).expanduser().is_dir() and not (Path(self.dataset) / ".git").exists():
-                loaded = datasets.load_from_disk(str(Path(self.dataset).expanduser()))
+            if saved:
+                loaded = datasets.load_from_disk(str(folder))
             else:
                 loaded = datasets.load_dataset(self.dataset, self.name, revision=self.revision)
         except (OSError, ValueError, RuntimeError) as error:
