@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,10 +26,14 @@ class Draw(NamedTuple):
 
 def normalise(pixels: np.ndarray, image: ImageSpec) -> Tensor:
     """``[B, H, W, 3]`` uint8 RGB to ``[B, 3, H, W]`` float32: ``(value / 255 - mean) / std``."""
-    mean = torch.tensor(image.mean).view(1, 3, 1, 1)
-    std = torch.tensor(image.std).view(1, 3, 1, 1)
-    values = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-    return values.to(torch.float32, memory_format=torch.contiguous_format).mul_(1 / (255 * std)).sub_(mean / std)
+    # One table a channel: half the time of arithmetic on a transposed array, and exact to float32.
+    tables = (np.arange(256)[:, None] / 255 - np.array(image.mean)) / np.array(image.std)
+    count, height, width, _ = pixels.shape
+    values = np.empty((count, 3, height, width), dtype=np.float32)
+    for square, result in zip(pixels, values, strict=True):
+        for channel, plane in enumerate(cv2.split(square)):
+            cv2.LUT(plane, tables[:, channel].astype(np.float32), dst=result[channel])
+    return torch.from_numpy(values)
 
 
 class ImageDataset(Dataset[Batch]):

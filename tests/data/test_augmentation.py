@@ -7,7 +7,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from siglip_med.data.augmentation import TONE_BORDERS, Augmentation, ToneLimitedJitter, typology_angle
+from siglip_med.data.augmentation import (
+    TONE_BORDERS,
+    Augmentation,
+    ColourShift,
+    Rotation,
+    colour_matrix,
+    typology_angle,
+)
 from tests.data.test_images import photograph
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "augmentation"
@@ -92,7 +99,7 @@ def test_the_strong_one_does() -> None:
 def test_the_tone_limit_holds_beside_a_background(background: int) -> None:
     image = np.full((64, 64, 3), background, dtype=np.uint8)
     image[12:52, 12:52] = skin_patch(4)[12:52, 12:52]
-    step = ToneLimitedJitter(6.5, brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, p=1)
+    step = ColourShift(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, max_tone_shift=6.5)
     before = angle(image[12:52, 12:52].mean(axis=(0, 1)))
     step.set_random_seed(0)
     shifts = [angle(step(image=image)["image"][12:52, 12:52].mean(axis=(0, 1))) - before for _ in range(200)]
@@ -100,15 +107,39 @@ def test_the_tone_limit_holds_beside_a_background(background: int) -> None:
     assert np.std(shifts) > 2.0  # it does change something
 
 
-def test_within_the_limit_the_jitter_is_the_librarys_own() -> None:
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+@pytest.mark.parametrize("change", [-0.3, 0.2])
+def test_each_factor_means_what_it_means_in_the_library(name: str, change: float) -> None:
     import albumentations as A
 
-    strengths = {"brightness": 0.1, "contrast": 0.1, "saturation": 0.1, "hue": 0.01, "p": 1}
-    ours, theirs = ToneLimitedJitter(360, **strengths), A.ColorJitter(**strengths)
-    for step in (ours, theirs):
-        step.set_random_seed(3)
-    for _ in range(10):
-        np.testing.assert_array_equal(ours(image=photograph())["image"], theirs(image=photograph())["image"])
+    image = np.tile(photograph(16, 16) // 2 + 50, (4, 4, 1))  # its middle has the mean grey of the whole
+    factors = {key: (1.0 + change * (key == name),) * 2 for key in ("brightness", "contrast", "saturation")}
+    expected = A.ColorJitter(**factors, hue=(0, 0), p=1)(image=image)["image"]
+    changes = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0} | {name: change}
+    grey = float((image @ [0.299, 0.587, 0.114]).mean())
+    matrix = colour_matrix(**changes, grey=grey)
+    found = np.clip(image @ matrix[:, :3].T + matrix[:, 3], 0, 255)
+    assert np.abs(found - expected).max() < 2.5
+    assert np.abs(found - image).mean() > 2
+    step = ColourShift(0, 0, 0, 0, max_tone_shift=None)
+    step.get_params_dependent_on_data = lambda params, data: {"matrix": matrix}  # type: ignore[method-assign]
+    assert np.abs(step(image=image)["image"] - found).max() < 1  # OpenCV rounds in fixed point
+
+
+def test_hue_turns_about_the_grey_axis() -> None:
+    matrix = colour_matrix(0, 0, 0, 1 / 3, grey=99)[:, :3]
+    np.testing.assert_allclose(matrix @ [255, 0, 0], [0, 255, 0], atol=1e-9)
+    np.testing.assert_allclose(matrix @ [80, 80, 80], [80, 80, 80], atol=1e-9)
+    np.testing.assert_allclose(colour_matrix(0, 0, 0, 0, grey=99), np.eye(3, 4), atol=1e-12)
+
+
+def test_changes_are_drawn_over_the_whole_range() -> None:
+    step, image = ColourShift(0.3, 0, 0, 0, max_tone_shift=None), photograph()
+    step.set_random_seed(0)
+    scales = [step.get_params_dependent_on_data({}, {"image": image})["matrix"][0, 0] for _ in range(500)]
+    assert 0.7 <= min(scales) < 0.72
+    assert 1.28 < max(scales) <= 1.3
+    assert np.mean(scales) == pytest.approx(1, abs=0.03)
 
 
 def test_real_photographs_keep_their_tone(shared: Path) -> None:
@@ -189,6 +220,20 @@ def test_each_step_alone(settings: dict[str, float]) -> None:
     assert sum(not np.array_equal(result, image) for result in results) >= 8
     off = Augmentation(**{name: 0 for name in settings if name.endswith("probability")}).pipeline(48)
     np.testing.assert_array_equal(off(image, 0), image)
+
+
+def test_rotation_is_the_librarys() -> None:
+    import albumentations as A
+    import cv2
+
+    ours, image = Rotation(40), photograph(60, 60)
+    for angle in (-33.0, 0.0, 12.5, 40.0):
+        theirs = A.Rotate((angle, angle), border_mode=cv2.BORDER_REFLECT_101, p=1)(image=image)["image"]
+        assert np.abs(ours.apply(image, angle).astype(int) - theirs).mean() < 0.3
+    ours.set_random_seed(0)
+    angles = [ours.get_params()["angle"] for _ in range(500)]
+    assert -40 <= min(angles) < -38
+    assert 38 < max(angles) <= 40
 
 
 def test_rotation_leaves_no_black_corner() -> None:
