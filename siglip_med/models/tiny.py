@@ -9,7 +9,7 @@ the folder with random weights.
 """
 
 import argparse
-import os
+import string
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,7 +67,11 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Metaspace()
     # Ids as in SigLIP: 1 ends and pads a text, 2 is unknown; 0 is not used by either.
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=["<s>", _PAD, _UNKNOWN], min_frequency=2, show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=["<s>", _PAD, _UNKNOWN],
+        initial_alphabet=list(string.ascii_lowercase + string.digits),
+        min_frequency=2,
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     end = (_PAD, tokenizer.token_to_id(_PAD))
@@ -171,9 +175,11 @@ def _write(
         tokenizer.save_pretrained(partial)
         processor.save_pretrained(partial)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
+        # safetensors writes for the owner alone
+        (partial / "model.safetensors").chmod(0o644)
         # config.json last: it marks a folder as a model.
         for file in sorted(partial.iterdir(), key=lambda item: item.name == "config.json"):
-            os.replace(file, folder / file.name)
+            file.replace(folder / file.name)
 
 
 def main() -> None:

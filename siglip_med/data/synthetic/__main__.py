@@ -1,4 +1,8 @@
-"""``python -m siglip_med.data.synthetic contact-sheet out.png``: each condition on each skin tone."""
+"""Commands of the synthetic data.
+
+``python -m siglip_med.data.synthetic contact-sheet out.png`` draws each condition on each skin tone;
+``python -m siglip_med.data.synthetic corpus out.txt`` writes the sentences that the tiny model's tokenizer learns from.
+"""
 
 import argparse
 import textwrap
@@ -7,6 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from siglip_med.conditions import load_conditions, training_prompts
+from siglip_med.data.synthetic.captions import caption
+from siglip_med.data.synthetic.habits import draw_layers
 from siglip_med.data.synthetic.recipes import load_recipes
 from siglip_med.data.synthetic.renderer import draw_appearance, render
 from siglip_med.data.synthetic.vocabulary import SKIN_TONES
@@ -35,6 +42,18 @@ def contact_sheet(path: Path, seed: int = 0, size: int = 64, columns: int = 3) -
         raise OSError(f"could not write {path}")
 
 
+def corpus(n_captions: int, seed: int = 0) -> list[str]:
+    """Captions, and the prompts of the 66 conditions often enough that their words become tokens of their own."""
+    prompts = training_prompts(load_conditions([recipe.condition for recipe in load_recipes()]))
+    sentences = [text for texts in prompts for text in texts] * 3
+    for number in range(n_captions):
+        rng = np.random.default_rng([seed, 4, number])
+        layers, site = draw_layers(rng)
+        tone = int(rng.integers(1, len(SKIN_TONES) + 1))
+        sentences.append(caption(rng, draw_appearance(rng, layers, tone, site)))
+    return sentences
+
+
 def main() -> None:
     """Entry point of ``python -m siglip_med.data.synthetic``."""
     parser = argparse.ArgumentParser(prog="python -m siglip_med.data.synthetic", description=__doc__)
@@ -43,8 +62,14 @@ def main() -> None:
     sheet.add_argument("path", type=Path)
     sheet.add_argument("--seed", type=int, default=0)
     sheet.add_argument("--size", type=int, default=64)
+    texts = commands.add_parser("corpus", help="write captions and prompts into a text file, one a line")
+    texts.add_argument("path", type=Path)
+    texts.add_argument("--captions", type=int, default=4000)
     arguments = parser.parse_args()
-    contact_sheet(arguments.path, arguments.seed, arguments.size)
+    if arguments.command == "corpus":
+        arguments.path.write_text("\n".join(corpus(arguments.captions)) + "\n", encoding="utf-8")
+    else:
+        contact_sheet(arguments.path, arguments.seed, arguments.size)
 
 
 if __name__ == "__main__":
