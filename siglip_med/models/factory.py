@@ -149,15 +149,11 @@ def _joint(
     if family is None:
         hint = _HINTS.get(config.model_type, "model=dual_encoder")
         raise UserError(f"{path} is a {config.model_type!r} model, not {' or '.join(families)}: use {hint}")
-    tokenizer = load_tokenizer(folder, revision)
-    if not family.text_mask:
-        # So that whoever uses the exported tokenizer passes no mask either.
-        tokenizer.model_input_names = ["input_ids"]
     return family(
         load_weights(folder, revision),
         name=path,
         revision=revision,
-        tokenizer=tokenizer,
+        tokenizer=load_tokenizer(folder, revision, mask=family.text_mask),
         image_processor=load_image_processor(folder, revision),
         adaptation=adaptation or Lora(),
         logits=logits or Logits(),

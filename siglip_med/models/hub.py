@@ -68,10 +68,17 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     return model
 
 
-def load_tokenizer(path: str, revision: str | None) -> Any:
-    """The tokenizer that belongs to the model."""
+def load_tokenizer(path: str, revision: str | None, mask: bool = True) -> Any:
+    """The tokenizer that belongs to the model.
+
+    Args:
+        path: a folder or hub id, from `resolve_path`.
+        revision: commit, tag or branch of the hub.
+        mask: False makes it leave out the attention mask unless asked, here and wherever it is saved to.
+    """
+    settings = {} if mask else {"model_input_names": ["input_ids"]}
     with _explained(path, revision):
-        return AutoTokenizer.from_pretrained(path, revision=revision)
+        return AutoTokenizer.from_pretrained(path, revision=revision, **settings)
 
 
 def load_image_processor(path: str, revision: str | None) -> Any:

@@ -103,7 +103,7 @@ def test_dual_encoder_resizes_on_request_and_refuses_texts_that_are_too_long(tmp
     model = dual_encoder(**parts, image_size=16, max_text_length=8)
     assert model.image_spec.size == 16
     assert model.encode_images(torch.zeros(1, 3, 16, 16)).shape == (1, 256)
-    assert "takes 16 tokens at most" in refusal(dual_encoder, **parts, max_text_length=17)
+    assert "takes 64 tokens at most" in refusal(dual_encoder, **parts, max_text_length=65)
 
 
 def test_a_dual_encoder_takes_the_tower_of_a_two_tower_model(folder, tmp_path):

@@ -29,19 +29,20 @@ WORDS = [word for sentence in SENTENCES for word in sentence.split()]
 PAD, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 VOCABULARY = 40
 IMAGE = 32
-LENGTH = 16
+LAYERS = 1
+LENGTH = 64
 
 _TEXT = {
     "vocab_size": VOCABULARY,
     "hidden_size": 24,
     "intermediate_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": LAYERS,
     "num_attention_heads": 2,
 }
 _VISION = {
     "hidden_size": 24,
     "intermediate_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": LAYERS,
     "num_attention_heads": 2,
     "patch_size": 8,
 }
@@ -130,7 +131,7 @@ def write_dual(folder: Path, seed: int = 0) -> dict[str, str]:
     vision, text = folder / "vision", folder / "text"
     vision.mkdir(parents=True)
     text.mkdir()
-    layers = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    layers = {"hidden_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
     write_weights(Dinov2Model(Dinov2Config(**layers, mlp_ratio=2, image_size=IMAGE, patch_size=8)), vision)
     square = {"height": IMAGE, "width": IMAGE}
     write_image_processor(
