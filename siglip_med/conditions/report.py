@@ -52,10 +52,8 @@ def tree_text(conditions: ConditionSet) -> str:
     for position in tree_order(conditions):
         condition = conditions.conditions[position]
         headings = (condition.chapter, condition.block, condition.path[2])
-        changed = False
         for depth, (heading, before) in enumerate(zip_longest(headings, above)):
-            changed = changed or heading != before
-            if changed:
+            if heading != before:
                 lines.append("  " * depth + heading)
         above = headings
         lines.append("      " + _leaf_text(condition))

@@ -21,7 +21,7 @@ IGNORED = frozenset((*ARTICLES, "nec", "nos", "other", "specified", "unspecified
 
 
 class Suggestion(NamedTuple):
-    """A code, its title, the wording that matched, and how well it did (0 to 1.32, higher is nearer)."""
+    """A code, its title, the wording that matched, and how well it did (0 to 1.2, higher is nearer)."""
 
     code: str
     title: str

@@ -15,4 +15,4 @@ def test_smoke_heatmap_of_the_catalogue(tmp_path):
     picture = np.asarray(Image.open(out).convert("RGB"))
     assert min(picture.shape[:2]) > 1000
     yellow = (picture == (253, 231, 36)).all(axis=2) | (picture == (253, 231, 37)).all(axis=2)
-    assert yellow.mean() > 0.003  # the diagonal, where D is 0
+    assert 0.003 < yellow.mean() < 0.03  # the diagonal, where D is 0

@@ -37,6 +37,10 @@ def test_injuries_are_proposed_for_their_first_encounter_only():
     assert not any("subsequent encounter" in title or "sequela" in title for title in titles)
 
 
+def test_a_possessive_changes_nothing():
+    assert suggest_codes("Kaposi's sarcoma") == suggest_codes("Kaposi sarcoma")
+
+
 def test_nothing_near_gives_nothing():
     assert suggest_codes("qqqq") == []
     assert suggest_codes("") == []
