@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -24,3 +25,37 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the real material in {SHARED}, which is not part of the repository")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache of rendered images for the whole session."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def short_run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> "ShortRun":
+    """Twelve steps of the layered loss on the embedded default: what the tests of a run's results look at."""
+    from siglip_med.training.run import run
+    from tests.runs import small_config
+
+    folder = tmp_path_factory.mktemp("short_run")
+    config = small_config(
+        cache,
+        folder,
+        "experiment=layered",
+        "trainer.max_steps=12",
+        "trainer.log_every_n_steps=1",
+        "callbacks.loss_diagnostics.every_n_steps=4",
+        "callbacks.gradient_norm.every_n_steps=2",
+    )
+    metrics, objects = run(config)
+    return ShortRun(folder, metrics, objects)
+
+
+class ShortRun(NamedTuple):
+    """A finished run."""
+
+    folder: Path
+    metrics: dict[str, float]
+    objects: dict[str, Any]

@@ -5,14 +5,22 @@ from pathlib import Path
 import pytest
 
 from siglip_med.training.run import run
-from tests.training.conftest import CONF
+from tests.models.tiny import write_dual
+from tests.runs import CONF, small_config
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
+@pytest.fixture(scope="session")
+def dual(tmp_path_factory):
+    """Overrides that put two tiny towers in the place of the real ones."""
+    return [f"model.{tower}={path}" for tower, path in write_dual(tmp_path_factory.mktemp("dual")).items()]
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_smoke_every_experiment_runs_a_batch(experiment, small_config, towers):
-    config = small_config(f"experiment={experiment}", "debug=fdr", *towers(experiment))
+def test_smoke_every_experiment_runs_a_batch(experiment, cache, tmp_path, dual):
+    pairs_towers = "dual_encoder" in (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    config = small_config(cache, tmp_path, f"experiment={experiment}", "debug=fdr", *(dual if pairs_towers else []))
     metrics, _ = run(config)
     assert metrics
-    assert not list(Path(config.paths.output_dir).glob("checkpoints/*")), "a fast_dev_run keeps nothing"
+    assert not list(Path(tmp_path).glob("checkpoints/*")), "a fast_dev_run keeps nothing"

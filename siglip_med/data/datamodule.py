@@ -16,7 +16,7 @@ from torch.utils.data import Sampler as TorchSampler
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
-from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler
+from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, ViewSampler
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.images import MAX_PIXELS_LIMIT, BadImageError, locate
 from siglip_med.data.sampling import Sampler
@@ -181,6 +181,18 @@ class DataModule(pl.LightningDataModule):
         """The whole split on every rank, without augmentation, in the order of `rows`."""
         dataset = self._dataset(split, augmented=False)
         return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
+
+    def table_loader(self, view: int | None = None) -> DataLoader[Batch]:
+        """Every image of the table, whatever its split, in table order; in one process, for features that are kept.
+
+        Args:
+            view: None: the images as they are; a number: an augmented view, the same one for the same number.
+        """
+        rows = np.arange(len(self.table))
+        augment = self.augmentation.pipeline(self.image.size) if view is not None and self.augmentation else None
+        dataset = ImageDataset(self.table, rows, self.cache, self._slots, self.image, augment)
+        sampler = ShardSampler(dataset) if view is None else ViewSampler(dataset, view)
+        return self._loader(dataset, sampler, self.eval_batch_size)
 
     def save_bad_images(self, path: Path) -> None:
         """Writes the skipped images as a CSV: row, image, reason."""

@@ -1,18 +1,18 @@
 """From places in a split to batches: what is drawn when, and how pixels become the model's input."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset, DistributedSampler, Sampler
 
 from siglip_med.data.augmentation import AugmentationPipeline
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
-from siglip_med.data.sampling import Sampler
+from siglip_med.data.sampling import Sampler as Sampling
 from siglip_med.data.table import ImageTable
 from siglip_med.image_spec import ImageSpec
 
@@ -108,8 +108,8 @@ class EpochSampler(DistributedSampler[Draw]):
 
     def __init__(
         self,
-        dataset: ImageDataset,
-        sampler: Sampler,
+        dataset: Sized,
+        sampler: Sampling,
         labels: np.ndarray,
         primary: np.ndarray,
         seed: int,
@@ -149,7 +149,7 @@ class ShardSampler(DistributedSampler[int]):
         rank: This one.
     """
 
-    def __init__(self, dataset: ImageDataset, world_size: int = 1, rank: int = 0) -> None:
+    def __init__(self, dataset: Sized, world_size: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
         self._places = range(rank, len(dataset), world_size)
 
@@ -158,3 +158,21 @@ class ShardSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._places)
+
+
+class ViewSampler(Sampler[Draw]):
+    """Every image once, in order, each with the random stream of one numbered view.
+
+    Args:
+        dataset: The images.
+        view: Same number, same augmented images.
+    """
+
+    def __init__(self, dataset: Sized, view: int) -> None:
+        self._streams = np.random.default_rng(view).integers(2**63, size=len(dataset))
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def __iter__(self) -> Iterator[Draw]:
+        return (Draw(place, int(stream)) for place, stream in enumerate(self._streams))

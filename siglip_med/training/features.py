@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
 from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler
+from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
 
@@ -23,11 +25,11 @@ from siglip_med.models import TwoTower
 class FeatureDataset(Dataset[Batch]):
     """Features of one split in several views; a `Draw`'s random stream chooses the view."""
 
-    def __init__(self, features: Tensor, labels: np.ndarray, rows: np.ndarray) -> None:
-        """Takes ``[V, n, F]`` features, ``[n, C]`` labels and ``[n]`` table rows."""
-        self.features = features
+    def __init__(self, features: Tensor, table: ImageTable, rows: np.ndarray) -> None:
+        """Takes ``[V, N, F]`` features of the whole table, and the ``[n]`` rows of the split."""
         self.rows = rows
-        self._labels = torch.from_numpy(labels)
+        self._features = features
+        self._labels = torch.from_numpy(table.labels)
         self._index = torch.from_numpy(rows.astype(np.int64))
 
     def __len__(self) -> int:
@@ -40,22 +42,22 @@ class FeatureDataset(Dataset[Batch]):
     def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
         """A batch of B: features ``[B, F]``, labels ``[B, C]``, table rows ``[B]``."""
         draws = [item if isinstance(item, Draw) else Draw(item, 0) for item in items]
-        places = torch.tensor([draw.place for draw in draws])
-        views = torch.tensor([draw.stream % len(self.features) for draw in draws])
-        return Batch(self.features[views, places], self._labels[places], self._index[places])
+        index = self._index[torch.tensor([draw.place for draw in draws])]
+        view = torch.tensor([draw.stream % len(self._features) for draw in draws])
+        return Batch(self._features[view, index], self._labels[index], index)
 
 
 class FeatureDataModule(pl.LightningDataModule):
     """Batches of features in place of images; otherwise the data module that it is made from."""
 
     def __init__(self, datamodule: DataModule, model: TwoTower, cache_dir: str, views: NonNegativeInt = 0) -> None:
-        """Computes the features, or reads those that an earlier run computed from the same files and weights.
+        """Computes the features of the whole table, or reads those of an earlier run with the same files and weights.
 
         Args:
             datamodule: ready data.
             model: its vision backbone must be frozen.
-            cache_dir: where features are kept.
-            views: augmented views of each training image; 0: the image as it is.
+            cache_dir: where features are kept; any split of the same table shares them.
+            views: augmented views of each image to train on; 0: the image as it is.
 
         Raises:
             UserError: the vision backbone is trained.
@@ -69,45 +71,47 @@ class FeatureDataModule(pl.LightningDataModule):
         self._inner = datamodule
         self.table, self.split = datamodule.table, datamodule.split
         self.conditions, self.train_counts = datamodule.conditions, datamodule.train_counts
-        self.image = datamodule.image
-        self._views = views
-        self._datasets = {split: self._dataset(split, model, Path(cache_dir)) for split in ("train", "val", "test")}
+        folder = Path(cache_dir) / "features"
+        self._plain = torch.from_numpy(self._features(folder, model, None)).unsqueeze(0)
+        augmented = [torch.from_numpy(self._features(folder, model, view)) for view in range(views)]
+        self._views = torch.stack(augmented) if augmented else self._plain
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled features, a random view of each image; this rank's share."""
-        dataset, inner = self._datasets["train"], self._inner
-        primary = self.table.frame["primary"].to_numpy()[dataset.rows]
-        place = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = EpochSampler(dataset, inner.sampler, self.table.labels[dataset.rows], primary, inner.seed, *place)
+        inner = self._inner
+        dataset = FeatureDataset(self._views, self.table, self.split.train)
+        labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
+        sampler = EpochSampler(dataset, inner.sampler, labels, primary, inner.seed, *self._place_in_world())
         return _loader(dataset, sampler, inner.batch_size, inner.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the validation features."""
-        place = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        dataset = self._datasets["val"]
-        return _loader(dataset, ShardSampler(dataset, *place), self._inner.eval_batch_size)
+        dataset = FeatureDataset(self._plain, self.table, self.split.val)
+        return _loader(dataset, ShardSampler(dataset, *self._place_in_world()), self._inner.eval_batch_size)
 
     def full_loader(self, split: str) -> DataLoader[Batch]:
         """A whole split without augmentation, in table order."""
-        dataset = self._datasets[split]
+        dataset = FeatureDataset(self._plain, self.table, self._inner.rows(split))
         return _loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
 
-    def _dataset(self, split: str, model: TwoTower, cache_dir: Path) -> FeatureDataset:
-        inner, views = self._inner, self._views if split == "train" else 0
-        path = cache_dir / "features" / f"{self._key(split, model, views)}.npy"
-        if not path.is_file():
-            loaders = [inner.view_loader(view) for view in range(views)] or [inner.full_loader(split)]
-            save_whole(path, np.stack([embed(model, loader, f"embedding {split}") for loader in loaders]))
-        rows = inner.rows(split)
-        return FeatureDataset(torch.from_numpy(np.load(path)), self.table.labels[rows], rows)
+    def _place_in_world(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _key(self, split: str, model: TwoTower, views: int) -> str:
+    def _features(self, folder: Path, model: TwoTower, view: int | None) -> np.ndarray:
+        path = folder / f"{self._key(model, view)}.npy"
+        if not path.is_file():
+            name = "embedding the images" if view is None else f"embedding view {view}"
+            save_whole(path, embed(model, self._inner.table_loader(view), name))
+        features: np.ndarray = np.load(path)
+        return features
+
+    def _key(self, model: TwoTower, view: int | None) -> str:
         """Hash of everything that the features depend on: files, order, weights, size, augmentation."""
-        frame = self.table.frame.iloc[self._inner.rows(split)]
-        stats = [(self.table.root / image).stat() for image in frame["image"]]
-        files = [f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in zip(frame["image"], stats, strict=True)]
-        drawn = (views, self._inner.seed, repr(self._inner.augmentation)) if views else ()
-        parts = (model.base.fingerprint, repr(model.image_spec), str(self.table.root.resolve()), *files, repr(drawn))
+        images = self.table.frame["image"]
+        stats = [(self.table.root / image).stat() for image in images]
+        files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in zip(images, stats, strict=True)]
+        drawn = "" if view is None else f"{view} {self._inner.augmentation!r}"
+        parts = (model.base.fingerprint, repr(model.image_spec), str(self.table.root.resolve()), *files, drawn)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -139,5 +143,5 @@ def _loader(
     return DataLoader(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, collate_fn=_as_made)
 
 
-def _as_made(batch: Batch) -> Batch:
+def _as_made(batch: Any) -> Batch:
     return batch

@@ -62,8 +62,12 @@ class TwoTowerModule(pl.LightningModule, ABC):
         return output.total
 
     def _log_step(self, output: LossOutput, batch_size: int) -> None:
-        values = {f"loss_raw/{name}": value.detach() for name, value in output.raw.items()}
-        values |= {f"loss_weighted/{name}": value.detach() for name, value in output.weighted.items()}
+        # A term that was not computed weighs nothing and has no raw value; unsaid, Lightning would log its last one again.
+        silent = torch.tensor(float("nan"))
+        values = {f"loss_raw/{name}": output.raw.get(name, silent).detach() for name in self.loss.names}
+        values |= {
+            f"loss_weighted/{name}": output.weighted.get(name, torch.zeros(())).detach() for name in self.loss.names
+        }
         values |= {"logit/scale": self.model.logit_scale.exp().detach(), "logit/bias": self.model.logit_bias.detach()}
         self.log_dict(values, batch_size=batch_size)
         self.log("loss/total", output.total.detach(), prog_bar=True, batch_size=batch_size)
