@@ -49,6 +49,8 @@ def test_no_rare_condition_is_left(table):
     assert 0 < len(kept.conditions) < len(table.conditions)
     assert counts.min() >= 25
     assert (kept.labels.sum(axis=1) > 0).all()
-    assert drop_rare_conditions(table, 1) is table
+    # exactly as many as the rarest of those left is still enough
+    assert drop_rare_conditions(kept, int(counts.min())) is kept
+    assert len(drop_rare_conditions(kept, int(counts.min()) + 1).conditions) < len(kept.conditions)
     with pytest.raises(UserError, match="no condition has 5,000 images"):
         drop_rare_conditions(table, 5000)

@@ -2,6 +2,7 @@ import hashlib
 import itertools
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from siglip_med.data.sources import ScinSource
 from siglip_med.data.split import GivenSplitter, GroupStratifiedSplitter, KFoldSplitter, Split, make_split
 from siglip_med.data.split_report import label_divergence
 from siglip_med.data.stratification import leak_groups, stratify
+from siglip_med.data.table import TableRow, build_table
 from siglip_med.errors import UserError
 from tests.data.tables import random_table
 
@@ -102,6 +104,17 @@ def test_the_seed_decides_and_the_order_of_rows_does_not():
     assert again.hash == split.hash
     pairs = sorted(zip(table.frame["image_id"], split.parts, strict=True))
     assert split.hash == hashlib.sha256("\n".join(f"{i}\t{p}" for i, p in pairs).encode()).hexdigest()
+
+
+def test_every_case_of_a_rare_condition_gets_its_turn_in_train():
+    """Three cases of one condition, one for each split: which one is learned from is up to the seed."""
+    rows = [TableRow(f"{n}.jpg", {"rare" if n < 3 else f"c{n % 4}": 1.0}, n + 1, case=f"p{n}") for n in range(80)]
+    table = build_table(rows, root=Path("photos"), source="t.csv")
+    chosen = {
+        tuple(np.flatnonzero(make_split(table, GroupStratifiedSplitter(), seed).parts[:3] == "train"))
+        for seed in range(30)
+    }
+    assert chosen == {(0,), (1,), (2,)}
 
 
 def test_cases_that_share_an_image_stay_together():
