@@ -1,6 +1,6 @@
 """From places in a split to batches: what is drawn when, and how pixels become the model's input."""
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -36,7 +36,16 @@ def normalise(pixels: np.ndarray, image: ImageSpec) -> Tensor:
     return torch.from_numpy(values)
 
 
-class ImageDataset(Dataset[Batch]):
+class SplitDataset(Dataset[Batch]):
+    """Something that holds the images of one split; ``rows`` are their rows in the table."""
+
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class ImageDataset(SplitDataset):
     """The images of one split, as whole batches.
 
     A place in the split gives the image as it is; a `Draw` gives it augmented. Nothing random is kept here, so what
@@ -66,9 +75,6 @@ class ImageDataset(Dataset[Batch]):
         self._cache = cache
         self._image = image
         self._augment = augment
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, item: int | Draw) -> Batch:
         """A batch of one."""
@@ -108,7 +114,7 @@ class EpochSampler(DistributedSampler[Draw]):
 
     def __init__(
         self,
-        dataset: Sized,
+        dataset: SplitDataset,
         sampler: Sampling,
         labels: np.ndarray,
         primary: np.ndarray,
@@ -149,7 +155,7 @@ class ShardSampler(DistributedSampler[int]):
         rank: This one.
     """
 
-    def __init__(self, dataset: Sized, world_size: int = 1, rank: int = 0) -> None:
+    def __init__(self, dataset: SplitDataset, world_size: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
         self._places = range(rank, len(dataset), world_size)
 
@@ -168,7 +174,7 @@ class ViewSampler(Sampler[Draw]):
         view: Same number, same augmented images.
     """
 
-    def __init__(self, dataset: Sized, view: int) -> None:
+    def __init__(self, dataset: SplitDataset, view: int) -> None:
         self._streams = np.random.default_rng(view).integers(2**63, size=len(dataset))
 
     def __len__(self) -> int:

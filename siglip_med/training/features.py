@@ -12,17 +12,17 @@ import torch
 from pydantic import NonNegativeInt
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
-from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler
+from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler, SplitDataset
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
 
 
-class FeatureDataset(Dataset[Batch]):
+class FeatureDataset(SplitDataset):
     """Features of one split in several views; a `Draw`'s random stream chooses the view."""
 
     def __init__(self, features: Tensor, table: ImageTable, rows: np.ndarray) -> None:
@@ -31,9 +31,6 @@ class FeatureDataset(Dataset[Batch]):
         self._features = features
         self._labels = torch.from_numpy(table.labels)
         self._index = torch.from_numpy(rows.astype(np.int64))
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, item: int | Draw) -> Batch:
         """A batch of one."""
@@ -110,7 +107,7 @@ class FeatureDataModule(pl.LightningDataModule):
         images = self.table.frame["image"]
         stats = [(self.table.root / image).stat() for image in images]
         files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in zip(images, stats, strict=True)]
-        drawn = "" if view is None else f"{view} {self._inner.augmentation!r}"
+        drawn = "" if view is None else f"{view} {vars(self._inner.augmentation) if self._inner.augmentation else None}"
         parts = (model.base.fingerprint, repr(model.image_spec), str(self.table.root.resolve()), *files, drawn)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 

@@ -40,8 +40,11 @@ def predict_split(
     device = model.logit_scale.device
     text = PromptEnsemble(prompts, model.tokenize).encode(model)
     images, indices = [], []
-    for batch in track(datamodule.full_loader(split), description=f"predicting {split}", disable=not progress, transient=True):
-        images.append(nn.functional.normalize(model.encode_images(batch.images.to(device)).float(), dim=-1).cpu())
+    for batch in track(
+        datamodule.full_loader(split), description=f"predicting {split}", disable=not progress, transient=True
+    ):
+        encoded = model.encode_images(batch.images.to(device)).float()
+        images.append(nn.functional.normalize(encoded, dim=-1).cpu())
         indices.append(batch.index.cpu())
     embeddings, rows = torch.cat(images), torch.cat(indices).numpy()
     logits = embeddings @ text.cpu().T * model.logit_scale.exp().cpu() + model.logit_bias.cpu()

@@ -62,7 +62,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         return output.total
 
     def _log_step(self, output: LossOutput, batch_size: int) -> None:
-        # A term that was not computed weighs nothing and has no raw value; unsaid, Lightning would log its last one again.
+        # A term that was not computed weighs nothing and has no raw value; Lightning would log its last one again.
         silent = torch.tensor(float("nan"))
         values = {f"loss_raw/{name}": output.raw.get(name, silent).detach() for name in self.loss.names}
         values |= {

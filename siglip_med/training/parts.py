@@ -118,6 +118,7 @@ def build_parts(config: DictConfig, model: TwoTower | None = None) -> Parts:
         geometry=config.conditions.geometry,
         measure=config.conditions.measure,
         labels=datamodule.table.labels[datamodule.split.train],
+        weights=config.conditions.weights,
     )
     if config.get("features") is not None:
         datamodule = hydra.utils.instantiate(config.features, datamodule=datamodule, model=model)

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
+from siglip_med.conditions import Geometry, Measure
 from siglip_med.training.optim import Share
 from siglip_med.training.texts import Pool
 
@@ -14,8 +15,9 @@ class ConditionSettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     codes: str | None
-    geometry: Literal["icd", "coarse", "colisting", "blend"]
-    measure: Literal["level", "wu_palmer", "path", "prefix"]
+    geometry: Geometry
+    measure: Measure
+    weights: dict[str, float] | None
 
 
 class EvaluationSettings(BaseModel):

@@ -1,0 +1,27 @@
+"""How tests compose a config: as the entry point would, on few images and in a temporary place."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+SMALL = [
+    "data.source.n_images=260",
+    "data.num_workers=0",
+    "data.batch_size=16",
+    "data.sampler.minimum=2",
+    "callbacks.progress=null",
+    "evaluation.bootstrap=20",
+]
+
+
+def compose_config(*overrides: str, name: str = "train") -> DictConfig:
+    """The config of a command line."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return compose(name, overrides=list(overrides))
+
+
+def small_config(cache: Path, folder: Path, *overrides: str) -> DictConfig:
+    """A training config on a few synthetic images."""
+    return compose_config(*SMALL, f"paths.output_dir={folder}", f"paths.cache_dir={cache}", *overrides)

@@ -1,0 +1,25 @@
+"""The tour runs from top to bottom, on few images and few steps; the committed notebook holds no output."""
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "tour.ipynb"
+
+
+def test_the_committed_tour_holds_no_output():
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    assert not [cell for cell in notebook.cells if cell.get("outputs")]
+
+
+def test_the_tour_runs_and_leaves_a_report_and_a_prediction(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("TOUR_FOLDER", str(tmp_path))
+    monkeypatch.setenv("TOUR_CACHE", str(cache))
+    monkeypatch.setenv("TOUR_STEPS", "4")
+    monkeypatch.setenv("TOUR_IMAGES", "260")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()
+    assert (tmp_path / "report").is_dir()
+    shown = notebook.cells[-1]["outputs"][-1]["data"]["text/html"]
+    assert shown.count("<tr") == 6, "a heading and five candidates"
