@@ -102,20 +102,19 @@ class PredictionRun:
         return table, tree
 
     def table(self) -> Table:
-        """The differentials as a table for the terminal."""
+        """The differentials as a table for the terminal; the files hold whole paths."""
         heading = "confidence" if self.calibrated else "score (uncalibrated)"
         table = Table(title="Not a diagnosis: ranked conditions for research use")
         for column in ("image", "#", "condition", "ICD-10-CM", heading):
             table.add_column(column, justify="right" if column in ("#", heading) else "left", overflow="fold")
         for item in self.differentials:
             for candidate in item.candidates:
-                first = candidate.rank == 1
                 table.add_row(
-                    item.image if first else "",
+                    Path(item.image).name if candidate.rank == 1 else "",
                     str(candidate.rank),
                     candidate.condition,
                     candidate.code,
-                    f"{candidate.confidence:.1%}",
+                    f"{candidate.confidence:.3g}",
                     end_section=candidate.rank == len(item.candidates),
                 )
         return table
