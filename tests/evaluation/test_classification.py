@@ -32,8 +32,10 @@ def test_thresholds_reach_the_best_f1_of_all_cuts():
 def test_rare_conditions_share_the_pooled_threshold():
     p = make_predictions()
     positives = p.listed.sum(axis=0)
-    limit = int(np.median(positives))
+    limit = int(np.sort(positives)[6])
     thresholds = choose_thresholds(p, minimum_positives=limit)
+    own = positives >= limit
+    np.testing.assert_array_equal(thresholds[own], choose_thresholds(p, minimum_positives=1)[own])
     pooled = np.unique(thresholds[positives < limit])
     assert len(pooled) == 1
     reached = f1_score(p.listed.ravel(), p.logits.ravel() >= pooled[0])
