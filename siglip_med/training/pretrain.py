@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from siglip_med.models import checkpoint_payload
-from siglip_med.models.tiny import write_pretrained
+from siglip_med.models.tiny import write_pretrained, write_untrained
 from siglip_med.training.module import CaptionModule
 from siglip_med.training.parts import build_data, plain_config
 from siglip_med.training.texts import CaptionPool
@@ -23,6 +23,7 @@ def pretrain(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         The last validation metrics, and the objects that were built.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    write_untrained(Path(config.model.path), config.seed)
     model = hydra.utils.instantiate(config.model)
     datamodule = build_data(config, model)
     captions = CaptionPool(datamodule.table.frame["description"].tolist(), model.tokenize)
