@@ -77,7 +77,7 @@ class RenderedSource(ABC):
         """Where this data set lies."""
         digest = hashlib.sha256(repr(sorted(asdict(self).items() - {("root", self.root)})).encode())
         for file in sorted(Path(__file__).parent.iterdir()):
-            if file.suffix in (".py", ".csv"):
+            if file.suffix in (".py", ".csv") and file.name != "__main__.py":
                 digest.update(file.read_bytes())
         return Path(self.root).expanduser() / f"{self.name}-{self.size}px-{self.n_images}-{digest.hexdigest()[:12]}"
 
