@@ -122,7 +122,7 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
                 square = _decode_jpeg(data, image, side)
             else:
-                square = _decode_other(image, side)
+                square = _decode_other(data, image, side)
             return np.asarray(square)
     except BadImageError:
         raise
@@ -163,7 +163,10 @@ def _decode_jpeg(data: bytes, image: Image.Image, side: int) -> Image.Image:
     return square.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else square
 
 
-def _decode_other(image: Image.Image, side: int) -> Image.Image:
+def _decode_other(data: bytes, image: Image.Image, side: int) -> Image.Image:
+    if image.format == "PNG":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as checked:
+            checked.verify()  # the chunks' checksums, which loading the pixels does not look at
     image.load()
     upright = ImageOps.exif_transpose(image)
     return _to_rgb(upright).resize((side, side), Image.Resampling.BICUBIC)
