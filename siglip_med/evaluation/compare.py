@@ -181,10 +181,12 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
             "first_predictions": {"both": c.both_right, a: c.only_a, b: c.only_b, "neither": c.neither},
         },
     )
-    shown = [metric_label(metric) for metric in c.results if c.verdict(metric) != "no difference shown"]
+    verdicts = [c.verdict(metric) for metric in c.results]
+    better_a, better_b = verdicts.count(f"{a} better"), verdicts.count(f"{b} better")
     lead = (
-        f"On {c.images:,} images of {c.cases:,} cases, {len(shown)} of {len(c.results)} metrics show a "
-        f"difference{': ' + '; '.join(shown) if shown else ''}."
+        f"On {c.images:,} images of {c.cases:,} cases, {a} is better on {better_a} of {len(verdicts)} metrics "
+        f"and {b} on {better_b}; the others show no difference. The first prediction of {a} is right on {c.only_a} "
+        f"images where {b} is wrong, and the other way round on {c.only_b}."
     )
     facts = {"first run": a, "second run": b, "intervals": f"{c.coverage:.0%}, paired bootstrap over cases"}
     return write_page(Page(f"{a} against {b}", lead, facts, (), (section,)), folder, COMPARISON_NAME)

@@ -1,6 +1,7 @@
 """The body of evaluate.py: a report of one run, or two runs compared."""
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ def run(config: DictConfig, access: RunAccess) -> Path:
         UserError: the config, the checkpoint or a run folder is wrong.
     """
     validate_config(config, EvaluateSettings)
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)
     if (config.checkpoint is None) == (config.compare is None):
         raise UserError("give either checkpoint=logs/…/checkpoints/best.ckpt or compare=[runA,runB]")
     settings: ReportSettings = hydra.utils.instantiate(config.report)
