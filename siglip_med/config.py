@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import hydra
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
@@ -37,6 +38,22 @@ def validate_config(config: DictConfig, settings: type | None = None) -> None:
     if settings is not None:
         _check_value("", settings, plain)
     _walk("", plain)
+
+
+def instantiate(node: Any, **given: Any) -> Any:
+    """Hydra's ``instantiate``, but a `UserError` of what is built arrives as it was raised, not wrapped.
+
+    Args:
+        node: a config node with a ``_target_``.
+        **given: arguments that the program provides.
+    """
+    try:
+        return hydra.utils.instantiate(node, **given)
+    except InstantiationException as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        raise cause or error from None
 
 
 def _missing(config: DictConfig) -> set[str]:

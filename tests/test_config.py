@@ -4,10 +4,11 @@ import re
 from typing import Annotated, Literal
 
 import pytest
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from pydantic import BaseModel, ConfigDict, Field
 
-from siglip_med.config import validate_config
+from siglip_med.config import instantiate, validate_config
 from siglip_med.errors import UserError
 
 
@@ -75,3 +76,15 @@ def test_a_wrong_top_level_key_is_named(keys, line):
     with pytest.raises(UserError) as caught:
         check(Settings, **keys)
     assert re.match(line, str(caught.value)), str(caught.value)
+
+
+def refuse():
+    raise UserError("the folder is missing")
+
+
+def test_a_users_error_leaves_hydra_unwrapped(monkeypatch):
+    monkeypatch.setattr("siglip_med.refuse", refuse, raising=False)
+    with pytest.raises(UserError, match="^the folder is missing$"):
+        instantiate({"_target_": "siglip_med.Part", "size": 1, "inner": {"_target_": "siglip_med.refuse"}})
+    with pytest.raises(InstantiationException):
+        instantiate({"_target_": "siglip_med.Part"})

@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
 
+from siglip_med.config import instantiate
 from siglip_med.evaluation import RetrievalMetrics, fit_calibration
 from siglip_med.evaluation.tensorboard import custom_scalar_layout, write_dashboards
 from siglip_med.models import finalise_checkpoint, load_trained
@@ -29,7 +29,7 @@ def finetune(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     folder = Path(config.paths.output_dir)
     parts = build_parts(config)
     module = build_module(config, parts)
-    trainer: pl.Trainer = hydra.utils.instantiate(config.trainer, callbacks=config.callbacks, logger=config.logger)
+    trainer: pl.Trainer = instantiate(config.trainer, callbacks=config.callbacks, logger=config.logger)
     if trainer.is_global_zero:
         parts.model.print_summary()
         _save_split(parts, folder)
@@ -52,8 +52,8 @@ def build_module(config: DictConfig, parts: Parts) -> FineTuneModule:
     dissimilarity = torch.from_numpy(parts.dissimilarity).float()
     module = FineTuneModule(
         parts.model,
-        hydra.utils.instantiate(config.loss),
-        hydra.utils.instantiate(config.optimizer),
+        instantiate(config.loss),
+        instantiate(config.optimizer),
         PromptPool(parts.training_prompts, parts.model.tokenize, config.text_pool, config.seed),
         PromptEnsemble(parts.evaluation_prompts, parts.model.tokenize),
         dissimilarity=dissimilarity,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning.pytorch as pl
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -17,6 +16,7 @@ from siglip_med.conditions import (
     load_conditions,
     training_prompts,
 )
+from siglip_med.config import instantiate
 from siglip_med.data.datamodule import DataModule
 from siglip_med.errors import UserError
 from siglip_med.evaluation import Predictions
@@ -97,7 +97,7 @@ def flat_config(config: DictConfig) -> dict[str, str | int | float | bool]:
 
 def build_data(config: DictConfig, model: TwoTower) -> DataModule:
     """Reads, splits and caches the data for a model's image size."""
-    datamodule = hydra.utils.instantiate(config.data, image=model.image_spec, seed=config.seed)
+    datamodule = instantiate(config.data, image=model.image_spec, seed=config.seed)
     datamodule.prepare_data()
     datamodule.setup("fit")
     return datamodule
@@ -110,7 +110,7 @@ def build_parts(config: DictConfig, model: TwoTower | None = None) -> Parts:
         UserError: the data, the codes or the model cannot be had as the config says.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    model = hydra.utils.instantiate(config.model) if model is None else model
+    model = instantiate(config.model) if model is None else model
     datamodule = build_data(config, model)
     conditions = load_conditions(datamodule.conditions, codes=config.conditions.codes)
     distances = dissimilarity(
@@ -121,7 +121,7 @@ def build_parts(config: DictConfig, model: TwoTower | None = None) -> Parts:
         weights=config.conditions.weights,
     )
     if config.get("features") is not None:
-        datamodule = hydra.utils.instantiate(config.features, datamodule=datamodule, model=model)
+        datamodule = instantiate(config.features, datamodule=datamodule, model=model)
     return Parts(
         config,
         model,

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from siglip_med.config import instantiate
 from siglip_med.models import checkpoint_payload
 from siglip_med.models.tiny import write_pretrained, write_untrained
 from siglip_med.training.module import CaptionModule
@@ -24,12 +24,10 @@ def pretrain(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
     write_untrained(Path(config.model.path), config.seed)
-    model = hydra.utils.instantiate(config.model)
+    model = instantiate(config.model)
     datamodule = build_data(config, model)
     captions = CaptionPool(datamodule.table.frame["description"].tolist(), model.tokenize)
-    module = CaptionModule(
-        model, hydra.utils.instantiate(config.loss), hydra.utils.instantiate(config.optimizer), captions
-    )
+    module = CaptionModule(model, instantiate(config.loss), instantiate(config.optimizer), captions)
     module.checkpoint_payload = checkpoint_payload(
         model,
         config=plain_config(config),
@@ -38,7 +36,7 @@ def pretrain(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         prompts=(),
         split_hash=datamodule.split.hash,
     )
-    trainer = hydra.utils.instantiate(config.trainer, callbacks=config.callbacks, logger=config.logger)
+    trainer = instantiate(config.trainer, callbacks=config.callbacks, logger=config.logger)
     trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
     if config.export_to is not None and trainer.is_global_zero and not trainer.fast_dev_run:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from siglip_med.config import instantiate
 from siglip_med.evaluation import Predictions
 from siglip_med.models import load_model, read_checkpoint
 from siglip_med.training.parts import Parts, build_parts
@@ -49,6 +49,6 @@ def predict_run(checkpoint: Path, data: dict[str, object] | None = None) -> dict
 
 def image_root(checkpoint: Path, data: dict[str, object] | None = None) -> Path:
     """The folder that the image paths of a run's table are relative to."""
-    source = hydra.utils.instantiate(run_config(checkpoint, data).data.source)
+    source = instantiate(run_config(checkpoint, data).data.source)
     source.prepare()
     return Path(source.load().root)

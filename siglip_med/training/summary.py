@@ -5,7 +5,6 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -20,7 +19,6 @@ from siglip_med.evaluation import (
     label_frequency_predictions,
     paired_bootstrap,
 )
-from siglip_med.losses.sigmoid import weighted_sigmoid
 
 SHOWN = {
     "r_at_1": "R@1 (accuracy)",
@@ -50,11 +48,7 @@ class Stage:
         """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation."""
         values: dict[str, float] = {}
         for split, predictions in (("val", self.val), ("test", self.test)):
-            classified = classification_summary(self.val, predictions)
-            loss = weighted_sigmoid(
-                torch.from_numpy(predictions.logits), torch.from_numpy(predictions.labels), 1.0, "balanced"
-            )
-            metrics = headline_metrics(predictions) | classified | {"loss": float(loss)}
+            metrics = headline_metrics(predictions) | classification_summary(self.val, predictions)
             values |= {f"{split}/{name}": value for name, value in metrics.items()}
         return values
 
@@ -91,13 +85,12 @@ class RunSummary:
 
     def save(self, path: Path, name: str, seed: int) -> None:
         """Writes metrics.json; an undefined value is null."""
-        metrics = {key: value if math.isfinite(value) else None for key, value in self.metrics().items()}
         content = {
             "name": name,
             "seed": seed,
-            "metrics": metrics,
-            "test_intervals": {key: asdict(value) for key, value in self.intervals.items()},
-            "test_changes": {key: asdict(value) for key, value in self.changes.items()},
+            "metrics": _defined(self.metrics()),
+            "test_intervals": {key: _defined(asdict(value)) for key, value in self.intervals.items()},
+            "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
         }
         path.write_text(json.dumps(content, indent=2))
 
@@ -150,6 +143,10 @@ class RunSummary:
                 f"python predict.py checkpoint={checkpoint} images=path/to/photographs",
             ):
                 console.print(f"  {command}", soft_wrap=True, highlight=False)
+
+
+def _defined(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _number(value: float | None) -> str:
