@@ -161,7 +161,6 @@ class PixelCache:
             warnings.simplefilter("ignore")  # Pillow's remarks on metadata; what matters is raised
             bar = progress.add_task("decoding images", total=len(missing))
             file.seek(len(index.slots) * self._item)
-            file.truncate()
             for chunk in np.split(missing, range(CHUNK, len(missing), CHUNK)):
                 results = pool.map(lambda i: self._load(index, paths[i]), chunk)
                 for position, result in zip(chunk.tolist(), results, strict=True):
