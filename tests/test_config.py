@@ -84,7 +84,7 @@ def refuse():
 
 def test_a_users_error_leaves_hydra_unwrapped(monkeypatch):
     monkeypatch.setattr("siglip_med.refuse", refuse, raising=False)
-    with pytest.raises(UserError, match="^the folder is missing$"):
+    with pytest.raises(UserError, match=r"^the folder is missing$"):
         instantiate({"_target_": "siglip_med.Part", "size": 1, "inner": {"_target_": "siglip_med.refuse"}})
     with pytest.raises(InstantiationException):
         instantiate({"_target_": "siglip_med.Part"})
