@@ -1,6 +1,7 @@
 """A finished run, rebuilt from its checkpoint."""
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,6 +11,12 @@ from siglip_med.models import load_model, read_checkpoint
 from siglip_med.training.parts import Parts, build_parts
 
 
+def payload_of(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of its run: config, base, conditions, codes, prompts, split hash, metrics, calibration."""
+    payload: dict[str, Any] = read_checkpoint(checkpoint)["siglip_med"]
+    return payload
+
+
 def run_config(checkpoint: Path, data: dict[str, object] | None = None) -> DictConfig:
     """The config that a checkpoint was trained with.
 
@@ -17,7 +24,7 @@ def run_config(checkpoint: Path, data: dict[str, object] | None = None) -> DictC
         checkpoint: a checkpoint of a fine-tuning run.
         data: keys of its ``data`` config to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
     """
-    config = OmegaConf.merge(read_checkpoint(checkpoint)["siglip_med"]["config"], {"data": data or {}})
+    config = OmegaConf.merge(payload_of(checkpoint)["config"], {"data": data or {}})
     assert isinstance(config, DictConfig)
     return config
 
