@@ -68,6 +68,7 @@ class FeatureDataModule(pl.LightningDataModule):
         self._inner = datamodule
         self.table, self.split = datamodule.table, datamodule.split
         self.conditions, self.train_counts = datamodule.conditions, datamodule.train_counts
+        self.bad_images, self.save_bad_images = datamodule.bad_images, datamodule.save_bad_images
         folder = Path(cache_dir) / "features"
         self._plain = torch.from_numpy(self._features(folder, model, None)).unsqueeze(0)
         augmented = [torch.from_numpy(self._features(folder, model, view)) for view in range(views)]

@@ -70,6 +70,8 @@ def _save_split(parts: Parts, folder: Path) -> None:
     split = parts.datamodule.split
     split.save(folder / "split.csv")
     split.report(parts.datamodule.table).save(folder / "split_report.json")
+    if parts.datamodule.bad_images:
+        parts.datamodule.save_bad_images(folder / "bad_images.csv")
 
 
 def _load_best(trainer: pl.Trainer, parts: Parts) -> Path | None:
