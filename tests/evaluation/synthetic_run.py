@@ -11,7 +11,7 @@ CHAPTERS = ("I - Infections (A00-B99)", "II - Neoplasms (C00-D49)", "XII - Disea
 def synthetic_predictions(
     images: int = 120, conditions: int = 12, skill: float = 2.0, seed: int = 0, split: str = "test"
 ) -> Predictions:
-    """The truth of a ``seed`` and ``split`` is the same at any ``skill`` (how far listed conditions score above the rest)."""
+    """The truth of a ``seed`` and ``split`` is the same at any ``skill`` (how far listed conditions score above)."""
     rng = np.random.default_rng([seed, len(split)])
     letters = ("A", "C", "L", "L")
     codes = tuple(f"{letters[c % 4]}{10 + c // 4}.{c % 3}" for c in range(conditions))

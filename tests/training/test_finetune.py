@@ -110,7 +110,8 @@ def test_no_case_straddles_and_the_split_is_saved_as_it_was_used(short_run):
         set(datamodule.table.cases[rows])
         for rows in (datamodule.split.train, datamodule.split.val, datamodule.split.test)
     ]
-    assert not (sets[0] & sets[1] or sets[0] & sets[2] or sets[1] & sets[2])
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not sets[one] & sets[other]
     lines = (short_run.folder / "split.csv").read_text().splitlines()
     assert len(lines) == len(datamodule.table) + 1
 

@@ -112,7 +112,7 @@ def draw_layers(rng: np.random.Generator) -> tuple[tuple[Layer, ...], str]:
     """One to three kinds of lesion, drawn freely, and a body site they can lie on."""
     names = tuple(HABITS)
     weights = np.array([_FREQUENT.get(name, 1.0) for name in names])
-    n = int(rng.choice([1, 2, 3], p=[0.45, 0.43, 0.12]))
+    n = int(rng.choice([1, 2, 3], p=[0.55, 0.37, 0.08]))
     chosen = rng.choice(len(names), size=n, replace=False, p=weights / weights.sum())
     # Wide lesions first: what is painted later lies on top.
     order = sorted((names[k] for k in chosen), key=lambda name: -HABITS[name].size[1] * (name not in LINES))
