@@ -178,8 +178,16 @@ class TwoTower(nn.Module, ABC):
     @property
     def vision_is_frozen(self) -> bool:
         """Whether `image_features` never changes, so that features can be computed once."""
+        return self._is_frozen("vision")
+
+    @property
+    def text_is_frozen(self) -> bool:
+        """Whether `text_features` never changes, so that features can be computed once."""
+        return self._is_frozen("text")
+
+    def _is_frozen(self, part: str) -> bool:
         return not any(
-            parameter.requires_grad for name, parameter in self.named_parameters() if self.part_of(name) == "vision"
+            parameter.requires_grad for name, parameter in self.named_parameters() if self.part_of(name) == part
         )
 
     def trainable_state(self) -> dict[str, Tensor]:

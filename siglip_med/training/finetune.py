@@ -60,6 +60,7 @@ def build_module(config: DictConfig, parts: Parts) -> FineTuneModule:
         condition_counts=torch.as_tensor(parts.datamodule.train_counts),
         primary=torch.tensor(frame["primary"].to_numpy(copy=True)),
         metrics=RetrievalMetrics(dissimilarity, parts.conditions.chapters, parts.conditions.blocks),
+        seed=config.seed,
     )
     module.checkpoint_payload = parts.payload()
     return module

@@ -36,6 +36,7 @@ def predict_split(
         split: ``train``, ``val`` or ``test``.
         progress: whether to show a bar.
     """
+    training = model.training
     model.eval()
     device = model.logit_scale.device
     text = PromptEnsemble(prompts, model.tokenize).encode(model)
@@ -46,6 +47,7 @@ def predict_split(
         encoded = model.encode_images(batch.images.to(device)).float()
         images.append(nn.functional.normalize(encoded, dim=-1).cpu())
         indices.append(batch.index.cpu())
+    model.train(training)
     embeddings, rows = torch.cat(images), torch.cat(indices).numpy()
     logits = embeddings @ text.cpu().T * model.logit_scale.exp().cpu() + model.logit_bias.cpu()
     frame = datamodule.table.frame.iloc[rows].reset_index(drop=True)

@@ -5,17 +5,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from siglip_med.data.batch import Batch
+from siglip_med.data.dataset import EpochSampler
 from siglip_med.errors import UserError
 from siglip_med.evaluation import RetrievalMetrics
 from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_batch
 from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.models import TwoTower, check_gradients
 from siglip_med.training.optim import AdamW
-from siglip_med.training.texts import CaptionPool, PromptEnsemble, PromptPool
+from siglip_med.training.texts import CaptionPool, PromptEnsemble, PromptPool, TextBatch
 
 
 class TwoTowerModule(pl.LightningModule, ABC):
@@ -27,9 +29,10 @@ class TwoTowerModule(pl.LightningModule, ABC):
         checkpoint_payload: what a checkpoint says of the run besides its weights.
     """
 
-    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: AdamW) -> None:
-        """Takes the parts that the config instantiated."""
+    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: AdamW, seed: int) -> None:
+        """Takes the parts that the config instantiated, and the seed of dropout."""
         super().__init__()
+        self.seed = seed
         self.model = model
         self.loss = loss
         self.optimizer_settings = optimizer
@@ -71,6 +74,14 @@ class TwoTowerModule(pl.LightningModule, ABC):
         values |= {"logit/scale": self.model.logit_scale.exp().detach(), "logit/bias": self.model.logit_bias.detach()}
         self.log_dict(values, batch_size=batch_size)
         self.log("loss/total", output.total.detach(), prog_bar=True, batch_size=batch_size)
+
+    def on_train_epoch_start(self) -> None:
+        """Makes a run that was resumed after an epoch the uninterrupted one: dropout and order follow the epoch."""
+        torch.manual_seed(int(np.random.default_rng((self.seed, self.current_epoch, self.global_rank)).integers(2**62)))
+        sampler = getattr(self.trainer.train_dataloader, "sampler", None)
+        if isinstance(sampler, EpochSampler):
+            # Lightning counts an epoch too many when the checkpoint was written by that epoch's validation.
+            sampler.set_epoch(self.current_epoch)
 
     def on_after_backward(self) -> None:
         """Stops the run if a parameter that should learn got no gradient in the first step."""
@@ -119,6 +130,7 @@ class FineTuneModule(TwoTowerModule):
         condition_counts: Tensor,
         primary: Tensor,
         metrics: RetrievalMetrics,
+        seed: int,
     ) -> None:
         """Takes the parts and the tables that steps look things up in.
 
@@ -132,8 +144,9 @@ class FineTuneModule(TwoTowerModule):
             condition_counts: ``[C]`` training images a condition.
             primary: ``[N]`` first condition of each row of the table.
             metrics: accumulates the validation metrics.
+            seed: of dropout.
         """
-        super().__init__(model, loss, optimizer)
+        super().__init__(model, loss, optimizer, seed)
         self.texts = texts
         self.evaluation_prompts = evaluation_prompts
         self.metrics = metrics
@@ -141,13 +154,14 @@ class FineTuneModule(TwoTowerModule):
         self.register_buffer("condition_counts", condition_counts.float(), persistent=False)
         self.register_buffer("primary", primary, persistent=False)
         self._text_embeddings: Tensor | None = None
+        self._text_features: Tensor | None = None
 
     def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:
         """Encodes the images and the prompts of the step's pool, each prompt once."""
         texts = self.texts.sample(batch.labels, self.global_step)
         pairs = PairBatch.build(
             image=self.model.encode_images(batch.images),
-            text=self.model.encode_texts(**texts.tokens),
+            text=self._encode(texts),
             logit_scale=self.model.logit_scale,
             logit_bias=self.model.logit_bias,
             labels=batch.labels,
@@ -156,6 +170,14 @@ class FineTuneModule(TwoTowerModule):
             condition_counts=self.get_buffer("condition_counts"),
         )
         return pairs, texts.condition
+
+    def _encode(self, texts: TextBatch) -> Tensor:
+        """Embeds a step's sentences; the backbone of a frozen text tower sees each of them once in a run."""
+        if not self.model.text_is_frozen:
+            return self.model.encode_texts(**texts.tokens)
+        if self._text_features is None:
+            self._text_features = self.texts.features(self.model)
+        return self.model.project_texts(self._text_features[texts.row])
 
     def on_validation_epoch_start(self) -> None:
         """Encodes the prompts of all conditions once a validation."""
@@ -181,9 +203,9 @@ class FineTuneModule(TwoTowerModule):
 class CaptionModule(TwoTowerModule):
     """Images against their own captions: the pretraining of a base."""
 
-    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: AdamW, texts: CaptionPool) -> None:
+    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: AdamW, texts: CaptionPool, seed: int) -> None:
         """Takes the parts; ``texts`` holds the captions of every row."""
-        super().__init__(model, loss, optimizer)
+        super().__init__(model, loss, optimizer, seed)
         self.texts = texts
 
     def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:

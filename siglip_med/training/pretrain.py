@@ -27,7 +27,7 @@ def pretrain(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     model = instantiate(config.model)
     datamodule = build_data(config, model)
     captions = CaptionPool(datamodule.table.frame["description"].tolist(), model.tokenize)
-    module = CaptionModule(model, instantiate(config.loss), instantiate(config.optimizer), captions)
+    module = CaptionModule(model, instantiate(config.loss), instantiate(config.optimizer), captions, config.seed)
     module.checkpoint_payload = checkpoint_payload(
         model,
         config=plain_config(config),

@@ -27,10 +27,12 @@ class TextBatch:
     Attributes:
         tokens: ``input_ids`` and ``attention_mask``, each ``[T, L]`` int64.
         condition: ``[T]`` int64, the condition that each sentence describes.
+        row: ``[T]`` int64, which of the pool's sentences each is.
     """
 
     tokens: Mapping[str, Tensor]
     condition: Tensor
+    row: Tensor
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,18 @@ class PromptPool:
             condition = (labels > 0).any(dim=0).nonzero().squeeze(1).cpu()
         rows = self._offsets[condition] + drawn[condition]
         device = labels.device
-        return TextBatch({key: value[rows].to(device) for key, value in self._tokens.items()}, condition.to(device))
+        tokens = {key: value[rows].to(device) for key, value in self._tokens.items()}
+        return TextBatch(tokens, condition.to(device), rows.to(device))
+
+    @torch.no_grad()
+    def features(self, model: TwoTower, chunk: int = 256) -> Tensor:
+        """``[K, G]`` output of the text backbone for all K sentences of the pool, for a text tower that is frozen."""
+        device = model.logit_scale.device
+        parts = []
+        for start in range(0, int(self._counts.sum()), chunk):
+            tokens = {key: value[start : start + chunk].to(device) for key, value in self._tokens.items()}
+            parts.append(model.text_features(**tokens))
+        return torch.cat(parts)
 
 
 class PromptEnsemble:

@@ -49,6 +49,20 @@ def test_a_step_draws_the_same_prompts_again_whatever_the_batch_so_that_processe
     assert [words(PromptPool(PROMPTS, tokenize, "batch", seed=6).sample(one, s))[-1] for s in range(20)] != draws
 
 
+def test_rows_point_at_the_sentences_whose_features_a_frozen_tower_keeps():
+    class Backbone:
+        logit_scale = torch.zeros(())
+
+        def text_features(self, input_ids, attention_mask):
+            return input_ids.float() * 10
+
+    pool = PromptPool(PROMPTS, tokenize, "all", seed=2)
+    kept = pool.features(Backbone(), chunk=3)
+    for step in range(5):
+        batch = pool.sample(torch.ones(1, 4), step)
+        assert torch.equal(kept[batch.row], batch.tokens["input_ids"].float() * 10)
+
+
 class Towers:
     """Encodes token i as a fixed random vector."""
 
