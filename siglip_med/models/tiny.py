@@ -172,6 +172,7 @@ def _write(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as name:
         partial = Path(name)
         model.config.save_pretrained(partial)
+        _forget_last_call(tokenizer)
         tokenizer.save_pretrained(partial)
         processor.save_pretrained(partial)
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
@@ -180,6 +181,14 @@ def _write(
         # config.json last: it marks a folder as a model.
         for file in sorted(partial.iterdir(), key=lambda item: item.name == "config.json"):
             file.replace(folder / file.name)
+
+
+def _forget_last_call(tokenizer: PreTrainedTokenizerBase) -> None:
+    """A fast tokenizer keeps the padding and truncation of its last call, and would save them as its own."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_padding()
+        backend.no_truncation()
 
 
 def main() -> None:

@@ -153,6 +153,13 @@ TONE_WORDS = (
 )
 
 
+_ON_ANY_SKIN = (
+    "{light} on light skin and {dark} on dark skin",
+    "{light} on light skin, {dark} on deeper tones",
+    "{light} or, in darker skin, {dark}",
+)
+
+
 def _pick(rng: np.random.Generator, words: Sequence[str]) -> str:
     return words[int(rng.integers(len(words)))] if words else ""
 
@@ -193,7 +200,9 @@ def _plural(noun: str, n: int) -> str:
     return special.get(noun, noun + "s")
 
 
-def describe_lesions(rng: np.random.Generator, lesions: Lesions, tone: int, detail: float) -> str:
+def describe_lesions(
+    rng: np.random.Generator, lesions: Lesions, tone: int, detail: float, textbook: bool = False
+) -> str:
     """One phrase for one layer; each property is said with probability ``detail``.
 
     Args:
@@ -201,6 +210,7 @@ def describe_lesions(rng: np.random.Generator, lesions: Lesions, tone: int, deta
         lesions: what was drawn.
         tone: Fitzpatrick type, 1 to 6: redness has other words on dark skin.
         detail: 0 to 1.
+        textbook: name the colour on light and on dark skin, as a textbook does, whatever this skin is.
     """
     layer: Layer = lesions.layer
     n = len(lesions.radii)
@@ -209,6 +219,11 @@ def describe_lesions(rng: np.random.Generator, lesions: Lesions, tone: int, deta
     magnitude = _pick(rng, _magnitude(float(lesions.radii.mean()))) if said[1] else ""
     before = [_pick(rng, _many(n)) if said[0] else "", "" if magnitude in noun else magnitude]
     colour = _pick(rng, COLOUR_WORDS[layer.colour][_shade_of(tone)]) if said[2] else ""
+    on_any_skin = ""
+    if textbook and colour and layer.colour not in _SAME_ON_ALL_SKIN:
+        shades = COLOUR_WORDS[layer.colour]
+        light, dark = _pick(rng, shades["light"]), " or ".join(rng.permutation(shades["dark"])[:2])
+        colour, on_any_skin = "", _pick(rng, _ON_ANY_SKIN).format(light=light, dark=dark)
     shape = _pick(rng, SHAPE_WORDS[layer.shape]) if said[3] else ""
     border = _pick(rng, BORDER_WORDS[layer.border]) if said[4] and layer.lesion in ("patch", "plaque") else ""
     after: list[str] = []
@@ -224,7 +239,7 @@ def describe_lesions(rng: np.random.Generator, lesions: Lesions, tone: int, deta
     if said[6]:
         after.append(_pick(rng, ARRANGEMENT_WORDS[layer.arrangement]))
     phrase = " ".join(word for word in (*before, noun) if word)
-    return ", ".join([phrase, *(words for words in after if words)])
+    return ", ".join([phrase, *(words for words in (*after, on_any_skin) if words)])
 
 
 def caption(rng: np.random.Generator, appearance: Appearance, detail: float = 0.75) -> str:
@@ -236,12 +251,19 @@ def caption(rng: np.random.Generator, appearance: Appearance, detail: float = 0.
         detail: probability that each property is said.
     """
     skin = appearance.skin
-    phrases = [describe_lesions(rng, lesions, skin.tone, detail) for lesions in appearance.lesions]
+    textbook = bool(rng.random() < 0.4)
+    phrases = [describe_lesions(rng, lesions, skin.tone, detail, textbook) for lesions in appearance.lesions]
     if len(phrases) > 1 and rng.random() < 0.3:
         phrases = phrases[1:] + phrases[:1]
     lesions = _pick(rng, (", with ", "; ", " and ")).join(phrases)
-    tone = _pick(rng, TONE_WORDS[skin.tone - 1]) if rng.random() < 0.7 else ""
-    site = _pick(rng, SITE_WORDS[skin.site]) if rng.random() < 0.8 else ""
+    # Skin and site are easy to see: said every time, they would be all that a contrastive loss has to learn.
+    tone = _pick(rng, TONE_WORDS[skin.tone - 1]) if not textbook and rng.random() < 0.3 else ""
+    site = _pick(rng, SITE_WORDS[skin.site]) if rng.random() < 0.35 else ""
+    if textbook:
+        # A list of where such lesions are found: this site, and others.
+        others = [_pick(rng, SITE_WORDS[str(name)]) for name in rng.choice(list(SITE_WORDS), size=2, replace=False)]
+        places = [_pick(rng, SITE_WORDS[skin.site]), *others][: int(rng.integers(1, 4))]
+        return "; ".join([lesions, ", ".join(rng.permutation(list(dict.fromkeys(places))))])
     parts = [part for part in (lesions, tone, site) if part]
     if tone and rng.random() < 0.25:
         parts = [f"{lesions} on {tone}", *([site] if site else [])]
