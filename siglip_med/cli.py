@@ -101,6 +101,7 @@ def entry_point(function: Callable[[DictConfig], Result]) -> Callable[[DictConfi
 
 def _quiet_libraries() -> None:
     """Leaves the screen to the run's own progress and table; warnings of Lightning stay."""
+    import lightning.pytorch  # noqa: F401  sets its own logger's level when it is imported
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

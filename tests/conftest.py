@@ -43,7 +43,7 @@ def short_run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> "ShortRu
     config = small_config(
         cache,
         folder,
-        "experiment=layered",
+        "experiment=published_final",
         "trainer.max_steps=12",
         "trainer.log_every_n_steps=1",
         "callbacks.loss_diagnostics.every_n_steps=4",

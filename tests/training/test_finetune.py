@@ -98,7 +98,7 @@ def test_the_checkpoint_leaves_the_base_out_and_says_what_the_run_was(short_run)
     model, payload = load_model(path)
     assert set(checkpoint["state_dict"]) == {f"model.{name}" for name in model.trainable_state()}
     everything = sum(parameter.numel() for parameter in model.parameters())
-    assert sum(tensor.numel() for tensor in checkpoint["state_dict"].values()) < everything / 5
+    assert sum(tensor.numel() for tensor in checkpoint["state_dict"].values()) < everything / 2
     assert payload["split_hash"] == short_run.objects["parts"].datamodule.split.hash
     assert payload["metrics"]["r_at_5"]["estimate"] == pytest.approx(short_run.metrics["tuned/test/r_at_5"])
     assert payload["calibration"]["temperature"] > 0
