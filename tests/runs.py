@@ -10,7 +10,7 @@ SMALL = [
     "data.source.n_images=260",
     "data.num_workers=0",
     "data.batch_size=16",
-    "data.sampler.minimum=2",
+    "data/sampler=natural",
     "callbacks.progress=null",
     "evaluation.bootstrap=20",
 ]

@@ -1,4 +1,4 @@
-"""Table and figure of the study: ``python experiments/layering/draw.py logs/finetune/sweeps/…``."""
+"""Table and figure of a study: ``python experiments/draw.py logs/finetune/sweeps/… experiments/photographs``."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,6 @@ import pandas as pd
 
 from siglip_med.training.leaderboard import read_runs, summarise, to_markdown
 
-ORDER = ["baseline_eye", "baseline", "infonce", "published", "layered"]
 PANELS = {
     "tuned/test/r_at_1": "R@1",
     "tuned/test/r_at_5": "R@5",
@@ -23,33 +22,33 @@ REFERENCES = {"zero_shot": ("zero-shot", ":"), "label_frequency": ("label freque
 
 def draw(runs: pd.DataFrame, path: Path) -> None:
     """One panel a metric: a dot a seed, a bar at the mean, lines at zero-shot and the label frequencies."""
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.4), sharey=True)
+    order = list(dict.fromkeys(runs["name"]))
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 1.4 + 0.4 * len(order)), sharey=True)
     for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
-        for place, name in enumerate(reversed(ORDER)):
+        for place, name in enumerate(reversed(order)):
             values = runs.loc[runs["name"] == name, metric]
             axis.plot(values, [place] * len(values), "o", color="#0072B2", alpha=0.6, markersize=5)
             axis.plot([values.mean()], [place], "|", color="black", markersize=16)
         for stage, (label, style) in REFERENCES.items():
             axis.axvline(runs[metric.replace("tuned", stage)].mean(), color="#D55E00", linestyle=style, label=label)
-        axis.set_yticks(range(len(ORDER)), list(reversed(ORDER)))
+        axis.set_yticks(range(len(order)), list(reversed(order)))
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", alpha=0.3)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncol=2, frameon=False)
-    figure.suptitle("test split of the synthetic default: a dot a seed, a bar at the mean", fontsize=11)
+    figure.suptitle("test split: a dot a seed, a bar at the mean; chosen and stopped by validation", fontsize=11)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    """Writes results.csv, table.md and figure.png beside this file."""
-    folder, here = Path(sys.argv[1]), Path(__file__).parent
-    runs = read_runs(folder)
-    kept = [column for column in runs if "/" not in column or column.split("/")[0] != "chance"]
-    runs[kept].round(5).to_csv(here / "results.csv", index=False)
-    (here / "table.md").write_text(to_markdown(summarise(runs)))
-    draw(runs, here / "figure.png")
-    print((here / "table.md").read_text())
+    """Writes results.csv, table.md and figure.png into the study's folder."""
+    sweep, study = Path(sys.argv[1]), Path(sys.argv[2])
+    runs = read_runs(sweep)
+    runs.round(5).to_csv(study / "results.csv", index=False)
+    (study / "table.md").write_text(to_markdown(summarise(runs)))
+    draw(runs, study / "figure.png")
+    print((study / "table.md").read_text())
 
 
 if __name__ == "__main__":
