@@ -4,7 +4,7 @@ import csv
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import cv2
 import lightning.pytorch as pl
@@ -16,7 +16,7 @@ from torch.utils.data import Sampler as TorchSampler
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
-from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, ViewSampler
+from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, ViewSampler, as_made
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.images import MAX_PIXELS_LIMIT, BadImageError, locate
 from siglip_med.data.sampling import Sampler
@@ -232,7 +232,7 @@ class DataModule(pl.LightningDataModule):
             sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
-            collate_fn=_as_made,
+            collate_fn=as_made,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_one_thread,
@@ -251,11 +251,6 @@ def write_bad_images(path: Path, bad: tuple[BadImage, ...] | list[BadImage]) -> 
         writer.writerow(("row", "image", "reason"))
         writer.writerows((item.row, item.image, item.reason) for item in bad)
     temporary.replace(path)
-
-
-def _as_made(batch: Any) -> Batch:
-    """The data set makes whole batches, so there is nothing to collate."""
-    return batch
 
 
 def _one_thread(worker: int) -> None:

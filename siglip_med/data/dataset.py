@@ -1,7 +1,7 @@
 """From places in a split to batches: what is drawn when, and how pixels become the model's input."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -182,3 +182,8 @@ class ViewSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         return (Draw(place, int(stream)) for place, stream in enumerate(self._streams))
+
+
+def as_made(batch: Any) -> Batch:
+    """The data set makes whole batches, so there is nothing to collate."""
+    return batch

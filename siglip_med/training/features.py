@@ -4,7 +4,6 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -16,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
-from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler, SplitDataset
+from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler, SplitDataset, as_made
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
@@ -138,8 +137,4 @@ def save_whole(path: Path, values: np.ndarray) -> None:
 def _loader(
     dataset: FeatureDataset, sampler: EpochSampler | ShardSampler, size: int, drop_last: bool = False
 ) -> DataLoader[Batch]:
-    return DataLoader(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, collate_fn=_as_made)
-
-
-def _as_made(batch: Any) -> Batch:
-    return batch
+    return DataLoader(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, collate_fn=as_made)
