@@ -4,25 +4,24 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt
+from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
 from siglip_med.data.images import read_image
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
-from siglip_med.models import TwoTower, load_model
+from siglip_med.models import Device, TwoTower, choose_device, load_model
 from siglip_med.training.texts import PromptEnsemble
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
 """Endings that a folder is searched for; a file that is named itself may have any."""
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class PredictSettings(BaseModel):
@@ -180,7 +179,7 @@ def _batches(
     paths: list[Path] = []
     pixels: list[Tensor] = []
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
-    for path in images:
+    for path in track(images, description="ranking conditions", transient=True):
         try:
             image = read_image(path, spec.size)
         except UserError as error:
@@ -232,11 +231,10 @@ def predict_checkpoint(
         base: where the base lies now, as in `load_model`.
 
     Raises:
-        UserError: the checkpoint or its base cannot be had, or no image can be read.
+        UserError: the checkpoint, its base or the device cannot be had, or no image can be read.
     """
-    files = find_images(images)
+    files, chosen = find_images(images), choose_device(device)
     model, payload = load_model(checkpoint, base)
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     run = predict_images(model.to(chosen), payload, files, top_k, batch_size)
     if not run.differentials:
         raise UserError(f"none of the {len(files)} files could be read; the first: {run.unreadable[0][1]}")

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 import numpy as np
@@ -31,6 +31,8 @@ class EvaluateSettings(BaseModel):
         checkpoint: of the run to report on, or None.
         compare: two run folders, or None.
         data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
+        base: where the base model lies now, if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
+        device: where the model runs, if predictions have to be made.
         recompute: whether to predict again where the run folder holds predictions of this checkpoint.
         output: folder of the report; None for ``<run folder>/report``.
     """
@@ -40,6 +42,8 @@ class EvaluateSettings(BaseModel):
     checkpoint: str | None
     compare: list[str] | None
     data: dict[str, Any]
+    base: str | dict[str, str] | None
+    device: Literal["auto", "cpu", "cuda", "mps"]
     recompute: bool
     output: str | None
     report: Any
@@ -52,12 +56,12 @@ class RunAccess:
 
     Attributes:
         payload: checkpoint -> what it says of its run: config, base, conditions, split_hash, metrics.
-        predict: checkpoint, replaced keys of its ``data`` config -> predictions by the names in `NAMES`.
+        predict: checkpoint, replaced keys of its ``data`` config, base, device -> predictions by the names in `NAMES`.
         image_root: checkpoint, replaced keys -> folder that the images of the run's data are relative to.
     """
 
     payload: Callable[[Path], Mapping[str, Any]]
-    predict: Callable[[Path, dict[str, object]], Mapping[str, Predictions]]
+    predict: Callable[[Path, dict[str, object], Any, Any], Mapping[str, Predictions]]
     image_root: Callable[[Path, dict[str, object]], Path]
 
 
@@ -119,7 +123,8 @@ def report_run(
         found = saved_predictions(folder, payload)
     if found is None:
         console.print("the run folder holds no predictions of this checkpoint: predicting (this needs the run's data)")
-        found = access.predict(checkpoint, replaced)
+        base = OmegaConf.to_container(config.base) if OmegaConf.is_config(config.base) else config.base
+        found = access.predict(checkpoint, replaced, base, config.device)
     root = None
     if settings.images:
         root = Path(settings.image_root) if settings.image_root else access.image_root(checkpoint, replaced)

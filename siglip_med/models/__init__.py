@@ -7,8 +7,11 @@ from siglip_med.models.checkpoint import (
     finalise_checkpoint,
     load_model,
     load_trained,
+    model_node,
     read_checkpoint,
+    read_trained,
 )
+from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
@@ -20,6 +23,7 @@ __all__ = [
     "Adaptation",
     "BaseReference",
     "ClipTwoTower",
+    "Device",
     "DualEncoder",
     "Frozen",
     "FullFineTune",
@@ -31,13 +35,16 @@ __all__ = [
     "TwoTower",
     "check_gradients",
     "checkpoint_payload",
+    "choose_device",
     "clip",
     "dual_encoder",
     "finalise_checkpoint",
     "fingerprint",
     "load_model",
     "load_trained",
+    "model_node",
     "read_checkpoint",
+    "read_trained",
     "siglip",
     "siglip2",
 ]

@@ -101,11 +101,18 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
-    """Puts a checkpoint's trained weights into a model that was built like the run's own.
+def read_trained(
+    model: TwoTower, path: str | Path, partial: bool = False
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Reads a checkpoint's trained weights for a model that was built like the run's own, and leaves the model alone.
+
+    Args:
+        model: its base must be the checkpoint's.
+        path: a checkpoint.
+        partial: the model may train more than the checkpoint's run did: heads first, then adapters too.
 
     Returns:
-        The payload.
+        The weights by parameter name, for `TwoTower.load_trainable_state`, and the payload.
 
     Raises:
         UserError: as `read_checkpoint`; or the checkpoint belongs to another base or adaptation.
@@ -119,24 +126,38 @@ def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
             f"{path} was trained on {theirs['name']}{revision} (fingerprint {theirs['fingerprint']}), but "
             f"{model.base.name} is another base (fingerprint {model.base.fingerprint}): load it on its own base"
         )
-    state = checkpoint["state_dict"]
-    model.load_trainable_state({name.removeprefix(STATE_PREFIX): tensor for name, tensor in state.items()})
+    weights = {name.removeprefix(STATE_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
+    try:
+        model.check_trainable_state(weights, partial)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return weights, payload
+
+
+def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
+    """Puts a checkpoint's trained weights into a model that was built like the run's own.
+
+    Returns:
+        The payload.
+
+    Raises:
+        UserError: as `read_trained`.
+    """
+    weights, payload = read_trained(model, path)
+    model.load_trainable_state(weights)
     return payload
 
 
-def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) -> tuple[TwoTower, dict[str, Any]]:
-    """Rebuilds the model of a run: its base, then what was trained.
+def model_node(path: str | Path, base: str | Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The config node that a checkpoint's model is built from, checked and with its base where it lies now.
 
     Args:
         path: a checkpoint.
         base: where the base lies now, if not where the run found it; for a dual encoder a mapping with ``vision``
             and ``text``.
 
-    Returns:
-        The model in evaluation mode, and the checkpoint's payload.
-
     Raises:
-        UserError: the checkpoint cannot be read, its base cannot be had, or the base is another one.
+        UserError: the checkpoint cannot be read, names something else than a model, or has no such base.
     """
     payload = read_checkpoint(path)[PAYLOAD]
     node = dict(payload["config"].get("model") or {})
@@ -146,12 +167,27 @@ def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) ->
             raise UserError(
                 f"{path} has two bases, {payload['base']['name']}: give base.vision=folder base.text=folder"
             )
-        node["path"], node["revision"] = base, None
-    elif base is not None:
-        unknown = sorted(key for key in base if key not in node)
-        if unknown:
-            raise UserError(f"base.{unknown[0]}: {path} has no such base; give base=folder")
-        node |= base
+        return node | {"path": base, "revision": None}
+    unknown = sorted(key for key in base or {} if key not in node)
+    if unknown:
+        raise UserError(f"base.{unknown[0]}: {path} has no such base; give base=folder")
+    return node | dict(base or {})
+
+
+def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) -> tuple[TwoTower, dict[str, Any]]:
+    """Rebuilds the model of a run: its base, then what was trained.
+
+    Args:
+        path: a checkpoint.
+        base: as in `model_node`.
+
+    Returns:
+        The model in evaluation mode, and the checkpoint's payload.
+
+    Raises:
+        UserError: the checkpoint cannot be read, its base cannot be had, or the base is another one.
+    """
+    node = model_node(path, base)
     try:
         # The random numbers that initialise adapters and heads are overwritten: leave the caller's stream alone.
         with torch.random.fork_rng(devices=[]):
@@ -162,7 +198,7 @@ def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) ->
         raise UserError(
             f"cannot rebuild the base of {path}: {error.__cause__}; or say where it lies now with base=folder"
         ) from error
-    load_trained(model, path)
+    payload = load_trained(model, path)
     return model.eval(), payload
 
 

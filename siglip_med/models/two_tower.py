@@ -200,54 +200,68 @@ class TwoTower(nn.Module, ABC):
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
-    @torch.no_grad()
-    def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Puts the tensors of `trainable_state` back.
+    def check_trainable_state(self, state: Mapping[str, Tensor], partial: bool = False) -> None:
+        """Makes sure that tensors belong to what this model trains.
+
+        Args:
+            state: tensors by parameter name, from `trainable_state`.
+            partial: the state may lack some of what this model trains.
 
         Raises:
             UserError: the names or shapes are not those of this model and its adaptation.
         """
         expected = self.trainable_state()
-        missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+        extra = sorted(state.keys() - expected.keys())
+        missing = [] if partial else sorted(expected.keys() - state.keys())
         wrong = sorted(name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape)
         if missing or extra or wrong:
+            advice = "train at least what that run trained" if partial else "use the run's own model.adaptation"
             raise UserError(
                 f"the trained weights do not fit this model: {len(missing)} missing, {len(extra)} unknown, "
-                f"{len(wrong)} of another shape (first: {(missing + extra + wrong)[0]}); "
-                "use the run's own model.adaptation"
+                f"{len(wrong)} of another shape (first: {(missing + extra + wrong)[0]}); {advice}"
             )
-        for name, tensor in expected.items():
-            tensor.copy_(state[name])
+
+    @torch.no_grad()
+    def load_trainable_state(self, state: Mapping[str, Tensor], partial: bool = False) -> None:
+        """Puts the tensors of `trainable_state` back; what a partial state lacks stays as it is.
+
+        Raises:
+            UserError: as `check_trainable_state`.
+        """
+        self.check_trainable_state(state, partial)
+        own = self.trainable_state()
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
 
     def parameter_groups(
-        self, learning_rate: float, weight_decay: float, scale_learning_rate: float | None = None
+        self,
+        learning_rate: float,
+        weight_decay: float,
+        scale_learning_rate: float | None = None,
+        head_learning_rate: float | None = None,
     ) -> list[dict[str, Any]]:
         """Groups for an optimizer: matrices decay; vectors, biases, the pooling probe and the scales do not.
 
         Args:
-            learning_rate: of everything but the scales.
-            weight_decay: of the first group.
+            learning_rate: of encoder weights and adapters.
+            weight_decay: of matrices.
             scale_learning_rate: of logit scale and bias; None is ``learning_rate``.
+            head_learning_rate: of the projections into the shared space; None is ``learning_rate``.
         """
-        groups: dict[str, list[nn.Parameter]] = {"decay": [], "no_decay": [], "scales": []}
+        rates = {
+            "encoder": learning_rate,
+            "heads": learning_rate if head_learning_rate is None else head_learning_rate,
+            "scales": learning_rate if scale_learning_rate is None else scale_learning_rate,
+        }
+        groups: dict[str, dict[str, Any]] = {}
         for name, parameter in self._trained():
-            if self.part_of(name) == "logits":
-                groups["scales"].append(parameter)
-            elif parameter.ndim < 2 or name.endswith(".probe"):
-                groups["no_decay"].append(parameter)
-            else:
-                groups["decay"].append(parameter)
-        rates = {"scales": learning_rate if scale_learning_rate is None else scale_learning_rate}
-        return [
-            {
-                "name": name,
-                "params": parameters,
-                "lr": rates.get(name, learning_rate),
-                "weight_decay": weight_decay if name == "decay" else 0.0,
-            }
-            for name, parameters in groups.items()
-            if parameters
-        ]
+            part = {"logits": "scales", "heads": "heads"}.get(self.part_of(name), "encoder")
+            decays = part != "scales" and parameter.ndim >= 2 and not name.endswith(".probe")
+            key = part if decays or part == "scales" else f"{part}_no_decay"
+            decay = weight_decay if decays else 0.0
+            group = groups.setdefault(key, {"name": key, "params": [], "lr": rates[part], "weight_decay": decay})
+            group["params"].append(parameter)
+        return list(groups.values())
 
     def trained_base_weights(self, host: str) -> dict[str, Tensor]:
         """Trained weights that are not adapters, under their names in the transformers model."""

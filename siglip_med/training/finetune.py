@@ -8,11 +8,12 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
+from torch import Tensor
 
 from siglip_med.config import instantiate
 from siglip_med.evaluation import RetrievalMetrics, fit_calibration
 from siglip_med.evaluation.tensorboard import custom_scalar_layout, write_dashboards
-from siglip_med.models import finalise_checkpoint, load_trained
+from siglip_med.models import finalise_checkpoint, load_trained, read_trained
 from siglip_med.training.module import FineTuneModule
 from siglip_med.training.parts import Parts, build_parts, flat_config
 from siglip_med.training.summary import RunSummary, Stage
@@ -27,15 +28,19 @@ def finetune(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         beside those of the last epoch; and the objects that were built, by name.
     """
     folder = Path(config.paths.output_dir)
-    parts = build_parts(config)
-    module = build_module(config, parts)
     trainer: pl.Trainer = instantiate(config.trainer, callbacks=config.callbacks, logger=config.logger)
+    device = trainer.strategy.root_device
+    parts = build_parts(config, device)
+    start = _weights_to_start_from(config, parts)
+    module = build_module(config, parts)
     if trainer.is_global_zero:
         parts.model.print_summary()
         _save_split(parts, folder)
     before = Stage(parts.predict("val"), parts.predict("test"))
-    trainer.fit(module, datamodule=parts.datamodule, ckpt_path=config.resume)
+    parts.model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
+    trainer.fit(module, datamodule=parts.datamodule, ckpt_path=config.resume, weights_only=True)
     best = _load_best(trainer, parts)
+    parts.model.to(device)  # Lightning left it on the CPU
     after = Stage(parts.predict("val"), parts.predict("test"))
     summary = RunSummary(before, after, config.evaluation.bootstrap, config.evaluation.coverage, config.seed)
     if trainer.is_global_zero:
@@ -64,6 +69,20 @@ def build_module(config: DictConfig, parts: Parts) -> FineTuneModule:
     )
     module.checkpoint_payload = parts.payload()
     return module
+
+
+def _weights_to_start_from(config: DictConfig, parts: Parts) -> dict[str, Tensor]:
+    """The trained weights of ``init_from``; none without it.
+
+    Raises:
+        UserError: it has another base or trained what this run does not, or this run would be tested on images that
+            it was trained on.
+    """
+    if config.init_from is None:
+        return {}
+    weights, payload = read_trained(parts.model, config.init_from, partial=True)
+    parts.check_split(payload["split_hash"], Path(config.init_from))
+    return weights
 
 
 def _save_split(parts: Parts, folder: Path) -> None:

@@ -18,7 +18,9 @@ class AdamW:
     """AdamW (Loshchilov & Hutter 2019) with linear warm-up and cosine decay (Loshchilov & Hutter 2017).
 
     Attributes:
-        learning_rate: peak rate of adapters and heads.
+        learning_rate: peak rate of encoder weights and adapters.
+        head_learning_rate: peak rate of the projections into the shared space; None is ``learning_rate``. Heads that
+            start from nothing want about ten times the rate of adapters, which start from a pretrained tower.
         scale_learning_rate: peak rate of logit_scale and logit_bias.
         weight_decay: applied to matrices alone; never to scales, biases, norms or the pooling probe.
         warmup: share of the run that the rate rises over.
@@ -27,6 +29,7 @@ class AdamW:
     """
 
     learning_rate: PositiveFloat = 1e-3
+    head_learning_rate: PositiveFloat | None = None
     scale_learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.01
     warmup: Share = 0.1
@@ -44,6 +47,7 @@ class AdamW:
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             scale_learning_rate=self.scale_learning_rate,
+            head_learning_rate=self.head_learning_rate,
         )
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2))
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total_steps))

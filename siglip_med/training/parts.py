@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.conditions import (
@@ -103,14 +104,19 @@ def build_data(config: DictConfig, model: TwoTower) -> DataModule:
     return datamodule
 
 
-def build_parts(config: DictConfig, model: TwoTower | None = None) -> Parts:
+def build_parts(config: DictConfig, device: torch.device, model: TwoTower | None = None) -> Parts:
     """Instantiates a config's model (or takes the given one), its data and its conditions.
+
+    Args:
+        config: of a fine-tuning run.
+        device: where the model predicts, and computes the features of a frozen tower.
+        model: a trained model in place of the config's.
 
     Raises:
         UserError: the data, the codes or the model cannot be had as the config says.
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    model = instantiate(config.model) if model is None else model
+    model = (instantiate(config.model) if model is None else model).to(device)
     datamodule = build_data(config, model)
     conditions = load_conditions(datamodule.conditions, codes=config.conditions.codes)
     distances = dissimilarity(

@@ -37,7 +37,7 @@ def pretrain(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         split_hash=datamodule.split.hash,
     )
     trainer = instantiate(config.trainer, callbacks=config.callbacks, logger=config.logger)
-    trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=config.resume, weights_only=True)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
     if config.export_to is not None and trainer.is_global_zero and not trainer.fast_dev_run:
         write_pretrained(model, Path(config.export_to))

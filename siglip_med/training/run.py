@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from siglip_med.config import validate_config
 from siglip_med.errors import UserError
+from siglip_med.models import read_checkpoint
 from siglip_med.training.finetune import finetune
 from siglip_med.training.pretrain import pretrain
 from siglip_med.training.settings import TrainSettings
@@ -25,6 +26,13 @@ def run(config: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         UserError: something the config or the data says is wrong.
     """
     validate_config(config, TrainSettings)
+    if config.resume is not None and config.init_from is not None:
+        raise UserError("resume and init_from: a run either goes on from its own checkpoint or starts from another's")
+    if config.init_from is not None and config.task != "finetune":
+        raise UserError(f"init_from: task={config.task} starts from random weights; leave it out")
+    for checkpoint in (config.resume, config.init_from):
+        if checkpoint is not None:
+            read_checkpoint(checkpoint)  # a wrong or dangerous file stops here, before any data is read
     return _TASKS[config.task](config)
 
 

@@ -37,7 +37,9 @@ class TrainSettings(BaseModel):
         seed: of everything: split, order, augmentation, prompts, adapters.
         monitor: validation metric that chooses the checkpoint; ``mode`` says whether more is better.
         optimized_metric: the metric that a sweep reads, or None.
-        resume: a checkpoint to go on from, or None.
+        resume: a checkpoint to go on from, to the end of the same run, or None.
+        init_from: a checkpoint of another run, on the same base and split, whose trained weights this run starts
+            from, or None.
         text_pool: ``batch`` or ``all`` (see docs/losses.md).
         export_to: pretraining only: the folder that the trained towers are written to, or None.
     """
@@ -51,6 +53,7 @@ class TrainSettings(BaseModel):
     mode: Literal["min", "max"]
     optimized_metric: str | None
     resume: str | None
+    init_from: str | None
     text_pool: Pool
     export_to: str | None
     conditions: ConditionSettings

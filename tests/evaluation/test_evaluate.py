@@ -43,8 +43,8 @@ class Access:
         self.says, self.predicted = says, []
         self.functions = RunAccess(lambda path: self.says, self.predict, lambda path, data: path.parent / "photographs")
 
-    def predict(self, checkpoint, data):
-        self.predicted.append(data)
+    def predict(self, checkpoint, data, base, device):
+        self.predicted.append((data, base, device))
         return {"val": VAL, "test": OTHER, "zero_shot_test": TEST}
 
 
@@ -89,9 +89,10 @@ def test_a_report_uses_the_saved_predictions(folder):
 @pytest.mark.parametrize(
     ("overrides", "metrics_of", "expected"),
     [
-        (["recompute=true"], TEST, {}),
-        (["+data.source.root=/elsewhere"], TEST, {"source": {"root": "/elsewhere"}}),
-        ([], OTHER, {}),
+        (["recompute=true"], TEST, ({}, None, "auto")),
+        (["+data.source.root=/elsewhere"], TEST, ({"source": {"root": "/elsewhere"}}, None, "auto")),
+        (["base={vision: a, text: b}", "device=cpu"], OTHER, ({}, {"vision": "a", "text": "b"}, "cpu")),
+        (["base=a"], OTHER, ({}, "a", "auto")),
     ],
 )
 def test_a_report_predicts_again_where_it_must(folder, tmp_path, overrides, metrics_of, expected, monkeypatch):

@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from siglip_med.errors import UserError
-from siglip_med.models import checkpoint_payload, finalise_checkpoint, load_model, load_trained, read_checkpoint
+from siglip_med.models import (
+    checkpoint_payload,
+    finalise_checkpoint,
+    load_model,
+    load_trained,
+    read_checkpoint,
+    read_trained,
+)
 from tests.models import runs, tiny
 
 
@@ -97,6 +104,29 @@ def test_another_adaptation_is_refused(run):
     assert "of another shape" in refusal(load_trained, other, path)
     frozen = runs.build({**node, "adaptation": {"_target_": "siglip_med.models.Frozen"}})
     assert "use the run's own model.adaptation" in refusal(load_trained, frozen, path)
+
+
+def test_a_model_that_trains_more_can_start_from_anothers_heads(tmp_path):
+    node = runs.model_node("dual_encoder", tmp_path / "base", {"_target_": "siglip_med.models.Frozen"})
+    frozen = runs.train(runs.build(node))
+    path = runs.save(frozen, node, tmp_path / "heads.ckpt")
+    lora = runs.build(node | {"adaptation": runs.LORA}).eval()
+    before = runs.scores(lora)
+    weights, payload = read_trained(lora, path, partial=True)
+    assert torch.equal(runs.scores(lora), before), "reading changes nothing"
+    assert payload["split_hash"] == "abc123"
+    lora.load_trainable_state(weights, partial=True)
+    # Adapters that were not trained yet change nothing, so the scores are those of the frozen run.
+    assert torch.allclose(runs.scores(lora), runs.scores(frozen), atol=1e-6)
+    assert "missing" in refusal(read_trained, lora, path)
+
+
+def test_a_model_that_trains_less_cannot_start_from_anothers_adapters(run):
+    _, node, path = run
+    frozen = runs.build({**node, "adaptation": {"_target_": "siglip_med.models.Frozen"}})
+    text = refusal(read_trained, frozen, path, True)
+    assert text.startswith(str(path))
+    assert "train at least what that run trained" in text
 
 
 class Malicious:

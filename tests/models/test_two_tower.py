@@ -106,20 +106,30 @@ def test_siglip2_lower_cases_its_texts(tmp_path, monkeypatch):
     assert seen == ["eczema on the arm"]
 
 
-def test_parameter_groups_cover_each_trained_parameter_once_and_decay_only_matrices(tmp_path):
+@pytest.mark.parametrize("kind", ["siglip", "dual_encoder"])
+def test_parameter_groups_cover_each_trained_parameter_once_and_decay_only_matrices(kind, tmp_path):
     adaptation = {"_target_": "siglip_med.models.FullFineTune"}
-    model = runs.build(runs.model_node("siglip", tmp_path, adaptation))
-    groups = {group["name"]: group for group in model.parameter_groups(1e-3, 0.1, 5e-3)}
+    model = runs.build(runs.model_node(kind, tmp_path, adaptation))
+    groups = {group["name"]: group for group in model.parameter_groups(1e-3, 0.1, 5e-3, 2e-2)}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     trained = sorted(name for name, parameter in model.named_parameters() if parameter.requires_grad)
     assert sorted(names[id(p)] for group in groups.values() for p in group["params"]) == trained
-    decayed = [names[id(parameter)] for parameter in groups["decay"]["params"]]
-    assert all(parameter.ndim >= 2 for parameter in groups["decay"]["params"])
+    members = {key: {names[id(parameter)] for parameter in group["params"]} for key, group in groups.items()}
+    for key, group in groups.items():
+        assert group["weight_decay"] == (0.0 if key == "scales" or key.endswith("no_decay") else 0.1)
+        assert all((parameter.ndim >= 2) or not group["weight_decay"] for parameter in group["params"])
+    decayed = members["encoder"] | members["heads"]
     assert not [name for name in decayed if name.endswith(("bias", "probe", "logit_scale"))]
-    assert [groups[name]["weight_decay"] for name in ("decay", "no_decay", "scales")] == [0.1, 0.0, 0.0]
-    assert {names[id(parameter)] for parameter in groups["scales"]["params"]} == {"logit_scale", "logit_bias"}
-    assert groups["scales"]["lr"] == 5e-3
-    assert groups["decay"]["lr"] == 1e-3
+    assert members["scales"] == {"logit_scale", "logit_bias"}
+    heads = {"siglip": "text_model.head.", "dual_encoder": "_head.linear."}[kind]
+    assert members["heads"] | members.get("heads_no_decay", set()) == {name for name in trained if heads in name}
+    rates = {key: group["lr"] for key, group in groups.items()}
+    assert rates == {key: {"e": 1e-3, "h": 2e-2, "s": 5e-3}[key[0]] for key in groups}
+
+
+def test_rates_that_are_not_given_are_the_learning_rate(tmp_path):
+    model = runs.build(runs.model_node("dual_encoder", tmp_path))
+    assert {group["lr"] for group in model.parameter_groups(1e-3, 0.1)} == {1e-3}
 
 
 def test_a_frozen_tower_keeps_its_dropout_off_while_the_heads_train(tmp_path):

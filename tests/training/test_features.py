@@ -10,6 +10,7 @@ from siglip_med.training.parts import build_parts
 from tests.models.tiny import write_dual
 from tests.runs import small_config
 
+CPU = torch.device("cpu")
 FROZEN = ["model=dual_encoder", "model/adaptation=frozen", "features=cached"]
 
 
@@ -22,7 +23,7 @@ def towers(tmp_path_factory):
 @pytest.fixture(scope="session")
 def parts(cache, tmp_path_factory, towers):
     config = small_config(cache, tmp_path_factory.mktemp("frozen"), *FROZEN, *towers, "features.views=2", "seed=1")
-    return build_parts(config)
+    return build_parts(config, CPU)
 
 
 def test_a_batch_of_features_encodes_like_the_images_themselves(parts):
@@ -56,7 +57,7 @@ def test_a_second_run_with_another_split_reads_the_features_of_the_first(parts, 
 
     monkeypatch.setattr(features, "embed", computed_again)
     config = small_config(cache, tmp_path, *FROZEN, *towers, "features.views=2", "seed=2")
-    other = build_parts(config)
+    other = build_parts(config, CPU)
     assert other.datamodule.split.hash != parts.datamodule.split.hash
     assert torch.equal(other.datamodule._plain, parts.datamodule._plain)
 
@@ -64,11 +65,11 @@ def test_a_second_run_with_another_split_reads_the_features_of_the_first(parts, 
 def test_another_augmentation_or_a_changed_file_is_computed_anew(parts, towers, cache, tmp_path):
     before = set((cache / "features").iterdir())
     overrides = [*FROZEN, *towers, "features.views=1", "augmentation=light"]
-    build_parts(small_config(cache, tmp_path, *overrides))
+    build_parts(small_config(cache, tmp_path, *overrides), CPU)
     assert len(set((cache / "features").iterdir()) - before) == 1
 
 
 def test_a_trained_vision_tower_has_no_features_to_keep(cache, tmp_path, towers):
     config = small_config(cache, tmp_path, "model=dual_encoder", "features=cached", *towers)
     with pytest.raises(UserError, match="the vision tower is trained"):
-        build_parts(config)
+        build_parts(config, CPU)

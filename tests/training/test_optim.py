@@ -27,21 +27,23 @@ def test_the_rate_ends_at_the_final_share_and_stays_there():
 
 class Towers:
     weight, scale = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(()))
+    head = torch.nn.Parameter(torch.ones(2, 2))
 
-    def parameter_groups(self, learning_rate, weight_decay, scale_learning_rate):
+    def parameter_groups(self, learning_rate, weight_decay, scale_learning_rate, head_learning_rate):
         return [
             {"params": [self.weight], "lr": learning_rate, "weight_decay": weight_decay},
+            {"params": [self.head], "lr": head_learning_rate, "weight_decay": weight_decay},
             {"params": [self.scale], "lr": scale_learning_rate, "weight_decay": 0.0},
         ]
 
 
 def test_each_group_follows_the_schedule_from_its_own_peak():
-    optimizer, schedule = AdamW(learning_rate=1e-2, scale_learning_rate=1e-3, warmup=0.5).build(Towers(), 4)
+    optimizer, schedule = AdamW(1e-2, head_learning_rate=4e-2, scale_learning_rate=1e-3, warmup=0.5).build(Towers(), 4)
     rates = []
     for _ in range(4):
         rates.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
         schedule.step()
-    assert rates[0] == pytest.approx([0.005, 0.0005])
-    assert rates[1] == pytest.approx([0.01, 0.001])
-    assert rates[3] == pytest.approx([0.005, 0.0005])
+    assert rates[0] == pytest.approx([0.005, 0.02, 0.0005])
+    assert rates[1] == pytest.approx([0.01, 0.04, 0.001])
+    assert rates[3] == pytest.approx([0.005, 0.02, 0.0005])
