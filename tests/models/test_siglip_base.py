@@ -1,10 +1,15 @@
 """A folder of the layout of google/siglip-base-patch16-224: its sizes and its tokenizer, random weights."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits
 from transformers import SiglipConfig, SiglipModel
@@ -13,6 +18,7 @@ from siglip_med.models import TwoTower, check_gradients, load_model, read_checkp
 from tests.models import runs, tiny
 from tests.models.test_adaptation import adapted_layers
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 LAYERS, FAMILIES = 12, 6
 PARAMETERS = 203_155_970
 MEGABYTE = 1_000_000
@@ -97,3 +103,34 @@ def test_its_checkpoint_is_small_and_loads(step, node, tmp_path):
     tokens = model.tokenize(runs.TEXTS[:2])
     with torch.no_grad():
         assert torch.allclose(loaded.encode_texts(**tokens), model.eval().encode_texts(**tokens), atol=1e-5)
+
+
+@pytest.mark.shared
+def test_two_processes_train_it_from_the_command_line(node, tmp_path):
+    """A smoke test of the whole job at full size, gloo on CPU; that two processes equal one is tested at toy size."""
+    rows = ["image,condition"]
+    random = np.random.default_rng(0)
+    for number in range(24):
+        pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{('Eczema', 'Psoriasis', 'Urticaria')[number % 3]}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    overrides = ["experiment=layered", "model=siglip_base", f"model.path={node['path']}", "text_pool=batch"]
+    overrides += ["data=csv", f"data.source.root={tmp_path}", "data.batch_size=2", "data.num_workers=0"]
+    overrides += ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_steps=1"]
+    overrides += [
+        f"hydra.run.dir={tmp_path / 'run'}",
+        f"paths.cache_dir={tmp_path / 'cache'}",
+        "evaluation.bootstrap=5",
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "train.py", *overrides]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert read_checkpoint(path)["global_step"] == 1
+    assert path.stat().st_size < 100 * MEGABYTE  # with the optimizer's two moments
+    model, _ = load_model(path)
+    assert len(adapted_layers(model)) == 2 * LAYERS * FAMILIES
