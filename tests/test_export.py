@@ -15,10 +15,13 @@ from siglip_med.data.images import read_image
 from siglip_med.errors import UserError
 from siglip_med.export import export_checkpoint, model_card
 from siglip_med.export.card import metric_rows
+from siglip_med.export.merge import merged_copy
 from siglip_med.export.recipes import loading_recipe
 from siglip_med.models import TwoTower, load_model
 from tests.models import runs, tiny
 
+VARIANTS: dict[str, tuple[str, dict]] = {kind: (kind, {}) for kind in runs.KINDS}
+VARIANTS["dual_encoder with a hidden layer"] = ("dual_encoder", {"image_hidden": 10})
 FORMS = ("peft", "merged", "onnx")
 METRICS = {"r_at_5": {"estimate": 0.75, "low": 0.7, "high": 0.8}, "icd_distance_all": 0.25}
 
@@ -57,24 +60,24 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
     """Trains, saves, exports in three forms, and lets one stranger load everything."""
     root = tmp_path_factory.mktemp("exports")
     jobs = {}
-    for kind in runs.KINDS:
-        node = runs.model_node(kind, root / kind / "base")
+    for variant, (kind, settings) in VARIANTS.items():
+        node = runs.model_node(kind, root / variant / "base", **settings)
         if kind == "siglip":  # trained weights that are no adapters have to come along in every form
             node["adaptation"] = {**runs.LORA, "train_projection": True, "train_pooling_head": True}
         model = runs.train(runs.build(node))
         calibration = {"temperature": 1.25, "bias": -0.5}
-        checkpoint = runs.save(model, node, root / kind / "best.ckpt", metrics=METRICS, calibration=calibration)
-        torch.save(inputs_of(model), root / kind / "inputs.pt")
+        checkpoint = runs.save(model, node, root / variant / "best.ckpt", metrics=METRICS, calibration=calibration)
+        torch.save(inputs_of(model), root / variant / "inputs.pt")
         names = ("vision", "text") if kind == "dual_encoder" else ("path",)
         bases = {("base" if name == "path" else f"{name}_base"): node[name] for name in names}
         for form in FORMS:
-            folder = export_checkpoint(checkpoint, form, root / kind / form, licence="cc-by-nc-4.0")
-            jobs[kind, form] = {
+            folder = export_checkpoint(checkpoint, form, root / variant / form, licence="cc-by-nc-4.0")
+            jobs[variant, form] = {
                 "folder": str(folder),
                 "bases": bases,
-                "inputs": str(root / kind / "inputs.pt"),
+                "inputs": str(root / variant / "inputs.pt"),
                 "recipe": loading_recipe(model, form),
-                "output": str(root / kind / f"{form}.pt"),
+                "output": str(root / variant / f"{form}.pt"),
                 "expected": runs.scores(model).detach(),
             }
     listing = root / "jobs.json"
@@ -85,10 +88,10 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
     return jobs
 
 
-@pytest.mark.parametrize("kind", runs.KINDS)
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("form", FORMS)
-def test_a_stranger_gets_the_same_logits_from_the_cards_own_lines(kind, form, exports):
-    job = exports[kind, form]
+def test_a_stranger_gets_the_same_logits_from_the_cards_own_lines(variant, form, exports):
+    job = exports[variant, form]
     found = torch.load(job["output"], weights_only=True)
     assert found.shape == (3, 3)
     assert torch.allclose(found, job["expected"], atol=1e-4), (found - job["expected"]).abs().max()
@@ -176,13 +179,23 @@ def test_nothing_is_overwritten_and_nothing_half_written(exports, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"use_rslora": True}, {"towers": "text"}])
+@pytest.mark.parametrize("kind", ["siglip", "dual_encoder"])
+def test_every_kind_of_adapter_merges_into_the_same_scores(kind, settings, tmp_path):
+    node = runs.model_node(kind, tmp_path, {**runs.LORA, **settings})
+    untrained = runs.scores(runs.build(node).eval())
+    model = runs.train(runs.build(node))
+    merged = merged_copy(model)
+    assert not [name for name in merged.state_dict() if ".lora_" in name]
+    assert torch.allclose(runs.scores(merged), runs.scores(model), atol=1e-4)
+    assert not torch.allclose(runs.scores(merged), untrained, atol=1e-2)
+
+
 def test_merging_leaves_the_model_itself_as_it_was(exports):
     checkpoint = Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt"
     model, _ = load_model(checkpoint)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     export_checkpoint(checkpoint, "merged", checkpoint.parent / "again")
-    from siglip_med.export.merge import merged_copy
-
     merged = merged_copy(model)
     assert torch.allclose(runs.scores(merged), runs.scores(model), atol=1e-4)
     assert not [name for name in merged.state_dict() if ".lora_" in name]

@@ -41,7 +41,7 @@ logits = about["logit_scale"] * image_embeds @ text_embeds.T + about["logit_bias
 
 _DUAL = """import torch
 {imports}from safetensors.torch import load_file
-from torch.nn.functional import layer_norm, linear, normalize
+from torch.nn.functional import gelu, layer_norm, linear, normalize
 from transformers import AutoModel
 
 {towers}
@@ -50,7 +50,8 @@ output = vision.eval()(pixel_values=pixel_values)
 image = {image_pool}
 output, mask = text.eval()(**tokens), tokens["attention_mask"].unsqueeze(-1)
 sentence = {text_pool}
-image = linear(layer_norm(image, image.shape[-1:]), heads["image_head.linear.weight"])
+image = layer_norm(image, image.shape[-1:])
+{hidden}image = linear(image, heads["image_head.linear.weight"])
 sentence = linear(layer_norm(sentence, sentence.shape[-1:]), heads["text_head.linear.weight"])
 cosine = normalize(image, dim=-1) @ normalize(sentence, dim=-1).T
 logits = heads["logit_scale"].exp() * cosine + heads["logit_bias"]
@@ -61,6 +62,7 @@ _POOLS = {
     "mean": "output.last_hidden_state.mean(dim=1)",
     "pooler": "output.pooler_output.flatten(1)",
 }
+_HIDDEN = 'image = gelu(linear(image, heads["image_head.hidden.weight"], heads["image_head.hidden.bias"]))\n'
 _MASKED_MEAN = "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)"
 
 
@@ -94,6 +96,7 @@ def _dual_recipe(model: DualEncoder, form: Form) -> str:
     return _DUAL.format(
         imports="from peft import PeftModel\n" if form == "peft" else "",
         towers="\n".join(lines),
+        hidden="" if model.image_head.hidden is None else _HIDDEN,
         image_pool=_POOLS[model.vision_pooling],
         text_pool=_MASKED_MEAN if model.text_pooling == "mean" else _POOLS[model.text_pooling],
     )

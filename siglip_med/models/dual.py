@@ -4,7 +4,7 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm
+from torch.nn.functional import gelu, layer_norm
 from transformers import PreTrainedModel
 
 from siglip_med.errors import UserError
@@ -27,19 +27,21 @@ INITIAL_SCALE, INITIAL_BIAS = 10.0, -10.0
 class ProjectionHead(nn.Module):
     """Standardises a feature, regularises it while training, and maps it into the shared space."""
 
-    def __init__(self, features: int, embedding_dim: int, dropout: float, noise: float) -> None:
-        """Draws the weights of a linear layer without bias.
+    def __init__(self, features: int, embedding_dim: int, hidden: int, dropout: float, noise: float) -> None:
+        """Draws the weights of a linear layer without bias, or of a perceptron with one hidden layer (GELU).
 
         Args:
             features: F, size of the tower's output.
             embedding_dim: E.
-            dropout: share of the standardised features set to zero while training.
+            hidden: units of the hidden layer; 0: none.
+            dropout: share of the standardised features, and of the hidden units, set to zero while training.
             noise: standard deviation of Gaussian noise added to the standardised features while training.
         """
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.noise = noise
-        self.linear = nn.Linear(features, embedding_dim, bias=False)
+        self.hidden = nn.Linear(features, hidden) if hidden else None
+        self.linear = nn.Linear(hidden or features, embedding_dim, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[N, F]`` to ``[N, E]``."""
@@ -47,7 +49,10 @@ class ProjectionHead(nn.Module):
         features = layer_norm(features, features.shape[-1:])
         if self.training and self.noise > 0:
             features = features + self.noise * torch.randn_like(features)
-        return self.linear(self.dropout(features))
+        features = self.dropout(features)
+        if self.hidden is not None:
+            features = self.dropout(gelu(self.hidden(features)))
+        return self.linear(features)
 
 
 class DualEncoder(TwoTower):
@@ -66,6 +71,7 @@ class DualEncoder(TwoTower):
         max_text_length: int,
         vision_pooling: Pooling,
         text_pooling: Pooling,
+        image_hidden: int,
         dropout: float,
         noise: float,
         adaptation: Adaptation,
@@ -86,7 +92,8 @@ class DualEncoder(TwoTower):
             max_text_length: L.
             vision_pooling: how the backbone's output becomes one vector.
             text_pooling: how the encoder's token states become one vector.
-            dropout: of the heads' input, while training.
+            image_hidden: units of a hidden layer in the image head; 0: a linear head, as the text's always is.
+            dropout: of the heads' input and hidden units, while training.
             noise: standard deviation of noise on the heads' standardised input, while training.
             adaptation: what is trained besides the heads.
             logits: how scale and bias start and how far they go.
@@ -111,8 +118,8 @@ class DualEncoder(TwoTower):
         )
         self.vision_pooling: Pooling = vision_pooling
         self.text_pooling: Pooling = text_pooling
-        self.image_head = ProjectionHead(_width(vision), embedding_dim, dropout, noise)
-        self.text_head = ProjectionHead(_width(text), embedding_dim, dropout, noise)
+        self.image_head = ProjectionHead(_width(vision), embedding_dim, image_hidden, dropout, noise)
+        self.text_head = ProjectionHead(_width(text), embedding_dim, 0, dropout, noise)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """``[B, 3, H, W]`` to the pooled output of the backbone ``[B, F]``."""

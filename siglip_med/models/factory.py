@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from transformers import PreTrainedModel
 
 from siglip_med.errors import UserError
@@ -78,6 +78,7 @@ def dual_encoder(
     max_text_length: PositiveInt = 64,
     vision_pooling: Pooling = "cls",
     text_pooling: Pooling = "mean",
+    image_hidden: NonNegativeInt = 0,
     dropout: Dropout = 0.0,
     noise: NonNegativeFloat = 0.0,
     adaptation: Adaptation | None = None,
@@ -96,7 +97,8 @@ def dual_encoder(
         max_text_length: L, tokens that every text is padded or cut to.
         vision_pooling: ``cls``: the first token; ``mean``: mean over all positions; ``pooler``: the model's own.
         text_pooling: the same over the tokens that are not padding; sentence encoders want ``mean``.
-        dropout: of the heads' input, while training.
+        image_hidden: units of a hidden layer in the image head; 0: a linear head, as the text's always is.
+        dropout: of the heads' input and hidden units, while training.
         noise: standard deviation of Gaussian noise on the heads' standardised input, while training.
         adaptation: `Lora` (the default), `FullFineTune` or `Frozen`; the heads are trained in any case.
         logits: how logit scale and bias start and how far they go.
@@ -127,6 +129,7 @@ def dual_encoder(
         max_text_length=max_text_length,
         vision_pooling=vision_pooling,
         text_pooling=text_pooling,
+        image_hidden=image_hidden,
         dropout=dropout,
         noise=noise,
         adaptation=adaptation or Lora(),

@@ -115,7 +115,8 @@ def _reason(path: str, revision: str | None, error: BaseException) -> str:
         return f"the Hugging Face hub refused {path}: {first_line}"
     return (
         f"{path} is not in the local cache and the Hugging Face hub cannot be reached: give a local folder "
-        "instead of the id (model.path=folder), or set HF_HOME to a cache that already holds it"
+        "instead of the id (model.path=folder; model.vision=folder or model.text=folder for a dual encoder), or set "
+        "HF_HOME to a cache that already holds it"
     )
 
 

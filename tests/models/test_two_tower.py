@@ -152,6 +152,22 @@ def test_head_noise_has_the_given_size_and_vanishes_in_evaluation(tmp_path):
     assert torch.allclose(clean.mean().abs(), torch.tensor(0.0), atol=0.05)
 
 
+def test_the_image_heads_hidden_layer_is_a_perceptron_on_standardised_features(tmp_path):
+    model = runs.build(runs.model_node("dual_encoder", tmp_path, image_hidden=7, dropout=0.5))
+    features = torch.randn(5, 24) * 30 + 4
+    head = model.image_head
+    standard = (features - features.mean(1, keepdim=True)) / features.std(1, keepdim=True, correction=0)
+    inner = standard @ head.hidden.weight.T + head.hidden.bias
+    inner = inner * 0.5 * (1 + torch.erf(inner / 2**0.5))
+    assert torch.allclose(model.eval().project_images(features), inner @ head.linear.weight.T, atol=1e-5)
+    assert model.text_head.hidden is None
+    # While training, the hidden units are dropped too: with the input's dropout alone the spread would be smaller.
+    with torch.no_grad():
+        head.hidden.weight.zero_()
+        head.hidden.bias.fill_(1.0)
+        assert model.train().project_images(features).std(dim=0).max() > 0.01
+
+
 def test_gradient_checkpointing_changes_no_gradient(tmp_path):
     node = runs.model_node("siglip", tmp_path, {**runs.LORA, "dropout": 0.0})
     gradients = []
