@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from siglip_med.training.leaderboard import read_runs, summarise, to_markdown
+from siglip_med.training.leaderboard import differences, read_runs, summarise, to_markdown
 
 PANELS = {
     "tuned/test/r_at_1": "R@1",
@@ -42,13 +42,14 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> None:
-    """Writes results.csv, table.md and figure.png into the study's folder."""
+    """Writes results.csv, table.md, differences.md and figure.png into the study's folder."""
     sweep, study = Path(sys.argv[1]), Path(sys.argv[2])
     runs = read_runs(sweep)
     runs.round(5).to_csv(study / "results.csv", index=False)
-    (study / "table.md").write_text(to_markdown(summarise(runs)))
+    for name, table in (("table.md", summarise(runs)), ("differences.md", differences(runs))):
+        (study / name).write_text(to_markdown(table))
+        print((study / name).read_text())
     draw(runs, study / "figure.png")
-    print((study / "table.md").read_text())
 
 
 if __name__ == "__main__":

@@ -154,6 +154,16 @@ def test_the_card_names_no_folder_of_this_machine_in_the_data(exports):
     assert "/home/someone" not in card
 
 
+def test_the_card_names_bases_by_hub_id_or_last_folder(exports):
+    model, payload = load_model(Path(exports["dual_encoder", "merged"]["folder"]).parent / "best.ckpt")
+    base = payload["base"] | {"name": "/home/someone/models/dinov2-small + sentence-transformers/all-MiniLM-L6-v2"}
+    card = model_card(model, {**payload, "base": base}, "merged", "other")
+    assert "\n# dinov2-small + sentence-transformers/all-MiniLM-L6-v2, adapted to 3 skin conditions" in card
+    assert "/home/someone" not in card
+    alone = model_card(model, {**payload, "base": base | {"name": "google/siglip-base-patch16-224"}}, "merged", "other")
+    assert "base_model: google/siglip-base-patch16-224\n" in alone
+
+
 def test_metric_rows_take_numbers_and_intervals():
     assert metric_rows({"a": 0.5}) == [{"name": "a", "estimate": 0.5, "low": None, "high": None}]
 

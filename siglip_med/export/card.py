@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -33,7 +33,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, licence:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    base = payload["base"]
+    base = payload["base"] | {"name": _public(payload["base"]["name"])}
     config = payload["config"]
     return environment.get_template(_TEMPLATE).render(
         title=f"{base['name']}, adapted to {len(payload['conditions'])} skin conditions",
@@ -58,6 +58,12 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, licence:
         texts=text_recipe(model),
         conditions=list(zip(payload["conditions"], payload["codes"], strict=True)),
     )
+
+
+def _public(name: str) -> str:
+    """Names of base models as a stranger may read them: ids of the hub as they are, of folders the last part alone."""
+    parts = name.split(" + ")
+    return " + ".join(part if _HUB_ID.fullmatch(part) else PurePath(part).name for part in parts)
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

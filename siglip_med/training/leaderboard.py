@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 RANKED_BY = "tuned/val/r_at_5"
 
@@ -48,6 +50,35 @@ def summarise(runs: pd.DataFrame) -> pd.DataFrame:
     if RANKED_BY in known:
         table = table.iloc[means[RANKED_BY].reset_index(drop=True).sort_values(ascending=False, kind="stable").index]
     return table.reset_index(drop=True)
+
+
+def differences(runs: pd.DataFrame, reference: str = "baseline", coverage: float = 0.95) -> pd.DataFrame:
+    """What each name gains over a reference on the test split, paired by seed: a seed's runs share their split.
+
+    Args:
+        runs: from `read_runs`.
+        reference: the name that the others are held against.
+        coverage: of the Student interval of the mean difference.
+
+    Returns:
+        ``mean [low, high]`` by name and metric; names that share fewer than two seeds with the reference are left out.
+    """
+    known = [column for column in COLUMNS if column in runs and column != RANKED_BY]
+    ours = runs.set_index(["name", "seed"])[known]
+    rows = []
+    for name in dict.fromkeys(runs["name"]):
+        if name == reference or reference not in ours.index:
+            continue
+        change = (ours.loc[name] - ours.loc[reference]).dropna(how="all")
+        if len(change) < 2:
+            continue
+        half = stats.t.ppf((1 + coverage) / 2, len(change) - 1) * change.std(ddof=1) / np.sqrt(len(change))
+        cells = {
+            COLUMNS[column]: f"{mean:+.3f} [{mean - half[column]:+.3f}, {mean + half[column]:+.3f}]"
+            for column, mean in change.mean().items()
+        }
+        rows.append({f"minus {reference}": name, "seeds": len(change)} | cells)
+    return pd.DataFrame(rows)
 
 
 def to_markdown(table: pd.DataFrame) -> str:

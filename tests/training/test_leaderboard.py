@@ -3,9 +3,11 @@
 import json
 
 import numpy as np
+import pandas as pd
 from omegaconf import OmegaConf
+from scipy import stats
 
-from siglip_med.training.leaderboard import Leaderboard, read_runs, summarise
+from siglip_med.training.leaderboard import Leaderboard, differences, read_runs, summarise
 
 
 def write_run(folder, name, seed, val, test):
@@ -40,3 +42,16 @@ def test_the_callback_writes_both_tables_beside_the_runs(tmp_path, capsys):
     assert "| a | 2 | 0.600 ± 0.141 | 0.300 ± 0.071 |" in (tmp_path / "leaderboard.md").read_text()
     assert len((tmp_path / "leaderboard.csv").read_text().splitlines()) == 3
     assert "0.300 ± 0.071" in capsys.readouterr().out
+
+
+def test_differences_are_paired_by_seed_and_their_interval_is_scipys():
+    random = np.random.default_rng(0)
+    first, second = (0.2 * np.arange(4) + random.normal(0.3, 0.02, 4) for _ in range(2))
+    rows = [("layered", seed, first[seed]) for seed in (3, 1, 0, 2)]  # another order: seeds pair, not rows
+    rows += [("baseline", seed, second[seed]) for seed in range(4)] + [("single", 0, 0.9)]
+    runs = pd.DataFrame(rows, columns=["name", "seed", "tuned/test/r_at_1"])
+    (row,) = differences(runs).to_dict("records")
+    low, high = stats.ttest_rel(first, second).confidence_interval(0.95)
+    cell = f"{(first - second).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    assert row == {"minus baseline": "layered", "seeds": 4, "R@1": cell}
+    assert differences(runs, reference="none").empty
