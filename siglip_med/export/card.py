@@ -11,7 +11,7 @@ from siglip_med.export.recipes import Form, loading_recipe, text_recipe
 from siglip_med.models import DualEncoder, TwoTower
 
 _TEMPLATE = "model_card.md.jinja"
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx"}
 
 
