@@ -10,6 +10,7 @@ import torch.multiprocessing
 from siglip_med.errors import UserError
 from siglip_med.evaluation import RESAMPLED_METRICS, RetrievalMetrics, headline_metrics
 from tests.evaluation.simulated import make_predictions
+from tests.processes import leave
 
 SCENARIOS = {
     "even": ([*range(0, 200, 2)], [*range(1, 200, 2)]),
@@ -91,7 +92,7 @@ def _process(rank: int, folder: str) -> None:
         again = {key: float(value) for key, value in metric.compute().items()}
         result[name] = [first, again]
     (Path(folder) / f"{rank}.json").write_text(json.dumps(result))
-    torch.distributed.destroy_process_group()
+    leave()
 
 
 def test_two_processes_equal_one(tmp_path):

@@ -21,6 +21,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.parallel import DistributedDataParallel
 from siglip_med.models import check_gradients
 from tests.models import runs
+from tests.processes import leave
 
 class Step(nn.Module):
     def __init__(self, model):
@@ -47,7 +48,7 @@ def work(rank, folder):
     torch.save(model.trainable_state(), folder / f"state{rank}.pt")
     if rank == 0:
         runs.save(model.eval(), node, folder / "best.ckpt")
-    distributed.destroy_process_group()
+    leave()
 
 if __name__ == "__main__":
     multiprocessing.start_processes(work, args=(Path(sys.argv[1]),), nprocs=2, start_method="fork")

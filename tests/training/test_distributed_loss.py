@@ -22,6 +22,7 @@ from siglip_med.losses import (
     gather_pair_batch,
 )
 from siglip_med.losses.debug import example_batch, layered_terms
+from tests.processes import leave
 
 WORLD = 2
 COEFFICIENTS = {"alpha": 0.4, "beta": 0.3, "gamma": 0.5, "delta": 0.6}
@@ -157,7 +158,7 @@ def work(rank: int, folder: str) -> None:
     except ValueError as error:
         results["error"] = {str(error): torch.zeros(())}
     torch.save(results, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+    leave()
 
 
 @pytest.fixture(scope="module")
