@@ -4,7 +4,6 @@
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from siglip_med.evaluation import headline_metrics
+from siglip_med.evaluation import Predictions, headline_metrics
 from siglip_med.training.parts import Parts, build_parts
 from siglip_med.training.restore import run_config
 
@@ -32,25 +31,27 @@ def features(parts: Parts, split: str) -> tuple[np.ndarray, np.ndarray]:
     return values, parts.datamodule.table.frame["primary"].to_numpy()[index]
 
 
-def scores(probe: Pipeline, parts: Parts, split: str) -> dict[str, float]:
-    """The run's own metrics, of the probe's decision values."""
-    values, _ = features(parts, split)
-    predictions = parts.predict(split)
+def scores(probe: Pipeline, values: np.ndarray, predictions: Predictions) -> dict[str, float]:
+    """The run's own metrics, of the probe's decision values in place of the run's logits."""
     logits = np.full(predictions.logits.shape, -1e9, dtype=np.float32)  # a condition without a training image
     logits[:, probe.classes_] = probe.decision_function(values)
-    return headline_metrics(replace(predictions, logits=logits))
+    return headline_metrics(predictions.with_logits(logits))
 
 
 def probe_run(run: Path) -> dict[str, float | str]:
     """Fits the probe on a run's training split, chooses C on validation, scores the test split once."""
-    parts = build_parts(run_config(run / "checkpoints" / "best.ckpt"), torch.device("cpu"))
+    config = run_config(run / "checkpoints" / "best.ckpt")
+    if config.get("features") is None:
+        raise SystemExit(f"{run}: a probe needs the features of a frozen tower; give runs with features=cached")
+    parts = build_parts(config, torch.device("cpu"))
     values, primary = features(parts, "train")
     probes = {
         strength: make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(values, primary)
         for strength in STRENGTHS
     }
-    chosen = max(STRENGTHS, key=lambda strength: scores(probes[strength], parts, "val")["r_at_5"])
-    found = scores(probes[chosen], parts, "test")
+    validation = features(parts, "val")[0], parts.predict("val")
+    chosen = max(STRENGTHS, key=lambda strength: scores(probes[strength], *validation)["r_at_5"])
+    found = scores(probes[chosen], features(parts, "test")[0], parts.predict("test"))
     return {"run": run.name, "C": chosen} | {name: found[name] for name in METRICS}
 
 

@@ -23,6 +23,9 @@ from siglip_med.evaluation.report import ReportInputs, ReportSettings, RunMeta, 
 NAMES = ("val", "test", "zero_shot_val", "zero_shot_test")
 _SAME = 1e-5
 
+Base = str | dict[str, str] | None
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
 
 class EvaluateSettings(BaseModel):
     """Top level of ``conf/evaluate.yaml``.
@@ -42,8 +45,8 @@ class EvaluateSettings(BaseModel):
     checkpoint: str | None
     compare: list[str] | None
     data: dict[str, Any]
-    base: str | dict[str, str] | None
-    device: Literal["auto", "cpu", "cuda", "mps"]
+    base: Base
+    device: Device
     recompute: bool
     output: str | None
     report: Any
@@ -61,7 +64,7 @@ class RunAccess:
     """
 
     payload: Callable[[Path], Mapping[str, Any]]
-    predict: Callable[[Path, dict[str, object], Any, Any], Mapping[str, Predictions]]
+    predict: Callable[[Path, dict[str, object], Base, Device], Mapping[str, Predictions]]
     image_root: Callable[[Path, dict[str, object]], Path]
 
 
@@ -123,7 +126,7 @@ def report_run(
         found = saved_predictions(folder, payload)
     if found is None:
         console.print("the run folder holds no predictions of this checkpoint: predicting (this needs the run's data)")
-        base = OmegaConf.to_container(config.base) if OmegaConf.is_config(config.base) else config.base
+        base: Any = OmegaConf.to_container(config.base) if OmegaConf.is_config(config.base) else config.base
         found = access.predict(checkpoint, replaced, base, config.device)
     root = None
     if settings.images:

@@ -41,7 +41,7 @@ logits = about["logit_scale"] * image_embeds @ text_embeds.T + about["logit_bias
 
 _DUAL = """import torch
 {imports}from safetensors.torch import load_file
-from torch.nn.functional import gelu, layer_norm, linear, normalize
+from torch.nn.functional import layer_norm, linear, normalize
 from transformers import AutoModel
 
 {towers}
@@ -62,7 +62,10 @@ _POOLS = {
     "mean": "output.last_hidden_state.mean(dim=1)",
     "pooler": "output.pooler_output.flatten(1)",
 }
-_HIDDEN = 'image = gelu(linear(image, heads["image_head.hidden.weight"], heads["image_head.hidden.bias"]))\n'
+_HIDDEN = (
+    'image = linear(image, heads["image_head.hidden.weight"], heads["image_head.hidden.bias"])\n'
+    "image = torch.nn.functional.gelu(image)\n"
+)
 _MASKED_MEAN = "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)"
 
 

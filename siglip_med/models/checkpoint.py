@@ -118,20 +118,7 @@ def read_trained(
         UserError: as `read_checkpoint`; or the checkpoint belongs to another base or adaptation.
     """
     checkpoint = read_checkpoint(path)
-    payload = checkpoint[PAYLOAD]
-    theirs = payload["base"]
-    if theirs["fingerprint"] != model.base.fingerprint:
-        revision = f" at revision {theirs['revision']}" if theirs["revision"] else ""
-        raise UserError(
-            f"{path} was trained on {theirs['name']}{revision} (fingerprint {theirs['fingerprint']}), but "
-            f"{model.base.name} is another base (fingerprint {model.base.fingerprint}): load it on its own base"
-        )
-    weights = {name.removeprefix(STATE_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
-    try:
-        model.check_trainable_state(weights, partial)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
-    return weights, payload
+    return _weights_for(model, checkpoint, path, partial), checkpoint[PAYLOAD]
 
 
 def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
@@ -148,18 +135,20 @@ def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
     return payload
 
 
-def model_node(path: str | Path, base: str | Mapping[str, str] | None = None) -> dict[str, Any]:
+def model_node(
+    payload: Mapping[str, Any], path: str | Path, base: str | Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """The config node that a checkpoint's model is built from, checked and with its base where it lies now.
 
     Args:
-        path: a checkpoint.
+        payload: of the checkpoint.
+        path: where the payload was read, for messages.
         base: where the base lies now, if not where the run found it; for a dual encoder a mapping with ``vision``
             and ``text``.
 
     Raises:
-        UserError: the checkpoint cannot be read, names something else than a model, or has no such base.
+        UserError: the checkpoint names something else than a model, or has no such base.
     """
-    payload = read_checkpoint(path)[PAYLOAD]
     node = dict(payload["config"].get("model") or {})
     _check_targets(path, node)
     if isinstance(base, str):
@@ -187,7 +176,8 @@ def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) ->
     Raises:
         UserError: the checkpoint cannot be read, its base cannot be had, or the base is another one.
     """
-    node = model_node(path, base)
+    checkpoint = read_checkpoint(path)
+    node = model_node(checkpoint[PAYLOAD], path, base)
     try:
         # The random numbers that initialise adapters and heads are overwritten: leave the caller's stream alone.
         with torch.random.fork_rng(devices=[]):
@@ -198,8 +188,27 @@ def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) ->
         raise UserError(
             f"cannot rebuild the base of {path}: {error.__cause__}; or say where it lies now with base=folder"
         ) from error
-    payload = load_trained(model, path)
-    return model.eval(), payload
+    model.load_trainable_state(_weights_for(model, checkpoint, path, partial=False))
+    return model.eval(), checkpoint[PAYLOAD]
+
+
+def _weights_for(
+    model: TwoTower, checkpoint: Mapping[str, Any], path: str | Path, partial: bool
+) -> dict[str, torch.Tensor]:
+    """The trained weights by parameter name, once they are known to belong to the model."""
+    theirs = checkpoint[PAYLOAD]["base"]
+    if theirs["fingerprint"] != model.base.fingerprint:
+        revision = f" at revision {theirs['revision']}" if theirs["revision"] else ""
+        raise UserError(
+            f"{path} was trained on {theirs['name']}{revision} (fingerprint {theirs['fingerprint']}), but "
+            f"{model.base.name} is another base (fingerprint {model.base.fingerprint}): load it on its own base"
+        )
+    weights = {name.removeprefix(STATE_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
+    try:
+        model.check_trainable_state(weights, partial)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return weights
 
 
 def finalise_checkpoint(path: str | Path, **entries: Any) -> None:

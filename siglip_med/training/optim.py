@@ -20,7 +20,7 @@ class AdamW:
     Attributes:
         learning_rate: peak rate of encoder weights and adapters.
         head_learning_rate: peak rate of the projections into the shared space; None is ``learning_rate``. Heads that
-            start from nothing want about ten times the rate of adapters, which start from a pretrained tower.
+            start from nothing want ten times the rate of adapters or more.
         scale_learning_rate: peak rate of logit_scale and logit_bias.
         weight_decay: applied to matrices alone; never to scales, biases, norms or the pooling probe.
         warmup: share of the run that the rate rises over.

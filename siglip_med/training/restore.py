@@ -28,8 +28,9 @@ def run_config(
         data: keys of its ``data`` config to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
         base: where the base lies now, as in `load_model`.
     """
-    replaced = {"data": dict(data or {}), "model": model_node(checkpoint, base)}
-    config = OmegaConf.merge(payload_of(checkpoint)["config"], replaced)
+    payload = payload_of(checkpoint)
+    replaced = {"data": dict(data or {}), "model": model_node(payload, checkpoint, base)}
+    config = OmegaConf.merge(payload["config"], replaced)
     assert isinstance(config, DictConfig)
     return config
 

@@ -1,5 +1,6 @@
 """Small runs without a trainer: build a model from a folder, train a few steps, write a checkpoint."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,13 @@ def save(model: TwoTower, node: dict[str, Any], path: Path, **results: Any) -> P
     state = {f"model.{name}": value for name, value in model.trainable_state().items()}
     torch.save({"state_dict": state, "siglip_med": payload, "epoch": 1}, path)
     return path
+
+
+class Malicious:
+    """Would create a file when unpickled."""
+
+    def __init__(self, target):
+        self.target = str(target)
+
+    def __reduce__(self):
+        return os.mkdir, (self.target,)

@@ -129,20 +129,10 @@ def test_a_model_that_trains_less_cannot_start_from_anothers_adapters(run):
     assert "train at least what that run trained" in text
 
 
-class Malicious:
-    """Would create a file when unpickled."""
-
-    def __init__(self, target):
-        self.target = str(target)
-
-    def __reduce__(self):
-        return os.mkdir, (self.target,)
-
-
 @pytest.mark.parametrize("writer", ["pickle", "torch"])
 def test_a_malicious_pickle_is_refused_and_not_run(writer, tmp_path):
     path, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
-    content = {"state_dict": {}, "siglip_med": Malicious(trace)}
+    content = {"state_dict": {}, "siglip_med": runs.Malicious(trace)}
     if writer == "pickle":
         path.write_bytes(pickle.dumps(content))
     else:

@@ -12,7 +12,7 @@ from siglip_med.evaluation import Predictions
 from siglip_med.models import TwoTower
 from siglip_med.training.restore import predict_run
 from siglip_med.training.run import run
-from tests.models.test_checkpoint import Malicious
+from tests.models.runs import Malicious
 from tests.models.tiny import write_dual
 from tests.runs import small_config
 
