@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 
-from siglip_med.data.synthetic.cases import plan_cases
-from siglip_med.data.synthetic.recipes import load_recipes
-from siglip_med.data.synthetic.renderer import draw_appearance, render
+from siglip_med.synthetic.cases import plan_cases
+from siglip_med.synthetic.recipes import load_recipes
+from siglip_med.synthetic.renderer import draw_appearance, render
 
 
 def rate(size: int, n_images: int) -> tuple[float, float]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import SiglipConfig, SiglipModel
 
-from siglip_med.evaluation import Predictions, candidate_retrieval, print_sample
+from siglip_med.metrics import Predictions, candidate_retrieval, print_sample
 
 SEEDS = (0,)
 TEXT_LENGTH = 64

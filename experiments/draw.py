@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from siglip_med.training.leaderboard import differences, read_runs, summarise, to_markdown
+from siglip_med.report.leaderboard import differences, read_runs, summarise, to_markdown
 
 PANELS = {
     "tuned/test/r_at_1": "R@1",

@@ -13,9 +13,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from siglip_med.evaluation import Predictions, headline_metrics
-from siglip_med.training.parts import Parts, build_parts
-from siglip_med.training.restore import run_config
+from siglip_med.commands import train
+from siglip_med.commands.evaluate import run_settings
+from siglip_med.metrics import Predictions, headline_metrics
+from siglip_med.training.components import Components
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Inverse regularisation C; validation R@5 chooses, as it chooses the checkpoint of a run."""
@@ -23,12 +24,12 @@ STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 METRICS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
 
 
-def features(parts: Parts, split: str) -> tuple[np.ndarray, np.ndarray]:
+def features(components: Components, split: str) -> tuple[np.ndarray, np.ndarray]:
     """``[n, F]`` features and the ``[n]`` first condition of each image, in the order of predictions."""
-    batches = list(parts.datamodule.full_loader(split))
+    batches = list(components.data.full_loader(split))
     index = torch.cat([batch.index for batch in batches]).numpy()
     values = torch.cat([batch.images for batch in batches]).numpy()
-    return values, parts.datamodule.table.frame["primary"].to_numpy()[index]
+    return values, components.data.table.frame["primary"].to_numpy()[index]
 
 
 def scores(probe: Pipeline, values: np.ndarray, predictions: Predictions) -> dict[str, float]:
@@ -40,18 +41,19 @@ def scores(probe: Pipeline, values: np.ndarray, predictions: Predictions) -> dic
 
 def probe_run(run: Path) -> dict[str, float | str]:
     """Fits the probe on a run's training split, chooses C on validation, scores the test split once."""
-    config = run_config(run / "checkpoints" / "best.ckpt")
-    if config.get("features") is None:
+    settings = run_settings(run / "checkpoints" / "best.ckpt")
+    if settings.features is None:
         raise SystemExit(f"{run}: a probe needs the features of a frozen tower; give runs with features=cached")
-    parts = build_parts(config, torch.device("cpu"))
-    values, primary = features(parts, "train")
+    components = train.build(settings, torch.device("cpu"))
+    predictions = train.predict(components)
+    values, primary = features(components, "train")
     probes = {
         strength: make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(values, primary)
         for strength in STRENGTHS
     }
-    validation = features(parts, "val")[0], parts.predict("val")
+    validation = features(components, "val")[0], predictions.val
     chosen = max(STRENGTHS, key=lambda strength: scores(probes[strength], *validation)["r_at_5"])
-    found = scores(probes[chosen], features(parts, "test")[0], parts.predict("test"))
+    found = scores(probes[chosen], features(components, "test")[0], predictions.test)
     return {"run": run.name, "C": chosen} | {name: found[name] for name in METRICS}
 
 

@@ -3,18 +3,71 @@
 import difflib
 import inspect
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+)
 
 from siglip_med.errors import UserError
 
+Settings = TypeVar("Settings", bound=BaseModel)
+Node = dict[str, Any]
+"""A config node with a ``_target_``, or named nodes: checked against the signatures that they name."""
+
 _HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+
+def config_dir() -> Path:
+    """The folder of configs: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent / "conf"
+
+
+def typed(config: DictConfig, settings: type[Settings]) -> Settings:
+    """A composed config as typed settings of plain values, every interpolation resolved and every node checked.
+
+    Args:
+        config: the composed config.
+        settings: the model of its top level.
+
+    Raises:
+        UserError: as `validate_config`.
+    """
+    validate_config(config, settings)
+    return settings.model_validate(OmegaConf.to_container(config, resolve=True))
+
+
+def flat(settings: BaseModel, left_out: tuple[str, ...] = ()) -> dict[str, str | int | float | bool]:
+    """Settings as ``a.b.c -> value``, for a table of hyper-parameters.
+
+    Args:
+        settings: of a command.
+        left_out: top-level keys that are no hyper-parameters.
+    """
+
+    def leaves(path: str, node: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(node, Mapping):
+            for key, value in node.items():
+                yield from leaves(f"{path}.{key}" if path else str(key), value)
+        elif isinstance(node, bool | int | float | str):
+            yield path, node
+        elif isinstance(node, list | tuple):
+            yield path, ", ".join(map(str, node))
+
+    return {path: value for path, value in leaves("", settings.model_dump()) if path.split(".", 1)[0] not in left_out}
 
 
 def validate_config(config: DictConfig, settings: type | None = None) -> None:
@@ -121,6 +174,8 @@ def _check_value(path: str, hint: Any, value: Any) -> None:
         if first["type"] == "extra_forbidden":
             known = list(getattr(hint, "model_fields", {}))
             raise UserError(f"{name}: no such setting{_nearest(inner, known)}") from error
+        if first["type"] == "missing":
+            raise UserError(f"{name}: the setting is missing; give it a value") from error
         raise UserError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}") from error
 
 

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -10,6 +10,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from siglip_med.commands.train import Result
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -34,13 +37,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def short_run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> "ShortRun":
+def short_run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> "Result":
     """Twelve steps of the layered loss on the embedded default: what the tests of a run's results look at."""
-    from siglip_med.training.run import run
-    from tests.runs import small_config
+    from siglip_med.commands.train import run
+    from tests.runs import small_settings
 
     folder = tmp_path_factory.mktemp("short_run")
-    config = small_config(
+    settings = small_settings(
         cache,
         folder,
         "experiment=published_final",
@@ -49,13 +52,4 @@ def short_run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> "ShortRu
         "callbacks.loss_diagnostics.every_n_steps=4",
         "callbacks.gradient_norm.every_n_steps=2",
     )
-    metrics, objects = run(config)
-    return ShortRun(folder, metrics, objects)
-
-
-class ShortRun(NamedTuple):
-    """A finished run."""
-
-    folder: Path
-    metrics: dict[str, float]
-    objects: dict[str, Any]
+    return run(settings)

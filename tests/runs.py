@@ -1,9 +1,12 @@
-"""How tests compose a config: as the entry point would, on few images and in a temporary place."""
+"""How tests make settings: as the entry point would, on few images and in a temporary place."""
 
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+
+from siglip_med.commands import train
+from siglip_med.config import typed
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SMALL = [
@@ -22,6 +25,7 @@ def compose_config(*overrides: str, name: str = "train") -> DictConfig:
         return compose(name, overrides=list(overrides))
 
 
-def small_config(cache: Path, folder: Path, *overrides: str) -> DictConfig:
-    """A training config on a few synthetic images."""
-    return compose_config(*SMALL, f"paths.output_dir={folder}", f"paths.cache_dir={cache}", *overrides)
+def small_settings(cache: Path, folder: Path, *overrides: str) -> train.Settings:
+    """Settings of a training run on a few synthetic images."""
+    places = (f"paths.output_dir={folder}", f"paths.cache_dir={cache}")
+    return typed(compose_config(*SMALL, *places, *overrides), train.Settings)

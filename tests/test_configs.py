@@ -6,8 +6,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
+from siglip_med.commands import train
 from siglip_med.config import validate_config
-from siglip_med.training.settings import TrainSettings
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "recipe")
@@ -25,7 +25,7 @@ def composed(*overrides):
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES])
 def test_every_choice_of_every_group_fits_what_it_instantiates(group, choice):
-    validate_config(composed(f"{group}={choice}"), TrainSettings)
+    validate_config(composed(f"{group}={choice}"), train.Settings)
 
 
 def test_every_recipe_is_a_models_and_every_model_has_one():

@@ -1,7 +1,8 @@
-"""From image files and label tables to batches; see docs/images.md."""
+"""From files on disk to batches: source, table, split, sampling, augmentation, batch."""
 
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
+from siglip_med.data.labeled import LabeledData
 from siglip_med.data.table import ImageTable
 
-__all__ = ["Batch", "DataModule", "ImageTable"]
+__all__ = ["Batch", "DataModule", "ImageTable", "LabeledData"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import cv2
-import lightning.pytorch as pl
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch.utils.data import DataLoader
@@ -19,9 +18,10 @@ from siglip_med.data.cache import PixelCache
 from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, ViewSampler, as_made
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.images import MAX_PIXELS_LIMIT, BadImageError, locate
+from siglip_med.data.labeled import LabeledData
 from siglip_med.data.sampling import Sampler
 from siglip_med.data.sources import Source
-from siglip_med.data.split import Split, Splitter, make_split
+from siglip_med.data.splitting.split import Split, Splitter, make_split
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
@@ -44,7 +44,7 @@ class BadImage:
     reason: str
 
 
-class DataModule(pl.LightningDataModule):
+class DataModule(LabeledData):
     """Batches of one data set.
 
     After `setup`: ``table`` (the images in use, rows 0..N-1), ``split``, ``conditions`` (C names),
@@ -70,10 +70,6 @@ class DataModule(pl.LightningDataModule):
         UserError: in `prepare_data` and `setup`: the source, an image, the split file or the cache folder is wrong.
     """
 
-    table: ImageTable
-    split: Split
-    conditions: tuple[str, ...]
-    train_counts: np.ndarray
     bad_images: tuple[BadImage, ...]
 
     def __init__(
@@ -158,7 +154,7 @@ class DataModule(pl.LightningDataModule):
         Raises:
             UserError: the split does not fill one batch and ``drop_last`` is set.
         """
-        world_size, rank = self._place_in_world()
+        world_size, rank = self.place_in_world()
         dataset = self._dataset("train", augmented=True)
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
         sampler = EpochSampler(dataset, self.sampler, labels, primary, self.seed, world_size, rank)
@@ -172,10 +168,6 @@ class DataModule(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the validation images, none twice."""
         return self._eval_loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """This rank's share of the test images, none twice."""
-        return self._eval_loader("test")
 
     def full_loader(self, split: str) -> DataLoader[Batch]:
         """The whole split on every rank, without augmentation, in the order of `rows`."""
@@ -195,8 +187,9 @@ class DataModule(pl.LightningDataModule):
         return self._loader(dataset, sampler, self.eval_batch_size)
 
     def save_bad_images(self, path: Path) -> None:
-        """Writes the skipped images as a CSV: row, image, reason."""
-        write_bad_images(path, self.bad_images)
+        """Writes the skipped images as a CSV (row, image, reason); no file where there is none."""
+        if self.bad_images:
+            write_bad_images(path, self.bad_images)
 
     def _decode(self, table: ImageTable) -> tuple[np.ndarray, list[BadImage]]:
         """``[N]`` slots, -1 where there is no image, and why."""
@@ -221,7 +214,7 @@ class DataModule(pl.LightningDataModule):
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         dataset = self._dataset(split, augmented=False)
-        return self._loader(dataset, ShardSampler(dataset, *self._place_in_world()), self.eval_batch_size)
+        return self._loader(dataset, ShardSampler(dataset, *self.place_in_world()), self.eval_batch_size)
 
     def _loader(
         self, dataset: ImageDataset, sampler: TorchSampler[Draw] | TorchSampler[int], size: int, drop_last: bool = False
@@ -237,9 +230,6 @@ class DataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_one_thread,
         )
-
-    def _place_in_world(self) -> tuple[int, int]:
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
 
 def write_bad_images(path: Path, bad: tuple[BadImage, ...] | list[BadImage]) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from siglip_med.errors import UserError
 from siglip_med.export.card import model_card
 from siglip_med.export.onnx_towers import write_onnx
@@ -15,19 +13,7 @@ from siglip_med.export.pretrained import write_adapter, write_merged
 from siglip_med.export.recipes import Form
 from siglip_med.models import TwoTower, load_model
 
-__all__ = ["ExportSettings", "Form", "export_checkpoint", "model_card", "write_adapter", "write_merged", "write_onnx"]
-
-
-class ExportSettings(BaseModel):
-    """Top level of ``conf/export.yaml``; the meanings are those of `export_checkpoint`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    checkpoint: str
-    format: Form
-    output: str
-    licence: str
-    base: str | dict[str, str] | None
+__all__ = ["Form", "export_checkpoint", "model_card", "write_adapter", "write_merged", "write_onnx"]
 
 
 _WRITERS = {"peft": write_adapter, "merged": write_merged, "onnx": write_onnx}
@@ -37,7 +23,7 @@ def export_checkpoint(
     checkpoint: str | Path,
     form: Form,
     output: str | Path,
-    licence: str = "other",
+    license: str = "other",
     base: str | Mapping[str, str] | None = None,
 ) -> Path:
     """Writes a checkpoint's model as a PEFT adapter, a merged Hugging Face folder, or ONNX, with a model card.
@@ -46,7 +32,7 @@ def export_checkpoint(
         checkpoint: a checkpoint of a fine-tuning run.
         form: ``peft``, ``merged`` or ``onnx``.
         output: a folder that does not exist yet; it appears whole or not at all.
-        licence: of the exported files, for the card.
+        license: of the exported files, for the card.
         base: where the base lies now, as in `load_model`.
 
     Returns:
@@ -65,7 +51,7 @@ def export_checkpoint(
         folder.mkdir()
         _WRITERS[form](model, folder)
         (folder / "conditions.json").write_text(json.dumps(_about(model, payload), indent=2), encoding="utf-8")
-        (folder / "README.md").write_text(model_card(model, payload, form, licence), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(model, payload, form, license), encoding="utf-8")
         folder.rename(output)
     return output
 

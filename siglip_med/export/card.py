@@ -15,14 +15,14 @@ _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx"}
 
 
-def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, licence: str) -> str:
+def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, license: str) -> str:
     """Fills the card from a checkpoint's payload.
 
     Args:
         model: the trained model.
         payload: from `load_model`.
         form: which form lies beside the card.
-        licence: of the exported files, as the Hugging Face hub spells it (e.g. ``apache-2.0``, ``cc-by-nc-4.0``).
+        license: of the exported files, as the Hugging Face hub spells it (e.g. ``apache-2.0``, ``cc-by-nc-4.0``).
 
     Returns:
         Markdown with the hub's front matter. What the checkpoint does not say is said to be missing.
@@ -37,7 +37,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, licence:
     config = payload["config"]
     return environment.get_template(_TEMPLATE).render(
         title=f"{base['name']}, adapted to {len(payload['conditions'])} skin conditions",
-        licence=licence,
+        license=license,
         library=_LIBRARIES[form],
         pipeline=form == "merged" and not isinstance(model, DualEncoder),
         base=base,

@@ -4,7 +4,7 @@ from siglip_med.models.adaptation import Adaptation, Frozen, FullFineTune, Lora
 from siglip_med.models.base import BaseReference, fingerprint
 from siglip_med.models.checkpoint import (
     checkpoint_payload,
-    finalise_checkpoint,
+    finalize_checkpoint,
     load_model,
     load_trained,
     model_node,
@@ -16,6 +16,7 @@ from siglip_med.models.dual import DualEncoder
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
+from siglip_med.models.prompts import PromptEnsemble, Tokenizer
 from siglip_med.models.summary import check_gradients
 from siglip_med.models.two_tower import TwoTower
 
@@ -31,14 +32,16 @@ __all__ = [
     "Logits",
     "Lora",
     "NaflexTwoTower",
+    "PromptEnsemble",
     "SiglipTwoTower",
+    "Tokenizer",
     "TwoTower",
     "check_gradients",
     "checkpoint_payload",
     "choose_device",
     "clip",
     "dual_encoder",
-    "finalise_checkpoint",
+    "finalize_checkpoint",
     "fingerprint",
     "load_model",
     "load_trained",

@@ -211,7 +211,7 @@ def _weights_for(
     return weights
 
 
-def finalise_checkpoint(path: str | Path, **entries: Any) -> None:
+def finalize_checkpoint(path: str | Path, **entries: Any) -> None:
     """Writes results into a finished run's checkpoint.
 
     Args:

@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import lightning.pytorch as pl
 import numpy as np
 import torch
 from pydantic import NonNegativeInt
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
 from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler, SplitDataset, as_made
+from siglip_med.data.labeled import LabeledData
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
@@ -43,7 +43,7 @@ class FeatureDataset(SplitDataset):
         return Batch(self._features[view, index], self._labels[index], index)
 
 
-class FeatureDataModule(pl.LightningDataModule):
+class FeatureDataModule(LabeledData):
     """Batches of features in place of images; otherwise the data module that it is made from."""
 
     def __init__(self, datamodule: DataModule, model: TwoTower, cache_dir: str, views: NonNegativeInt = 0) -> None:
@@ -67,7 +67,6 @@ class FeatureDataModule(pl.LightningDataModule):
         self._inner = datamodule
         self.table, self.split = datamodule.table, datamodule.split
         self.conditions, self.train_counts = datamodule.conditions, datamodule.train_counts
-        self.bad_images, self.save_bad_images = datamodule.bad_images, datamodule.save_bad_images
         folder = Path(cache_dir) / "features"
         self._plain = torch.from_numpy(self._features(folder, model, None)).unsqueeze(0)
         augmented = [torch.from_numpy(self._features(folder, model, view)) for view in range(views)]
@@ -78,21 +77,22 @@ class FeatureDataModule(pl.LightningDataModule):
         inner = self._inner
         dataset = FeatureDataset(self._views, self.table, self.split.train)
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
-        sampler = EpochSampler(dataset, inner.sampler, labels, primary, inner.seed, *self._place_in_world())
+        sampler = EpochSampler(dataset, inner.sampler, labels, primary, inner.seed, *self.place_in_world())
         return _loader(dataset, sampler, inner.batch_size, inner.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the validation features."""
         dataset = FeatureDataset(self._plain, self.table, self.split.val)
-        return _loader(dataset, ShardSampler(dataset, *self._place_in_world()), self._inner.eval_batch_size)
+        return _loader(dataset, ShardSampler(dataset, *self.place_in_world()), self._inner.eval_batch_size)
 
     def full_loader(self, split: str) -> DataLoader[Batch]:
         """A whole split without augmentation, in table order."""
         dataset = FeatureDataset(self._plain, self.table, self._inner.rows(split))
         return _loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
 
-    def _place_in_world(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+    def save_bad_images(self, path: Path) -> None:
+        """As of the data module that this is made from."""
+        self._inner.save_bad_images(path)
 
     def _features(self, folder: Path, model: TwoTower, view: int | None) -> np.ndarray:
         path = folder / f"{self._key(model, view)}.npy"

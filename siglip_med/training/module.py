@@ -1,7 +1,7 @@
 """The LightningModules: fine-tuning against prompts of conditions, and pretraining on captions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from siglip_med.data.batch import Batch
 from siglip_med.data.dataset import EpochSampler
 from siglip_med.errors import UserError
-from siglip_med.evaluation import RetrievalMetrics
 from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_batch
 from siglip_med.losses.sigmoid import weighted_sigmoid
-from siglip_med.models import TwoTower, check_gradients
+from siglip_med.metrics import RetrievalMetrics
+from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
 from siglip_med.training.optim import AdamW
-from siglip_med.training.texts import CaptionPool, PromptEnsemble, PromptPool, TextBatch
+from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
 
 
 class TwoTowerModule(pl.LightningModule, ABC):
@@ -125,7 +125,7 @@ class FineTuneModule(TwoTowerModule):
         loss: LayeredLoss,
         optimizer: AdamW,
         texts: PromptPool,
-        evaluation_prompts: PromptEnsemble,
+        evaluation_prompts: Sequence[Sequence[str]],
         dissimilarity: Tensor,
         condition_counts: Tensor,
         primary: Tensor,
@@ -139,7 +139,7 @@ class FineTuneModule(TwoTowerModule):
             loss: sum of the terms.
             optimizer: settings of the optimizer.
             texts: draws the prompts of a step.
-            evaluation_prompts: the ensembled prompts that validation ranks.
+            evaluation_prompts: C lists of sentences, averaged a condition, that validation ranks.
             dissimilarity: ``[C, C]`` matrix D.
             condition_counts: ``[C]`` training images a condition.
             primary: ``[N]`` first condition of each row of the table.
@@ -148,7 +148,7 @@ class FineTuneModule(TwoTowerModule):
         """
         super().__init__(model, loss, optimizer, seed)
         self.texts = texts
-        self.evaluation_prompts = evaluation_prompts
+        self.evaluation_prompts = PromptEnsemble(evaluation_prompts, model.tokenize)
         self.metrics = metrics
         self.register_buffer("dissimilarity", dissimilarity.float(), persistent=False)
         self.register_buffer("condition_counts", condition_counts.float(), persistent=False)

@@ -17,11 +17,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import PositiveFloat
 from yaml import YAMLError
 
-from siglip_med.cli import fail
-from siglip_med.errors import UserError
-
-CONFIGS = Path(__file__).resolve().parents[2] / "conf" / "schedule"
-"""Where the named schedules of a checkout lie."""
+from siglip_med.config import config_dir
+from siglip_med.errors import UserError, fail
 
 
 class CoefficientSchedule:
@@ -225,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
-        schedule = load_schedule(options.schedule or CONFIGS / f"{options.picture.stem}.yaml")
+        schedule = load_schedule(options.schedule or config_dir() / "schedule" / f"{options.picture.stem}.yaml")
         natural = schedule.span if schedule.span > 1 else schedule.last_knot() * 1.2
         plot_schedule(schedule, options.picture, options.steps or max(round(natural), 100))
     except UserError as error:

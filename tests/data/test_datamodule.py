@@ -13,7 +13,7 @@ from siglip_med.data import Batch, DataModule
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.images import decode
 from siglip_med.data.sampling import Natural
-from siglip_med.data.split import GroupStratifiedSplitter
+from siglip_med.data.splitting.split import GroupStratifiedSplitter
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec

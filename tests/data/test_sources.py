@@ -14,7 +14,7 @@ from siglip_med.data.sources import (
     Isic2019Source,
     PadUfes20Source,
 )
-from siglip_med.data.split import GroupStratifiedSplitter, make_split
+from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
 from siglip_med.errors import UserError
 from tests.data.tables import write
 

@@ -10,7 +10,7 @@ import torch
 from siglip_med.errors import UserError
 from siglip_med.models import (
     checkpoint_payload,
-    finalise_checkpoint,
+    finalize_checkpoint,
     load_model,
     load_trained,
     read_checkpoint,
@@ -190,7 +190,7 @@ def test_the_payload_is_plain(run, tmp_path):
 def test_results_are_added_to_a_finished_run(run):
     _, _, path = run
     before = read_checkpoint(path)
-    finalise_checkpoint(path, metrics={"r_at_5": np.float64(0.9)}, calibration={"temperature": 1.5, "bias": 0.1})
+    finalize_checkpoint(path, metrics={"r_at_5": np.float64(0.9)}, calibration={"temperature": 1.5, "bias": 0.1})
     after = read_checkpoint(path)
     assert after["siglip_med"]["metrics"] == {"r_at_5": 0.9}
     assert after["siglip_med"]["calibration"] == {"temperature": 1.5, "bias": 0.1}

@@ -9,10 +9,10 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, SiglipModel, SiglipProcessor
 
 from siglip_med.conditions import evaluation_prompts, load_conditions, training_prompts
-from siglip_med.data.synthetic import SyntheticSource
-from siglip_med.data.synthetic.recipes import load_recipes
 from siglip_med.errors import UserError
 from siglip_med.models import FullFineTune, siglip, tiny
+from siglip_med.synthetic import SyntheticSource
+from siglip_med.synthetic.recipes import load_recipes
 
 NAMES = [recipe.condition for recipe in load_recipes()]
 MEGABYTE = 1_000_000

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from siglip_med.commands.train import build
 from siglip_med.errors import UserError
 from siglip_med.training import features
-from siglip_med.training.parts import build_parts
 from tests.models.tiny import write_dual
-from tests.runs import small_config
+from tests.runs import small_settings
 
 CPU = torch.device("cpu")
 FROZEN = ["model=dual_encoder", "model/adaptation=frozen", "features=cached"]
@@ -21,55 +21,57 @@ def towers(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def parts(cache, tmp_path_factory, towers):
-    config = small_config(cache, tmp_path_factory.mktemp("frozen"), *FROZEN, *towers, "features.views=2", "seed=1")
-    return build_parts(config, CPU)
+def components(cache, tmp_path_factory, towers):
+    settings = small_settings(cache, tmp_path_factory.mktemp("frozen"), *FROZEN, *towers, "features.views=2", "seed=1")
+    return build(settings, CPU)
 
 
-def test_a_batch_of_features_encodes_like_the_images_themselves(parts):
-    plain = parts.datamodule._inner
-    parts.model.eval()
-    for features_, images in zip(parts.datamodule.full_loader("val"), plain.full_loader("val"), strict=True):
+def test_a_batch_of_features_encodes_like_the_images_themselves(components):
+    plain = components.data._inner
+    components.model.eval()
+    for features_, images in zip(components.data.full_loader("val"), plain.full_loader("val"), strict=True):
         assert torch.equal(features_.index, images.index)
         assert torch.equal(features_.labels, images.labels)
         with torch.no_grad():
-            expected = parts.model.encode_images(images.images)
-            torch.testing.assert_close(parts.model.encode_images(features_.images), expected, atol=1e-5, rtol=1e-4)
+            expected = components.model.encode_images(images.images)
+            torch.testing.assert_close(components.model.encode_images(features_.images), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_training_draws_both_views_and_only_training_images(parts):
+def test_training_draws_both_views_and_only_training_images(components):
     seen: dict[int, set[bytes]] = {}
-    loader = parts.datamodule.train_dataloader()
+    loader = components.data.train_dataloader()
     for epoch in range(6):
         loader.sampler.set_epoch(epoch)
         for batch in loader:
             for row, vector in zip(batch.index.tolist(), batch.images, strict=True):
                 seen.setdefault(row, set()).add(vector.numpy().tobytes())
-    assert set(seen) <= set(parts.datamodule.split.train.tolist())
+    assert set(seen) <= set(components.data.split.train.tolist())
     views = np.array([len(vectors) for vectors in seen.values()])
     assert views.max() == 2
     assert views.mean() > 1.5
 
 
-def test_a_second_run_with_another_split_reads_the_features_of_the_first(parts, towers, cache, tmp_path, monkeypatch):
+def test_a_second_run_with_another_split_reads_the_features_of_the_first(
+    components, towers, cache, tmp_path, monkeypatch
+):
     def computed_again(*_):
         raise AssertionError("the features were there")
 
     monkeypatch.setattr(features, "embed", computed_again)
-    config = small_config(cache, tmp_path, *FROZEN, *towers, "features.views=2", "seed=2")
-    other = build_parts(config, CPU)
-    assert other.datamodule.split.hash != parts.datamodule.split.hash
-    assert torch.equal(other.datamodule._plain, parts.datamodule._plain)
+    settings = small_settings(cache, tmp_path, *FROZEN, *towers, "features.views=2", "seed=2")
+    other = build(settings, CPU)
+    assert other.data.split.hash != components.data.split.hash
+    assert torch.equal(other.data._plain, components.data._plain)
 
 
-def test_another_augmentation_or_a_changed_file_is_computed_anew(parts, towers, cache, tmp_path):
+def test_another_augmentation_or_a_changed_file_is_computed_anew(components, towers, cache, tmp_path):
     before = set((cache / "features").iterdir())
     overrides = [*FROZEN, *towers, "features.views=1", "augmentation=light"]
-    build_parts(small_config(cache, tmp_path, *overrides), CPU)
+    build(small_settings(cache, tmp_path, *overrides), CPU)
     assert len(set((cache / "features").iterdir()) - before) == 1
 
 
 def test_a_trained_vision_tower_has_no_features_to_keep(cache, tmp_path, towers):
-    config = small_config(cache, tmp_path, "model=dual_encoder", "features=cached", *towers)
+    settings = small_settings(cache, tmp_path, "model=dual_encoder", "features=cached", *towers)
     with pytest.raises(UserError, match="the vision tower is trained"):
-        build_parts(config, CPU)
+        build(settings, CPU)

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from siglip_med.training.texts import CaptionPool, PromptEnsemble, PromptPool
+from siglip_med.models import PromptEnsemble
+from siglip_med.training.texts import CaptionPool, PromptPool
 
 PROMPTS = [["a0", "a1", "a2"], ["b0"], ["c0", "c1"], ["d0", "d1", "d2", "d3"]]
 WORDS = [word for prompts in PROMPTS for word in prompts]

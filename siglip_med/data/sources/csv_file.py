@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from siglip_med.data.reading import TextTable, read_csv
 from siglip_med.data.sources.base import FolderSource
-from siglip_med.data.sources.reading import TextTable, read_csv
 from siglip_med.data.sources.values import (
     parse_age_group,
     parse_sex,

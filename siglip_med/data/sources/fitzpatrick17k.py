@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
+from siglip_med.data.reading import read_csv
 from siglip_med.data.sources.base import FolderSource
-from siglip_med.data.sources.reading import read_csv
 from siglip_med.data.sources.values import parse_skin_tone
 from siglip_med.data.table import ImageTable, TableRow, build_table
 

@@ -5,8 +5,8 @@ Source: Tschandl, Rosendahl and Kittler, Scientific Data 2018, https://doi.org/1
 
 from dataclasses import dataclass
 
+from siglip_med.data.reading import read_csv
 from siglip_med.data.sources.base import FolderSource, locate
-from siglip_med.data.sources.reading import read_csv
 from siglip_med.data.sources.values import parse_age_group, parse_sex, parse_text
 from siglip_med.data.table import ImageTable, TableRow, build_table
 

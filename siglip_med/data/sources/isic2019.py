@@ -5,8 +5,8 @@ Source: Tschandl 2018, Codella 2018, Combalia 2019; https://challenge.isic-archi
 
 from dataclasses import dataclass
 
+from siglip_med.data.reading import TextTable, read_csv
 from siglip_med.data.sources.base import FolderSource, locate
-from siglip_med.data.sources.reading import TextTable, read_csv
 from siglip_med.data.sources.values import parse_age_group, parse_sex, parse_text, parse_weight
 from siglip_med.data.table import ImageTable, TableRow, build_table
 from siglip_med.errors import UserError

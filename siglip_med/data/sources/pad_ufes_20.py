@@ -5,8 +5,8 @@ Source: Pacheco et al., Data in Brief 2020, https://doi.org/10.17632/zr7vgbcyr2.
 
 from dataclasses import dataclass
 
+from siglip_med.data.reading import read_csv
 from siglip_med.data.sources.base import FolderSource, locate
-from siglip_med.data.sources.reading import read_csv
 from siglip_med.data.sources.values import parse_age_group, parse_sex, parse_skin_tone, parse_text
 from siglip_med.data.table import ImageTable, TableRow, build_table
 

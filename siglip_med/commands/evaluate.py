@@ -1,0 +1,229 @@
+"""Reports on a run, or compares two."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from siglip_med.commands import train
+from siglip_med.config import Node, instantiate, typed
+from siglip_med.errors import UserError
+from siglip_med.metrics import Predictions, headline_metrics
+from siglip_med.models import Device, choose_device, load_model, model_node, read_checkpoint
+from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
+from siglip_med.report.comparison import PREDICTIONS, Comparison, compare_runs, write_comparison
+from siglip_med.training.settings import PathSettings
+
+NAMES = ("val", "test", "zero_shot_val", "zero_shot_test")
+_SAME = 1e-5
+
+
+class Settings(BaseModel):
+    """Top level of ``conf/evaluate.yaml``.
+
+    Attributes:
+        checkpoint: of the run to report on, or None.
+        compare: two run folders, or None.
+        data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
+        base: where the base model lies now, if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
+        device: where the model runs, if predictions have to be made.
+        recompute: whether to predict again where the run folder holds predictions of this checkpoint.
+        output: folder of the report; None for ``<run folder>/report``.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str | None
+    compare: list[str] | None
+    data: dict[str, Any]
+    base: str | dict[str, str] | None
+    device: Device
+    recompute: bool
+    output: str | None
+    report: Node
+    paths: PathSettings
+
+
+@dataclass(frozen=True)
+class Result:
+    """The page that was written, and for two runs the comparison that it shows."""
+
+    page: Path
+    comparison: Comparison | None = None
+
+
+def run(settings: Settings) -> Result:
+    """Writes the report or the comparison that is asked for.
+
+    Raises:
+        UserError: the settings, the checkpoint or a run folder is wrong.
+    """
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)
+    report: ReportSettings = instantiate(settings.report)
+    if settings.checkpoint is not None and settings.compare is None:
+        return Result(report_run(Path(settings.checkpoint), settings, report))
+    if settings.compare is None or settings.checkpoint is not None:
+        raise UserError("give either checkpoint=logs/…/checkpoints/best.ckpt or compare=[runA,runB]")
+    if len(settings.compare) != 2:
+        raise UserError(f"compare needs two run folders, not {len(settings.compare)}: compare=[runA,runB]")
+    comparison = compare_runs(Path(settings.compare[0]), Path(settings.compare[1]), report)
+    return Result(write_comparison(comparison, Path(settings.output or settings.paths.output_dir)), comparison)
+
+
+def show(result: Result) -> None:
+    """Prints the comparison, if there is one, and where the page is."""
+    console = Console(width=max(Console().width, 130))
+    if result.comparison is not None:
+        console.print(result.comparison.screen_table())
+    console.print(f"  report: {result.page}", soft_wrap=True, highlight=False, markup=False)
+
+
+def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> Path:
+    """Writes the report of one checkpoint.
+
+    Args:
+        checkpoint: of a fine-tuning run.
+        settings: where its data and its base lie now, and where the report goes.
+        report: what is in it.
+
+    Returns:
+        Path of the HTML page.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or it has to be predicted again and cannot be.
+    """
+    payload, folder = read_checkpoint(checkpoint)["siglip_med"], run_folder(checkpoint)
+    found = None if settings.recompute or settings.data else saved_predictions(folder, payload)
+    if found is None:
+        Console().print(
+            "the run folder holds no predictions of this checkpoint: predicting (this needs the run's data)"
+        )
+        found = predict_run(checkpoint, settings.data, settings.base, settings.device)
+    root = None
+    if report.images:
+        root = Path(report.image_root) if report.image_root else image_root(checkpoint, settings.data)
+    inputs = ReportInputs(
+        test=found["test"],
+        val=found["val"],
+        zero_shot=found.get("zero_shot_test"),
+        curves=read_curves(folder),
+        meta=run_meta(checkpoint, folder, payload),
+        image_root=root,
+    )
+    return write_report(inputs, Path(settings.output) if settings.output else folder / "report", report)
+
+
+def run_settings(
+    checkpoint: Path, data: Mapping[str, object] | None = None, base: str | Mapping[str, str] | None = None
+) -> train.Settings:
+    """The settings that a checkpoint was trained with.
+
+    Args:
+        checkpoint: a checkpoint of a fine-tuning run.
+        data: keys of its ``data`` node to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
+        base: where the base lies now, as in `load_model`.
+    """
+    payload = read_checkpoint(checkpoint)["siglip_med"]
+    replaced = {"data": dict(data or {}), "model": model_node(payload, checkpoint, base)}
+    config = OmegaConf.merge(payload["config"], replaced)
+    assert isinstance(config, DictConfig)
+    return typed(config, train.Settings)
+
+
+def predict_run(
+    checkpoint: Path,
+    data: Mapping[str, object] | None = None,
+    base: str | Mapping[str, str] | None = None,
+    device: Device = "auto",
+) -> dict[str, Predictions]:
+    """Validation and test predictions of a checkpoint, and the zero-shot ones of its base.
+
+    Args:
+        checkpoint: a checkpoint of a fine-tuning run.
+        data: as in `run_settings`.
+        base: as in `run_settings`.
+        device: where the model runs.
+
+    Returns:
+        Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``.
+
+    Raises:
+        UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
+            trained on.
+    """
+    settings, chosen = run_settings(checkpoint, data, base), choose_device(device)
+    model, payload = load_model(checkpoint, base)
+
+    tuned = train.build(settings, chosen, model)
+    tuned.check_split(payload["split_hash"], checkpoint)
+    after, before = train.predict(tuned), train.predict(train.build(settings, chosen))
+    return {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
+
+
+def image_root(checkpoint: Path, data: Mapping[str, object] | None = None) -> Path:
+    """The folder that the image paths of a run's table are relative to."""
+    source = instantiate(run_settings(checkpoint, data).data["source"])
+    source.prepare()
+    return Path(source.load().root)
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run that a checkpoint belongs to: the folder above ``checkpoints/``, or the checkpoint's own."""
+    parent = checkpoint.resolve().parent
+    return parent.parent if parent.name == "checkpoints" else parent
+
+
+def saved_predictions(folder: Path, payload: Mapping[str, Any]) -> dict[str, Predictions] | None:
+    """The predictions of a run folder, if they are those of a checkpoint.
+
+    A finished run writes the test metrics of its best checkpoint into it; predictions that give the same numbers on the
+    same conditions are taken for that checkpoint's.
+
+    Args:
+        folder: of the run.
+        payload: of the checkpoint.
+
+    Returns:
+        Predictions by name, or None where they are absent or another checkpoint's (``last.ckpt``, for example).
+
+    Raises:
+        UserError: predictions are there but cannot be read.
+    """
+    present = [name for name in NAMES if (folder / PREDICTIONS / name).is_dir()]
+    if not {"val", "test"} <= set(present) or not payload.get("metrics"):
+        return None
+    test = Predictions.load(folder / PREDICTIONS / "test")
+    if tuple(payload["conditions"]) != test.conditions:
+        return None
+    values = headline_metrics(test)
+    for name, stated in payload["metrics"].items():
+        estimate = stated["estimate"] if isinstance(stated, Mapping) else stated
+        if name not in values or not np.isclose(values[name], estimate, atol=_SAME, rtol=0, equal_nan=True):
+            return None
+    rest = {name: Predictions.load(folder / PREDICTIONS / name) for name in present if name != "test"}
+    return {"test": test} | rest
+
+
+def run_meta(checkpoint: Path, folder: Path, payload: Mapping[str, Any]) -> RunMeta:
+    """What the report says of the run, from the checkpoint's own record."""
+    config = payload["config"]
+    base = payload.get("base") or {}
+    model, source = config.get("model") or {}, (config.get("data") or {}).get("source") or {}
+    facts = {
+        "experiment": str(config.get("name", "")),
+        "base model": str(base.get("name", "")),
+        "model": str(model.get("_target_", "")).removeprefix("siglip_med.models."),
+        "data": str(source.get("_target_", "")).rpartition(".")[2],
+        "seed": str(config.get("seed", "")),
+        "split hash": str(payload.get("split_hash", ""))[:12],
+        "checkpoint": str(checkpoint.resolve().relative_to(folder)),
+    }
+    plain: dict[str, object] = json.loads(json.dumps(config, default=str))
+    return RunMeta(folder.name, {name: value for name, value in facts.items() if value}, plain)

@@ -1,0 +1,37 @@
+"""Writes a checkpoint's model in a form that other software loads, with a model card."""
+
+import logging
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from siglip_med.export import Form, export_checkpoint
+
+
+class Settings(BaseModel):
+    """Top level of ``conf/export.yaml``; the meanings are those of `export_checkpoint`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str
+    format: Form
+    output: str
+    license: str
+    base: str | dict[str, str] | None
+
+
+def run(settings: Settings) -> Path:
+    """Exports the checkpoint and returns the folder.
+
+    Raises:
+        UserError: the folder exists, the checkpoint cannot be read, or the model has no such form.
+    """
+    # The exporter warns of torchvision operators that these models do not have.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    return export_checkpoint(settings.checkpoint, settings.format, settings.output, settings.license, settings.base)
+
+
+def show(folder: Path) -> None:
+    """Says where the folder is."""
+    Console().print(f"wrote {folder}; README.md in it is the model card", soft_wrap=True, markup=False)

@@ -1,0 +1,66 @@
+"""Ranks conditions for photographs: a table on the screen, predictions.csv and predictions.json."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from rich.console import Console
+
+from siglip_med.inference import PredictionRun, find_images, load
+from siglip_med.models import Device
+
+
+class Settings(BaseModel):
+    """Top level of ``conf/predict.yaml``.
+
+    Attributes:
+        checkpoint: of a fine-tuning run; nothing else of the run is needed.
+        images: files and folders.
+        top_k: conditions shown for an image.
+        batch_size: images encoded at once.
+        device: where the model runs.
+        output_dir: folder that gets both files.
+        base: where the base lies now, as in `load_model`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str
+    images: str | list[str]
+    top_k: PositiveInt
+    batch_size: PositiveInt
+    device: Device
+    output_dir: str
+    base: str | dict[str, str] | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The differentials, and the two files that hold them."""
+
+    predictions: PredictionRun
+    table: Path
+    tree: Path
+
+
+def run(settings: Settings) -> Result:
+    """Loads a checkpoint, ranks its conditions for every image found, and writes both files.
+
+    Raises:
+        UserError: the checkpoint, its base or the device cannot be had, or no image can be read.
+    """
+    find_images(settings.images)  # a wrong path stops here, before the model is loaded
+    model = load(settings.checkpoint, settings.base, settings.device)
+    predictions = model.predict(settings.images, settings.top_k, settings.batch_size)
+    return Result(predictions, *predictions.save(Path(settings.output_dir)))
+
+
+def show(result: Result) -> None:
+    """Prints the table, what could not be read, and where the files are."""
+    console = Console()
+    console.print(result.predictions.table())
+    if not result.predictions.calibrated:
+        console.print("The checkpoint holds no calibration: read the scores as an order, not as probabilities.")
+    for _, reason in result.predictions.unreadable:
+        console.print(f"could not read {reason}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"wrote {result.table} and {result.tree}", soft_wrap=True, highlight=False, markup=False)

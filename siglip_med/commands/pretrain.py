@@ -1,0 +1,79 @@
+"""Trains a small base on image–caption pairs, from nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from rich.console import Console
+
+from siglip_med.config import instantiate
+from siglip_med.data import DataModule
+from siglip_med.errors import UserError
+from siglip_med.models import JointTwoTower, checkpoint_payload, read_checkpoint
+from siglip_med.models.tiny import write_pretrained, write_untrained
+from siglip_med.training.components import build_data, build_model
+from siglip_med.training.module import CaptionModule
+from siglip_med.training.settings import RunSettings
+from siglip_med.training.texts import CaptionPool
+
+
+class Settings(RunSettings):
+    """Top level of ``conf/pretrain.yaml``.
+
+    Attributes:
+        export_to: the folder that the trained towers are written to, or None.
+    """
+
+    export_to: str | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """The last validation metrics, what was built, and the folder of the base, if it was written."""
+
+    metrics: dict[str, float]
+    model: JointTwoTower
+    data: DataModule
+    module: CaptionModule
+    trainer: pl.Trainer
+    base: Path | None
+
+
+def run(settings: Settings) -> Result:
+    """Trains both towers on captions and, if asked, writes the model folder.
+
+    Raises:
+        UserError: something that the settings or the data say is wrong.
+    """
+    if settings.resume is not None:
+        read_checkpoint(settings.resume)  # a wrong or dangerous file stops here
+    write_untrained(Path(settings.model["path"]), settings.seed)
+    model = build_model(settings.model, settings.seed)
+    if not isinstance(model, JointTwoTower):
+        raise UserError("model: pretraining makes a base with both towers; take model=siglip_tiny")
+    data = build_data(settings.data, model, settings.seed)
+    captions = CaptionPool(data.table.frame["description"].tolist(), model.tokenize)
+    module = CaptionModule(model, instantiate(settings.loss), instantiate(settings.optimizer), captions, settings.seed)
+    module.checkpoint_payload = checkpoint_payload(
+        model,
+        config=settings.model_dump(),
+        conditions=data.conditions,
+        codes=(),
+        prompts=(),
+        split_hash=data.split.hash,
+    )
+    trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
+    trainer.fit(module, datamodule=data, ckpt_path=settings.resume, weights_only=True)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
+    base = None
+    if settings.export_to is not None and trainer.is_global_zero and not trainer.fast_dev_run:
+        base = Path(settings.export_to)
+        write_pretrained(model, base)
+    return Result(metrics, model, data, module, trainer, base)
+
+
+def show(result: Result) -> None:
+    """Says where the base went."""
+    if result.base is not None:
+        Console().print(f"wrote the base to {result.base}", soft_wrap=True, highlight=False)

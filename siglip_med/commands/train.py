@@ -1,0 +1,279 @@
+"""Fine-tunes a model against conditions: zero-shot first, then training, then the same numbers again."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from torch import Tensor
+
+from siglip_med.config import Node, flat, instantiate
+from siglip_med.errors import UserError
+from siglip_med.inference import predict_split
+from siglip_med.metrics import RetrievalMetrics, fit_calibration
+from siglip_med.models import (
+    TwoTower,
+    checkpoint_payload,
+    finalize_checkpoint,
+    load_trained,
+    read_checkpoint,
+    read_trained,
+)
+from siglip_med.report.summary import RunSummary, SplitPredictions
+from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
+from siglip_med.training.components import Components, ConditionSettings, build_components, build_model
+from siglip_med.training.module import FineTuneModule
+from siglip_med.training.optim import Share
+from siglip_med.training.settings import RunSettings
+from siglip_med.training.texts import Pool, PromptPool
+
+
+class EvaluationSettings(BaseModel):
+    """How the final numbers get their intervals."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bootstrap: PositiveInt
+    coverage: Share
+
+
+class Settings(RunSettings):
+    """Top level of ``conf/train.yaml``.
+
+    Attributes:
+        optimized_metric: the metric that a sweep reads, or None.
+        init_from: a checkpoint of another run, on the same base and split, whose trained weights this run starts
+            from, or None.
+        text_pool: ``batch`` or ``all`` (see docs/losses.md).
+    """
+
+    optimized_metric: str | None
+    init_from: str | None
+    text_pool: Pool
+    conditions: ConditionSettings
+    evaluation: EvaluationSettings
+    features: Node | None = None
+    schedule: Node
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run gave.
+
+    Attributes:
+        metrics: ``<stage>/<split>/<metric>`` (stage ``zero_shot``, ``tuned``, ``label_frequency`` or ``chance``), and
+            those of the last epoch.
+        objective: the metric that a sweep optimizes, or None.
+        components, module, trainer: what was built.
+        zero_shot, tuned: predictions before and after training.
+        summary: the numbers with their intervals, for the screen.
+        folder: the run folder.
+        best: the checkpoint that validation chose; None where a run keeps none.
+    """
+
+    metrics: dict[str, float]
+    objective: float | None
+    components: Components
+    module: FineTuneModule
+    trainer: pl.Trainer
+    zero_shot: SplitPredictions
+    tuned: SplitPredictions
+    summary: RunSummary
+    folder: Path
+    best: Path | None
+
+
+def run(settings: Settings) -> Result:
+    """Runs the whole job and leaves its results in the run folder.
+
+    Raises:
+        UserError: something that the settings or the data say is wrong.
+    """
+    check_start(settings)
+    folder = Path(settings.paths.output_dir)
+
+    # build
+    trainer: pl.Trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
+    device = trainer.strategy.root_device
+    components = build(settings, device)
+    model = components.model
+    start = weights_to_start_from(settings.init_from, components)
+    module = build_module(settings, components)
+    if trainer.is_global_zero:
+        model.print_summary()
+        save_split(components, folder)
+
+    # zero-shot, then fit
+    zero_shot = predict(components)
+    model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
+    trainer.fit(module, datamodule=components.data, ckpt_path=settings.resume, weights_only=True)
+
+    # the best checkpoint, scored and saved
+    best = load_best(trainer, components)
+    model.to(device)  # Lightning left it on the CPU
+    tuned = predict(components)
+    summary = RunSummary(zero_shot, tuned, settings.evaluation.bootstrap, settings.evaluation.coverage, settings.seed)
+    if trainer.is_global_zero:
+        save_results(settings, trainer, summary, best)
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
+    metrics |= summary.metrics()
+    objective = optimized_metric(metrics, settings.optimized_metric)
+    return Result(metrics, objective, components, module, trainer, zero_shot, tuned, summary, folder, best)
+
+
+def build(settings: Settings, device: torch.device, model: TwoTower | None = None) -> Components:
+    """The model (or a trained one in its place), its data, and the geometry and sentences of the conditions in it.
+
+    Raises:
+        UserError: the data, the codes or the model cannot be had as the settings say.
+    """
+    s = settings
+    return build_components(
+        build_model(s.model, s.seed) if model is None else model, s.data, s.features, s.conditions, s.seed, device
+    )
+
+
+def show(result: Result) -> float | None:
+    """Prints the table, where everything is, and the next commands; returns what a sweep optimizes."""
+    if result.trainer.is_global_zero:
+        result.summary.print(result.folder, result.best)
+    return result.objective
+
+
+def check_start(settings: Settings) -> None:
+    """Reads the checkpoints that a run starts from: a wrong or dangerous file stops here, before any data is read.
+
+    Raises:
+        UserError: there are two, or one cannot be read.
+    """
+    if settings.resume is not None and settings.init_from is not None:
+        raise UserError("resume and init_from: a run either goes on from its own checkpoint or starts from another's")
+    for checkpoint in (settings.resume, settings.init_from):
+        if checkpoint is not None:
+            read_checkpoint(checkpoint)
+
+
+def weights_to_start_from(checkpoint: str | None, components: Components) -> dict[str, Tensor]:
+    """The trained weights of ``init_from``; none without it.
+
+    Raises:
+        UserError: it has another base or trained what this run does not, or this run would be tested on images that
+            it was trained on.
+    """
+    if checkpoint is None:
+        return {}
+    weights, payload = read_trained(components.model, checkpoint, partial=True)
+    components.check_split(payload["split_hash"], Path(checkpoint))
+    return weights
+
+
+def build_module(settings: Settings, components: Components) -> FineTuneModule:
+    """The LightningModule of a fine-tuning run, and what its checkpoints will say of it."""
+    data, model = components.data, components.model
+    dissimilarity = torch.from_numpy(components.dissimilarity).float()
+    module = FineTuneModule(
+        model,
+        instantiate(settings.loss),
+        instantiate(settings.optimizer),
+        PromptPool(components.training_prompts, model.tokenize, settings.text_pool, settings.seed),
+        evaluation_prompts=components.evaluation_prompts,
+        dissimilarity=dissimilarity,
+        condition_counts=torch.as_tensor(data.train_counts),
+        primary=torch.tensor(data.table.frame["primary"].to_numpy(copy=True)),
+        metrics=RetrievalMetrics(dissimilarity, components.conditions.chapters, components.conditions.blocks),
+        seed=settings.seed,
+    )
+    module.checkpoint_payload = checkpoint_payload(
+        model,
+        config=settings.model_dump(),
+        conditions=components.conditions.names,
+        codes=components.conditions.codes,
+        prompts=components.evaluation_prompts,
+        split_hash=data.split.hash,
+    )
+    return module
+
+
+def save_split(components: Components, folder: Path) -> None:
+    """Writes which image went where, and which were left out."""
+    data = components.data
+    folder.mkdir(parents=True, exist_ok=True)
+    data.split.save(folder / "split.csv")
+    data.split.report(data.table).save(folder / "split_report.json")
+    data.save_bad_images(folder / "bad_images.csv")
+
+
+def predict(components: Components) -> SplitPredictions:
+    """Scores validation and test with the model as it is."""
+    c = components
+    val, test = (
+        predict_split(c.model, c.evaluation_prompts, c.data, c.conditions, c.dissimilarity, split)
+        for split in ("val", "test")
+    )
+    return SplitPredictions(val, test)
+
+
+def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
+    """Reloads the checkpoint that validation chose; None where a run keeps no checkpoint."""
+    callback = trainer.checkpoint_callback
+    kept = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
+    best = Path(kept) if kept else None
+    if best is not None:
+        trainer.strategy.barrier("best checkpoint written")
+        load_trained(components.model, best)
+    return best
+
+
+def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, best: Path | None) -> None:
+    """Writes predictions, metrics.json, the dashboards, and what the best checkpoint says of its results."""
+    folder = Path(settings.paths.output_dir)
+    for name, predictions in {
+        "val": summary.tuned.val,
+        "test": summary.tuned.test,
+        "zero_shot_val": summary.zero_shot.val,
+        "zero_shot_test": summary.zero_shot.test,
+    }.items():
+        predictions.save(folder / "predictions" / name)
+    summary.save(folder / "metrics.json", settings.name, settings.seed)
+    if best is not None:
+        calibration = fit_calibration(summary.tuned.val)
+        finalize_checkpoint(
+            best,
+            metrics=summary.for_model_card(),
+            calibration={"temperature": calibration.temperature, "bias": calibration.bias},
+        )
+    hyperparameters: dict[str, Any] = flat(settings, left_out=("paths", "callbacks", "logger"))
+    headline = {f"hp/{name}": summary.metrics()[f"tuned/{name}"] for name in ("val/r_at_5", "test/r_at_5")}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(hyperparameters, metrics=headline)
+            logger.experiment.add_custom_scalars(custom_scalar_layout())
+            write_dashboards(logger.experiment, summary.tuned.test, global_step=trainer.global_step)
+        else:
+            logger.log_hyperparams(hyperparameters)
+            logger.log_metrics(headline, step=trainer.global_step)
+        logger.finalize("success")
+
+
+def optimized_metric(metrics: dict[str, float], name: str | None) -> float | None:
+    """The number that a sweep optimizes.
+
+    Raises:
+        UserError: it is a metric of the test split, the run has none of that name, or its value is not finite.
+    """
+    if name is None:
+        return None
+    if "/test/" in name:
+        raise UserError(
+            f"optimized_metric={name}: the test split never chooses anything; take {name.replace('/test/', '/val/')}"
+        )
+    if name not in metrics:
+        raise UserError(f"optimized_metric={name}: the run has no such metric; it has {', '.join(sorted(metrics))}")
+    if not math.isfinite(metrics[name]):
+        raise UserError(f"optimized_metric={name}: the value is {metrics[name]}")
+    return metrics[name]

@@ -1,0 +1,48 @@
+"""What a run asks of its data, whether it holds pixels or features of a frozen tower."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+from torch.utils.data import DataLoader
+
+from siglip_med.data.batch import Batch
+from siglip_med.data.splitting import Split
+from siglip_med.data.table import ImageTable
+
+
+class LabeledData(pl.LightningDataModule, ABC):
+    """A split table and its loaders: `DataModule` for pixels, `FeatureDataModule` for features of a frozen tower.
+
+    Attributes:
+        table: the N images in use.
+        split: which of them are train, val and test.
+        conditions: the C names.
+        train_counts: ``[C]`` int64, training images that list each condition.
+    """
+
+    table: ImageTable
+    split: Split
+    conditions: tuple[str, ...]
+    train_counts: np.ndarray
+
+    @abstractmethod
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches in a new order each epoch; this rank's share."""
+
+    @abstractmethod
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """This rank's share of the validation images, none twice."""
+
+    @abstractmethod
+    def full_loader(self, split: str) -> DataLoader[Batch]:
+        """A whole split (``train``, ``val`` or ``test``) on every rank, without augmentation, in table order."""
+
+    @abstractmethod
+    def save_bad_images(self, path: Path) -> None:
+        """Writes the images that were skipped as a CSV (row, image, reason); no file where there is none."""
+
+    def place_in_world(self) -> tuple[int, int]:
+        """Number of processes of the trainer, and which of them this is."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

@@ -1,0 +1,156 @@
+"""What a split did: counts by condition, divergence of the label shares, straddling groups, missing conditions."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial.distance import jensenshannon
+
+from siglip_med.data.splitting.stratification import straddling_groups
+from siglip_med.data.table import SPLITS, ImageTable
+
+
+@dataclass(frozen=True)
+class MissingCondition:
+    """A condition that no image of a split lists, and why."""
+
+    condition: str
+    split: str
+    cases: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """A split in figures.
+
+    Attributes:
+        source: file or folder of the data.
+        hash: the split's.
+        images: number of images by split; ``cases`` likewise.
+        counts: by condition, then by split: images that list it.
+        primary_counts: the same, of images whose first condition it is.
+        divergence: by split: Jensen-Shannon divergence, in bits, of the label shares to those of the whole table.
+        primary_divergence: the same for the first conditions.
+        straddling: groups (cases, joined where they share an image file) with images in several splits.
+        missing: conditions that a split lacks.
+        notes: what was left out before the split.
+    """
+
+    source: str
+    hash: str
+    images: dict[str, int]
+    cases: dict[str, int]
+    counts: dict[str, dict[str, int]]
+    primary_counts: dict[str, dict[str, int]]
+    divergence: dict[str, float]
+    primary_divergence: dict[str, float]
+    straddling: list[str]
+    missing: list[MissingCondition]
+    notes: list[str]
+
+    def save(self, path: Path) -> None:
+        """Writes the report as JSON, and as readable text beside it; each in place only when whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, json.dumps(asdict(self), indent=2, ensure_ascii=False))
+        _write(path.with_suffix(".txt"), str(self))
+
+    def __str__(self) -> str:
+        def numbers(values: dict[str, int]) -> str:
+            return "".join(f"{values[name]:>8,}" for name in SPLITS)
+
+        def bits(values: dict[str, float]) -> str:
+            return "".join(f"{values[name]:>8.4f}" for name in SPLITS)
+
+        width = max(len("divergence, first condition (bits)"), *(len(name) for name in self.counts))
+        lines = [
+            f"Split {self.hash[:12]} of {self.source}",
+            *(f"- {note}" for note in self.notes),
+            "",
+            f"{'':{width}}" + "".join(f"{name:>8}" for name in SPLITS),
+            f"{'images':{width}}{numbers(self.images)}",
+            f"{'cases':{width}}{numbers(self.cases)}",
+            f"{'divergence, all labels (bits)':{width}}{bits(self.divergence)}",
+            f"{'divergence, first condition (bits)':{width}}{bits(self.primary_divergence)}",
+            f"{'groups in several splits':{width}}{len(self.straddling):>8,}",
+            "",
+            *(f"{name:{width}}{numbers(counts)}" for name, counts in self.counts.items()),
+        ]
+        if self.missing:
+            lines += ["", "Missing:"]
+            lines += [f"- {item.condition} from {item.split}: {item.reason}" for item in self.missing]
+        return "\n".join(lines) + "\n"
+
+
+def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split_hash: str) -> SplitReport:
+    """Counts what a split did.
+
+    Args:
+        table: N images.
+        parts: ``[N]`` str: train, val or test.
+        groups: ``[N]`` str: what should not be separated.
+        split_hash: to name the split by.
+    """
+    listed = table.labels > 0
+    primary = np.eye(len(table.conditions), dtype=bool)[table.frame["primary"].to_numpy()]
+    order = np.argsort(-listed.sum(axis=0), kind="stable")
+    cases = table.cases
+    return SplitReport(
+        source=table.source,
+        hash=split_hash,
+        images={name: int((parts == name).sum()) for name in SPLITS},
+        cases={name: len(np.unique(cases[parts == name])) for name in SPLITS},
+        counts=_counts(table.conditions, order, listed, parts),
+        primary_counts=_counts(table.conditions, order, primary, parts),
+        divergence={name: label_divergence(listed[parts == name], listed) for name in SPLITS},
+        primary_divergence={name: label_divergence(primary[parts == name], primary) for name in SPLITS},
+        straddling=straddling_groups(groups, parts),
+        missing=_missing(table.conditions, listed, parts, groups),
+        notes=list(table.notes),
+    )
+
+
+def label_divergence(labels: np.ndarray, whole: np.ndarray) -> float:
+    """Jensen-Shannon divergence, in bits, between the label shares of a part and of the whole.
+
+    A label's share is its number of images over the number of all labels listed. Source: Lin, IEEE Transactions on
+    Information Theory 1991; `scipy.spatial.distance.jensenshannon` is its square root.
+
+    Args:
+        labels: ``[n, C]`` bool or multi-hot.
+        whole: ``[N, C]`` likewise.
+    """
+    return float(jensenshannon(labels.sum(axis=0), whole.sum(axis=0), base=2) ** 2)
+
+
+def _counts(
+    conditions: tuple[str, ...], order: np.ndarray, listed: np.ndarray, parts: np.ndarray
+) -> dict[str, dict[str, int]]:
+    by_split = {name: listed[parts == name].sum(axis=0) for name in SPLITS}
+    return {conditions[c]: {name: int(by_split[name][c]) for name in SPLITS} for c in order}
+
+
+def _missing(
+    conditions: tuple[str, ...], listed: np.ndarray, parts: np.ndarray, groups: np.ndarray
+) -> list[MissingCondition]:
+    found = []
+    for column, condition in enumerate(conditions):
+        has = listed[:, column]
+        cases = len(np.unique(groups[has]))
+        for name in SPLITS:
+            if not has[parts == name].any():
+                if cases == 0:
+                    reason = "no image that is left lists it"
+                elif cases < len(SPLITS):
+                    reason = f"its images are of {cases} {'case' if cases == 1 else 'cases'}, too few for three splits"
+                else:
+                    reason = f"none of its {cases} cases was placed there"
+                found.append(MissingCondition(condition, name, cases, reason))
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,247 @@
+"""Photographs in, a differential out: the most likely conditions with code and confidence."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from siglip_med.data.images import read_image
+from siglip_med.errors import UserError
+from siglip_med.image_spec import ImageSpec
+from siglip_med.models import Device, PromptEnsemble, TwoTower, choose_device, load_model
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
+"""Endings that a folder is searched for; a file that is named itself may have any."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One line of a differential.
+
+    Attributes:
+        rank: 1 is the most likely.
+        condition: its name.
+        code: ICD-10-CM.
+        confidence: sigmoid of the (calibrated) logit, in [0, 1]; conditions are judged one by one, so the
+            confidences of an image need not sum to 1.
+        logit: before calibration.
+    """
+
+    rank: int
+    condition: str
+    code: str
+    confidence: float
+    logit: float
+
+
+@dataclass(frozen=True)
+class Differential:
+    """The most likely conditions of one image, best first."""
+
+    image: str
+    candidates: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class PredictionRun:
+    """What a set of images gave.
+
+    Attributes:
+        differentials: one a readable image, in the order given.
+        unreadable: path and reason of every file that is no image.
+        calibrated: whether confidences were calibrated on the validation split.
+    """
+
+    differentials: tuple[Differential, ...]
+    unreadable: tuple[tuple[str, str], ...]
+    calibrated: bool
+
+    def frame(self) -> pd.DataFrame:
+        """One row a candidate: image, rank, condition, code, confidence, logit."""
+        rows = [
+            {"image": item.image} | asdict(candidate) for item in self.differentials for candidate in item.candidates
+        ]
+        return pd.DataFrame(rows, columns=["image", "rank", "condition", "code", "confidence", "logit"])
+
+    def save(self, folder: Path) -> tuple[Path, Path]:
+        """Writes ``predictions.csv`` and ``predictions.json`` and returns their paths."""
+        folder.mkdir(parents=True, exist_ok=True)
+        table, tree = folder / "predictions.csv", folder / "predictions.json"
+        self.frame().to_csv(table, index=False)
+        content = {
+            "calibrated": self.calibrated,
+            "images": [asdict(item) for item in self.differentials],
+            "unreadable": [{"image": image, "reason": reason} for image, reason in self.unreadable],
+        }
+        tree.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        return table, tree
+
+    def table(self) -> Table:
+        """The differentials as a table for the terminal; the files hold whole paths."""
+        heading = "confidence" if self.calibrated else "score (uncalibrated)"
+        table = Table(title="Not a diagnosis: ranked conditions for research use")
+        for column in ("image", "#", "condition", "ICD-10-CM", heading):
+            table.add_column(column, justify="right" if column in ("#", heading) else "left", overflow="fold")
+        for item in self.differentials:
+            for candidate in item.candidates:
+                table.add_row(
+                    Path(item.image).name if candidate.rank == 1 else "",
+                    str(candidate.rank),
+                    candidate.condition,
+                    candidate.code,
+                    f"{candidate.confidence:.3g}",
+                    end_section=candidate.rank == len(item.candidates),
+                )
+        return table
+
+
+def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    """Files that are named, and every image file below folders that are named, sorted within each folder.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for item in [images] if isinstance(images, str | Path) else images:
+        path = Path(item).expanduser()
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+            if not inside:
+                raise UserError(f"images={path}: the folder holds no image ({', '.join(sorted(SUFFIXES))})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise UserError(f"images={path}: there is no such file or folder")
+    return list(dict.fromkeys(found))
+
+
+@torch.no_grad()
+def predict_images(
+    model: TwoTower, payload: Mapping[str, Any], images: Sequence[Path], top_k: int = 5, batch_size: int = 16
+) -> PredictionRun:
+    """Ranks the checkpoint's conditions for each image.
+
+    Args:
+        model: in evaluation mode; runs on the device it is on.
+        payload: of its checkpoint: conditions, codes, prompts, calibration.
+        images: files.
+        top_k: conditions shown for an image.
+        batch_size: images encoded at once.
+
+    Raises:
+        UserError: the checkpoint names no conditions.
+    """
+    if not payload["conditions"] or not payload["prompts"]:
+        raise UserError("the checkpoint names no conditions: it comes from pretraining; use one of a fine-tuning run")
+    calibration = payload["calibration"]
+    device = model.logit_scale.device
+    texts = PromptEnsemble(payload["prompts"], model.tokenize).encode(model)
+    unreadable: list[tuple[str, str]] = []
+    differentials: list[Differential] = []
+    for paths, pixels in _batches(images, model.image_spec, batch_size, unreadable):
+        logits = model.logits(model.encode_images(pixels.to(device)), texts).cpu().numpy()
+        differentials += [
+            Differential(str(path), _ranked(row, payload["conditions"], payload["codes"], calibration, top_k))
+            for path, row in zip(paths, logits, strict=True)
+        ]
+    return PredictionRun(tuple(differentials), tuple(unreadable), calibration is not None)
+
+
+def _batches(
+    images: Sequence[Path], spec: ImageSpec, batch_size: int, unreadable: list[tuple[str, str]]
+) -> Iterator[tuple[list[Path], Tensor]]:
+    """Readable images in batches ``[B, 3, H, W]``; the others are appended to ``unreadable``."""
+    paths: list[Path] = []
+    pixels: list[Tensor] = []
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+    for path in track(images, description="ranking conditions", transient=True):
+        try:
+            image = read_image(path, spec.size)
+        except UserError as error:
+            unreadable.append((str(path), str(error)))
+            continue
+        paths.append(path)
+        pixels.append((torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / std)
+        if len(paths) == batch_size:
+            yield paths, torch.stack(pixels)
+            paths, pixels = [], []
+    if paths:
+        yield paths, torch.stack(pixels)
+
+
+def _ranked(
+    logits: np.ndarray,
+    conditions: Sequence[str],
+    codes: Sequence[str],
+    calibration: Mapping[str, float] | None,
+    top_k: int,
+) -> tuple[Candidate, ...]:
+    calibrated = logits.astype(np.float64)
+    if calibration is not None:
+        calibrated = calibrated / calibration["temperature"] + calibration["bias"]
+    confidence = 1 / (1 + np.exp(-calibrated))
+    best = np.argsort(-logits, kind="stable")[:top_k]
+    return tuple(
+        Candidate(rank, conditions[column], codes[column], float(confidence[column]), float(logits[column]))
+        for rank, column in enumerate(best, start=1)
+    )
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained model with what its checkpoint says of it; made by `load`.
+
+    Attributes:
+        model: in evaluation mode, on the device where it runs.
+        payload: of its checkpoint: conditions, codes, prompts, calibration.
+    """
+
+    model: TwoTower
+    payload: Mapping[str, Any]
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The C names that it ranks."""
+        return tuple(self.payload["conditions"])
+
+    def predict(self, images: str | Path | Sequence[str | Path], top_k: int = 5, batch_size: int = 16) -> PredictionRun:
+        """Ranks the conditions for every image found.
+
+        Args:
+            images: files and folders.
+            top_k: conditions shown for an image.
+            batch_size: images encoded at once.
+
+        Raises:
+            UserError: a path does not exist, or no image can be read.
+        """
+        files = find_images(images)
+        run = predict_images(self.model, self.payload, files, top_k, batch_size)
+        if not run.differentials:
+            raise UserError(f"none of the {len(files)} files could be read; the first: {run.unreadable[0][1]}")
+        return run
+
+
+def load(checkpoint: str | Path, base: str | Mapping[str, str] | None = None, device: Device = "auto") -> Classifier:
+    """Loads a trained model from its checkpoint; nothing else of the run is needed.
+
+    Args:
+        checkpoint: of a fine-tuning run.
+        base: where the base lies now, as in `load_model`.
+        device: where the model runs.
+
+    Raises:
+        UserError: the checkpoint, its base or the device cannot be had.
+    """
+    chosen = choose_device(device)
+    model, payload = load_model(checkpoint, base)
+    return Classifier(model.to(chosen), payload)

@@ -1,0 +1,67 @@
+"""From a model and a split to Predictions: the same path before training, after it, and when a run is evaluated."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import nn
+
+from siglip_med.conditions import ConditionSet
+from siglip_med.data import LabeledData
+from siglip_med.metrics import Predictions
+from siglip_med.models import PromptEnsemble, TwoTower
+
+
+@torch.no_grad()
+def predict_split(
+    model: TwoTower,
+    prompts: Sequence[Sequence[str]],
+    data: LabeledData,
+    conditions: ConditionSet,
+    dissimilarity: np.ndarray,
+    split: str,
+    progress: bool = True,
+) -> Predictions:
+    """Scores every image of a split against every condition, in float32.
+
+    Args:
+        model: the towers; runs on the device it is on.
+        prompts: C lists of sentences, averaged a condition.
+        data: the images, or the features of a frozen tower, with their table.
+        conditions: names, codes and groups.
+        dissimilarity: ``[C, C]`` matrix D.
+        split: ``train``, ``val`` or ``test``.
+        progress: whether to show a bar.
+    """
+    training = model.training
+    model.eval()
+    device = model.logit_scale.device
+    text = PromptEnsemble(prompts, model.tokenize).encode(model)
+    images, indices = [], []
+    for batch in track(
+        data.full_loader(split), description=f"predicting {split}", disable=not progress, transient=True
+    ):
+        encoded = model.encode_images(batch.images.to(device)).float()
+        images.append(nn.functional.normalize(encoded, dim=-1).cpu())
+        indices.append(batch.index.cpu())
+    model.train(training)
+    embeddings, rows = torch.cat(images), torch.cat(indices).numpy()
+    logits = embeddings @ text.cpu().T * model.logit_scale.exp().cpu() + model.logit_bias.cpu()
+    frame = data.table.frame.iloc[rows].reset_index(drop=True)
+    return Predictions(
+        logits=logits.numpy(),
+        labels=data.table.labels[rows],
+        primary=frame["primary"].to_numpy(),
+        frame=frame[["image", "image_id", "case", "skin_tone", "sex", "age_group", "site"]],
+        conditions=conditions.names,
+        codes=conditions.codes,
+        groups=conditions.groups,
+        chapters=conditions.chapters,
+        blocks=conditions.blocks,
+        dissimilarity=dissimilarity,
+        train_counts=np.asarray(data.train_counts),
+        text_embeddings=text.cpu().numpy(),
+        image_embeddings=embeddings.numpy(),
+        split=split,
+    )

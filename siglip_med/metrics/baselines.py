@@ -1,0 +1,116 @@
+"""What costs nothing: chance, the label frequencies, and re-ranking by expected D. A model is judged beside them."""
+
+import numpy as np
+from scipy.special import gammaln, softmax
+
+from siglip_med.errors import UserError
+from siglip_med.metrics.headline import score_metrics
+from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics.resampling import KS, Scores
+
+
+def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
+    """Every image gets its own random order of the conditions.
+
+    Args:
+        predictions: N images.
+        seed: of the order.
+
+    Returns:
+        The same images with standard normal logits; the embeddings stay (a baseline of scores has none of its own).
+    """
+    rng = np.random.default_rng(seed)
+    return predictions.with_logits(rng.standard_normal(predictions.logits.shape))
+
+
+def chance_recall(listed: np.ndarray, k: int) -> float:
+    """R@K that a random order gives on average, exactly.
+
+    Args:
+        listed: ``[N, C]`` bool.
+        k: list length.
+
+    Returns:
+        Mean over images of 1 - binom(C - m, K) / binom(C, K), m the image's listed conditions (hypergeometric law).
+    """
+    conditions, m = listed.shape[1], listed.sum(axis=1)
+    k = min(k, conditions)
+    miss = np.zeros(len(m))
+    possible = conditions - m >= k
+    rest = conditions - m[possible]
+    miss[possible] = np.exp(
+        gammaln(rest + 1) - gammaln(rest - k + 1) - gammaln(conditions + 1) + gammaln(conditions - k + 1)
+    )
+    return float((1.0 - miss).mean())
+
+
+def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str, float]:
+    """What a random order gives on average.
+
+    Args:
+        predictions: N images.
+        draws: random orders that are averaged.
+        seed: of the first draw; the others follow.
+
+    Returns:
+        name -> value for the headline metrics of rankings (no calibration, no loss, no embeddings: chance has none);
+        ``r_at_1`` and ``r_at_5`` are exact.
+    """
+    drawn = [score_metrics(Scores.of(chance_predictions(predictions, seed + draw))) for draw in range(draws)]
+    exact = {f"r_at_{k}": chance_recall(predictions.listed, k) for k in KS}
+    return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name != "ece"} | exact
+
+
+def label_frequency_predictions(predictions: Predictions) -> Predictions:
+    """Rank every image's conditions by how common they are in the training split: R@5 is the five most common ones.
+
+    Args:
+        predictions: N images, with ``train_counts``.
+
+    Returns:
+        The same images; each condition's logit is that of its share of the training labels, (count + 1) / (total + C)
+        (Laplace 1812, so that an unseen condition is finite). Equal counts go by the order of the conditions.
+
+    Raises:
+        UserError: every training count is 0.
+    """
+    counts = predictions.train_counts.astype(np.float64)
+    if not counts.any():
+        raise UserError("train_counts are all 0: the label-frequency baseline needs the counts of the training split")
+    share = (counts + 1.0) / (counts.sum() + len(counts))
+    logits = np.log(share) - np.log1p(-share)
+    # a hair of difference, so that a tie is broken by the order of the conditions and not against the baseline
+    logits -= 1e-5 * np.arange(len(logits))
+    return predictions.with_logits(np.broadcast_to(logits, predictions.logits.shape).copy())
+
+
+def crm(predictions: Predictions, temperature: float = 1.0) -> Predictions:
+    """Conditional risk minimisation: rank conditions by expected distance, the baseline a geometric loss must beat.
+
+    Args:
+        predictions: N images.
+        temperature: divides the logits before the softmax.
+
+    Returns:
+        The same images with logit[i, c] = - sum over k of softmax(logits_i)[k] * D[k, c]: minus the expected distance,
+        for ranking only (it is no log-odds; its calibration error says nothing).
+        Source: Karthik et al., ICLR 2021, arXiv 2104.00795.
+    """
+    probability = softmax(predictions.logits.astype(np.float64) / temperature, axis=1)
+    return predictions.with_logits(-probability @ predictions.dissimilarity)
+
+
+def baseline_predictions(predictions: Predictions, seed: int = 0) -> dict[str, Predictions]:
+    """The baselines that can be had from one run's predictions: ``chance``, ``label_frequency`` and ``crm``.
+
+    Args:
+        predictions: N images.
+        seed: of `chance_predictions`.
+
+    Returns:
+        name -> predictions; ``label_frequency`` is left out where the training counts are unknown (all 0).
+    """
+    baselines = {"chance": chance_predictions(predictions, seed), "crm": crm(predictions)}
+    if predictions.train_counts.any():
+        baselines["label_frequency"] = label_frequency_predictions(predictions)
+    return baselines

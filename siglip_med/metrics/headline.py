@@ -1,0 +1,78 @@
+"""The headline metrics, under the names that logs, leaderboards and reports use. Formulas: ``docs/metrics.md``."""
+
+import numpy as np
+
+from siglip_med.metrics.hierarchy import spearman_embedding_distance, spearman_image_prototypes
+from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics.resampling import RESAMPLED_METRICS, CaseSums, Scores
+
+EMBEDDING_METRICS = ("spearman_text_d", "spearman_image_d")
+"""Properties of the embeddings of the conditions; they have no interval, since resampling images does not move them."""
+HEADLINE_METRICS = (*RESAMPLED_METRICS, "loss", *EMBEDDING_METRICS)
+LOWER_IS_BETTER = frozenset({"icd_distance_all", "icd_distance_mistakes", "icd_distance_top5", "ece", "loss"})
+
+
+def score_metrics(scores: Scores) -> dict[str, float]:
+    """The headline metrics that follow from scores alone (`RESAMPLED_METRICS`).
+
+    Args:
+        scores: N images; may be none, and then every metric is NaN.
+
+    Returns:
+        name -> value; NaN where undefined.
+    """
+    sums = CaseSums.build(scores)
+    values = sums.values(np.ones((1, sums.cases)))
+    return {name: float(values[name][0]) for name in RESAMPLED_METRICS}
+
+
+def headline_metrics(predictions: Predictions) -> dict[str, float]:
+    """Every headline metric.
+
+    Args:
+        predictions: N images.
+
+    Returns:
+        name -> value for `HEADLINE_METRICS`, in that order; NaN where undefined (no positive anywhere, no mistake, no
+        embeddings, no chapters). Means over conditions leave out those that are undefined: `defined_conditions` counts.
+    """
+    p = predictions
+    return score_metrics(Scores.of(p)) | {
+        "loss": balanced_loss(p.logits, p.labels),
+        "spearman_text_d": spearman_embedding_distance(p.text_embeddings, p.dissimilarity),
+        "spearman_image_d": spearman_image_prototypes(p.image_embeddings, p.primary, p.dissimilarity),
+    }
+
+
+def balanced_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Balanced multi-positive sigmoid loss over all N x C pairs at once: mean over positives plus mean over negatives.
+
+    Args:
+        logits: ``[N, C]``.
+        labels: ``[N, C]`` in [0, 1], weights of the positive part (the negative part weighs 1 - label).
+
+    Returns:
+        The loss in nats; NaN without pairs of both kinds. Source: Zhai et al. 2023, arXiv 2303.15343, several
+        positives.
+    """
+    z, positive = logits.astype(np.float64), labels.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        of_positives = (positive * np.logaddexp(0.0, -z)).sum() / positive.sum()
+        of_negatives = ((1.0 - positive) * np.logaddexp(0.0, z)).sum() / (1.0 - positive).sum()
+    return float(of_positives + of_negatives)
+
+
+def defined_conditions(predictions: Predictions) -> dict[str, int]:
+    """How many of the C conditions each mean over conditions is taken over.
+
+    Returns:
+        ``conditions``: C; ``primary``: conditions that are some image's primary one (macro R@K, macro F1); ``listed``:
+        with a positive image (text-to-image mAP); ``auc``: with a positive and a negative image (macro AUC).
+    """
+    positive, negative = predictions.listed.any(axis=0), (~predictions.listed).any(axis=0)
+    return {
+        "conditions": len(predictions.conditions),
+        "primary": len(np.unique(predictions.primary)),
+        "listed": int(positive.sum()),
+        "auc": int((positive & negative).sum()),
+    }

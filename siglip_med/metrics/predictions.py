@@ -1,0 +1,242 @@
+"""What a model said of a split: everything a metric, a plot or a later reader needs."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+
+from siglip_med.errors import UserError
+
+FORMAT_VERSION = 1
+IMAGES_FILE = "images.parquet"
+ARRAYS_FILE = "arrays.npz"
+META_FILE = "meta.json"
+PER_IMAGE_FILE = "per_image.csv"
+FRAME_COLUMNS = ("image", "image_id", "case", "skin_tone", "sex", "age_group", "site")
+_ARRAYS = ("dissimilarity", "train_counts", "text_embeddings", "image_embeddings")
+_NAMES = ("conditions", "codes", "groups", "chapters", "blocks")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Scores of N images against C conditions, with what is needed to judge them.
+
+    Attributes:
+        logits: ``[N, C]`` float32, image against the ensembled prompt of each condition (sigmoid scale).
+        labels: ``[N, C]`` float32 in [0, 1]; > 0 means listed.
+        primary: ``[N]`` int, the image's first condition.
+        frame: N rows of the table (image, image_id, case, skin_tone, sex, age_group, site), unknown = "".
+        conditions: the C names; ``codes``: their ICD-10-CM codes; ``groups``: their coarse groups.
+        dissimilarity: ``[C, C]`` the matrix D.
+        train_counts: ``[C]`` images a condition in the training split (label-frequency baseline, head/middle/tail).
+        text_embeddings: ``[C, E]`` L2-normalised ensembled prompt embeddings.
+        image_embeddings: ``[N, E]`` L2-normalised, or empty ``[0, E]``.
+        split: "val", "test" or a user's name for it.
+        meta: free text about where the scores came from (run, checkpoint).
+        chapters: the C ICD-10-CM chapters, or empty: then chapter accuracy is undefined (NaN).
+        blocks: the C ICD-10-CM blocks, or empty: then block accuracy is undefined (NaN).
+
+    Raises:
+        ValueError: a shape, a range or a column breaks the description above.
+        UserError: a logit is not finite (the run diverged).
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    primary: np.ndarray
+    frame: pd.DataFrame
+    conditions: tuple[str, ...]
+    codes: tuple[str, ...]
+    groups: tuple[str, ...]
+    dissimilarity: np.ndarray
+    train_counts: np.ndarray
+    text_embeddings: np.ndarray
+    image_embeddings: np.ndarray
+    split: str = "test"
+    meta: dict[str, str] = field(default_factory=dict)
+    chapters: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check shapes and ranges once, so that no metric has to."""
+        _check_shapes(self)
+        _check_values(self)
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @property
+    def listed(self) -> np.ndarray:
+        """``[N, C]`` bool, the conditions that each image's labels list."""
+        return self.labels > 0
+
+    @property
+    def cases(self) -> np.ndarray:
+        """``[N]`` case of each image, as text: the unit that is resampled and never straddles a split."""
+        return self.frame["case"].to_numpy(dtype=str)
+
+    def take(self, rows: np.ndarray) -> "Predictions":
+        """The same predictions for some images: ``rows`` are positions (repeats allowed) or an ``[N]`` bool mask."""
+        rows = np.asarray(rows)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        return replace(
+            self,
+            logits=self.logits[rows],
+            labels=self.labels[rows],
+            primary=self.primary[rows],
+            frame=self.frame.iloc[rows].reset_index(drop=True),
+            image_embeddings=self.image_embeddings[rows] if len(self.image_embeddings) else self.image_embeddings,
+        )
+
+    def with_logits(self, logits: np.ndarray) -> "Predictions":
+        """The same images judged by other scores ``[N, C]`` (a baseline, a calibrated model)."""
+        return replace(self, logits=np.asarray(logits, dtype=np.float32))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder that `load` reads: every metric can be recomputed from it, bit for bit.
+
+        ``images.parquet`` has a row an image: the table's columns, ``primary``, ``logit/<condition>`` and
+        ``label/<condition>``; ``arrays.npz`` the matrices; ``meta.json`` the names; ``per_image.csv`` a table for
+        people and spreadsheets. Each file is written under a temporary name first.
+
+        Args:
+            folder: made if it is absent; earlier predictions in it are replaced.
+        """
+        from siglip_med.metrics.per_image import per_image_table  # it needs `Predictions` in turn
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        images = pd.concat(
+            [
+                self.frame.reset_index(drop=True).astype(str),
+                pd.DataFrame({"primary": self.primary.astype(np.int64)}),
+                pd.DataFrame(self.logits, columns=[f"logit/{name}" for name in self.conditions]),
+                pd.DataFrame(self.labels, columns=[f"label/{name}" for name in self.conditions]),
+            ],
+            axis=1,
+        )
+        table = per_image_table(self)
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        meta = {"format": "siglip_med.predictions", "version": FORMAT_VERSION, "images": len(self), "split": self.split}
+        meta |= {"meta": self.meta} | {name: list(getattr(self, name)) for name in _NAMES}
+        _write(folder / IMAGES_FILE, lambda file: images.to_parquet(file, index=False))
+        _write(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **arrays))
+        _write(folder / PER_IMAGE_FILE, lambda file: table.to_csv(file, index=False))
+        text = json.dumps(meta, indent=1, ensure_ascii=False).encode()
+        _write(folder / META_FILE, lambda file: file.write(text))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Predictions":
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: a file is missing, unreadable, of another version, or does not fit the others.
+        """
+        folder = Path(folder)
+        for name in (META_FILE, IMAGES_FILE, ARRAYS_FILE):
+            if not (folder / name).is_file():
+                raise UserError(
+                    f"{folder}: no {name} there, so this is no folder of predictions; train or evaluate first"
+                )
+        try:
+            meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
+            if meta.get("version") != FORMAT_VERSION:
+                raise ValueError(f"format version {meta.get('version')}, this program reads {FORMAT_VERSION}")
+            images = pd.read_parquet(folder / IMAGES_FILE)
+            if len(images) != meta["images"]:
+                raise ValueError(f"{IMAGES_FILE} has {len(images)} rows, {META_FILE} says {meta['images']}")
+            with np.load(folder / ARRAYS_FILE, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in _ARRAYS}
+            scores = {
+                kind: images[[f"{kind}/{name}" for name in meta["conditions"]]].to_numpy(dtype=np.float32)
+                for kind in ("logit", "label")
+            }
+            names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
+            own = [name for name in images if name != "primary" and not str(name).startswith(("logit/", "label/"))]
+            return cls(
+                logits=scores["logit"],
+                labels=scores["label"],
+                primary=images["primary"].to_numpy(dtype=np.int64),
+                frame=images[own],
+                split=meta["split"],
+                meta=dict(meta["meta"]),
+                conditions=names["conditions"],
+                codes=names["codes"],
+                groups=names["groups"],
+                chapters=names["chapters"],
+                blocks=names["blocks"],
+                **arrays,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{folder}: these predictions cannot be read ({reason}); write them again") from error
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write to a temporary name beside ``path`` and move it there, so that no reader sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_shapes(predictions: Predictions) -> None:
+    p = predictions
+    images, conditions = len(p.logits), len(p.conditions)
+    expected = {
+        "logits": (images, conditions),
+        "labels": (images, conditions),
+        "primary": (images,),
+        "dissimilarity": (conditions, conditions),
+        "train_counts": (conditions,),
+    }
+    for name, shape in expected.items():
+        if getattr(p, name).shape != shape:
+            raise ValueError(f"{name} has shape {getattr(p, name).shape}, expected {shape}")
+    if p.text_embeddings.ndim != 2 or len(p.text_embeddings) != conditions:
+        raise ValueError(f"text_embeddings has shape {p.text_embeddings.shape}, expected ({conditions}, E)")
+    if p.image_embeddings.ndim != 2 or len(p.image_embeddings) not in (0, images):
+        raise ValueError(f"image_embeddings has shape {p.image_embeddings.shape}, expected ({images}, E) or (0, E)")
+    if len(p.frame) != images:
+        raise ValueError(f"frame has {len(p.frame)} rows, expected {images}")
+    for name, required in (("codes", True), ("groups", True), ("chapters", False), ("blocks", False)):
+        length = len(getattr(p, name))
+        if length != conditions and (required or length):
+            raise ValueError(f"{name} has {length} entries, expected {conditions}")
+    if len(set(p.conditions)) != conditions:
+        raise ValueError("conditions holds a name twice")
+    missing = [name for name in FRAME_COLUMNS if name not in p.frame.columns]
+    if missing:
+        raise ValueError(f"frame has no column {missing[0]!r}")
+
+
+def _check_values(predictions: Predictions) -> None:
+    p = predictions
+    finite = np.isfinite(p.logits).all(axis=1)
+    if not finite.all():
+        row = int(np.flatnonzero(~finite)[0])
+        raise UserError(
+            f"{int((~finite).sum())} of {len(p)} images of split {p.split!r} have a logit that is not finite (first: "
+            f"{p.frame['image'].iloc[row]!r}): the run diverged; lower the learning rate or use bf16 or 32-bit"
+        )
+    if not ((p.labels >= 0) & (p.labels <= 1)).all():
+        raise ValueError("labels holds values outside [0, 1]")
+    if len(p) and not ((p.primary >= 0) & (p.primary < len(p.conditions))).all():
+        raise ValueError(f"primary holds values outside 0..{len(p.conditions) - 1}")
+    unlisted = np.flatnonzero(p.labels[np.arange(len(p)), p.primary] <= 0)
+    if len(unlisted):
+        raise ValueError(f"primary of row {unlisted[0]} is not among that image's labels")
+    d = p.dissimilarity
+    if not (np.isfinite(d).all() and (d >= 0).all() and np.allclose(d, d.T) and not np.diagonal(d).any()):
+        raise ValueError("dissimilarity must be symmetric, finite and non-negative with a zero diagonal")
+    if not (p.train_counts >= 0).all():
+        raise ValueError("train_counts holds a negative or undefined count")

@@ -1,0 +1,209 @@
+"""What each case adds to each headline metric: one pass over the images, then a resample is a few matrix products."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+
+from siglip_med.metrics.auc import OneVsRest
+from siglip_med.metrics.calibration import BINS, confidence_bins
+from siglip_med.metrics.hierarchy import label_distance, same_ancestor
+from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics.ranking import average_precision, best_rank, condition_order, condition_ranks, ndcg
+
+KS = (1, 5)
+RESAMPLED_METRICS = (
+    "r_at_1",
+    "r_at_5",
+    "r_at_1_primary",
+    "r_at_5_primary",
+    "macro_r_at_1",
+    "macro_r_at_5",
+    "mrr",
+    "map",
+    "ndcg",
+    "macro_precision",
+    "macro_recall",
+    "macro_f1",
+    "macro_auc",
+    "t2i_map",
+    "icd_distance_all",
+    "icd_distance_mistakes",
+    "icd_distance_top5",
+    "chapter_accuracy",
+    "block_accuracy",
+    "ece",
+)
+"""Headline metrics that are functions of sums over cases, so that they have bootstrap intervals."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Arrays that the metrics need, without names: what `Predictions` holds and what validation gathers.
+
+    Attributes:
+        logits: ``[N, C]`` on the sigmoid scale.
+        labels: ``[N, C]`` in [0, 1]; > 0 means listed.
+        primary: ``[N]`` int.
+        dissimilarity: ``[C, C]`` matrix D.
+        chapters: the C chapters, or empty (chapter accuracy is then NaN).
+        blocks: the C blocks, or empty (block accuracy is then NaN).
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    primary: np.ndarray
+    dissimilarity: np.ndarray
+    chapters: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, predictions: Predictions) -> "Scores":
+        """The arrays of `predictions`."""
+        p = predictions
+        return cls(p.logits, p.labels, p.primary, p.dissimilarity, p.chapters, p.blocks)
+
+
+def per_image_values(scores: Scores, order: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics that are means over images, image by image.
+
+    Args:
+        scores: N images.
+        order: ``[N, C]`` of `condition_order`.
+
+    Returns:
+        name -> ``[N]`` float64; NaN where the metric does not apply to the image (the distance of a mistake, where
+        there is none), and the metric is the mean over the others.
+    """
+    rows, listed, ranks = np.arange(len(order)), scores.labels > 0, condition_ranks(order)
+    first, primary_rank, top = best_rank(ranks, listed), ranks[rows, scores.primary], order[:, 0]
+    distance = label_distance(listed, scores.dissimilarity)
+    values: dict[str, np.ndarray] = {f"r_at_{k}": first <= k for k in KS}
+    values |= {f"r_at_{k}_primary": primary_rank <= k for k in KS}
+    values |= {
+        "mrr": 1.0 / first,
+        "map": average_precision(order, listed),
+        "ndcg": ndcg(order, scores.labels),
+        "icd_distance_all": distance[rows, top],
+        "icd_distance_mistakes": np.where(listed[rows, top], np.nan, distance[rows, top]),
+        "icd_distance_top5": np.take_along_axis(distance, order[:, :5], axis=1).mean(axis=1),
+    }
+    for name, ancestors in (("chapter_accuracy", scores.chapters), ("block_accuracy", scores.blocks)):
+        undefined = np.full(len(rows), np.nan)
+        values[name] = same_ancestor(listed, ancestors)[rows, top] if ancestors else undefined
+    return {name: value.astype(np.float64) for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class CaseSums:
+    """Sums over the images of each of G cases.
+
+    Attributes:
+        names: the M metrics that are means over images.
+        sums: ``[G, M]`` sums of their values; ``counts``: ``[G, M]`` images they apply to.
+        macro_hits: ``macro_r_at_K`` -> ``[G, C]`` hits by primary condition.
+        support: ``[G, C]`` images by primary condition; ``predicted``: ``[G, C]`` images by first prediction;
+            ``correct``: ``[G, C]`` images whose first prediction is the primary condition.
+        one_vs_rest: one a condition; empty if neither AUC nor text-to-image mAP was asked for.
+        calibration_gaps: ``[G, bins]`` sum of outcome minus confidence; ``pairs``: ``[G]`` (image, condition) pairs.
+    """
+
+    names: tuple[str, ...]
+    sums: np.ndarray
+    counts: np.ndarray
+    macro_hits: dict[str, np.ndarray]
+    support: np.ndarray
+    predicted: np.ndarray
+    correct: np.ndarray
+    one_vs_rest: tuple[OneVsRest, ...]
+    calibration_gaps: np.ndarray
+    pairs: np.ndarray
+
+    @classmethod
+    def build(
+        cls, scores: Scores, cases: np.ndarray | None = None, metrics: Iterable[str] = RESAMPLED_METRICS
+    ) -> "CaseSums":
+        """Judge every image once.
+
+        Args:
+            scores: N images.
+            cases: ``[N]`` the case of each image; every image is its own case if omitted.
+            metrics: names that will be read; without AUC and text-to-image mAP a resample costs a fraction.
+        """
+        images, conditions = scores.logits.shape
+        case = np.arange(images) if cases is None else np.unique(cases, return_inverse=True)[1]
+        total = int(case.max(initial=-1)) + 1
+        listed = scores.labels > 0
+        order = condition_order(scores.logits, listed)
+        values = per_image_values(scores, order)
+
+        def by_case(column: np.ndarray, weight: np.ndarray | None, columns: int) -> np.ndarray:
+            cells = np.bincount(case * columns + column, weights=weight, minlength=total * columns)
+            return cells.reshape(total, columns).astype(np.float64)
+
+        def stack(columns: list[np.ndarray]) -> np.ndarray:
+            return np.concatenate([by_case(np.zeros(images, dtype=np.int64), column, 1) for column in columns], axis=1)
+
+        top = order[:, 0]
+        ranked = range(conditions) if {"macro_auc", "t2i_map"} & set(metrics) else ()
+        return cls(
+            names=tuple(values),
+            sums=stack([np.nan_to_num(value) for value in values.values()]),
+            counts=stack([np.isfinite(value).astype(np.float64) for value in values.values()]),
+            macro_hits={f"macro_r_at_{k}": by_case(scores.primary, values[f"r_at_{k}"], conditions) for k in KS},
+            support=by_case(scores.primary, None, conditions),
+            predicted=by_case(top, None, conditions),
+            correct=by_case(top, (top == scores.primary).astype(np.float64), conditions),
+            one_vs_rest=tuple(OneVsRest.build(scores.logits[:, c], listed[:, c], case, total) for c in ranked),
+            calibration_gaps=_calibration_gaps(scores.logits, listed, case, total),
+            pairs=stack([np.full(images, float(conditions))])[:, 0],
+        )
+
+    @property
+    def cases(self) -> int:
+        """G, the number of cases."""
+        return len(self.pairs)
+
+    def values(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """The metrics of B resamples.
+
+        Args:
+            weights: ``[B, G]``, how often each case occurs in each resample; all ones for the plain estimate.
+
+        Returns:
+            name -> ``[B]`` float64; NaN where a metric is undefined.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = (weights @ self.sums) / (weights @ self.counts)
+            result = {name: means[:, column] for column, name in enumerate(self.names)}
+            support = weights @ self.support
+            for name, hits in self.macro_hits.items():
+                result[name] = mean_of_defined((weights @ hits) / support)
+            predicted, correct = weights @ self.predicted, weights @ self.correct
+            result["macro_precision"] = mean_of_defined(correct / predicted)
+            result["macro_recall"] = mean_of_defined(correct / support)
+            result["macro_f1"] = mean_of_defined(np.where(support > 0, 2.0 * correct / (support + predicted), np.nan))
+            result["ece"] = np.abs(weights @ self.calibration_gaps).sum(axis=1) / (weights @ self.pairs)
+        if self.one_vs_rest:
+            transposed = np.ascontiguousarray(weights.T)
+            both = [condition.auc_and_precision(transposed) for condition in self.one_vs_rest]
+            result["macro_auc"] = mean_of_defined(np.stack([auc for auc, _ in both], axis=1))
+            result["t2i_map"] = mean_of_defined(np.stack([precision for _, precision in both], axis=1))
+        return result
+
+
+def mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of the entries that are defined (not NaN); NaN where none is."""
+    defined = np.isfinite(values)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
+
+
+def _calibration_gaps(logits: np.ndarray, listed: np.ndarray, case: np.ndarray, cases: int) -> np.ndarray:
+    """``[cases, bins]``: over the (image, condition) pairs of a case in each bin, sum of outcome minus confidence."""
+    confidence = expit(logits.astype(np.float64))
+    bins = confidence_bins(confidence, BINS)
+    cells = (case[:, None] * BINS + bins).ravel()
+    gaps = np.bincount(cells, weights=(listed - confidence).ravel(), minlength=cases * BINS)
+    return gaps.reshape(cases, BINS)

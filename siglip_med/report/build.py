@@ -1,0 +1,69 @@
+"""Puts a report together."""
+
+from pathlib import Path
+
+from siglip_med.report.evidence import Evidence
+from siglip_med.report.inputs import ReportInputs, ReportSettings
+from siglip_med.report.page import Page, Section, write_page
+from siglip_med.report.sections.conditions import conditions_section, confusion_section
+from siglip_med.report.sections.confidence import calibration_section, prediction_sets_section
+from siglip_med.report.sections.groups import subgroups_section
+from siglip_med.report.sections.headline import cards, headline_section, lead
+from siglip_med.report.sections.hierarchy import hierarchy_section
+from siglip_med.report.sections.pictures import curves_section, embedding_section, photographs_section
+
+REPORT_NAME = "report"
+_LIMITS = (
+    "These numbers are of one split of one data set, labelled from photographs; they say nothing about other "
+    "cameras, clinics or populations. This is a research tool, not a medical device: no number here supports a "
+    "diagnosis.",
+    "Only this test split was judged, once, by the checkpoint that validation chose. p-values are not "
+    "corrected for the number of metrics; choose the one that matters before looking.",
+)
+
+
+def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
+    """Judges a run and puts what was found into sections.
+
+    Raises:
+        UserError: a split has no image, the runs do not match, or a photograph that was asked for cannot be read.
+    """
+    evidence = Evidence.gather(inputs, settings)
+    sections: list[Section] = [
+        headline_section(evidence),
+        subgroups_section(evidence),
+        hierarchy_section(evidence),
+        confusion_section(evidence),
+        conditions_section(evidence),
+        calibration_section(evidence),
+        prediction_sets_section(evidence),
+        embedding_section(evidence),
+        curves_section(inputs),
+    ]
+    if settings.images:
+        sections.append(photographs_section(evidence, inputs))
+    data = {"config": inputs.meta.config, "settings": dict(vars(settings)), "name": inputs.meta.name}
+    sections.append(Section("limits", "What this report cannot say", _LIMITS, data=data))
+    facts = dict(inputs.meta.facts) | {
+        "test split": f"{len(inputs.test):,} images of {len(set(inputs.test.cases)):,} cases",
+        "validation split": f"{len(inputs.val):,} images of {len(set(inputs.val.cases)):,} cases",
+        "conditions": str(len(inputs.test.conditions)),
+    }
+    return Page(f"Evaluation of {inputs.meta.name}", lead(evidence), facts, cards(evidence), tuple(sections))
+
+
+def write_report(inputs: ReportInputs, folder: Path, settings: ReportSettings | None = None) -> Path:
+    """Writes ``report.html`` (self-contained), ``report.md`` with ``figures/``, and ``report.json``.
+
+    Args:
+        inputs: predictions and where they came from.
+        folder: made if it is absent; nothing is written there before the whole report is built.
+        settings: see `ReportSettings`.
+
+    Returns:
+        Path of the HTML page.
+
+    Raises:
+        UserError: see `build_report`.
+    """
+    return write_page(build_report(inputs, settings or ReportSettings()), Path(folder), REPORT_NAME)

@@ -1,0 +1,85 @@
+"""What a report is made of."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from siglip_med.metrics.predictions import Predictions
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+CURVE_COLUMNS = ("tag", "step", "value")
+
+
+@dataclass(frozen=True)
+class RunMeta:
+    """What was run.
+
+    Attributes:
+        name: of the run, e.g. its folder.
+        facts: what a reader needs to know to repeat it: model, data, seed, split hash, checkpoint; shown in this order.
+        config: the resolved config as plain types; goes to the JSON alone.
+    """
+
+    name: str
+    facts: dict[str, str] = field(default_factory=dict)
+    config: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Predictions of a run and where they came from.
+
+    Attributes:
+        test: what is judged.
+        val: chooses thresholds, calibration and the sizes of prediction sets; never judged.
+        zero_shot: the same test images before training, or None.
+        curves: columns ``tag``, ``step``, ``value``; may be empty.
+        meta: the run.
+        image_root: folder that ``test.frame["image"]`` is relative to; needed for photographs alone.
+    """
+
+    test: Predictions
+    val: Predictions
+    zero_shot: Predictions | None = None
+    curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CURVE_COLUMNS)))
+    meta: RunMeta = field(default_factory=lambda: RunMeta("run"))
+    image_root: Path | None = None
+
+
+class ReportSettings:
+    """How a report is made; a node of ``conf/evaluate.yaml``."""
+
+    def __init__(
+        self,
+        repetitions: PositiveInt = 1000,
+        coverage: Share = 0.95,
+        set_coverage: Share = 0.9,
+        distractors: PositiveInt = 9,
+        map_images: PositiveInt = 5000,
+        seed: NonNegativeInt = 0,
+        images: bool = False,
+        image_root: str | None = None,
+    ) -> None:
+        """Takes the settings.
+
+        Args:
+            repetitions: bootstrap resamples of the cases.
+            coverage: of the intervals.
+            set_coverage: stated coverage of the prediction sets.
+            distractors: of the test that ranks the truth among a few candidates.
+            map_images: most images on the embedding map; a larger test split is sampled.
+            seed: of the bootstrap, the distractors and the map.
+            images: whether to show photographs (thumbnails); a report with them should not be published.
+            image_root: folder of the photographs; None for the one of the run's data.
+        """
+        self.repetitions = repetitions
+        self.coverage = coverage
+        self.set_coverage = set_coverage
+        self.distractors = distractors
+        self.map_images = map_images
+        self.seed = seed
+        self.images = images
+        self.image_root = image_root

@@ -1,0 +1,157 @@
+"""A report as data: sections of sentences, tables and figures, written as HTML, Markdown and JSON."""
+
+import base64
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from siglip_med.report.plots.style import DPI
+
+NOT_DEFINED = "–"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture.
+
+    Attributes:
+        name: file name without its ending.
+        png: bytes of a PNG file.
+        alternative: what it shows, for a reader who does not see it.
+        caption: how to read it.
+        minimum_width: pixels below which a phone scrolls instead of shrinking it.
+    """
+
+    name: str
+    png: bytes
+    alternative: str
+    caption: str
+    minimum_width: int = 0
+
+    @property
+    def data_uri(self) -> str:
+        """The picture itself as an address, so that a page needs no other file."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+    @property
+    def width(self) -> int:
+        """Pixels on a page: the picture's own width at `DPI`, read from the PNG's header, at 100 pixels an inch."""
+        return round(int.from_bytes(self.png[16:20], "big") * 100 / DPI)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text cells; the first ``text_columns`` columns are left-aligned, numbers are right-aligned."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int = 1
+    tall: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question with its answer; ``data`` holds the numbers behind it, unrounded."""
+
+    key: str
+    title: str
+    paragraphs: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    figures: tuple[Figure, ...] = ()
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Card:
+    """One number that a reader sees first, with its interval and what it is compared with."""
+
+    label: str
+    value: str
+    interval: str
+    beside: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report; ``facts`` say what was judged (model, data, seed, split …)."""
+
+    title: str
+    lead: str
+    facts: Mapping[str, str]
+    cards: tuple[Card, ...]
+    sections: tuple[Section, ...]
+
+
+def write_page(page: Page, folder: Path, name: str) -> Path:
+    """Writes ``<name>.html``, ``<name>.md``, ``<name>.json`` and the Markdown's ``figures/``.
+
+    The HTML page holds its figures and its style and fetches nothing. Each file is replaced in one step.
+
+    Args:
+        page: the report.
+        folder: made if it is absent.
+        name: of the three files.
+
+    Returns:
+        Path of the HTML page.
+    """
+    environment = Environment(
+        loader=PackageLoader("siglip_med.report"),
+        autoescape=select_autoescape(("html.jinja",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = _markdown_cell
+    html = environment.get_template("page.html.jinja").render(page=page)
+    markdown = environment.get_template("page.md.jinja").render(page=page)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for section in page.sections:
+        for figure in section.figures:
+            _replace(folder / "figures" / f"{figure.name}.png", figure.png)
+    _replace(folder / f"{name}.md", markdown.encode())
+    _replace(folder / f"{name}.json", _json(page).encode())
+    _replace(folder / f"{name}.html", html.encode())
+    return folder / f"{name}.html"
+
+
+def _json(page: Page) -> str:
+    content = {"title": page.title, "facts": dict(page.facts)}
+    content |= {section.key: plain(section.data) for section in page.sections if section.data}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def plain(value: Any) -> Any:
+    """Plain JSON types: NumPy values unwrapped, an undefined number as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _markdown_cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,94 @@
+"""A map of the images: the embeddings in two dimensions, coloured by chapter."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from siglip_med.report.plots.order import chapter_label
+from siglip_med.report.plots.style import INK, MARKERS, PALETTE, new_figure, shorten, styled
+
+Method = Literal["UMAP", "t-SNE"]
+
+UMAP_MINIMUM = 50
+"""Below this many images a neighbourhood graph says little, and t-SNE takes over."""
+MAP_MINIMUM = 5
+_LABELLED = 24
+
+
+def project(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, Method]:
+    """Two dimensions in which neighbours stay neighbours.
+
+    Args:
+        embeddings: ``[N, E]``, N at least `MAP_MINIMUM`; compared by cosine.
+        seed: the same seed gives the same map on the same machine.
+
+    Returns:
+        ``[N, 2]`` and the method: UMAP (McInnes et al. 2018, arXiv 1802.03426; umap-learn), or t-SNE (van der Maaten &
+        Hinton 2008; scikit-learn) for fewer than `UMAP_MINIMUM` images.
+
+    Raises:
+        ValueError: fewer than `MAP_MINIMUM` images.
+    """
+    images = len(embeddings)
+    if images < MAP_MINIMUM:
+        raise ValueError(f"a map needs {MAP_MINIMUM} images, got {images}")
+    if images < UMAP_MINIMUM:
+        from sklearn.manifold import TSNE  # slow to import, and most runs need one of the two
+
+        tsne = TSNE(perplexity=min(30.0, (images - 1) / 3), metric="cosine", init="random", random_state=seed)
+        return np.asarray(tsne.fit_transform(embeddings), dtype=np.float64), "t-SNE"
+    from umap import UMAP
+
+    umap = UMAP(n_neighbors=min(15, images - 1), min_dist=0.15, metric="cosine", random_state=seed, n_jobs=1)
+    return np.asarray(umap.fit_transform(embeddings), dtype=np.float64), "UMAP"
+
+
+@styled
+def embedding_figure(points: np.ndarray, primary: np.ndarray, names: Sequence[str], chapters: Sequence[str]) -> Figure:
+    """The map; the names of the most common conditions stand at the median of their images where they fit.
+
+    Args:
+        points: ``[N, 2]`` of `project`.
+        primary: ``[N]`` int, primary condition.
+        names: the C conditions.
+        chapters: the C chapters (or groups).
+    """
+    figure = new_figure(9.4, 6.6)
+    axes = figure.add_subplot()
+    of_image = np.asarray(chapters, dtype=str)[primary]
+    chapter_names, counts = np.unique(of_image, return_counts=True)
+    for position, chapter in enumerate(chapter_names[np.argsort(-counts, kind="stable")]):
+        mask = of_image == chapter
+        colour, marker = PALETTE[position % len(PALETTE)], MARKERS[(position + position // len(PALETTE)) % len(MARKERS)]
+        label = f"{shorten(chapter_label(str(chapter)), 44)}  {mask.sum()}"
+        size = 14 if len(points) > 1500 else 24
+        axes.scatter(
+            points[mask, 0], points[mask, 1], s=size, color=colour, marker=marker, alpha=0.75, linewidths=0.3,
+            edgecolors="white", label=label,
+        )  # fmt: skip
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.005), ncols=2, title="chapter  images", alignment="left")
+    axes.margins(0.04)
+    figure.canvas.draw()
+    taken: list[Bbox] = []
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    common = np.bincount(primary, minlength=len(names))
+    for condition in np.argsort(-common, kind="stable")[:_LABELLED]:
+        if common[condition] < 2:
+            continue
+        x, y = np.median(points[primary == condition], axis=0)
+        text = axes.text(
+            x, y, shorten(names[condition], 26), ha="center", va="center", fontsize=7, color=INK,
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "edgecolor": "none", "alpha": 0.75},
+        )  # fmt: skip
+        box = text.get_window_extent(renderer).expanded(1.05, 1.3)
+        if any(box.overlaps(other) for other in taken):
+            text.remove()
+        else:
+            taken.append(box)
+    return figure

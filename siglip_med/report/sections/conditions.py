@@ -1,0 +1,148 @@
+"""How each condition fares, and what it is taken for."""
+
+import numpy as np
+import pandas as pd
+
+from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
+from siglip_med.metrics.thresholds import (
+    choose_thresholds,
+    classification_summary,
+    classification_table,
+    confusion_matrix,
+)
+from siglip_med.report.evidence import ZERO_SHOT, Evidence
+from siglip_med.report.numbers import number
+from siglip_med.report.page import Figure, Section, Table
+from siglip_med.report.plots import chapters_of, conditions_figure, confusion_figure, icd_order, to_png
+
+_METRICS = {
+    "r_at_1": "R@1",
+    "r_at_5": "R@5",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "auc": "AUC",
+    "average_precision": "AP",
+}
+_CONFUSIONS = 15
+
+
+def recall_by_condition(predictions: Predictions, k: int) -> np.ndarray:
+    """``[C]`` share of each primary condition's images with a listed one among the first k; NaN without images."""
+    ranks = condition_ranks(condition_order(predictions.logits, predictions.listed))
+    hits = best_rank(ranks, predictions.listed) <= k
+    size = len(predictions.conditions)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(predictions.primary, weights=hits, minlength=size) / np.bincount(
+            predictions.primary, minlength=size
+        )
+
+
+def conditions_section(evidence: Evidence) -> Section:
+    """The table of conditions."""
+    test = evidence.test
+    thresholds = choose_thresholds(evidence.val)
+    table = classification_table(test, thresholds)
+    table.insert(3, "train_images", test.train_counts)
+    table.insert(4, "primary_images", np.bincount(test.primary, minlength=len(test.conditions)))
+    table["r_at_1"], table["r_at_5"] = recall_by_condition(test, 1), recall_by_condition(test, 5)
+    table["threshold"] = thresholds
+    drawn = pd.DataFrame(
+        {
+            "condition": test.conditions,
+            "train": test.train_counts,
+            "images": table["primary_images"],
+            "value": table["r_at_5"],
+        }
+    )
+    if evidence.zero_shot is not None:
+        drawn["baseline"] = recall_by_condition(evidence.zero_shot, 5)
+    figure = conditions_figure(drawn, "R@5 by primary condition", ZERO_SHOT if evidence.zero_shot is not None else None)
+    summary = classification_summary(evidence.val, test)
+    means = ", ".join(
+        f"{label} {number(summary[f'thresholded_macro_{name}'])} (over {summary[f'defined_{name}']:.0f} conditions)"
+        for name, label in _METRICS.items()
+        if f"thresholded_macro_{name}" in summary
+    )
+    order = np.argsort(-test.train_counts, kind="stable")
+    rows = tuple(
+        (
+            str(row["condition"]),
+            str(row["code"]),
+            f"{int(row['train_images']):,}",
+            str(row["primary_images"]),
+            str(row["positives"]),
+            *(number(row[name], 2) for name in _METRICS),
+        )
+        for _, row in table.iloc[order].iterrows()
+    )
+    columns = ("condition", "code", "training images", "as primary", "as any label", *_METRICS.values())
+    return Section(
+        key="conditions",
+        title="Every condition",
+        paragraphs=(
+            "R@1 and R@5 are over the images whose primary label is the condition. Precision, recall and F1 "
+            "call an image positive above a threshold that was chosen on the validation split (one a "
+            "condition; conditions with fewer than five validation images share a pooled one). AUC and AP are "
+            "one condition against the rest, over any label. Numbers of conditions with few images are mostly "
+            "noise.",
+            f"Means over conditions at those thresholds: {means}.",
+        ),
+        tables=(Table("Most common in training first", columns, rows, text_columns=2, tall=True),),
+        figures=(
+            Figure("conditions", to_png(figure), "R@5 of every condition.", "Most common in training first.", 620),
+        ),
+        data={"table": table.to_dict("records"), "means_at_thresholds": summary},
+    )
+
+
+def confusion_section(evidence: Evidence) -> Section:
+    """The confusion matrix in ICD order, and the most common confusions in words."""
+    test, order = evidence.test, icd_order(evidence.test)
+    matrix = confusion_matrix(test)
+    chapters = chapters_of(test)
+    figure = confusion_figure(
+        matrix[np.ix_(order, order)], [test.conditions[c] for c in order], [chapters[c] for c in order]
+    )
+    wrong = matrix * ~np.eye(len(matrix), dtype=bool)
+    pairs = np.argsort(-wrong, axis=None, kind="stable")[:_CONFUSIONS]
+    total = matrix.sum(axis=1)
+    rows = tuple(
+        (
+            test.conditions[true],
+            test.conditions[answer],
+            str(wrong[true, answer]),
+            f"{wrong[true, answer] / total[true]:.0%}",
+            number(float(test.dissimilarity[true, answer]), 2),
+        )
+        for true, answer in zip(*np.unravel_index(pairs, wrong.shape), strict=True)
+        if wrong[true, answer]
+    )
+    return Section(
+        key="confusion",
+        title="What is taken for what",
+        paragraphs=(
+            "Conditions stand in the order of their ICD-10-CM codes, so relatives are neighbours and each "
+            "frame is a chapter: a mistake inside a frame stays in the chapter. Each row adds up to 1; grey "
+            "rows have no test image.",
+        ),
+        tables=(
+            Table(
+                "Most common confusions",
+                ("primary condition", "first prediction", "images", "of the condition", "D"),
+                rows,
+                text_columns=2,
+            ),
+        ),
+        figures=(
+            Figure(
+                "confusion",
+                to_png(figure),
+                "Confusion matrix in the order of the ICD-10-CM codes.",
+                "Darker is more; the colour scale is stretched at the low end so that rare confusions show.",
+                900 if len(matrix) > 30 else 520,
+            ),
+        ),
+        data={"conditions": list(test.conditions), "matrix": matrix},
+    )

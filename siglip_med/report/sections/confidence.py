@@ -1,0 +1,122 @@
+"""Do the confidences mean what they say, and how long must a differential be?"""
+
+import numpy as np
+
+from siglip_med.metrics.calibration import calibration_metrics, reliability_table
+from siglip_med.metrics.conformal import conformal_report, fit_conformal
+from siglip_med.report.evidence import ZERO_SHOT, Evidence
+from siglip_med.report.numbers import number, percent
+from siglip_med.report.page import Figure, Section, Table
+from siglip_med.report.plots import reliability_figure, set_size_figure, to_png
+
+_METRICS = {
+    "ece": "ECE, all (image, condition) pairs",
+    "ece_classwise": "ECE, mean of the conditions",
+    "ece_top1": "ECE of the first prediction",
+    "brier": "Brier score",
+    "log_loss": "log loss (nats)",
+}
+_COVERAGES = (0.8, 0.9, 0.95)
+
+
+def calibration_section(evidence: Evidence) -> Section:
+    """Reliability before and after a refit of temperature and bias on validation."""
+    fit = evidence.calibration
+    series = {"as trained": evidence.test, "refit on validation": fit.apply(evidence.test)}
+    if evidence.zero_shot is not None:
+        series = {ZERO_SHOT: evidence.zero_shot} | series
+    values = {name: calibration_metrics(predictions) for name, predictions in series.items()}
+    rows = tuple((label, *(number(values[name][metric], 4) for name in series)) for metric, label in _METRICS.items())
+    tables = {name: reliability_table(predictions) for name, predictions in series.items() if name != ZERO_SHOT}
+    return Section(
+        key="calibration",
+        title="Are the confidences true?",
+        paragraphs=(
+            "A confidence is the sigmoid of a logit: the model's probability that the condition is listed. "
+            "Most pairs of an image and a condition are easy negatives, which flatters the first line; the "
+            "third is what a reader of the first prediction feels.",
+            f"The refit divides the logits by {fit.temperature:.3f} and adds {fit.bias:+.3f}; it was fitted on "
+            "the validation split and changes no ranking.",
+        ),
+        tables=(Table("Calibration (lower is better)", ("", *series), rows),),
+        figures=(
+            Figure(
+                "reliability",
+                to_png(reliability_figure(tables)),
+                "Reliability diagram before and after the refit.",
+                "Below the diagonal the model is too sure. Hollow points stand for fewer than 20 pairs.",
+                420,
+            ),
+        ),
+        data={
+            "temperature": fit.temperature,
+            "bias": fit.bias,
+            "metrics": values,
+            "reliability": {name: table.to_dict("records") for name, table in tables.items()},
+        },
+    )
+
+
+def prediction_sets_section(evidence: Evidence) -> Section:
+    """Conformal differentials beside the fixed top 5."""
+    test, settings = evidence.test, evidence.settings
+    stated = sorted({*_COVERAGES, settings.set_coverage})
+    rows, reports = [], {}
+    for coverage in stated:
+        rule = fit_conformal(evidence.val, coverage, temperature=evidence.calibration.temperature)
+        report = conformal_report(rule, test)
+        reports[f"{coverage:g}"] = report | {"threshold": rule.threshold}
+        sets = rule.sets(test)
+        held = evidence.interval_of_mean((sets & test.listed).any(axis=1))
+        realised = f"{percent(held.estimate)} [{percent(held.low)}, {percent(held.high)}]"
+        rows.append(
+            (
+                f"sets, {coverage:.0%} stated",
+                realised,
+                percent(report["coverage_primary"]),
+                percent(report["coverage_all"]),
+                number(report["mean_set_size"], 2),
+                number(report["median_set_size"], 0),
+                percent(report["empty_sets"]),
+            )
+        )
+        if coverage == settings.set_coverage:
+            drawn = sets
+    rows.append(
+        (
+            "fixed top 5",
+            percent(report["top5_coverage_any"]),
+            percent(report["top5_coverage_primary"]),
+            percent(report["top5_coverage_all"]),
+            number(report["top5_size"], 2),
+            number(report["top5_size"], 0),
+            percent(0.0),
+        )
+    )
+    figure = set_size_figure(
+        drawn.sum(axis=1), (drawn & test.listed).any(axis=1), len(test.conditions), settings.set_coverage
+    )
+    columns = ("", "holds a listed condition", "holds the primary", "holds all", "mean size", "median", "empty")
+    return Section(
+        key="prediction_sets",
+        title="Differentials with a stated coverage",
+        paragraphs=(
+            "A prediction set is as long as the image is hard: its length is chosen on the validation split so "
+            "that, over images like those, the stated share of sets holds at least one listed condition (split "
+            "conformal prediction). Compare its mean size with the fixed list of five at the coverage that the "
+            "five reach.",
+            f"The promise is for images like the {len(evidence.val):,} of the validation split "
+            f"({len(np.unique(evidence.val.cases)):,} cases), on average, not for each kind of patient.",
+        ),
+        tables=(Table("Coverage and size on the test split", columns, tuple(rows)),),
+        figures=(
+            Figure(
+                "prediction_sets",
+                to_png(figure),
+                "How many images get how long a set.",
+                f"Sets of {settings.set_coverage:.0%} stated coverage.",
+                420,
+            ),
+        ),
+        data=reports,
+    )

@@ -1,0 +1,87 @@
+"""The same numbers for each kind of patient and of condition."""
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from siglip_med.metrics.resampling import RESAMPLED_METRICS
+from siglip_med.metrics.subgroups import UNKNOWN, subgroup_metrics, worst_gaps
+from siglip_med.report.evidence import RUN, Evidence
+from siglip_med.report.numbers import number
+from siglip_med.report.page import NOT_DEFINED, Figure, Section, Table
+from siglip_med.report.plots import metric_label, subgroup_figure, to_png
+
+_DRAWN = {"r_at_1": "R@1", "r_at_5": "R@5", "icd_distance_all": "ICD distance, lower is better"}
+_LISTED = ("r_at_1", "r_at_5", "macro_r_at_5", "macro_auc", "icd_distance_all", "icd_distance_mistakes", "ece")
+_GAPS = ("r_at_1", "r_at_5", "macro_auc", "icd_distance_all", "ece")
+
+
+def subgroups_section(evidence: Evidence) -> Section:
+    """Every headline by skin tone, sex, age group, site and frequency of the condition, and the worst gaps."""
+    settings = evidence.settings
+    table = subgroup_metrics(evidence.test, repetitions=settings.repetitions, seed=settings.seed)
+    recorded = table[table["group"] != UNKNOWN]["attribute"].unique()
+    absent = [name.replace("_", " ") for name in table["attribute"].unique() if name not in recorded]
+    table = table[table["attribute"].isin(recorded)].reset_index(drop=True)
+    gaps = worst_gaps(table, RESAMPLED_METRICS)
+    figure = subgroup_figure(table, _DRAWN, evidence.values[RUN])
+    rows = tuple(
+        (
+            f"{str(row['attribute']).replace('_', ' ')}: {row['group']}",
+            f"{row['images']:,}" + (" (few)" if row["small"] else ""),
+            f"{row['cases']:,}",
+            *(_cell(row, metric) for metric in _LISTED),
+        )
+        for row in table.to_dict("records")
+    )
+    shown = gaps[gaps["metric"].isin(_GAPS)]
+    gap_rows = tuple(
+        (
+            str(row["attribute"]).replace("_", " "),
+            metric_label(str(row["metric"])),
+            str(row["worst"]) or NOT_DEFINED,
+            str(row["best"]) or NOT_DEFINED,
+            number(float(row["gap"])),
+            number(float(row["gap_with_small"])),
+        )
+        for row in shown.to_dict("records")
+    )
+    missing = f" Not recorded in this data: {', '.join(absent)}." if absent else ""
+    return Section(
+        key="subgroups",
+        title="Who is it worse for?",
+        paragraphs=(
+            "Skin tone is the Fitzpatrick type. Frequency is the third of the conditions that the image's "
+            "primary label belongs to by training images (head, middle, tail). Groups of fewer than 30 images "
+            f"are hatched, marked as few and left out of the gap; the last column puts them back.{missing}",
+            "A gap is a difference between groups as they are in this test split: groups also differ in which "
+            "conditions they have.",
+        ),
+        tables=(
+            Table(
+                "Largest gap between two groups",
+                ("", "metric", "worst group", "best group", "gap", "gap with few"),
+                gap_rows,
+                text_columns=4,
+            ),
+            Table("Every group", ("group", "images", "cases", *map(metric_label, _LISTED)), rows, tall=True),
+        ),
+        figures=(
+            Figure(
+                "subgroups",
+                to_png(figure),
+                "R@1, R@5 and ICD distance of every group, with intervals.",
+                "Whisker: 95% interval over cases. Dashed: all images. Hatched: fewer than 30 images.",
+                820,
+            ),
+        ),
+        data={"groups": table.to_dict("records"), "gaps": gaps.to_dict("records")},
+    )
+
+
+def _cell(row: Mapping[Hashable, Any], metric: str) -> str:
+    value, low, high = (float(row[f"{metric}{end}"]) for end in ("", "_low", "_high"))
+    if pd.isna(low):
+        return number(value)
+    return f"{value:.3f} [{low:.2f}, {high:.2f}]"

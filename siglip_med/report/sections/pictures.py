@@ -1,0 +1,121 @@
+"""The embedding map, the curves of the run, and photographs for those who asked for them."""
+
+import numpy as np
+from scipy.special import expit
+
+from siglip_med.errors import UserError
+from siglip_med.metrics.ranking import condition_order
+from siglip_med.report.evidence import Evidence
+from siglip_med.report.inputs import ReportInputs
+from siglip_med.report.page import Figure, Section
+from siglip_med.report.plots import (
+    MAP_MINIMUM,
+    chapters_of,
+    contact_sheet,
+    curve_panels,
+    curves_figure,
+    embedding_figure,
+    project,
+    to_png,
+)
+
+_PHOTOGRAPHS = 12
+
+
+def embedding_section(evidence: Evidence) -> Section:
+    """A map of the test images, coloured by the chapter of the primary label."""
+    test, limit = evidence.test, evidence.settings.map_images
+    title = "A map of the images"
+    if len(test.image_embeddings) < MAP_MINIMUM:
+        return Section("embedding", title, ("There are too few image embeddings in these predictions for a map.",))
+    rng = np.random.default_rng(evidence.settings.seed)
+    rows = np.sort(rng.permutation(len(test))[:limit])
+    points, method = project(test.image_embeddings[rows], evidence.settings.seed)
+    figure = embedding_figure(points, test.primary[rows], test.conditions, chapters_of(test))
+    sampled = f" ({len(rows):,} of {len(test):,}, drawn at random)" if len(rows) < len(test) else ""
+    return Section(
+        key="embedding",
+        title=title,
+        paragraphs=(
+            f"{method} of the image embeddings{sampled}: neighbours on the map are neighbours for the model; "
+            "distances between far-off islands mean nothing.",
+        ),
+        figures=(
+            Figure(
+                "embedding",
+                to_png(figure),
+                f"{method} map of the test images, coloured by ICD chapter.",
+                "Colour and marker: chapter of the primary label. Names: median of the images of the most "
+                "common conditions.",
+                640,
+            ),
+        ),
+        data={"method": method, "images": len(rows)},
+    )
+
+
+def curves_section(inputs: ReportInputs) -> Section:
+    """Loss terms, coefficients and validation metrics by step."""
+    title = "How the run went"
+    if not curve_panels(inputs.curves):
+        return Section(
+            "curves", title, ("The run folder holds no logged curves; train with logger=tensorboard or logger=csv.",)
+        )
+    last = inputs.curves.sort_values("step").groupby("tag")["value"].last()
+    return Section(
+        key="curves",
+        title=title,
+        paragraphs=(
+            "Terms are shown raw and as they enter the sum: a term whose raw value falls while its weighted "
+            "value is near 0 was learnt through the others. Dense curves are drawn thin, with a running median "
+            "on top.",
+        ),
+        figures=(
+            Figure(
+                "curves",
+                to_png(curves_figure(inputs.curves)),
+                "Loss terms, coefficients and validation metrics by optimizer step.",
+                "All terms of the loss on one axis, coefficients together, retrieval together.",
+                640,
+            ),
+        ),
+        data={"last_values": last.to_dict(), "steps": int(inputs.curves["step"].max())},
+    )
+
+
+def photographs_section(evidence: Evidence, inputs: ReportInputs) -> Section:
+    """Thumbnails of the surest mistakes and the surest right answers.
+
+    Raises:
+        UserError: the folder of the photographs is not known, or one of them cannot be read.
+    """
+    test, root = evidence.test, inputs.image_root
+    if root is None:
+        raise UserError("report.images=true needs the folder of the photographs: give report.image_root=…")
+    first = condition_order(test.logits, test.listed)[:, 0]
+    everyone = np.arange(len(test))
+    sure, right = expit(test.logits[everyone, first].astype(np.float64)), test.listed[everyone, first]
+    figures = []
+    for name, mask, caption in (
+        ("surest_mistakes", ~right, "Surest mistakes: the answer, then the primary label."),
+        ("surest_hits", right, "Surest right answers."),
+    ):
+        rows = np.flatnonzero(mask)
+        rows = rows[np.argsort(-sure[rows], kind="stable")][:_PHOTOGRAPHS]
+        if not len(rows):
+            continue
+        lines = [
+            (
+                str(test.frame["image"].iloc[row]),
+                f"{sure[row]:.0%} {test.conditions[first[row]]}",
+                f"label: {test.conditions[test.primary[row]]}",
+            )
+            for row in rows
+        ]
+        figures.append(Figure(name, to_png(contact_sheet(root, lines), 110), caption, caption, 640))
+    return Section(
+        key="photographs",
+        title="Photographs",
+        paragraphs=("People's skin: this page was asked to show photographs and must not be published.",),
+        figures=tuple(figures),
+    )

@@ -1,0 +1,162 @@
+"""What a run leaves: one table on the screen, the numbers in metrics.json, and what to type next."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from siglip_med.metrics import (
+    Interval,
+    PairedResult,
+    Predictions,
+    bootstrap_intervals,
+    chance,
+    classification_summary,
+    headline_metrics,
+    label_frequency_predictions,
+    paired_bootstrap,
+)
+
+SHOWN = {
+    "r_at_1": "R@1 (accuracy)",
+    "r_at_5": "R@5",
+    "macro_r_at_1": "macro R@1",
+    "macro_r_at_5": "macro R@5",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "thresholded_macro_f1": "macro F1, thresholds from val",
+    "macro_auc": "macro AUC",
+    "loss": "loss ↓",
+    "icd_distance_all": "ICD distance, all ↓",
+    "icd_distance_mistakes": "ICD distance, mistakes ↓",
+}
+WITH_INTERVALS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
+
+
+@dataclass(frozen=True)
+class SplitPredictions:
+    """The predictions of one model (zero-shot or tuned) on validation and test."""
+
+    val: Predictions
+    test: Predictions
+
+    def metrics(self) -> dict[str, float]:
+        """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation."""
+        values: dict[str, float] = {}
+        for split, predictions in (("val", self.val), ("test", self.test)):
+            metrics = headline_metrics(predictions) | classification_summary(self.val, predictions)
+            values |= {f"{split}/{name}": value for name, value in metrics.items()}
+        return values
+
+
+class RunSummary:
+    """Numbers before and after training, with intervals over cases."""
+
+    def __init__(
+        self, zero_shot: SplitPredictions, tuned: SplitPredictions, repetitions: int, coverage: float, seed: int
+    ) -> None:
+        """Computes every number once.
+
+        Args:
+            zero_shot: predictions of the base.
+            tuned: predictions of the tuned model.
+            repetitions: bootstrap resamples of the test cases.
+            coverage: of the intervals, e.g. 0.95.
+            seed: of the bootstrap.
+        """
+        frequency = label_frequency_predictions(tuned.test)
+        self.zero_shot, self.tuned = zero_shot, tuned
+        self.before, self.after = zero_shot.metrics(), tuned.metrics()
+        self.frequency = headline_metrics(frequency)
+        self.chance = chance(tuned.test)
+        self.intervals = bootstrap_intervals(tuned.test, WITH_INTERVALS, repetitions, seed, coverage)
+        self.changes = paired_bootstrap(tuned.test, zero_shot.test, WITH_INTERVALS, repetitions, seed, coverage)
+        self.coverage = coverage
+        self.size = len(tuned.test), len(set(tuned.test.cases))
+
+    def metrics(self) -> dict[str, float]:
+        """``zero_shot/<split>/<metric>``, ``tuned/…``, ``label_frequency/test/…`` and ``chance/test/…``."""
+        named = {"zero_shot": self.before, "tuned": self.after}
+        values = {f"{stage}/{name}": value for stage, metrics in named.items() for name, value in metrics.items()}
+        values |= {f"label_frequency/test/{name}": value for name, value in self.frequency.items()}
+        values |= {f"chance/test/{name}": value for name, value in self.chance.items()}
+        return {name: float(value) for name, value in values.items()}
+
+    def save(self, path: Path, name: str, seed: int) -> None:
+        """Writes metrics.json; an undefined value is null."""
+        content = {
+            "name": name,
+            "seed": seed,
+            "metrics": _defined(self.metrics()),
+            "test_intervals": {key: _defined(asdict(value)) for key, value in self.intervals.items()},
+            "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
+        }
+        path.write_text(json.dumps(content, indent=2))
+
+    def for_model_card(self) -> dict[str, dict[str, float]]:
+        """The test metrics that have an interval: estimate, low and high."""
+        return {
+            name: {"estimate": value.estimate, "low": value.low, "high": value.high}
+            for name, value in self.intervals.items()
+        }
+
+    def table(self) -> Table:
+        """Test split: baselines, before, after, change."""
+        images, cases = self.size
+        table = Table(title=f"test split: {images} images of {cases} cases")
+        for heading in ("", "chance", "label frequency", "zero-shot", "tuned", "change"):
+            table.add_column(heading, justify="left" if not heading else "right")
+        for name, heading in SHOWN.items():
+            before, after = self.before[f"test/{name}"], self.after[f"test/{name}"]
+            table.add_row(
+                heading,
+                _number(self.chance.get(name)),
+                _number(self.frequency.get(name)),
+                _number(before),
+                _number(after) + _range(self.intervals.get(name)),
+                f"{after - before:+.3f}" + _range(self.changes.get(name), signed=True),
+            )
+        return table
+
+    def print(self, folder: Path, checkpoint: Path | None) -> None:
+        """The table, where everything is, and the next commands."""
+        console = Console(width=max(Console().width, 130))
+        console.print(self.table())
+        console.print(
+            f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
+            "chance and label frequency never look at the image; ↓ lower is better"
+        )
+        places = {
+            "TensorBoard logs": folder / "tensorboard",
+            "checkpoint": checkpoint or "none",
+            "resolved config": folder / ".hydra" / "config.yaml",
+            "split and its report": folder / "split.csv",
+        }
+        for what, where in places.items():
+            console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False)
+        if checkpoint is not None:
+            console.print("next:")
+            for command in (
+                f"tensorboard --logdir {folder}",
+                f"python evaluate.py checkpoint={checkpoint}",
+                f"python predict.py checkpoint={checkpoint} images=path/to/photographs",
+            ):
+                console.print(f"  {command}", soft_wrap=True, highlight=False)
+
+
+def _defined(values: dict[str, float]) -> dict[str, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def _range(result: Interval | PairedResult | None, signed: bool = False) -> str:
+    if result is None:
+        return ""
+    return f" [{result.low:+.3f}, {result.high:+.3f}]" if signed else f" [{result.low:.3f}, {result.high:.3f}]"

@@ -1,0 +1,250 @@
+"""Rendered data sets as sources: pictures and a label table on disk, made once."""
+
+import csv
+import hashlib
+import shutil
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import cv2
+import numpy as np
+from pydantic import Field, NonNegativeInt, PositiveInt
+from rich.progress import Progress
+
+from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.errors import UserError
+from siglip_med.synthetic.captions import caption
+from siglip_med.synthetic.cases import plan_cases, smallest
+from siglip_med.synthetic.habits import draw_layers
+from siglip_med.synthetic.recipes import load_recipes
+from siglip_med.synthetic.renderer import Appearance, draw_appearance, render
+from siglip_med.synthetic.vocabulary import SKIN_TONES
+
+LABELS = "labels.csv"
+_COLUMNS = ("image", "case", "condition", "weight", "description", "skin_tone", "sex", "age_group", "site")
+_SEPARATOR = "|"
+_STALE_SECONDS = 3600.0
+_PARTIAL = ".partial-"
+
+Size = Annotated[int, Field(ge=16, le=512)]
+
+
+@dataclass(frozen=True)
+class DrawnCase:
+    """One case ready to be rendered: its look, how many pictures, and what the table says of it."""
+
+    appearance: Appearance
+    views: int
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RenderedSource(ABC):
+    """A data set that is drawn on first use and kept on disk.
+
+    The folder's name holds a digest of the settings and of the renderer's own files, so neither another setting nor
+    another version of the drawings ever meets old pictures.
+
+    Args:
+        root: folder for rendered data sets; safe to delete.
+        n_images: number of pictures.
+        seed: same seed, same pictures, to the bit on one machine.
+        size: side in pixels.
+    """
+
+    root: str
+    n_images: PositiveInt
+    seed: NonNegativeInt = 0
+    size: Size = 64
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def draw_cases(self) -> Iterator[DrawnCase]:
+        """The cases, in order; deterministic."""
+
+    @abstractmethod
+    def conditions(self) -> tuple[str, ...]:
+        """The condition names, in the order of the label columns."""
+
+    @property
+    def folder(self) -> Path:
+        """Where this data set lies."""
+        digest = hashlib.sha256(repr(sorted(asdict(self).items() - {("root", self.root)})).encode())
+        for file in sorted(Path(__file__).parent.iterdir()):
+            if file.suffix in (".py", ".csv") and file.name != "__main__.py":
+                digest.update(file.read_bytes())
+        return Path(self.root).expanduser() / f"{self.name}-{self.size}px-{self.n_images}-{digest.hexdigest()[:12]}"
+
+    def prepare(self) -> None:
+        """Render the pictures unless they are there; a killed or doubled run leaves nothing half-written.
+
+        Raises:
+            UserError: the folder cannot be written.
+        """
+        folder = self.folder
+        if folder.is_dir():
+            return
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            _remove_stale(folder.parent)
+            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder.parent))
+            try:
+                with Progress(transient=True) as progress:
+                    task = progress.add_task(f"Rendering {self.n_images:,} {self.name} pictures", total=self.n_images)
+                    self._render_into(partial, lambda: progress.advance(task))
+                partial.chmod(0o755)
+                _move(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        except OSError as error:
+            raise UserError(f"cannot write pictures into {folder.parent}: {error.strerror or error}") from error
+
+    def _render_into(self, folder: Path, advance: Callable[[], None]) -> None:
+        with (folder / LABELS).open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.DictWriter(handle, _COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            views = ((drawn, view) for drawn in self.draw_cases() for view in range(drawn.views))
+            for number, (drawn, view) in enumerate(views):
+                rng = np.random.default_rng([self.seed, 2, number])
+                name = f"images/{number:06d}_{view}.jpg"
+                _write_jpeg(folder / name, render(drawn.appearance, self.size, rng))
+                writer.writerow({"image": name, **drawn.columns})
+                advance()
+
+    def load(self) -> ImageTable:
+        """Read the label table.
+
+        Raises:
+            UserError: the pictures were not rendered, or the table was damaged.
+        """
+        path = self.folder / LABELS
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no such file; render the pictures first (prepare), or delete the folder if it exists"
+            )
+        with path.open(newline="", encoding="utf-8") as handle:
+            records = list(csv.DictReader(handle))
+        if len(records) != self.n_images or set(records[0]) != set(_COLUMNS):
+            raise UserError(f"{path}: was changed after rendering; delete {self.folder} and run again")
+        rows = []
+        for number, record in enumerate(records, start=1):
+            weights = (float(weight) for weight in record.pop("weight").split(_SEPARATOR))
+            names = record.pop("condition").split(_SEPARATOR)
+            rows.append(
+                TableRow(
+                    weights=dict(zip(names, weights, strict=True)),
+                    source_row=number,
+                    image_id=Path(record["image"]).stem,
+                    **record,
+                )
+            )
+        return build_table(rows, root=self.folder, source=str(path), conditions=self.conditions())
+
+
+@dataclass(frozen=True)
+class SyntheticSource(RenderedSource):
+    """Drawings of the 66 SCIN conditions: long tail, differentials and co-listing as SCIN's; see docs/synthetic.md.
+
+    Args:
+        n_images: number of pictures, at least 198 (three cases a condition).
+
+    Raises:
+        UserError: fewer pictures than that.
+    """
+
+    n_images: PositiveInt = 3200
+
+    name: ClassVar[str] = "synthetic"
+
+    def __post_init__(self) -> None:
+        least = smallest(load_recipes())
+        if self.n_images < least:
+            raise UserError(
+                f"data.source.n_images={self.n_images} is too few: the rarest conditions need three cases each; "
+                f"give at least {least}"
+            )
+
+    def conditions(self) -> tuple[str, ...]:
+        """The 66 names."""
+        return tuple(recipe.condition for recipe in load_recipes())
+
+    def draw_cases(self) -> Iterator[DrawnCase]:
+        """The cases of the data set."""
+        for case in plan_cases(load_recipes(), self.n_images, self.seed):
+            rng = np.random.default_rng([self.seed, 1, case.number])
+            appearance = draw_appearance(rng, case.layers, case.tone, case.site)
+            yield DrawnCase(
+                appearance,
+                case.views,
+                {
+                    "case": f"case-{case.number:05d}",
+                    "condition": _SEPARATOR.join(case.weights),
+                    "weight": _SEPARATOR.join(map(str, case.weights.values())),
+                    "description": caption(rng, appearance),
+                    "skin_tone": case.skin_tone,
+                    "sex": case.sex,
+                    "age_group": case.age_group,
+                    "site": case.site,
+                },
+            )
+
+
+@dataclass(frozen=True)
+class CaptionSource(RenderedSource):
+    """Image-caption pairs for pretraining: free combinations of lesions, skin and site, and no condition at all.
+
+    The one label column, "skin", is 1 everywhere; the captions are in the description column.
+
+    Args:
+        n_images: number of pairs.
+    """
+
+    n_images: PositiveInt = 12000
+
+    name: ClassVar[str] = "captions"
+
+    def conditions(self) -> tuple[str, ...]:
+        """The one dummy condition."""
+        return ("skin",)
+
+    def draw_cases(self) -> Iterator[DrawnCase]:
+        """One picture a case."""
+        for number in range(self.n_images):
+            # Another stream than SyntheticSource's: equal seeds give no equal skin.
+            rng = np.random.default_rng([self.seed, 3, number])
+            layers, site = draw_layers(rng)
+            tone = int(rng.integers(1, len(SKIN_TONES) + 1))
+            appearance = draw_appearance(rng, layers, tone, site)
+            columns = {"case": f"pair-{number:06d}", "condition": "skin", "weight": "1.0", "sex": "", "age_group": ""}
+            columns |= {"description": caption(rng, appearance), "skin_tone": str(tone), "site": site}
+            yield DrawnCase(appearance, 1, columns)
+
+
+def _write_jpeg(path: Path, picture: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    encoded, data = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])
+    if not encoded:
+        raise OSError(f"could not encode {path.name}")
+    path.write_bytes(data.tobytes())
+
+
+def _move(partial: Path, folder: Path) -> None:
+    try:
+        partial.rename(folder)
+    except OSError:
+        # Another process was first: its pictures are the same.
+        if not folder.is_dir():
+            raise
+
+
+def _remove_stale(parent: Path) -> None:
+    """Folders of runs that were killed an hour ago or longer; a younger one may be at work."""
+    for item in parent.glob(f"{_PARTIAL}*"):
+        if time.time() - item.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(item, ignore_errors=True)

@@ -1,0 +1,105 @@
+"""Builds what a run consists of from its settings: the same for training and for a run that is evaluated again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from siglip_med.conditions import (
+    ConditionSet,
+    Geometry,
+    Measure,
+    dissimilarity,
+    evaluation_prompts,
+    load_conditions,
+    training_prompts,
+)
+from siglip_med.config import Node, instantiate
+from siglip_med.data import DataModule, LabeledData
+from siglip_med.errors import UserError
+from siglip_med.models import TwoTower
+
+
+class ConditionSettings(BaseModel):
+    """Which codes the conditions have, and which geometry they lie in (see docs/geometry.md)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    codes: str | None
+    geometry: Geometry
+    measure: Measure
+    weights: dict[Geometry, float] | None
+
+
+@dataclass(frozen=True)
+class Components:
+    """A model, its data, and the geometry and sentences of the conditions in it."""
+
+    model: TwoTower
+    data: LabeledData
+    conditions: ConditionSet
+    dissimilarity: np.ndarray
+    training_prompts: tuple[tuple[str, ...], ...]
+    evaluation_prompts: tuple[tuple[str, ...], ...]
+
+    def check_split(self, split_hash: str, checkpoint: Path) -> None:
+        """Makes sure that no image that a checkpoint trained on is about to be tested.
+
+        Raises:
+            UserError: the split differs from the checkpoint's.
+        """
+        if self.data.split.hash != split_hash:
+            raise UserError(
+                f"{checkpoint}: it was trained on split {split_hash[:12]}, but the data now splits into "
+                f"{self.data.split.hash[:12]}; give the run's own split with data.split_file=…/split.csv"
+            )
+
+
+def build_data(node: Mapping[str, Any], model: TwoTower, seed: int) -> DataModule:
+    """Reads, splits and caches the data of a ``data`` node for a model's image size."""
+    data: DataModule = instantiate(node, image=model.image_spec, seed=seed)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def build_components(
+    model: TwoTower, data: Node, features: Node | None, conditions: ConditionSettings, seed: int, device: torch.device
+) -> Components:
+    """Reads the data for a model, and works out the geometry and the sentences of the conditions in it.
+
+    Args:
+        model: moved to ``device``.
+        data: the ``data`` node.
+        features: the ``features`` node; None trains on pixels.
+        conditions: codes and geometry.
+        seed: of the split, the order and the augmentation.
+        device: where the model predicts, and computes the features of a frozen tower.
+
+    Raises:
+        UserError: the data or the codes cannot be had as the settings say.
+    """
+    model = model.to(device)
+    images = build_data(data, model, seed)
+    found = load_conditions(images.conditions, codes=conditions.codes)
+    distances = dissimilarity(
+        found,
+        geometry=conditions.geometry,
+        measure=conditions.measure,
+        labels=images.table.labels[images.split.train],
+        weights=conditions.weights,
+    )
+    source: LabeledData = images if features is None else instantiate(features, datamodule=images, model=model)
+    return Components(model, source, found, distances, training_prompts(found), evaluation_prompts(found))
+
+
+def build_model(node: Node, seed: int) -> TwoTower:
+    """The model of a ``model`` node; the seed decides how adapters and heads start."""
+    pl.seed_everything(seed, workers=True, verbose=False)
+    model: TwoTower = instantiate(node)
+    return model

@@ -1,0 +1,155 @@
+"""What a fine-tuning run leaves, and that what it says of itself is true."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from siglip_med.commands.evaluate import predict_run
+from siglip_med.commands.train import optimized_metric, run
+from siglip_med.errors import UserError
+from siglip_med.metrics import Predictions, headline_metrics
+from siglip_med.models import load_model, read_checkpoint
+from tests.runs import small_settings
+
+
+@pytest.fixture(scope="session")
+def events(short_run):
+    accumulator = EventAccumulator(str(short_run.folder / "tensorboard"), size_guidance={"tensors": 0})
+    return accumulator.Reload()
+
+
+def scalars(events, tag):
+    return {event.step: event.value for event in events.Scalars(tag)}
+
+
+def test_tensorboard_shows_terms_coefficients_rates_norms_and_validation(events):
+    tags = set(events.Tags()["scalars"])
+    for term in ("sigmoid", "icd", "wasserstein", "hardneg", "final"):
+        assert {f"loss_raw/{term}", f"loss_weighted/{term}"} <= tags
+    assert {f"coefficient/{name}" for name in ("alpha", "beta", "gamma", "delta")} <= tags
+    assert {
+        "loss/total",
+        "grad_norm/total",
+        "parameter_norm/total",
+        "val/r_at_5",
+        "val/macro_r_at_5",
+        "val/loss",
+    } <= tags
+    assert any(tag.startswith("lr-AdamW") for tag in tags)
+    assert any(tag.startswith("grad_cosine/") for tag in tags)
+
+
+def test_the_logged_terms_add_up_to_the_logged_total(events):
+    total = scalars(events, "loss/total")
+    sums = dict.fromkeys(total, 0.0)
+    for term in ("sigmoid", "icd", "wasserstein", "hardneg", "final"):
+        for step, value in scalars(events, f"loss_weighted/{term}").items():
+            sums[step] += value
+    assert sums == pytest.approx(total, rel=1e-4)
+    assert len(total) == 12
+
+
+def test_the_coefficients_follow_the_stretched_schedule(events):
+    alpha, delta = scalars(events, "coefficient/alpha"), scalars(events, "coefficient/delta")
+    for step in alpha:
+        position = step / 12 * 2500
+        assert alpha[step] == pytest.approx(np.interp(position, [0, 1000], [0, 1]), abs=1e-6)
+        assert delta[step] == pytest.approx(np.interp(position, [2000, 2500], [0, 1]), abs=1e-6)
+
+
+def test_the_hyper_parameters_tab_is_filled(short_run):
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+    from tensorboard.plugins.hparams import metadata
+
+    found: dict[str, object] = {}
+    for path in (short_run.folder / "tensorboard").glob("events*"):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == metadata.PLUGIN_NAME and "session_start" in value.tag:
+                    content = metadata.parse_session_start_info_plugin_data(value.metadata.plugin_data.content)
+                    found |= dict(content.hparams)
+    assert {"seed", "optimizer.learning_rate", "model.adaptation.rank", "loss.terms.icd.scale"} <= set(found)
+
+
+def test_the_saved_predictions_give_the_printed_metrics_again(short_run):
+    saved = json.loads((short_run.folder / "metrics.json").read_text())["metrics"]
+    for stage, name in (("tuned", "test"), ("zero_shot", "zero_shot_test")):
+        again = headline_metrics(Predictions.load(short_run.folder / "predictions" / name))
+        for metric in ("r_at_5", "macro_r_at_5", "icd_distance_all", "spearman_text_d"):
+            assert again[metric] == pytest.approx(saved[f"{stage}/test/{metric}"], abs=1e-6)
+
+
+def test_a_checkpoint_restores_the_model_that_made_the_predictions(short_run):
+    again = predict_run(short_run.folder / "checkpoints" / "best.ckpt")
+    for name in ("val", "test", "zero_shot_val", "zero_shot_test"):
+        saved = Predictions.load(short_run.folder / "predictions" / name)
+        assert saved.frame["image_id"].tolist() == again[name].frame["image_id"].tolist()
+        np.testing.assert_allclose(again[name].logits, saved.logits, atol=1e-4)
+    tuned, base = again["test"].logits, again["zero_shot_test"].logits
+    assert np.abs(tuned - base).max() > 1e-3, "training changed something"
+
+
+def test_the_checkpoint_leaves_the_base_out_and_says_what_the_run_was(short_run):
+    path = short_run.folder / "checkpoints" / "best.ckpt"
+    checkpoint = read_checkpoint(path)
+    model, payload = load_model(path)
+    assert set(checkpoint["state_dict"]) == {f"model.{name}" for name in model.trainable_state()}
+    everything = sum(parameter.numel() for parameter in model.parameters())
+    assert sum(tensor.numel() for tensor in checkpoint["state_dict"].values()) < everything / 2
+    assert payload["split_hash"] == short_run.components.data.split.hash
+    assert payload["metrics"]["r_at_5"]["estimate"] == pytest.approx(short_run.metrics["tuned/test/r_at_5"])
+    assert payload["calibration"]["temperature"] > 0
+
+
+def test_no_case_straddles_and_the_split_is_saved_as_it_was_used(short_run):
+    datamodule = short_run.components.data
+    sets = [
+        set(datamodule.table.cases[rows])
+        for rows in (datamodule.split.train, datamodule.split.val, datamodule.split.test)
+    ]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert not sets[one] & sets[other]
+    lines = (short_run.folder / "split.csv").read_text().splitlines()
+    assert len(lines) == len(datamodule.table) + 1
+
+
+def test_the_same_seed_gives_the_same_run_and_a_run_resumed_after_an_epoch_is_the_uninterrupted_one(cache, tmp_path):
+    overrides = ["experiment=layered", "trainer.max_steps=6", "data.batch_size=64", "callbacks.loss_diagnostics=null"]
+    run(small_settings(cache, tmp_path / "whole", *overrides))
+    stop = "+callbacks.stop={_target_: tests.training.stop.StopAt, step: 4}"
+    run(small_settings(cache, tmp_path / "half", *overrides, stop))
+    half, whole = (tmp_path / name / "checkpoints" / "last.ckpt" for name in ("half", "whole"))
+    resumed = run(small_settings(cache, tmp_path / "resumed", *overrides, f"resume={half}"))
+    assert read_checkpoint(half)["global_step"] == 4
+    assert resumed.trainer.global_step == 6
+    again = read_checkpoint(tmp_path / "resumed" / "checkpoints" / "last.ckpt")["state_dict"]
+    changed = 0
+    for name, tensor in read_checkpoint(whole)["state_dict"].items():
+        torch.testing.assert_close(again[name], tensor, atol=1e-6, rtol=1e-5)
+        changed += not torch.equal(read_checkpoint(half)["state_dict"][name], tensor)
+    assert changed, "the last two steps trained something"
+
+
+def test_a_sweep_may_not_be_steered_by_the_test_split():
+    with pytest.raises(UserError, match="test split never chooses"):
+        optimized_metric({"tuned/test/r_at_5": 0.5}, "tuned/test/r_at_5")
+    with pytest.raises(UserError, match="no such metric"):
+        optimized_metric({"tuned/val/r_at_5": 0.5}, "tuned/val/r_at_6")
+    assert optimized_metric({"tuned/val/r_at_5": 0.5}, "tuned/val/r_at_5") == 0.5
+    assert optimized_metric({}, None) is None
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step(cache, tmp_path):
+    settings = small_settings(
+        cache,
+        tmp_path,
+        "experiment=baseline",
+        "trainer.max_steps=3",
+        "optimizer.learning_rate=1e30",
+        "trainer.gradient_clip_val=null",
+    )
+    with pytest.raises(UserError, match=r"the loss is \w+ at step \d"):
+        run(settings)

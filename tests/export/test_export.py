@@ -1,0 +1,212 @@
+"""Every form of every family, loaded in another process that cannot import this project."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import pipeline
+
+from siglip_med.data.images import read_image
+from siglip_med.errors import UserError
+from siglip_med.export import export_checkpoint, model_card
+from siglip_med.export.card import metric_rows
+from siglip_med.export.merge import merged_copy
+from siglip_med.export.recipes import loading_recipe
+from siglip_med.models import TwoTower, load_model
+from tests.models import runs, tiny
+
+VARIANTS: dict[str, tuple[str, dict]] = {kind: (kind, {}) for kind in runs.KINDS}
+VARIANTS["dual_encoder with a hidden layer"] = ("dual_encoder", {"image_hidden": 10})
+FORMS = ("peft", "merged", "onnx")
+METRICS = {"r_at_5": {"estimate": 0.75, "low": 0.7, "high": 0.8}, "icd_distance_all": 0.25}
+
+STRANGER = """
+import json, sys
+sys.modules["siglip_med"] = None  # importing it from here on fails
+import torch
+torch.set_num_threads(1)
+for job in json.load(open(sys.argv[1])):
+    given = torch.load(job["inputs"], weights_only=True)
+    names = {"folder": job["folder"], **job["bases"], **given}
+    exec(job["recipe"], names)
+    torch.save(torch.as_tensor(names["logits"]).detach(), job["output"])
+"""
+
+
+def inputs_of(model: TwoTower) -> dict[str, object]:
+    """What a recipe is given: images and tokens as the card describes them, in the library's own names."""
+    tokens = model.tokenize(runs.TEXTS)
+    if not model.text_mask:
+        del tokens["attention_mask"]
+    pixels: dict[str, torch.Tensor] = {"pixel_values": runs.images()}
+    if hasattr(model.image_processor, "max_num_patches"):
+        grid, patch = tiny.IMAGE // 8, 8
+        cut = runs.images().reshape(3, 3, grid, patch, grid, patch).permute(0, 2, 4, 3, 5, 1)
+        pixels = {
+            "pixel_values": cut.reshape(3, grid * grid, -1),
+            "pixel_attention_mask": torch.ones(3, grid * grid, dtype=torch.int32),
+            "spatial_shapes": torch.tensor([[grid, grid]] * 3),
+        }
+    return {"pixels": pixels, "pixel_values": runs.images(), "tokens": tokens}
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
+    """Trains, saves, exports in three forms, and lets one stranger load everything."""
+    root = tmp_path_factory.mktemp("exports")
+    jobs = {}
+    for variant, (kind, settings) in VARIANTS.items():
+        node = runs.model_node(kind, root / variant / "base", **settings)
+        if kind == "siglip":  # trained weights that are no adapters have to come along in every form
+            node["adaptation"] = {**runs.LORA, "train_projection": True, "train_pooling_head": True}
+        model = runs.train(runs.build(node))
+        calibration = {"temperature": 1.25, "bias": -0.5}
+        checkpoint = runs.save(model, node, root / variant / "best.ckpt", metrics=METRICS, calibration=calibration)
+        torch.save(inputs_of(model), root / variant / "inputs.pt")
+        names = ("vision", "text") if kind == "dual_encoder" else ("path",)
+        bases = {("base" if name == "path" else f"{name}_base"): node[name] for name in names}
+        for form in FORMS:
+            folder = export_checkpoint(checkpoint, form, root / variant / form, license="cc-by-nc-4.0")
+            jobs[variant, form] = {
+                "folder": str(folder),
+                "bases": bases,
+                "inputs": str(root / variant / "inputs.pt"),
+                "recipe": loading_recipe(model, form),
+                "output": str(root / variant / f"{form}.pt"),
+                "expected": runs.scores(model).detach(),
+            }
+    listing = root / "jobs.json"
+    listing.write_text(
+        json.dumps([{key: value for key, value in job.items() if key != "expected"} for job in jobs.values()])
+    )
+    subprocess.run([sys.executable, "-c", STRANGER, str(listing)], check=True, cwd=root, timeout=200)
+    return jobs
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_stranger_gets_the_same_logits_from_the_cards_own_lines(variant, form, exports):
+    job = exports[variant, form]
+    found = torch.load(job["output"], weights_only=True)
+    assert found.shape == (3, 3)
+    assert torch.allclose(found, job["expected"], atol=1e-4), (found - job["expected"]).abs().max()
+    assert job["recipe"] in Path(job["folder"], "README.md").read_text(encoding="utf-8")
+
+
+def test_the_pipeline_sees_a_photograph_as_training_did(exports, tmp_path):
+    """A photograph that is not square, through the pipeline and through the project's own reader."""
+    job = exports["siglip", "merged"]
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    model, _ = load_model(Path(job["folder"]).parent / "best.ckpt")
+    spec = model.image_spec
+    image = torch.from_numpy(read_image(tmp_path / "photo.png", spec.size).copy()).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+    tokens = model.tokenize(runs.TEXTS)
+    expected = model.logits(model.encode_images(((image - mean) / std)[None]), model.encode_texts(**tokens))[
+        0
+    ].sigmoid()
+    classify = pipeline("zero-shot-image-classification", model=job["folder"])
+    answers = classify(str(tmp_path / "photo.png"), candidate_labels=list(runs.TEXTS), hypothesis_template="{}")
+    found = {answer["label"]: answer["score"] for answer in answers}
+    for text, value in zip(runs.TEXTS, expected.tolist(), strict=True):
+        assert found[text] == pytest.approx(value, abs=2e-3)
+
+
+def test_the_card_says_what_the_run_was(exports):
+    card = Path(exports["siglip", "merged"]["folder"], "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlicense: cc-by-nc-4.0\n")
+    for words in (
+        "Not a diagnostic device",
+        "hash abc123",
+        "| r_at_5 | 0.750 | 0.700 to 0.800 |",
+        "| icd_distance_all | 0.250 | not computed |",
+        "over cases (95%)",
+        "logit / 1.25 -0.5",
+        "| Melanoma | C43.9 |",
+        "without an attention mask",
+        "## Limits",
+        "Lora (rank=3, alpha=6, train_projection=True, train_pooling_head=True)",
+    ):
+        assert words in card, words
+    assert "{{" not in card
+
+
+def test_the_card_admits_what_is_missing(exports, tmp_path):
+    model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
+    card = model_card(model, {**payload, "metrics": {}, "calibration": None, "split_hash": ""}, "onnx", "other")
+    assert "The checkpoint holds none" in card
+    assert "the sigmoid of the logit is no probability" in card
+    assert "hash not recorded" in card
+
+
+def test_the_card_names_no_folder_of_this_machine_in_the_data(exports):
+    model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
+    source = {"_target_": "siglip_med.data.sources.csv.CsvSource", "root": "/home/someone/photos", "seed": 3}
+    config = {**payload["config"], "data": {"source": source, "batch_size": 4}}
+    card = model_card(model, {**payload, "config": config}, "merged", "other")
+    assert "| data | CsvSource (seed=3) |" in card
+    assert "/home/someone" not in card
+
+
+def test_the_card_names_bases_by_hub_id_or_last_folder(exports):
+    model, payload = load_model(Path(exports["dual_encoder", "merged"]["folder"]).parent / "best.ckpt")
+    base = payload["base"] | {"name": "../models/dinov2-small + sentence-transformers/all-MiniLM-L6-v2"}
+    card = model_card(model, {**payload, "base": base}, "merged", "other")
+    assert "\n# dinov2-small + sentence-transformers/all-MiniLM-L6-v2, adapted to 3 skin conditions" in card
+    assert "../models" not in card
+    alone = model_card(model, {**payload, "base": base | {"name": "google/siglip-base-patch16-224"}}, "merged", "other")
+    assert "base_model: google/siglip-base-patch16-224\n" in alone
+
+
+def test_metric_rows_take_numbers_and_intervals():
+    assert metric_rows({"a": 0.5}) == [{"name": "a", "estimate": 0.5, "low": None, "high": None}]
+
+
+def test_conditions_travel_with_every_form(exports):
+    for job in exports.values():
+        about = json.loads(Path(job["folder"], "conditions.json").read_text())
+        assert about["conditions"] == ["Eczema", "Melanoma", "Urticaria"]
+        assert about["codes"] == ["L30.9", "C43.9", "L50.9"]
+        assert len(about["prompts"]) == 3
+        assert about["calibration"] == {"temperature": 1.25, "bias": -0.5}
+
+
+def test_nothing_is_overwritten_and_nothing_half_written(exports, tmp_path):
+    job = exports["siglip", "merged"]
+    checkpoint = Path(job["folder"]).parent / "best.ckpt"
+    with pytest.raises(UserError, match="exists: give a new folder"):
+        export_checkpoint(checkpoint, "merged", job["folder"])
+    node = runs.model_node("siglip", tmp_path / "base", {"_target_": "siglip_med.models.Frozen"})
+    frozen = runs.save(runs.build(node), node, tmp_path / "frozen.ckpt")
+    with pytest.raises(UserError, match="trained with Frozen: use format=merged"):
+        export_checkpoint(frozen, "peft", tmp_path / "out" / "adapter")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"use_rslora": True}, {"towers": "text"}])
+@pytest.mark.parametrize("kind", ["siglip", "dual_encoder"])
+def test_every_kind_of_adapter_merges_into_the_same_scores(kind, settings, tmp_path):
+    node = runs.model_node(kind, tmp_path, {**runs.LORA, **settings})
+    untrained = runs.scores(runs.build(node).eval())
+    model = runs.train(runs.build(node))
+    merged = merged_copy(model)
+    assert not [name for name in merged.state_dict() if ".lora_" in name]
+    assert torch.allclose(runs.scores(merged), runs.scores(model), atol=1e-4)
+    assert not torch.allclose(runs.scores(merged), untrained, atol=1e-2)
+
+
+def test_merging_leaves_the_model_itself_as_it_was(exports):
+    checkpoint = Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt"
+    model, _ = load_model(checkpoint)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    export_checkpoint(checkpoint, "merged", checkpoint.parent / "again")
+    merged = merged_copy(model)
+    assert torch.allclose(runs.scores(merged), runs.scores(model), atol=1e-4)
+    assert not [name for name in merged.state_dict() if ".lora_" in name]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -1,0 +1,85 @@
+import dataclasses
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from siglip_med.errors import UserError
+from siglip_med.metrics import (
+    baseline_predictions,
+    chance,
+    chance_predictions,
+    chance_recall,
+    crm,
+    headline_metrics,
+    label_frequency_predictions,
+)
+from tests.metrics.simulated import make_predictions
+
+
+@pytest.mark.parametrize("k", [1, 3, 5, 9])
+def test_chance_recall_by_counting_every_list(k):
+    listed = np.array([[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 1, 0], [1, 1, 1, 1, 1, 1]], dtype=bool)
+    lists = list(combinations(range(6), min(k, 6)))
+    expected = np.mean([np.mean([any(row[c] for c in chosen) for chosen in lists]) for row in listed])
+    assert chance_recall(listed, k) == pytest.approx(expected)
+
+
+def test_chance_is_what_random_orders_give():
+    p = make_predictions(images=2000)
+    drawn = headline_metrics(chance_predictions(p, seed=4))
+    exact = chance(p)
+    for k in (1, 5):
+        assert drawn[f"r_at_{k}"] == pytest.approx(exact[f"r_at_{k}"], abs=0.035)
+    assert exact["r_at_5_primary"] == pytest.approx(5 / 12, abs=0.01)
+    assert exact["macro_auc"] == pytest.approx(0.5, abs=0.01)
+    assert "ece" not in exact
+    assert chance(p) == exact
+    assert chance(p, seed=99)["mrr"] != exact["mrr"]
+
+
+def test_label_frequency_always_ranks_the_five_most_common():
+    p = make_predictions()
+    counts = np.array([100, 90, 80, 70, 10, 10, 10, 5, 4, 3, 2, 1])  # the fifth place is a tie of three
+    p = dataclasses.replace(p, train_counts=counts)
+    common = np.argsort(-counts, kind="stable")[:5]
+    metrics = headline_metrics(label_frequency_predictions(p))
+    assert metrics["r_at_5"] == pytest.approx(p.listed[:, common].any(axis=1).mean())
+    assert metrics["r_at_1"] == pytest.approx(p.listed[:, common[0]].mean())
+    assert metrics["macro_auc"] == pytest.approx(0.5)
+
+
+def test_label_frequency_confidence_is_the_share_of_the_training_labels():
+    p = make_predictions()
+    confidence = 1 / (1 + np.exp(-label_frequency_predictions(p).logits[0].astype(float)))
+    np.testing.assert_allclose(confidence, (p.train_counts + 1) / (p.train_counts.sum() + 12), rtol=2e-4)
+
+
+def test_label_frequency_needs_counts():
+    p = dataclasses.replace(make_predictions(), train_counts=np.zeros(12))
+    with pytest.raises(UserError, match="train_counts"):
+        label_frequency_predictions(p)
+    assert set(baseline_predictions(p)) == {"chance", "crm"}
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_crm_is_the_expected_distance(temperature):
+    p = make_predictions(images=20)
+    result = crm(p, temperature)
+    for row in range(20):
+        weights = np.exp(p.logits[row].astype(float) / temperature)
+        for c in range(12):
+            expected = sum(weights[k] * p.dissimilarity[k, c] for k in range(12)) / weights.sum()
+            assert -result.logits[row, c] == pytest.approx(expected, rel=1e-5)
+
+
+def test_crm_brings_the_top_five_nearer():
+    p = make_predictions(images=800, signal=1.0)
+    assert headline_metrics(crm(p))["icd_distance_top5"] < headline_metrics(p)["icd_distance_top5"]
+
+
+def test_baselines_are_judged_on_the_same_images():
+    p = make_predictions()
+    for name, baseline in baseline_predictions(p).items():
+        assert baseline.frame is p.frame, name
+        np.testing.assert_array_equal(baseline.labels, p.labels)

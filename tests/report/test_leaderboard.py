@@ -1,0 +1,57 @@
+"""The leaderboard: means over seeds, ranked by validation and never by test."""
+
+import json
+
+import numpy as np
+import pandas as pd
+from omegaconf import OmegaConf
+from scipy import stats
+
+from siglip_med.report.leaderboard import Leaderboard, differences, read_runs, summarise
+
+
+def write_run(folder, name, seed, val, test):
+    run = folder / f"{name}_{seed}"
+    run.mkdir()
+    metrics = {"tuned/val/r_at_5": val, "tuned/test/r_at_5": test}
+    (run / "metrics.json").write_text(json.dumps({"name": name, "seed": seed, "metrics": metrics}))
+
+
+def test_means_are_ranked_by_validation(tmp_path):
+    for seed, (good, flattered) in enumerate([(0.8, 0.7), (0.9, 0.6)]):
+        write_run(tmp_path, "flattered", seed, flattered, 0.99)
+        write_run(tmp_path, "good", seed, good, 0.5 + seed / 10)
+    table = summarise(read_runs(tmp_path))
+    assert table["name"].tolist() == ["good", "flattered"]
+    assert table["seeds"].tolist() == [2, 2]
+    assert table["R@5"][0] == f"0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}"
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    write_run(tmp_path, "alone", 0, 0.5, 0.25)
+    assert summarise(read_runs(tmp_path))["R@5"][0] == "0.250 ± –"
+
+
+def test_the_callback_writes_both_tables_beside_the_runs(tmp_path, capsys):
+    callback = Leaderboard()
+    callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert not list(tmp_path.glob("leaderboard*"))
+    write_run(tmp_path, "a", 0, 0.5, 0.25)
+    write_run(tmp_path, "a", 1, 0.7, 0.35)
+    callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    assert "| a | 2 | 0.600 ± 0.141 | 0.300 ± 0.071 |" in (tmp_path / "leaderboard.md").read_text()
+    assert len((tmp_path / "leaderboard.csv").read_text().splitlines()) == 3
+    assert "0.300 ± 0.071" in capsys.readouterr().out
+
+
+def test_differences_are_paired_by_seed_and_their_interval_is_scipys():
+    random = np.random.default_rng(0)
+    first, second = (0.2 * np.arange(4) + random.normal(0.3, 0.02, 4) for _ in range(2))
+    rows = [("layered", seed, first[seed]) for seed in (3, 1, 0, 2)]  # another order: seeds pair, not rows
+    rows += [("baseline", seed, second[seed]) for seed in range(4)] + [("single", 0, 0.9)]
+    runs = pd.DataFrame(rows, columns=["name", "seed", "tuned/test/r_at_1"])
+    (row,) = differences(runs).to_dict("records")
+    low, high = stats.ttest_rel(first, second).confidence_interval(0.95)
+    cell = f"{(first - second).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
+    assert row == {"minus baseline": "layered", "seeds": 4, "R@1": cell}
+    assert differences(runs, reference="none").empty

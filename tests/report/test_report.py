@@ -1,0 +1,275 @@
+"""The report: every number is the metric's, every figure is inside the page, and nothing is fetched."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from siglip_med.errors import UserError
+from siglip_med.metrics import bootstrap_intervals, headline_metrics, label_frequency_predictions
+from siglip_med.report import (
+    Page,
+    ReportInputs,
+    ReportSettings,
+    RunMeta,
+    Section,
+    Table,
+    read_curves,
+    write_page,
+    write_report,
+)
+from siglip_med.report.page import plain
+from siglip_med.report.sections.conditions import recall_by_condition
+from tests.report.synthetic_run import synthetic_predictions
+
+CURVES = pd.DataFrame(
+    [("loss_raw/sigmoid", step, 1.0 / (step + 1)) for step in range(20)] + [("val/r_at_5", 19, 0.5)],
+    columns=["tag", "step", "value"],
+)
+SETTINGS = ReportSettings(repetitions=50, map_images=40)
+
+
+def inputs(**changes) -> ReportInputs:
+    given = {
+        "test": synthetic_predictions(),
+        "val": synthetic_predictions(seed=1, split="val"),
+        "zero_shot": synthetic_predictions(skill=0.3),
+        "curves": CURVES,
+        "meta": RunMeta("run_<seed>_0", {"model": "tiny & small", "seed": "0"}, {"seed": 0}),
+    }
+    return ReportInputs(**(given | changes))
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return write_report(inputs(), tmp_path_factory.mktemp("report"), SETTINGS)
+
+
+class Links(HTMLParser):
+    """Everything in a page that a browser would fetch or follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str, str]] = []
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        for name, value in attrs:
+            if name in {"src", "href", "srcset", "poster", "data", "action", "background", "xlink:href"}:
+                self.found.append((tag, name, value))
+            if name == "style":
+                self.text += value
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def links(report):
+    parser = Links()
+    parser.feed(report.read_text())
+    return parser
+
+
+def test_nothing_is_fetched_from_outside(links):
+    assert not {"script", "iframe", "object", "embed", "base", "form"} & links.tags
+    for tag, _, value in links.found:
+        assert value.startswith("data:") or (tag == "a" and value.startswith("#")), value[:80]
+    assert not re.search(r"url\(|@import|https?://", links.text)
+
+
+def test_every_section_link_has_a_target(report, links):
+    targets = [value[1:] for tag, _, value in links.found if tag == "a"]
+    assert len(targets) == len(set(targets)) >= 10
+    assert all(f'id="{target}"' in report.read_text() for target in targets)
+
+
+def test_every_figure_is_a_data_uri_that_decodes(report, links):
+    sources = [value for tag, name, value in links.found if tag == "img" and name == "src"]
+    saved = sorted(path.stem for path in (report.parent / "figures").iterdir())
+    assert len(sources) == len(saved) == 9
+    for source in sources:
+        head, _, body = source.partition(",")
+        assert head == "data:image/png;base64"
+        image = Image.open(io.BytesIO(base64.b64decode(body, validate=True)))
+        image.load()
+        assert min(image.size) > 200
+        # not a blank sheet
+        assert np.asarray(image.convert("L")).std() > 5
+
+
+def test_no_photograph_unless_asked(report):
+    assert "Photographs" not in report.read_text()
+
+
+def test_text_of_the_run_is_escaped(report):
+    page = report.read_text()
+    assert "run_&lt;seed&gt;_0" in page
+    assert "tiny &amp; small" in page
+    assert "run_<seed>_0" in (report.parent / "report.md").read_text()
+
+
+def test_json_holds_the_metrics_unrounded(report):
+    given, content = inputs(), json.loads((report.parent / "report.json").read_text())
+    headline = content["headline"]
+    series = {"this run": given.test, "zero-shot": given.zero_shot}
+    for name, predictions in series.items():
+        expected = headline_metrics(predictions)
+        assert headline["values"][name].keys() == expected.keys()
+        for metric, value in expected.items():
+            assert headline["values"][name][metric] == pytest.approx(value, abs=1e-12), (name, metric)
+    frequency = headline_metrics(label_frequency_predictions(given.test))
+    assert headline["values"]["label frequency"]["r_at_5"] == frequency["r_at_5"]
+    assert "ece" not in headline["values"]["CRM"]
+    interval = bootstrap_intervals(given.test, ("r_at_1",), repetitions=50)["r_at_1"]
+    assert headline["intervals"]["r_at_1"] == pytest.approx(
+        {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+    )
+    assert content["limits"]["config"] == {"seed": 0}
+
+
+def test_page_and_markdown_show_the_same_rounded_number(report):
+    value = f"{headline_metrics(inputs().test)['r_at_1']:.3f}"
+    for text in (report.read_text(), (report.parent / "report.md").read_text()):
+        assert value in text
+        assert "chance" in text
+        assert "label frequency" in text
+
+
+def test_markdown_tables_are_well_formed_and_figures_exist(report):
+    lines = (report.parent / "report.md").read_text().splitlines()
+    tables = [i for i, line in enumerate(lines) if re.fullmatch(r"\|(-+:?\|)+", line)]
+    assert len(tables) >= 12
+    for rule in tables:
+        columns = lines[rule].count("|") - 1
+        rows = [line for line in lines[rule - 1 : rule + 3] if line.startswith("|")]
+        assert all(len(re.findall(r"(?<!\\)\|", row)) == columns + 1 for row in rows), rows
+    names = re.findall(r"!\[[^]]*\]\((.+?)\)", "\n".join(lines))
+    assert len(names) == 9
+    assert all((report.parent / name).is_file() for name in names)
+
+
+def test_recall_by_condition_equals_a_loop():
+    p = synthetic_predictions(images=40)
+    for k in (1, 3):
+        found = recall_by_condition(p, k)
+        for c in range(12):
+            rows = np.flatnonzero(p.primary == c)
+            hits = [bool(set(np.argsort(-p.logits[row])[:k]) & set(np.flatnonzero(p.labels[row]))) for row in rows]
+            assert found[c] == pytest.approx(np.mean(hits)) if hits else np.isnan(found[c])
+
+
+def test_a_run_without_zero_shot_curves_embeddings_chapters_or_attributes(tmp_path):
+    given = inputs(zero_shot=None, curves=CURVES[:0])
+    bare = given.test.frame.assign(sex="", site="", age_group="", skin_tone="")
+    test = replace(given.test, frame=bare, chapters=(), blocks=(), image_embeddings=np.empty((0, 16), np.float32))
+    page = write_report(replace(given, test=test), tmp_path, SETTINGS)
+    text = page.read_text()
+    assert "Not recorded in this data: skin tone, sex, age group, site" in text
+    assert "holds no logged curves" in text
+    assert "too few image embeddings" in text
+    assert "change from zero-shot" not in text
+    values = json.loads((tmp_path / "report.json").read_text())["headline"]["values"]["this run"]
+    assert values["chapter_accuracy"] is None
+
+
+def test_photographs_only_on_request_and_only_with_their_folder(tmp_path):
+    given, asked = inputs(), ReportSettings(repetitions=20, map_images=40, images=True)
+    with pytest.raises(UserError, match=r"report\.image_root"):
+        write_report(given, tmp_path / "report", asked)
+    assert not (tmp_path / "report").exists()
+    (tmp_path / "images").mkdir()
+    for name in given.test.frame["image"]:
+        Image.new("RGB", (60, 40), "tan").save(tmp_path / name)
+    page = write_report(replace(given, image_root=tmp_path), tmp_path / "report", asked)
+    assert "must not be published" in page.read_text()
+    assert (page.parent / "figures" / "surest_mistakes.png").is_file()
+
+
+def test_broken_predictions_leave_no_report(tmp_path):
+    other = synthetic_predictions(seed=7, skill=0.3)
+    renamed = replace(other, frame=other.frame.assign(image=[f"other_{i}" for i in range(len(other))]))
+    with pytest.raises(UserError, match="different images"):
+        write_report(inputs(zero_shot=renamed), tmp_path / "report", SETTINGS)
+    assert not (tmp_path / "report").exists()
+
+
+def test_curves_from_tensorboard_csv_logger_and_scalars_agree(tmp_path):
+    from torch.utils.tensorboard import SummaryWriter
+
+    rows = [("loss/total", 0, 1.5), ("loss/total", 10, 0.5), ("val/r_at_5", 10, 0.25)]
+    for kind in ("events", "csv", "scalars", "none"):
+        (tmp_path / kind).mkdir()
+    with SummaryWriter(tmp_path / "events" / "tensorboard") as writer:
+        for tag, step, value in rows:
+            writer.add_scalar(tag, value, step)
+    wide = pd.DataFrame({"step": [0, 10], "loss/total": [1.5, 0.5], "val/r_at_5": [None, 0.25]})
+    (tmp_path / "csv" / "csv").mkdir()
+    wide.to_csv(tmp_path / "csv" / "csv" / "metrics.csv", index=False)
+    pd.DataFrame(rows, columns=["tag", "step", "value"]).to_csv(tmp_path / "scalars" / "scalars.csv", index=False)
+    for kind in ("events", "csv", "scalars"):
+        found = sorted(read_curves(tmp_path / kind).itertuples(index=False, name=None))
+        assert found == rows, kind
+    assert read_curves(tmp_path / "none").empty
+
+
+def test_a_scalars_file_without_steps_is_refused(tmp_path):
+    (tmp_path / "scalars.csv").write_text("tag,value\nloss/total,1\n")
+    with pytest.raises(UserError, match=r"scalars\.csv: no column step"):
+        read_curves(tmp_path)
+
+
+def test_json_has_no_numpy_and_no_nan():
+    value = {"a": np.float32(0.5), "b": [np.nan, np.inf, 1], "c": np.arange(2), 3: (np.bool_(True), "x")}
+    assert plain(value) == {"a": 0.5, "b": [None, None, 1], "c": [0, 1], "3": [True, "x"]}
+    json.dumps(plain(value), allow_nan=False)
+
+
+def test_a_cell_with_a_bar_stays_one_cell(tmp_path):
+    table = Table("t", ("a", "b"), (("x | y", "<b>"),))
+    write_page(Page("p", "lead", {}, (), (Section("s", "S", tables=(table,)),)), tmp_path, "page")
+    assert "| x \\| y | <b> |" in (tmp_path / "page.md").read_text()
+    assert "&lt;b&gt;" in (tmp_path / "page.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium on this machine, so the page cannot be opened in a browser")
+    return found
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_draws_the_page(report, chromium, tmp_path, width):
+    """Every image has its natural size in the browser, no request leaves the page, and it does not scroll sideways."""
+    probe = (
+        "<script>addEventListener('load', () => { document.title = JSON.stringify({"
+        "images: [...document.images].map(i => i.complete ? i.naturalWidth : 0),"
+        "fetched: performance.getEntriesByType('resource').map(r => r.name).filter(n => !n.startsWith('data:')),"
+        "overflow: document.documentElement.scrollWidth - innerWidth}) })</script>"
+    )
+    page = tmp_path / "page.html"
+    page.write_text(report.read_text().replace("</body>", probe + "</body>"))
+    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    flags += " --disable-component-update --disable-sync --hide-scrollbars --dump-dom"
+    command = [chromium, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},2000"]
+    dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True).stdout
+    title = re.search(r"<title>(\{.*?\})</title>", dom)
+    assert title, dom[:300]
+    seen = json.loads(title[1].replace("&quot;", '"'))
+    assert len(seen["images"]) == 9
+    assert min(seen["images"]) > 200
+    assert seen["fetched"] == []
+    assert seen["overflow"] <= 0
