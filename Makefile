@@ -46,7 +46,7 @@ debug-losses: setup  ## the terms of the loss on fixed batches: raw, coefficient
 	$(BIN)/python -m siglip_med.losses.debug
 
 pretrain: setup  ## train the tiny base again, from nothing (about a quarter of an hour)
-	$(BIN)/python train.py experiment=pretrain export_to=siglip_med/models/siglip_tiny
+	$(BIN)/siglip-med-pretrain export_to=siglip_med/models/siglip_tiny
 
 clean:  ## remove caches and build leftovers; keeps logs/ and .venv
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -25,7 +25,7 @@ def import_seconds() -> float:
     return min(run("import siglip_med.conditions") for _ in range(REPEATS)) - min(run("") for _ in range(REPEATS))
 
 
-def catalogue_seconds() -> float:
+def catalog_seconds() -> float:
     """First look-up and D of the 66 conditions in this process, tables unread."""
     start = time.perf_counter()
     dissimilarity(load_conditions(known_conditions()))
@@ -50,7 +50,7 @@ def random_codes_seconds(count: int, measure: str) -> float:
 def main() -> None:
     """Prints the figures as a Markdown table."""
     print("| what | seconds |\n| --- | --- |")
-    print(f"| 66 conditions: look-up and D, first call | {catalogue_seconds():.4f} |")
+    print(f"| 66 conditions: look-up and D, first call | {catalog_seconds():.4f} |")
     print(f"| import of siglip_med.conditions | {import_seconds():.3f} |")
     for measure in MEASURES:
         print(

@@ -36,7 +36,7 @@ CONFIG = Path(__file__).parents[1] / "conf" / "augmentation" / "default.yaml"
 
 
 def phone_photographs(folder: Path, count: int, width: int = 1200, height: int = 1600) -> list[Path]:
-    """Smooth colours with fine grain: JPEGs of a telephone's size and about its bytes a pixel."""
+    """Smooth colors with fine grain: JPEGs of a telephone's size and about its bytes a pixel."""
     generator = np.random.default_rng(0)
     paths = []
     for i in range(count):
@@ -85,10 +85,10 @@ class Contest:
     def dataset(self, folder: Path, augmented: bool) -> ImageDataset:
         """Ours; decodes what the cache in ``folder`` does not hold."""
         cache = PixelCache(folder, self.size, MAX_PIXELS)
-        slots, bad = cache.add(self.paths)
+        records, bad = cache.add(self.paths)
         assert not bad
         rows = np.arange(len(self.paths))
-        return ImageDataset(self.table, rows, cache, slots, self.spec, self.augment if augmented else None)
+        return ImageDataset(self.table, rows, cache, records, self.spec, self.augment if augmented else None)
 
     @staticmethod
     def epoch(dataset: ImageDataset) -> None:

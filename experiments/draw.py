@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from siglip_med.report.leaderboard import differences, read_runs, summarise, to_markdown
+from siglip_med.report.leaderboard import differences, read_runs, summarize, to_markdown
 
 PANELS = {
     "tuned/test/r_at_1": "R@1",
@@ -46,7 +46,7 @@ def main() -> None:
     sweep, study = Path(sys.argv[1]), Path(sys.argv[2])
     runs = read_runs(sweep)
     runs.round(5).to_csv(study / "results.csv", index=False)
-    for name, table in (("table.md", summarise(runs)), ("differences.md", differences(runs))):
+    for name, table in (("table.md", summarize(runs)), ("differences.md", differences(runs))):
         (study / name).write_text(to_markdown(table))
         print((study / name).read_text())
     draw(runs, study / "figure.png")

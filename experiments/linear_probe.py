@@ -19,7 +19,7 @@ from siglip_med.metrics import Predictions, headline_metrics
 from siglip_med.training.components import Components
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""Inverse regularisation C; validation R@5 chooses, as it chooses the checkpoint of a run."""
+"""Inverse regularization C; validation R@5 chooses, as it chooses the checkpoint of a run."""
 
 METRICS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """Side length in pixels and the per-channel normalisation, both in RGB order.
+    """Side length in pixels and the per-channel normalization, both in RGB order.
 
-    A normalised pixel is ``(value / 255 - mean) / std``.
+    A normalized pixel is ``(value / 255 - mean) / std``.
     """
 
     size: int

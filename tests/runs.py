@@ -13,7 +13,7 @@ SMALL = [
     "data.source.n_images=260",
     "data.num_workers=0",
     "data.batch_size=16",
-    "data/sampler=natural",
+    "data/sampling=natural",
     "callbacks.progress=null",
     "evaluation.bootstrap=20",
 ]

@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     heatmap.add_argument("--measure", choices=MEASURES, default="level")
     for command in (show, heatmap):
         chosen = command.add_mutually_exclusive_group()
-        chosen.add_argument("--vocabulary", choices=VOCABULARIES, default="catalogue", help="a curated table")
+        chosen.add_argument("--vocabulary", choices=VOCABULARIES, default="catalog", help="a curated table")
         chosen.add_argument("--codes", type=Path, help="your own CSV with the columns condition and code")
     commands.add_parser("disagreements", help="where ICD-10-CM disagrees with dermatology (Markdown)")
     commands.add_parser("measures", help="the measures side by side (Markdown)")

@@ -51,7 +51,7 @@ class CodeBook:
 
     def find(self, text: str) -> Code | None:
         """The category or code that a person wrote, whatever the case and with or without the dot."""
-        return self.codes.get(normalise(text))
+        return self.codes.get(normalize(text))
 
     def leaves(self, code: Code) -> Iterator[Code]:
         """The complete codes at and below a code, in order."""
@@ -60,7 +60,7 @@ class CodeBook:
 
     def nearest(self, text: str) -> Code | None:
         """The longest existing code that an invalid code begins with, if any."""
-        text = normalise(text)
+        text = normalize(text)
         candidates = (self.codes.get(text[:length].rstrip(".")) for length in range(len(text), 2, -1))
         return next((code for code in candidates if code is not None), None)
 
@@ -75,7 +75,7 @@ class CodeBook:
         return f"{key} - {self.headings[key]}"
 
 
-def normalise(text: str) -> str:
+def normalize(text: str) -> str:
     """A code in its official form: capitals, no spaces, a dot after the third character."""
     bare = "".join(text.split()).replace(".", "").upper()
     return bare if len(bare) <= 3 else f"{bare[:3]}.{bare[3:]}"

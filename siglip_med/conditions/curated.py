@@ -1,6 +1,6 @@
 """The tables curated by hand: SCIN's 66 conditions and the vocabularies of the other data sets.
 
-``catalogue.csv`` and ``vocabularies/*.csv`` have one row a condition. A curator writes condition, phrase, code, group,
+``catalog.csv`` and ``vocabularies/*.csv`` have one row a condition. A curator writes condition, phrase, code, group,
 description, synonyms and rationale; ``python -m siglip_med.conditions build-codes`` fills in the rest from the code.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from siglip_med.conditions.condition import Condition
 
 FOLDER = Path(__file__).parent
-VOCABULARIES = ("catalogue", "fitzpatrick17k", "ham10000", "pad_ufes_20", "isic2019")
+VOCABULARIES = ("catalog", "fitzpatrick17k", "ham10000", "pad_ufes_20", "isic2019")
 """Names of the curated tables, in the order in which a name is looked up."""
 
 
@@ -34,7 +34,7 @@ class Triplet(NamedTuple):
 
 def table_path(vocabulary: str) -> Path:
     """The file of a curated table."""
-    return FOLDER / "catalogue.csv" if vocabulary == "catalogue" else FOLDER / "vocabularies" / f"{vocabulary}.csv"
+    return FOLDER / "catalog.csv" if vocabulary == "catalog" else FOLDER / "vocabularies" / f"{vocabulary}.csv"
 
 
 def fold(name: str) -> str:
@@ -63,8 +63,8 @@ def read_table(vocabulary: str) -> tuple[Condition, ...]:
         )
 
 
-def known_conditions(vocabulary: str = "catalogue") -> tuple[str, ...]:
-    """Names of a curated table's conditions as its data set writes them: SCIN's 66 for ``catalogue``."""
+def known_conditions(vocabulary: str = "catalog") -> tuple[str, ...]:
+    """Names of a curated table's conditions as its data set writes them: SCIN's 66 for ``catalog``."""
     return tuple(condition.name for condition in read_table(vocabulary))
 
 
@@ -88,12 +88,12 @@ def lookup() -> Mapping[str, Condition]:
 @cache
 def coarse_groups() -> tuple[str, ...]:
     """The 16 dermatological groups, sorted."""
-    return tuple(sorted({condition.group for condition in read_table("catalogue")}))
+    return tuple(sorted({condition.group for condition in read_table("catalog")}))
 
 
 @cache
 def read_triplets() -> tuple[Triplet, ...]:
-    """The 55 A and 24 B triplets that a geometry of the catalogue is judged by."""
+    """The 55 A and 24 B triplets that a geometry of the catalog is judged by."""
     with (FOLDER / "triplets.csv").open(encoding="utf-8", newline="") as file:
         return tuple(
             Triplet(row["set"], row["basis"], row["anchor"], row["closer"], row["farther"])

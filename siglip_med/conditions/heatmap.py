@@ -16,7 +16,7 @@ CAPTION_WIDTH = 48
 
 
 def draw_heatmap(matrix: np.ndarray, conditions: ConditionSet, title: str, path: Path) -> None:
-    """Draws ``[C, C]`` D with conditions in tree order and chapters as coloured bars, and saves it.
+    """Draws ``[C, C]`` D with conditions in tree order and chapters as colored bars, and saves it.
 
     Args:
         matrix: D.
@@ -49,7 +49,7 @@ def draw_heatmap(matrix: np.ndarray, conditions: ConditionSet, title: str, path:
 
 
 def _chapter_bars(axes: Any, chapters: list[str], thickness: float) -> None:
-    """A coloured bar for each run of one chapter, left of the rows and below the columns, and a legend."""
+    """A colored bar for each run of one chapter, left of the rows and below the columns, and a legend."""
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 

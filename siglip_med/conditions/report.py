@@ -61,7 +61,7 @@ def tree_text(conditions: ConditionSet) -> str:
 
 
 def disagreements_table() -> str:
-    """The 24 B triplets of the catalogue under three geometries, as Markdown: d(closer), d(farther) and the outcome."""
+    """The 24 B triplets of the catalog under three geometries, as Markdown: d(closer), d(farther) and the outcome."""
     conditions = load_conditions(known_conditions())
     columns = {geometry: judge(dissimilarity(conditions, geometry), conditions.names, "B") for geometry in COMPARED}
     rows = [
@@ -74,7 +74,7 @@ def disagreements_table() -> str:
 
 
 def measures_table() -> str:
-    """The measures and geometries side by side on the catalogue, as Markdown."""
+    """The measures and geometries side by side on the catalog, as Markdown."""
     from scipy.stats import spearmanr
 
     conditions = load_conditions(known_conditions())

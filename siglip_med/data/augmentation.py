@@ -1,7 +1,7 @@
-"""Training augmentation (albumentations): each drawn image has a random stream of its own, and skin keeps its tone.
+"""Training augmentation (albumentations): each drawn image has a random seed of its own, and skin keeps its tone.
 
-The stream of an image is a number that the sampler draws from (seed, epoch, place in the epoch). Workers hold no
-random state at all, so the same run gives the same images with any number of workers, and no two draws share a stream.
+The seed of an image is a number that the sampler draws from (seed, epoch, position in the epoch). Workers hold no
+random state at all, so the same run gives the same images with any number of workers, and no two draws share a seed.
 """
 
 import os
@@ -29,7 +29,7 @@ _CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
 
 
 def typology_angle(rgb: np.ndarray) -> np.ndarray:
-    """Individual typology angle of colours: arctan((L* - 50) / b*) in degrees (Chardon et al. 1991).
+    """Individual typology angle of colors: arctan((L* - 50) / b*) in degrees (Chardon et al. 1991).
 
     Args:
         rgb: ``[..., 3]`` sRGB in 0..255.
@@ -44,7 +44,7 @@ def typology_angle(rgb: np.ndarray) -> np.ndarray:
 
 
 class Rotation(A.ImageOnlyTransform):
-    """A turn about the centre, corners filled by reflection; bilinear.
+    """A turn about the center, corners filled by reflection; bilinear.
 
     `albumentations.Rotate` does the same in twice the time: OpenCV warps four channels faster than three.
 
@@ -75,19 +75,19 @@ class Rotation(A.ImageOnlyTransform):
         return cv2.cvtColor(turned, cv2.COLOR_RGBA2RGB)
 
 
-class ColourShift(A.ImageOnlyTransform):
+class COLORShift(A.ImageOnlyTransform):
     """Brightness, contrast, saturation and hue as one 3 x 4 matrix, which moves the skin tone by a limited angle only.
 
     The factors mean what they mean in torchvision's and albumentations' ColorJitter, but the product of the four is
     applied in one pass and rounded once (Haeberli 1993, "Matrix operations for image processing"). Where the mean
-    colour of the middle of the photograph would move by more than the limit, the matrix is blended with the identity
+    color of the middle of the photograph would move by more than the limit, the matrix is blended with the identity
     until it does not.
 
     Args:
         brightness: Largest relative change; so for the next two.
-        contrast: As above, about the mean grey of the middle.
+        contrast: As above, about the mean gray of the middle.
         saturation: As above.
-        hue: Largest turn about the grey axis, as a share of the circle.
+        hue: Largest turn about the gray axis, as a share of the circle.
         max_tone_shift: Degrees of ITA; None: no limit.
         p: Probability.
     """
@@ -117,12 +117,12 @@ class ColourShift(A.ImageOnlyTransform):
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draws the four changes and makes the ``[3, 4]`` matrix for this image."""
         brightness, contrast, saturation, hue = (self.py_random.uniform(-size, size) for size in self.largest)
-        colour = _middle_colour(data["image"])
-        matrix = colour_matrix(brightness, contrast, saturation, hue, float(colour @ _LUMA))
+        color = _middle_color(data["image"])
+        matrix = color_matrix(brightness, contrast, saturation, hue, float(color @ _LUMA))
         if self.max_tone_shift is not None:
             identity = np.eye(3, 4)
-            after = matrix @ np.append(colour, 1)
-            angles = typology_angle(np.clip(colour + _BLENDS * (after - colour), 0, 255))
+            after = matrix @ np.append(color, 1)
+            angles = typology_angle(np.clip(color + _BLENDS * (after - color), 0, 255))
             beyond = np.abs(angles - angles[0]) > self.max_tone_shift
             if beyond.any():
                 matrix = identity + _BLENDS[np.argmax(beyond) - 1, 0] * (matrix - identity)
@@ -133,21 +133,21 @@ class ColourShift(A.ImageOnlyTransform):
         return cv2.transform(img, matrix)
 
 
-def colour_matrix(brightness: float, contrast: float, saturation: float, hue: float, grey: float) -> np.ndarray:
+def color_matrix(brightness: float, contrast: float, saturation: float, hue: float, gray: float) -> np.ndarray:
     """``[3, 4]`` matrix on (R, G, B, 1) that turns the hue, then changes saturation, contrast and brightness.
 
     Args:
-        brightness: Relative change: colours times 1 + brightness.
-        contrast: Relative change of the distance to ``grey``.
+        brightness: Relative change: colors times 1 + brightness.
+        contrast: Relative change of the distance to ``gray``.
         saturation: Relative change of the distance to the pixel's own luma.
-        hue: Turn about the grey axis, as a share of the circle.
-        grey: In 0..255.
+        hue: Turn about the gray axis, as a share of the circle.
+        gray: In 0..255.
     """
     angle = 2 * np.pi * hue
     # Rodrigues' formula about (1, 1, 1) / sqrt(3)
     turn = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) / 3 + np.sin(angle) / np.sqrt(3) * _CROSS
     linear = ((1 + saturation) * np.eye(3) - saturation * _LUMA) @ turn
-    offset = np.full((3, 1), -contrast * grey)
+    offset = np.full((3, 1), -contrast * gray)
     return (1 + brightness) * np.hstack([(1 + contrast) * linear, offset])
 
 
@@ -157,10 +157,10 @@ class AugmentationPipeline:
     def __init__(self, transforms: list[A.BasicTransform]) -> None:
         self._compose = A.Compose(transforms)
 
-    def __call__(self, pixels: np.ndarray, stream: int) -> np.ndarray:
-        """Augments ``[size, size, 3]`` uint8 with the random numbers of ``stream`` alone."""
+    def __call__(self, pixels: np.ndarray, seed: int) -> np.ndarray:
+        """Augments ``[size, size, 3]`` uint8 with the random numbers of ``seed`` alone."""
         # Not set_random_seed: that gives every transform the same numbers, so that they come and go together.
-        self._compose.set_random_state(np.random.Generator(np.random.Philox(key=stream)), random.Random(stream))
+        self._compose.set_random_state(np.random.Generator(np.random.Philox(key=seed)), random.Random(seed))
         return self._compose(image=pixels)["image"]
 
 
@@ -177,8 +177,8 @@ class Augmentation:
         brightness: Largest relative change.
         contrast: Largest relative change.
         saturation: Largest relative change.
-        hue: Largest shift, as a share of the colour circle.
-        colour_probability: How often the four above are drawn.
+        hue: Largest shift, as a share of the color circle.
+        color_probability: How often the four above are drawn.
         max_tone_shift: Degrees of ITA that the skin may move by. The narrowest type is 13 degrees wide, so below 6.5
             skin from the middle of any type stays in it; the default leaves a degree for rounding. None: no limit.
         blur: Largest standard deviation of the Gaussian blur, as a share of the side.
@@ -199,7 +199,7 @@ class Augmentation:
         contrast: Strength = 0.0,
         saturation: Strength = 0.0,
         hue: Annotated[float, Ge(0), Le(0.5)] = 0.0,
-        colour_probability: Probability = 0.0,
+        color_probability: Probability = 0.0,
         max_tone_shift: Annotated[float, Ge(0)] | None = 5.5,
         blur: Annotated[float, Ge(0), Le(0.1)] = 0.0,
         blur_probability: Probability = 0.0,
@@ -212,8 +212,8 @@ class Augmentation:
         self.crop_ratio = crop_ratio
         self.rotation = rotation
         self.rotation_probability = rotation_probability
-        self.colour = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-        self.colour_probability = colour_probability
+        self.color = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
+        self.color_probability = color_probability
         self.max_tone_shift = max_tone_shift
         self.blur = blur
         self.blur_probability = blur_probability
@@ -232,8 +232,8 @@ class Augmentation:
             steps.append(A.VerticalFlip(p=self.vertical_flip))
         if self.rotation > 0 and self.rotation_probability > 0:
             steps.append(Rotation(self.rotation, p=self.rotation_probability))
-        if any(self.colour.values()) and self.colour_probability > 0:
-            steps.append(ColourShift(**self.colour, max_tone_shift=self.max_tone_shift, p=self.colour_probability))
+        if any(self.color.values()) and self.color_probability > 0:
+            steps.append(COLORShift(**self.color, max_tone_shift=self.max_tone_shift, p=self.color_probability))
         if self.blur > 0 and self.blur_probability > 0:
             sigma = (0.0, self.blur * size)
             steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=sigma, p=self.blur_probability))
@@ -243,8 +243,8 @@ class Augmentation:
         return AugmentationPipeline(steps)
 
 
-def _middle_colour(image: np.ndarray) -> np.ndarray:
-    """``[3]`` mean colour of the middle of a photograph, where the skin is rather than the background."""
+def _middle_color(image: np.ndarray) -> np.ndarray:
+    """``[3]`` mean color of the middle of a photograph, where the skin is rather than the background."""
     height, width = image.shape[:2]
     step = max(height // 32, 1)
     middle = image[height // 4 : height - height // 4 : step, width // 4 : width - width // 4 : step]

@@ -41,16 +41,16 @@ class _Pixels:
 
 @dataclass
 class _Index:
-    """What the store holds: content hash -> slot, and path -> [bytes, mtime in ns, content hash]."""
+    """What the store holds: content hash -> record, and path -> [bytes, mtime in ns, content hash]."""
 
-    slots: dict[str, int] = field(default_factory=dict)
+    records: dict[str, int] = field(default_factory=dict)
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
 
-    def slot(self, path: Path) -> int | None:
+    def record(self, path: Path) -> int | None:
         known = self.files.get(str(path))
         if known is None or known[:2] != _stamp(path):
             return None
-        return self.slots[known[2]]
+        return self.records[known[2]]
 
 
 class PixelCache:
@@ -77,16 +77,16 @@ class PixelCache:
             workers: Threads that decode (the decoders work outside Python's lock).
 
         Returns:
-            ``[N]`` int64 slots for `read`, -1 where there is no image; and the reason for each of those positions.
+            ``[N]`` int64 records for `read`, -1 where there is no image; and the reason for each of those positions.
 
         Raises:
             UserError: the folder cannot be written, or the disk is too full.
         """
         self._pixels = None
         try:
-            slots = self._lookup(self._read_index(), paths)
-            if (slots >= 0).all():
-                return slots, {}
+            records = self._lookup(self._read_index(), paths)
+            if (records >= 0).all():
+                return records, {}
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / "lock"):
                 return self._fill(paths, max(workers, 1))
@@ -96,9 +96,9 @@ class PixelCache:
                 "free some space or set data.cache_dir to another folder"
             ) from error
 
-    def read(self, slots: np.ndarray) -> np.ndarray:
-        """``[B, side, side, 3]`` uint8 copy of the squares at ``slots`` (``[B]``)."""
-        return self._view()[slots]
+    def read(self, records: np.ndarray) -> np.ndarray:
+        """``[B, side, side, 3]`` uint8 copy of the squares at ``records`` (``[B]``)."""
+        return self._view()[records]
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker opens the file itself: pickling a memory map would copy all of it.
@@ -120,16 +120,16 @@ class PixelCache:
         return self._pixels
 
     def _lookup(self, index: _Index, paths: Sequence[Path]) -> np.ndarray:
-        found = (index.slot(path) for path in paths)
-        return np.fromiter((-1 if slot is None else slot for slot in found), dtype=np.int64, count=len(paths))
+        found = (index.record(path) for path in paths)
+        return np.fromiter((-1 if record is None else record for record in found), dtype=np.int64, count=len(paths))
 
     def _read_index(self) -> _Index:
         """The index, or an empty one where there is none that fits the pixel file."""
         try:
             raw = json.loads((self.folder / "index.json").read_bytes())
             files = {path: (size, mtime, digest) for path, (size, mtime, digest) in raw["files"].items()}
-            index = _Index(raw["slots"], files)
-            complete = self._pixel_file.stat().st_size >= len(index.slots) * self._item
+            index = _Index(raw["records"], files)
+            complete = self._pixel_file.stat().st_size >= len(index.records) * self._item
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return _Index()
         return index if complete else _Index()
@@ -137,17 +137,17 @@ class PixelCache:
     def _write_index(self, index: _Index) -> None:
         temporary = self.folder / "index.json.part"
         with temporary.open("w") as file:
-            json.dump({"slots": index.slots, "files": index.files}, file)
+            json.dump({"records": index.records, "files": index.files}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.folder / "index.json")
 
     def _fill(self, paths: Sequence[Path], workers: int) -> tuple[np.ndarray, dict[int, str]]:
         index = self._read_index()  # again: another run may have filled it while this one waited for the lock
-        if not index.slots:
+        if not index.records:
             self._pixel_file.unlink(missing_ok=True)  # a new file: whoever still reads the old one keeps it
-        slots = self._lookup(index, paths)
-        missing = np.flatnonzero(slots < 0)
+        records = self._lookup(index, paths)
+        missing = np.flatnonzero(records < 0)
         self._check_space(len(missing))
         reasons: dict[int, str] = {}
         console = Console(stderr=True)
@@ -160,19 +160,19 @@ class PixelCache:
         ):
             warnings.simplefilter("ignore")  # Pillow's remarks on metadata; what matters is raised
             bar = progress.add_task("decoding images", total=len(missing))
-            file.seek(len(index.slots) * self._item)
+            file.seek(len(index.records) * self._item)
             for chunk in np.split(missing, range(CHUNK, len(missing), CHUNK)):
                 results = pool.map(lambda i: self._load(index, paths[i]), chunk)
                 for position, result in zip(chunk.tolist(), results, strict=True):
                     if isinstance(result, str):
                         reasons[position] = result
                     else:
-                        slots[position] = self._append(index, file, paths[position], result)
+                        records[position] = self._append(index, file, paths[position], result)
                     progress.advance(bar)
                 file.flush()
                 os.fsync(file.fileno())
                 self._write_index(index)
-        return slots, reasons
+        return records, reasons
 
     def _check_space(self, count: int) -> None:
         needed, free = count * self._item, shutil.disk_usage(self.folder).free
@@ -188,18 +188,18 @@ class PixelCache:
             stamp = _stamp(path)  # before reading: a file that changes meanwhile is read again next time
             data = read_bytes(path)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-            square = None if digest in index.slots else decode(data, self.side, self.max_pixels)
+            square = None if digest in index.records else decode(data, self.side, self.max_pixels)
         except BadImageError as error:
             return str(error)
         return "changed while it was read" if stamp is None else _Pixels(stamp, digest, square)
 
     @staticmethod
     def _append(index: _Index, file: BinaryIO, path: Path, pixels: _Pixels) -> int:
-        if pixels.digest not in index.slots and pixels.square is not None:
+        if pixels.digest not in index.records and pixels.square is not None:
             file.write(pixels.square.tobytes())
-            index.slots[pixels.digest] = len(index.slots)
+            index.records[pixels.digest] = len(index.records)
         index.files[str(path)] = (*pixels.stamp, pixels.digest)
-        return index.slots[pixels.digest]
+        return index.records[pixels.digest]
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -9,17 +9,16 @@ from typing import Annotated, Literal
 import cv2
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
-from torch.utils.data import DataLoader
-from torch.utils.data import Sampler as TorchSampler
+from torch.utils.data import DataLoader, Sampler
 
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
-from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, ViewSampler, as_made
+from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, ViewSampler, passthrough_collate
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.images import MAX_PIXELS_LIMIT, BadImageError, locate
 from siglip_med.data.labeled import LabeledData
-from siglip_med.data.sampling import Sampler
+from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.sources import Source
 from siglip_med.data.splitting.split import Split, Splitter, make_split
 from siglip_med.data.table import ImageTable
@@ -54,7 +53,7 @@ class DataModule(LabeledData):
         source: Where the table comes from.
         image: What the model expects; given by the training code, not by the config.
         splitter: How train, val and test are formed.
-        sampler: Which training images an epoch draws.
+        sampling: Which training images an epoch draws.
         cache_dir: Where decoded pixels are kept; shared between runs, may be deleted between them.
         seed: Of the split, the order and the augmentation; given by the training code.
         augmentation: What is done to training images; None leaves them as they are.
@@ -77,7 +76,7 @@ class DataModule(LabeledData):
         source: Source,
         image: ImageSpec,
         splitter: Splitter,
-        sampler: Sampler,
+        sampling: SamplingStrategy,
         cache_dir: str,
         seed: NonNegativeInt,
         augmentation: Augmentation | None = None,
@@ -93,7 +92,7 @@ class DataModule(LabeledData):
         self.source = source
         self.image = image
         self.splitter = splitter
-        self.sampler = sampler
+        self.sampling = sampling
         self.seed = seed
         self.augmentation = augmentation
         self.batch_size = batch_size
@@ -112,7 +111,7 @@ class DataModule(LabeledData):
             return
         self.source.prepare()
         table = self.source.load()
-        slots, bad = self._decode(table)
+        records, bad = self._decode(table)
         if not bad:
             return
         listed = self.cache_dir / "bad_images.csv"
@@ -123,18 +122,18 @@ class DataModule(LabeledData):
                 f"{table.root / first.image} (row {first.row:,} of {table.source}) {first.reason}{others} "
                 f"(listed in {listed}); mend the files or set data.on_bad_image=skip"
             )
-        logger.warning("%d of %d images give no image and are skipped (listed in %s)", len(bad), len(slots), listed)
+        logger.warning("%d of %d images give no image and are skipped (listed in %s)", len(bad), len(records), listed)
 
     def setup(self, stage: str | None = None) -> None:
         """Loads the table without what gives no image, and splits it; the same on every rank, whatever ``stage``."""
         if self._ready:
             return
         table = self.source.load()
-        slots, bad = self._decode(table)
+        records, bad = self._decode(table)
         if bad:
-            table = keep_rows(table, slots >= 0, f"{len(bad):,} files that give no image are skipped")
+            table = keep_rows(table, records >= 0, f"{len(bad):,} files that give no image are skipped")
         self.table = table
-        self._slots = slots[slots >= 0]
+        self._records = records[records >= 0]
         self.bad_images = tuple(bad)
         if self.split_file is None:
             self.split = make_split(table, self.splitter, self.seed)
@@ -154,10 +153,10 @@ class DataModule(LabeledData):
         Raises:
             UserError: the split does not fill one batch and ``drop_last`` is set.
         """
-        world_size, rank = self.place_in_world()
+        world_size, rank = self.world_size_and_rank()
         dataset = self._dataset("train", augmented=True)
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
-        sampler = EpochSampler(dataset, self.sampler, labels, primary, self.seed, world_size, rank)
+        sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, world_size, rank)
         if self.drop_last and len(sampler) < self.batch_size:
             raise UserError(
                 f"{self.table.source}: {len(sampler):,} training images a rank do not fill one batch of "
@@ -182,7 +181,7 @@ class DataModule(LabeledData):
         """
         rows = np.arange(len(self.table))
         augment = self.augmentation.pipeline(self.image.size) if view is not None and self.augmentation else None
-        dataset = ImageDataset(self.table, rows, self.cache, self._slots, self.image, augment)
+        dataset = ImageDataset(self.table, rows, self.cache, self._records, self.image, augment)
         sampler = ShardSampler(dataset) if view is None else ViewSampler(dataset, view)
         return self._loader(dataset, sampler, self.eval_batch_size)
 
@@ -192,7 +191,7 @@ class DataModule(LabeledData):
             write_bad_images(path, self.bad_images)
 
     def _decode(self, table: ImageTable) -> tuple[np.ndarray, list[BadImage]]:
-        """``[N]`` slots, -1 where there is no image, and why."""
+        """``[N]`` records, -1 where there is no image, and why."""
         images = table.frame["image"].tolist()
         reasons: dict[int, str] = {}
         paths: dict[int, Path] = {}
@@ -201,23 +200,23 @@ class DataModule(LabeledData):
                 paths[position] = locate(table.root, image)
             except BadImageError as error:
                 reasons[position] = str(error)
-        slots = np.full(len(images), -1, dtype=np.int64)
+        records = np.full(len(images), -1, dtype=np.int64)
         positions = list(paths)
-        slots[positions], failed = self.cache.add(list(paths.values()), workers=self.num_workers)
+        records[positions], failed = self.cache.add(list(paths.values()), workers=self.num_workers)
         reasons |= {positions[i]: reason for i, reason in failed.items()}
         rows = table.frame["source_row"].tolist()
-        return slots, [BadImage(rows[i], images[i], reasons[i]) for i in sorted(reasons)]
+        return records, [BadImage(rows[i], images[i], reasons[i]) for i in sorted(reasons)]
 
     def _dataset(self, split: str, augmented: bool) -> ImageDataset:
         augment = self.augmentation.pipeline(self.image.size) if augmented and self.augmentation else None
-        return ImageDataset(self.table, self.rows(split), self.cache, self._slots, self.image, augment)
+        return ImageDataset(self.table, self.rows(split), self.cache, self._records, self.image, augment)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         dataset = self._dataset(split, augmented=False)
-        return self._loader(dataset, ShardSampler(dataset, *self.place_in_world()), self.eval_batch_size)
+        return self._loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self.eval_batch_size)
 
     def _loader(
-        self, dataset: ImageDataset, sampler: TorchSampler[Draw] | TorchSampler[int], size: int, drop_last: bool = False
+        self, dataset: ImageDataset, sampler: Sampler[Draw] | Sampler[int], size: int, drop_last: bool = False
     ) -> DataLoader[Batch]:
         return DataLoader(
             dataset,
@@ -225,7 +224,7 @@ class DataModule(LabeledData):
             sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
-            collate_fn=as_made,
+            collate_fn=passthrough_collate,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_one_thread,

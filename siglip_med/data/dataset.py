@@ -1,4 +1,4 @@
-"""From places in a split to batches: what is drawn when, and how pixels become the model's input."""
+"""From positions in a split to batches: what is drawn when, and how pixels become the model's input."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -12,19 +12,19 @@ from torch.utils.data import Dataset, DistributedSampler, Sampler
 from siglip_med.data.augmentation import AugmentationPipeline
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
-from siglip_med.data.sampling import Sampler as Sampling
+from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.table import ImageTable
 from siglip_med.image_spec import ImageSpec
 
 
 class Draw(NamedTuple):
-    """One image to be augmented: its place in the split, and the random stream that is its alone."""
+    """One image to be augmented: its position in the split, and the random seed that is its alone."""
 
-    place: int
-    stream: int
+    position: int
+    seed: int
 
 
-def normalise(pixels: np.ndarray, image: ImageSpec) -> Tensor:
+def normalize(pixels: np.ndarray, image: ImageSpec) -> Tensor:
     """``[B, H, W, 3]`` uint8 RGB to ``[B, 3, H, W]`` float32: ``(value / 255 - mean) / std``."""
     # One table a channel: half the time of arithmetic on a transposed array, and exact to float32.
     tables = (np.arange(256)[:, None] / 255 - np.array(image.mean)) / np.array(image.std)
@@ -48,15 +48,15 @@ class SplitDataset(Dataset[Batch]):
 class ImageDataset(SplitDataset):
     """The images of one split, as whole batches.
 
-    A place in the split gives the image as it is; a `Draw` gives it augmented. Nothing random is kept here, so what
+    A position in the split gives the image as it is; a `Draw` gives it augmented. Nothing random is kept here, so what
     a draw gives depends on no worker.
 
     Args:
         table: All images.
         rows: ``[n]`` table rows of the split.
         cache: Their pixels, at ``image.size``.
-        slots: ``[N]`` slot in the cache of each table row.
-        image: Size and normalisation.
+        records: ``[N]`` record in the cache of each table row.
+        image: Size and normalization.
         augment: What is done to draws; None leaves them as they are.
     """
 
@@ -65,13 +65,13 @@ class ImageDataset(SplitDataset):
         table: ImageTable,
         rows: np.ndarray,
         cache: PixelCache,
-        slots: np.ndarray,
+        records: np.ndarray,
         image: ImageSpec,
         augment: AugmentationPipeline | None,
     ) -> None:
         self.rows = rows
         self._labels = table.labels[rows]
-        self._slots = slots[rows]
+        self._records = records[rows]
         self._cache = cache
         self._image = image
         self._augment = augment
@@ -82,29 +82,29 @@ class ImageDataset(SplitDataset):
 
     def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
         """A batch of B: images ``[B, 3, size, size]``, labels ``[B, C]``, table rows ``[B]``."""
-        places = np.array([item.place if isinstance(item, Draw) else item for item in items], dtype=np.int64)
-        pixels = self._cache.read(self._slots[places])
+        positions = np.array([item.position if isinstance(item, Draw) else item for item in items], dtype=np.int64)
+        pixels = self._cache.read(self._records[positions])
         if self._augment is not None:
             for i, item in enumerate(items):
                 if isinstance(item, Draw):
-                    pixels[i] = self._augment(pixels[i], item.stream)
+                    pixels[i] = self._augment(pixels[i], item.seed)
         return Batch(
-            images=normalise(pixels, self._image),
-            labels=torch.from_numpy(self._labels[places]),
-            index=torch.from_numpy(self.rows[places].astype(np.int64)),
+            images=normalize(pixels, self._image),
+            labels=torch.from_numpy(self._labels[positions]),
+            index=torch.from_numpy(self.rows[positions].astype(np.int64)),
         )
 
 
 class EpochSampler(DistributedSampler[Draw]):
     """The training order: a pure function of (seed, epoch), dealt out to the ranks like cards.
 
-    Every rank works out the same order and the same streams, and takes every ``world_size``-th draw; the few left
+    Every rank works out the same order and the same seeds, and takes every ``world_size``-th draw; the few left
     over at the end are dropped, so that all ranks take equally many steps. Lightning calls `set_epoch` before each
     epoch, also on a single device and after a resume.
 
     Args:
         dataset: The training images.
-        sampler: Which of them an epoch draws, and how often.
+        sampling: Which of them an epoch draws, and how often.
         labels: ``[n, C]`` labels of the training images.
         primary: ``[n]`` first condition of each.
         seed: Of the run.
@@ -115,7 +115,7 @@ class EpochSampler(DistributedSampler[Draw]):
     def __init__(
         self,
         dataset: SplitDataset,
-        sampler: Sampling,
+        sampling: SamplingStrategy,
         labels: np.ndarray,
         primary: np.ndarray,
         seed: int,
@@ -124,23 +124,23 @@ class EpochSampler(DistributedSampler[Draw]):
     ) -> None:
         # A DistributedSampler, so that Lightning does not wrap it in another one.
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed, drop_last=True)
-        self._sampler = sampler
+        self._sampling = sampling
         self._labels = labels
         self._primary = primary
-        self._length = len(self.places(0)) // world_size
+        self._length = len(self.positions(0)) // world_size
 
     def __len__(self) -> int:
         return self._length
 
     def __iter__(self) -> Iterator[Draw]:
-        places = self.places(self.epoch)
-        streams = self._generator(self.epoch, 1).integers(2**63, size=len(places))
+        positions = self.positions(self.epoch)
+        seeds = self._generator(self.epoch, 1).integers(2**63, size=len(positions))
         mine = slice(self.rank, self._length * self.num_replicas, self.num_replicas)
-        return (Draw(int(place), int(stream)) for place, stream in zip(places[mine], streams[mine], strict=True))
+        return (Draw(int(position), int(seed)) for position, seed in zip(positions[mine], seeds[mine], strict=True))
 
-    def places(self, epoch: int) -> np.ndarray:
+    def positions(self, epoch: int) -> np.ndarray:
         """Places in the training split that an epoch draws, over all ranks, in order."""
-        return self._sampler.indices(self._labels, self._primary, self._generator(epoch, 0))
+        return self._sampling.indices(self._labels, self._primary, self._generator(epoch, 0))
 
     def _generator(self, epoch: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, epoch, purpose))
@@ -167,7 +167,7 @@ class ShardSampler(DistributedSampler[int]):
 
 
 class ViewSampler(Sampler[Draw]):
-    """Every image once, in order, each with the random stream of one numbered view.
+    """Every image once, in order, each with the random seed of one numbered view.
 
     Args:
         dataset: The images.
@@ -175,15 +175,15 @@ class ViewSampler(Sampler[Draw]):
     """
 
     def __init__(self, dataset: SplitDataset, view: int) -> None:
-        self._streams = np.random.default_rng(view).integers(2**63, size=len(dataset))
+        self._seeds = np.random.default_rng(view).integers(2**63, size=len(dataset))
 
     def __len__(self) -> int:
-        return len(self._streams)
+        return len(self._seeds)
 
     def __iter__(self) -> Iterator[Draw]:
-        return (Draw(place, int(stream)) for place, stream in enumerate(self._streams))
+        return (Draw(position, int(seed)) for position, seed in enumerate(self._seeds))
 
 
-def as_made(batch: Any) -> Batch:
+def passthrough_collate(batch: Any) -> Batch:
     """The data set makes whole batches, so there is nothing to collate."""
     return batch

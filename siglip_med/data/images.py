@@ -1,7 +1,7 @@
 """One photograph file to a square of RGB pixels, or one sentence that says why not.
 
 Never a made-up image: a file that is cut short or damaged is refused, even where a decoder would fill the gap in
-grey. JPEG goes through libjpeg-turbo in strict mode (`simplejpeg`), since OpenCV and Pillow both pass over damage that
+gray. JPEG goes through libjpeg-turbo in strict mode (`simplejpeg`), since OpenCV and Pillow both pass over damage that
 libjpeg itself has noticed; everything else goes through Pillow.
 """
 
@@ -100,7 +100,7 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
     """Pixels of an encoded image, resized to a square without keeping the aspect, as SigLIP's processor does.
 
     EXIF orientation is applied; of an animation or a multi-page file the first frame is taken; transparency is laid
-    over white; 16 bits a channel become the upper 8; CMYK becomes RGB; embedded colour profiles are ignored, as in
+    over white; 16 bits a channel become the upper 8; CMYK becomes RGB; embedded color profiles are ignored, as in
     the processor. The resize is Pillow's antialiased bicubic, the processor's own: the result equals the
     processor's pixel by pixel unless a JPEG is over `SCALE_SLACK` times as large as ``side``, in which case
     libjpeg decodes it at a smaller scale first (mean difference about 0.5 of 255).

@@ -43,6 +43,6 @@ class LabeledData(pl.LightningDataModule, ABC):
     def save_bad_images(self, path: Path) -> None:
         """Writes the images that were skipped as a CSV (row, image, reason); no file where there is none."""
 
-    def place_in_world(self) -> tuple[int, int]:
+    def world_size_and_rank(self) -> tuple[int, int]:
         """Number of processes of the trainer, and which of them this is."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

@@ -21,7 +21,7 @@ _BLOCK = 2048
 def perceptual_hashes(
     table: ImageTable, on_bad_image: Literal["error", "skip"] = "error", workers: int = 8
 ) -> np.ma.MaskedArray:
-    """The 64-bit perceptual hash (pHash, by imagehash) of each image, upright and in grey.
+    """The 64-bit perceptual hash (pHash, by imagehash) of each image, upright and in gray.
 
     Args:
         table: images to read.

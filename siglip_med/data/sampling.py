@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 
 @runtime_checkable
-class Sampler(Protocol):
+class SamplingStrategy(Protocol):
     """Draws one epoch."""
 
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -29,7 +29,7 @@ class Natural:
     """Every image once."""
 
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """A random order of all positions; see `Sampler`."""
+        """A random order of all positions; see `SamplingStrategy`."""
         return generator.permutation(len(labels))
 
 
@@ -48,7 +48,7 @@ class OversampleToMinimum:
     minimum: PositiveInt = 30
 
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """All positions and the repeated ones in random order; see `Sampler`."""
+        """All positions and the repeated ones in random order; see `SamplingStrategy`."""
         listed = labels > 0
         repeats = np.zeros(len(labels), dtype=np.int64)
         counts = listed.sum(axis=0)
@@ -80,7 +80,7 @@ class SquareRoot:
     maximum_repeats: PositiveInt = 10
 
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Positions drawn towards the target shares; see `Sampler`."""
+        """Positions drawn towards the target shares; see `SamplingStrategy`."""
         counts = (labels > 0).sum(axis=0)
         return _draw(labels, primary, np.sqrt(counts), self.maximum_repeats, generator)
 
@@ -101,7 +101,7 @@ class ClassBalanced:
     maximum_repeats: PositiveInt = 10
 
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Positions drawn towards the target shares; see `Sampler`."""
+        """Positions drawn towards the target shares; see `SamplingStrategy`."""
         counts = (labels > 0).sum(axis=0)
         effective = (1 - self.beta ** np.maximum(counts, 1)) / (1 - self.beta)
         return _draw(labels, primary, counts / effective, self.maximum_repeats, generator)
@@ -166,6 +166,6 @@ def effective_counts(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
     Args:
         labels: ``[n, C]`` of the training images.
-        indices: ``[M]`` what a `Sampler` drew.
+        indices: ``[M]`` what a `SamplingStrategy` drew.
     """
     return (labels[indices] > 0).sum(axis=0)

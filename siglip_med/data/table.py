@@ -98,34 +98,34 @@ def build_table(
         notes: sentences to put before the table's own.
 
     Raises:
-        UserError: no row, no labelled row, a path that leaves the root, a weight that is no number in [0, 1],
+        UserError: no row, no labeled row, a path that leaves the root, a weight that is no number in [0, 1],
             a value that the table cannot hold, or an image that one case lists twice. Names file and row.
     """
     if not rows:
         raise UserError(f"{source}: holds no row below its header; give a table with at least one image")
     _check_rows(rows, source)
-    labelled = [row for row in rows if any(row.weights.values())]
+    labeled = [row for row in rows if any(row.weights.values())]
     said = list(notes)
-    if len(labelled) < len(rows):
-        said.append(f"{len(rows) - len(labelled):,} of {len(rows):,} images have no condition and are left out")
-    if not labelled:
+    if len(labeled) < len(rows):
+        said.append(f"{len(rows) - len(labeled):,} of {len(rows):,} images have no condition and are left out")
+    if not labeled:
         raise UserError(f"{source}: none of its {len(rows):,} images has a condition; check the condition column")
-    listed = {name for row in labelled for name, weight in row.weights.items() if weight > 0}
+    listed = {name for row in labeled for name, weight in row.weights.items() if weight > 0}
     names = tuple(sorted(listed, key=lambda name: (name.casefold(), name)) if conditions is None else conditions)
     column = {name: position for position, name in enumerate(names)}
-    labels = np.zeros((len(labelled), len(names)), dtype=np.float32)
-    primary = np.zeros(len(labelled), dtype=np.int64)
-    for position, row in enumerate(labelled):
+    labels = np.zeros((len(labeled), len(names)), dtype=np.float32)
+    primary = np.zeros(len(labeled), dtype=np.int64)
+    for position, row in enumerate(labeled):
         for name, weight in row.weights.items():
             if weight > 0:
                 labels[position, column[name]] = weight
         primary[position] = column[max(row.weights, key=lambda name: row.weights[name])]
-    text = {name: [getattr(row, name) for row in labelled] for name in TEXT_COLUMNS}
-    text["image_id"] = [row.image_id or row.image for row in labelled]
-    text["case"] = [row.case or row.image for row in labelled]
+    text = {name: [getattr(row, name) for row in labeled] for name in TEXT_COLUMNS}
+    text["image_id"] = [row.image_id or row.image for row in labeled]
+    text["case"] = [row.case or row.image for row in labeled]
     frame = pd.DataFrame(text, dtype=object)
     frame["primary"] = primary
-    frame["source_row"] = np.array([row.source_row for row in labelled], dtype=np.int64)
+    frame["source_row"] = np.array([row.source_row for row in labeled], dtype=np.int64)
     return ImageTable(frame, labels, names, root, source, tuple(said))
 
 

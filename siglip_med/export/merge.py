@@ -10,7 +10,7 @@ from siglip_med.models import TwoTower
 def merged_copy(model: TwoTower) -> TwoTower:
     """Returns a copy without adapters that gives the same embeddings; the model itself is left as it is."""
     merged = copy.deepcopy(model).eval()
-    for name, host in merged.hosts.items():
-        if isinstance(host, PeftModel):
-            merged.hosts[name] = host.merge_and_unload()
+    for name, backbone in merged.backbones.items():
+        if isinstance(backbone, PeftModel):
+            merged.backbones[name] = backbone.merge_and_unload()
     return merged

@@ -13,11 +13,11 @@ from siglip_med.export.pretrained import square_processor
 from siglip_med.models import TwoTower
 
 TOLERANCE = 1e-4
-"""Largest difference between an L2-normalised embedding of onnxruntime and of PyTorch."""
+"""Largest difference between an L2-normalized embedding of onnxruntime and of PyTorch."""
 
 
 class VisionGraph(nn.Module):
-    """``pixel_values [B, 3, H, W]`` to ``image_embeds [B, E]``, L2-normalised."""
+    """``pixel_values [B, 3, H, W]`` to ``image_embeds [B, E]``, L2-normalized."""
 
     def __init__(self, model: TwoTower) -> None:
         """Takes a model without adapters."""
@@ -30,7 +30,7 @@ class VisionGraph(nn.Module):
 
 
 class TextGraph(nn.Module):
-    """``input_ids [T, L]`` (and ``attention_mask [T, L]``) to ``text_embeds [T, E]``, L2-normalised."""
+    """``input_ids [T, L]`` (and ``attention_mask [T, L]``) to ``text_embeds [T, E]``, L2-normalized."""
 
     def __init__(self, model: TwoTower) -> None:
         """Takes a model without adapters."""
@@ -38,7 +38,7 @@ class TextGraph(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Embeds tokenised texts."""
+        """Embeds tokenized texts."""
         return normalize(self.model.encode_texts(input_ids, attention_mask), dim=-1)
 
 

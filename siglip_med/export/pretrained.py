@@ -38,7 +38,7 @@ def write_merged(model: TwoTower, folder: Path) -> None:
         pretrained.save_pretrained(folder)
         write_processor(merged, folder)
         return
-    for name in merged.hosts:
+    for name in merged.backbones:
         merged.pretrained(name).save_pretrained(folder / name)
     square_processor(merged).save_pretrained(folder / "vision")
     merged.tokenizer.save_pretrained(folder / "text")
@@ -58,19 +58,19 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
     Raises:
         UserError: the model was not trained with LoRA.
     """
-    adapted = {name: host for name, host in model.hosts.items() if isinstance(host, PeftModel)}
+    adapted = {name: backbone for name, backbone in model.backbones.items() if isinstance(backbone, PeftModel)}
     if not adapted:
         raise UserError(
             f"format=peft needs adapters, but this run trained with {type(model.adaptation).__name__}: "
             "use format=merged"
         )
     joint = isinstance(model, JointTwoTower)
-    for name, host in adapted.items():
-        for settings in host.peft_config.values():
+    for name, backbone in adapted.items():
+        for settings in backbone.peft_config.values():
             settings.base_model_name_or_path = _base_of(model, name)
             settings.revision = None if " + " in model.base.name else model.base.revision
         place = folder if joint else folder / name
-        host.save_pretrained(str(place), save_embedding_layers=False)
+        backbone.save_pretrained(str(place), save_embedding_layers=False)
         (place / "README.md").unlink(missing_ok=True)  # PEFT's own card, with nothing filled in
     if isinstance(model, JointTwoTower):
         names = ("logit_scale", "logit_bias")
@@ -108,12 +108,12 @@ def square_processor(model: TwoTower) -> Any:
 
 def _own_weights(model: TwoTower) -> dict[str, Tensor]:
     """Weights of a dual encoder that lie outside of its two towers."""
-    return {name: value.detach() for name, value in model.state_dict().items() if not name.startswith("hosts.")}
+    return {name: value.detach() for name, value in model.state_dict().items() if not name.startswith("backbones.")}
 
 
-def _base_of(model: TwoTower, host: str) -> str:
+def _base_of(model: TwoTower, backbone: str) -> str:
     names = model.base.name.split(" + ")
-    return names[0] if len(names) == 1 else dict(zip(model.hosts, names, strict=True))[host]
+    return names[0] if len(names) == 1 else dict(zip(model.backbones, names, strict=True))[backbone]
 
 
 def _save(weights: dict[str, Tensor], path: Path) -> None:

@@ -17,7 +17,7 @@ def gather_pair_batch(batch: PairBatch, text_key: Tensor | None = None) -> PairB
     Every process gets the same images (in rank order) and the same texts, and so computes the same loss. Only the
     process that made an embedding carries its gradient, multiplied by the number of processes because
     DistributedDataParallel takes the mean over them; ``logit_scale`` and ``logit_bias`` are used alike by every
-    process and keep theirs. Batches and pools may differ in size between processes. Without an initialised process
+    process and keep theirs. Batches and pools may differ in size between processes. Without an initialized process
     group of several processes the batch is returned as it is.
 
     A text that several processes encode is kept once, from the first process that has it, and texts are ordered by

@@ -51,12 +51,12 @@ def icd_geometric(batch: PairBatch, pairs: Pairs = "cross", fit: Fit = "squared"
 def _compared(batch: PairBatch, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
     if pairs == "cross":
         dissimilarity = batch.min_dissimilarity
-        return batch.cosine, dissimilarity, batch.labelled[:, None].expand_as(dissimilarity)
+        return batch.cosine, dissimilarity, batch.labeled[:, None].expand_as(dissimilarity)
     if pairs == "text":
         other = ~torch.eye(len(batch.text), dtype=torch.bool, device=batch.text.device)
         return batch.text_cosine, batch.text_dissimilarity, other
     other = ~torch.eye(len(batch.image), dtype=torch.bool, device=batch.image.device)
-    return batch.image_cosine, batch.image_dissimilarity, other & batch.labelled & batch.labelled[:, None]
+    return batch.image_cosine, batch.image_dissimilarity, other & batch.labeled & batch.labeled[:, None]
 
 
 def _weights(dissimilarity: Tensor, valid: Tensor, balance: Balance) -> Tensor:

@@ -17,8 +17,8 @@ class PairBatch:
     tensors are computed on first use and kept, so terms share them.
 
     Attributes:
-        image: ``[B, E]`` L2-normalised, float32 (float64 stays float64).
-        text: ``[T, E]`` L2-normalised, same dtype.
+        image: ``[B, E]`` L2-normalized, float32 (float64 stays float64).
+        text: ``[T, E]`` L2-normalized, same dtype.
         logit_scale: 0-dim, the logarithm of the scale: ``logit = exp(logit_scale) * cosine + logit_bias``.
         logit_bias: 0-dim.
         labels: ``[B, C]`` in [0, 1], multi-hot or weights; None for image-caption pairs.
@@ -50,10 +50,10 @@ class PairBatch:
         dissimilarity: Tensor | None = None,
         condition_counts: Tensor | None = None,
     ) -> "PairBatch":
-        """A batch of labelled images; embeddings are cast to float32 before they are normalised.
+        """A batch of labeled images; embeddings are cast to float32 before they are normalized.
 
         Args:
-            image: ``[B, E]`` image embeddings, any float dtype, not necessarily normalised.
+            image: ``[B, E]`` image embeddings, any float dtype, not necessarily normalized.
             text: ``[T, E]`` text embeddings.
             logit_scale: 0-dim, the logarithm of the scale.
             logit_bias: 0-dim.
@@ -136,7 +136,7 @@ class PairBatch:
         return self.needed("labels")[:, self.needed("text_condition")]
 
     @cached_property
-    def labelled(self) -> Tensor:
+    def labeled(self) -> Tensor:
         """``[B]`` bool: the image has at least one label (or, for captions, at least one text)."""
         return ((self.targets if self.labels is None else self.labels) > 0).any(dim=1)
 

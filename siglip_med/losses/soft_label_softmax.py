@@ -18,7 +18,7 @@ def soft_label_softmax(batch: PairBatch, temperature: float = 0.1) -> Tensor:
             have a share.
 
     Returns:
-        0-dim loss, the mean over the labelled images; 0 where there is none.
+        0-dim loss, the mean over the labeled images; 0 where there is none.
 
     Raises:
         ValueError: the batch has no dissimilarity matrix or no labels.
@@ -27,7 +27,7 @@ def soft_label_softmax(batch: PairBatch, temperature: float = 0.1) -> Tensor:
     """
     target = F.softmax(-batch.min_dissimilarity / temperature, dim=1)
     row = -(target * F.log_softmax(batch.logits, dim=1)).sum(dim=1)
-    return (row * batch.labelled).sum() / batch.labelled.sum().clamp_min(1) + batch.zero
+    return (row * batch.labeled).sum() / batch.labeled.sum().clamp_min(1) + batch.zero
 
 
 @dataclass(frozen=True)

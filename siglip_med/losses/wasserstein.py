@@ -18,7 +18,7 @@ def wasserstein(
     batch: PairBatch,
     method: Method = "exact",
     label_weight: float = 0.0,
-    regularisation: float = 0.05,
+    regularization: float = 0.05,
     projections: int = 128,
     seed: int | None = 0,
 ) -> Tensor:
@@ -34,12 +34,12 @@ def wasserstein(
             theorem makes that exact); ``entropic`` runs log-domain Sinkhorn on the embeddings' device, for large
             batches; ``sliced`` averages one-dimensional transports and scales them by E, so that it is comparable.
         label_weight: lambda of the label-aware cost ``2 - 2 cos + lambda S``.
-        regularisation: entropic regularisation, in units of the cost.
+        regularization: entropic regularization, in units of the cost.
         projections: directions of the sliced distance.
         seed: seed of the directions, the same ones every step; None draws new ones from PyTorch's global generator.
 
     Returns:
-        0-dim loss. ``entropic`` includes its regularisation term, ``regularisation * KL(plan | product)``.
+        0-dim loss. ``entropic`` includes its regularization term, ``regularization * KL(plan | product)``.
 
     Raises:
         ValueError: ``label_weight`` is used and the batch has no dissimilarity matrix, or with ``sliced``.
@@ -56,7 +56,7 @@ def wasserstein(
     if label_weight:
         cost = cost + label_weight * batch.min_dissimilarity
     if method == "entropic":
-        return _entropic(cost, image_mass, text_mass, regularisation) + batch.zero
+        return _entropic(cost, image_mass, text_mass, regularization) + batch.zero
     return (_exact_plan(cost, image_mass, text_mass) * cost).sum() + batch.zero
 
 
@@ -76,16 +76,16 @@ def _exact_plan(cost: Tensor, image_mass: Tensor, text_mass: Tensor) -> Tensor:
     return torch.from_numpy(plan).to(cost)
 
 
-def _entropic(cost: Tensor, image_mass: Tensor, text_mass: Tensor, regularisation: float) -> Tensor:
+def _entropic(cost: Tensor, image_mass: Tensor, text_mass: Tensor, regularization: float) -> Tensor:
     image_mass, text_mass = image_mass.to(cost), text_mass.to(cost)
     with torch.no_grad():
         tolerance = 1e-10 if cost.dtype == torch.float64 else 1e-5
         plan = ot.bregman.sinkhorn_log(
-            image_mass, text_mass, cost.detach(), regularisation, numItermax=2000, stopThr=tolerance, warn=False
+            image_mass, text_mass, cost.detach(), regularization, numItermax=2000, stopThr=tolerance, warn=False
         )
         product = image_mass[:, None] * text_mass
         divergence = torch.where(plan > 0, plan * (plan / product).log(), 0.0).sum()
-    return (plan * cost).sum() + regularisation * divergence
+    return (plan * cost).sum() + regularization * divergence
 
 
 def _sliced(batch: PairBatch, image_mass: Tensor, text_mass: Tensor, projections: int, seed: int | None) -> Tensor:
@@ -105,7 +105,7 @@ class Wasserstein:
 
     method: Method = "exact"
     label_weight: Annotated[float, Field(ge=0)] = 0.0
-    regularisation: PositiveFloat = 0.05
+    regularization: PositiveFloat = 0.05
     projections: PositiveInt = 128
     seed: int | None = 0
 
@@ -114,4 +114,4 @@ class Wasserstein:
             raise UserError("the Wasserstein term's label_weight needs method exact or entropic: set it to 0")
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        return wasserstein(batch, self.method, self.label_weight, self.regularisation, self.projections, self.seed)
+        return wasserstein(batch, self.method, self.label_weight, self.regularization, self.projections, self.seed)

@@ -85,7 +85,7 @@ def label_frequency_predictions(predictions: Predictions) -> Predictions:
 
 
 def crm(predictions: Predictions, temperature: float = 1.0) -> Predictions:
-    """Conditional risk minimisation: rank conditions by expected distance, the baseline a geometric loss must beat.
+    """Conditional risk minimization: rank conditions by expected distance, the baseline a geometric loss must beat.
 
     Args:
         predictions: N images.

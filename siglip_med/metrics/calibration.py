@@ -102,7 +102,7 @@ class Calibration:
 
 
 def fit_calibration(predictions: Predictions) -> Calibration:
-    """Temperature and bias that minimise the binary cross-entropy over all N x C pairs.
+    """Temperature and bias that minimize the binary cross-entropy over all N x C pairs.
 
     Args:
         predictions: the validation split, never the one that will be judged.

@@ -35,8 +35,8 @@ class Predictions:
         conditions: the C names; ``codes``: their ICD-10-CM codes; ``groups``: their coarse groups.
         dissimilarity: ``[C, C]`` the matrix D.
         train_counts: ``[C]`` images a condition in the training split (label-frequency baseline, head/middle/tail).
-        text_embeddings: ``[C, E]`` L2-normalised ensembled prompt embeddings.
-        image_embeddings: ``[N, E]`` L2-normalised, or empty ``[0, E]``.
+        text_embeddings: ``[C, E]`` L2-normalized ensembled prompt embeddings.
+        image_embeddings: ``[N, E]`` L2-normalized, or empty ``[0, E]``.
         split: "val", "test" or a user's name for it.
         meta: free text about where the scores came from (run, checkpoint).
         chapters: the C ICD-10-CM chapters, or empty: then chapter accuracy is undefined (NaN).

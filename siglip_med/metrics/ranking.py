@@ -46,7 +46,7 @@ def average_precision(order: np.ndarray, listed: np.ndarray) -> np.ndarray:
 
 
 def ndcg(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """``[N]`` normalised discounted cumulative gain, gain = label weight, discount 1 / log2(1 + rank).
+    """``[N]`` normalized discounted cumulative gain, gain = label weight, discount 1 / log2(1 + rank).
 
     Equals scikit-learn's ``ndcg_score(labels, logits, ignore_ties=True)`` of each image; NaN where nothing is listed.
     Source: Järvelin & Kekäläinen, ACM TOIS 2002.

@@ -13,12 +13,12 @@ _COLUMNS = ("precision", "recall", "f1", "accuracy", "auc", "average_precision")
 
 
 def choose_thresholds(predictions: Predictions, minimum_positives: int = 5) -> np.ndarray:
-    """Threshold of each condition that maximises its F1.
+    """Threshold of each condition that maximizes its F1.
 
     Args:
         predictions: the validation split, never the one that will be judged.
         minimum_positives: a condition with fewer listed images has too few to choose by, and takes the threshold that
-            maximises F1 over all its like pooled (all N x C pairs).
+            maximizes F1 over all its like pooled (all N x C pairs).
 
     Returns:
         ``[C]`` float64 logits; an image is called positive where its logit is at least the threshold (midway between

@@ -43,7 +43,7 @@ class Lora:
             what they do. Only encoder layers are matched: an adapter on the ``out_proj`` of SigLIP's pooling head
             would lie inside `torch.nn.MultiheadAttention`, which never calls it.
         use_dora: weight-decomposed adapters (Liu et al. 2024, arXiv 2402.09353).
-        use_rslora: rank-stabilised scaling (Kalajdzievski 2023, arXiv 2312.03732).
+        use_rslora: rank-stabilized scaling (Kalajdzievski 2023, arXiv 2312.03732).
         train_pooling_head: also train SigLIP's attention pooling head; the other families have none.
         train_projection: also train the linear layers that lead into the shared space (SigLIP: the text head).
             A dual encoder's are always trained, since nobody pretrained them.

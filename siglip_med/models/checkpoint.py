@@ -17,7 +17,8 @@ from siglip_med.models.two_tower import TwoTower
 
 PAYLOAD = "siglip_med"
 FORMAT = "siglip-med checkpoint"
-VERSION = 1
+VERSION = 2
+"""2: settings of the re-cut package; the weights of version 1 have other names."""
 STATE_PREFIX = "model."
 
 _TARGETS = frozenset(
@@ -94,9 +95,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     payload = checkpoint.get(PAYLOAD) if isinstance(checkpoint, dict) else None
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project: it has no entry {PAYLOAD!r}")
-    if payload["version"] > VERSION:
+    if payload["version"] != VERSION:
+        advice = (
+            "update it" if payload["version"] > VERSION else "train it again, or read it with siglip-med as of then"
+        )
         raise UserError(
-            f"{path} has version {payload['version']} of the format, this program reads {VERSION}: update it"
+            f"{path} has version {payload['version']} of the format, this program reads version {VERSION}: {advice}"
         )
     return checkpoint
 
@@ -179,7 +183,7 @@ def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) ->
     checkpoint = read_checkpoint(path)
     node = model_node(checkpoint[PAYLOAD], path, base)
     try:
-        # The random numbers that initialise adapters and heads are overwritten: leave the caller's stream alone.
+        # The random numbers that initialize adapters and heads are overwritten: leave the caller's stream alone.
         with torch.random.fork_rng(devices=[]):
             model: TwoTower = hydra.utils.instantiate(node, _convert_="all")
     except InstantiationException as error:  # Hydra wraps whatever the factory raised

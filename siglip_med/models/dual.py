@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation
-from siglip_med.models.host import Host
+from siglip_med.models.backbone import Backbone
 from siglip_med.models.logits import Logits
 from siglip_med.models.two_tower import TwoTower
 
@@ -18,14 +18,14 @@ Pooling = Literal["cls", "mean", "pooler"]
 
 VISION: Final = "vision"
 TEXT: Final = "text"
-"""Names of the two hosts."""
+"""Names of the two backbones."""
 
 INITIAL_SCALE, INITIAL_BIAS = 10.0, -10.0
 """Where SigLIP's training starts from (Zhai et al. 2023): with this bias, random pairs start as negatives."""
 
 
 class ProjectionHead(nn.Module):
-    """Standardises a feature, regularises it while training, and maps it into the shared space."""
+    """Standardizes a feature, regularizes it while training, and maps it into the shared space."""
 
     def __init__(self, features: int, embedding_dim: int, hidden: int, dropout: float, noise: float) -> None:
         """Draws the weights of a linear layer without bias, or of a perceptron with one hidden layer (GELU).
@@ -34,8 +34,8 @@ class ProjectionHead(nn.Module):
             features: F, size of the tower's output.
             embedding_dim: E.
             hidden: units of the hidden layer; 0: none.
-            dropout: share of the standardised features, and of the hidden units, set to zero while training.
-            noise: standard deviation of Gaussian noise added to the standardised features while training.
+            dropout: share of the standardized features, and of the hidden units, set to zero while training.
+            noise: standard deviation of Gaussian noise added to the standardized features while training.
         """
         super().__init__()
         self.dropout = nn.Dropout(dropout)
@@ -94,15 +94,15 @@ class DualEncoder(TwoTower):
             text_pooling: how the encoder's token states become one vector.
             image_hidden: units of a hidden layer in the image head; 0: a linear head, as the text's always is.
             dropout: of the heads' input and hidden units, while training.
-            noise: standard deviation of noise on the heads' standardised input, while training.
+            noise: standard deviation of noise on the heads' standardized input, while training.
             adaptation: what is trained besides the heads.
             logits: how scale and bias start and how far they go.
             gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
         """
         super().__init__(
-            hosts={
-                VISION: Host(vision, {"vision": ""}, unused=_unused(vision_pooling)),
-                TEXT: Host(text, {"text": ""}, unused=_unused(text_pooling)),
+            backbones={
+                VISION: Backbone(vision, {"vision": ""}, unused=_unused(vision_pooling)),
+                TEXT: Backbone(text, {"text": ""}, unused=_unused(text_pooling)),
             },
             name=name,
             revision=revision,

@@ -99,7 +99,7 @@ def dual_encoder(
         text_pooling: the same over the tokens that are not padding; sentence encoders want ``mean``.
         image_hidden: units of a hidden layer in the image head; 0: a linear head, as the text's always is.
         dropout: of the heads' input and hidden units, while training.
-        noise: standard deviation of Gaussian noise on the heads' standardised input, while training.
+        noise: standard deviation of Gaussian noise on the heads' standardized input, while training.
         adaptation: `Lora` (the default), `FullFineTune` or `Frozen`; the heads are trained in any case.
         logits: how logit scale and bias start and how far they go.
         gradient_checkpointing: recompute activations in the backward pass instead of keeping them.

@@ -10,12 +10,12 @@ from transformers import PreTrainedModel
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation
-from siglip_med.models.host import Host
+from siglip_med.models.backbone import Backbone
 from siglip_med.models.logits import Logits
 from siglip_med.models.two_tower import TwoTower
 
 MODEL = "model"
-"""Name of the one host of a joint model."""
+"""Name of the one backbone of a joint model."""
 
 
 class JointTwoTower(TwoTower):
@@ -51,8 +51,8 @@ class JointTwoTower(TwoTower):
         bias = getattr(model, "logit_bias", None)
         super().__init__(
             # The model's own scale and bias are frozen: PEFT neither trains nor saves bare parameters.
-            hosts={
-                MODEL: Host(
+            backbones={
+                MODEL: Backbone(
                     model,
                     {"vision": "vision_model.", "text": "text_model."},
                     unused=("logit_scale", "logit_bias"),
@@ -170,7 +170,7 @@ class ClipTwoTower(JointTwoTower):
         return int(config.projection_dim)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` to the normalised class token ``[B, F]``."""
+        """``[B, 3, H, W]`` to the normalized class token ``[B, F]``."""
         return self.pretrained(MODEL).vision_model(pixel_values=pixel_values).pooler_output
 
     def project_images(self, features: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ from torch.nn.functional import normalize
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation
+from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint
-from siglip_med.models.host import PEFT_PREFIX, Host
 from siglip_med.models.logits import Logits
 from siglip_med.models.summary import Part, parameter_table
 
@@ -24,7 +24,7 @@ class TwoTower(nn.Module, ABC):
     """A vision tower and a text tower with one embedding space.
 
     Attributes:
-        image_spec: side length and normalisation of its images.
+        image_spec: side length and normalization of its images.
         embedding_dim: E, the size of the shared space.
         max_text_length: L, tokens that every text is padded or cut to.
         tokenizer: the text tower's tokenizer (transformers).
@@ -40,7 +40,7 @@ class TwoTower(nn.Module, ABC):
 
     def __init__(
         self,
-        hosts: Mapping[str, Host],
+        backbones: Mapping[str, Backbone],
         name: str,
         revision: str | None,
         tokenizer: Any,
@@ -56,7 +56,7 @@ class TwoTower(nn.Module, ABC):
         """Wraps pretrained models; the factories (`siglip`, `clip`, …) load them first.
 
         Args:
-            hosts: the pretrained models by name.
+            backbones: the pretrained models by name.
             name: where they were loaded from.
             revision: of the hub, if any.
             tokenizer: pads and cuts texts.
@@ -70,7 +70,7 @@ class TwoTower(nn.Module, ABC):
             gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
         """
         super().__init__()
-        self.base = BaseReference(name, revision, fingerprint({key: host.model for key, host in hosts.items()}))
+        self.base = BaseReference(name, revision, fingerprint({key: one.model for key, one in backbones.items()}))
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image_spec = image_spec
@@ -79,27 +79,29 @@ class TwoTower(nn.Module, ABC):
         self.adaptation = adaptation
         self.logits_settings = logits
         self.logit_scale, self.logit_bias = logits.parameters(*base_logits)
-        self._layout = dict(hosts)
-        self.hosts = nn.ModuleDict({key: host.adapt(adaptation, gradient_checkpointing) for key, host in hosts.items()})
+        self._layout = dict(backbones)
+        self.backbones = nn.ModuleDict(
+            {key: backbone.adapt(adaptation, gradient_checkpointing) for key, backbone in backbones.items()}
+        )
         self.train()
 
-    def pretrained(self, host: str) -> Any:
-        """The transformers model behind a host, with or without adapters in it."""
-        model = self.hosts[host]
+    def pretrained(self, backbone: str) -> Any:
+        """The transformers model behind a backbone, with or without adapters in it."""
+        model = self.backbones[backbone]
         return model.get_base_model() if isinstance(model, PeftModel) else model
 
     # ---- embeddings ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def image_features(self, pixel_values: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` normalised images to ``[B, F]`` pooled output of the vision backbone.
+        """``[B, 3, H, W]`` normalized images to ``[B, F]`` pooled output of the vision backbone.
 
         Without dependence on anything trained where `vision_is_frozen`: it may be computed once and reused.
         """
 
     @abstractmethod
     def project_images(self, features: Tensor) -> Tensor:
-        """``[B, F]`` features to ``[B, E]`` embeddings, not normalised."""
+        """``[B, F]`` features to ``[B, E]`` embeddings, not normalized."""
 
     @abstractmethod
     def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
@@ -107,28 +109,28 @@ class TwoTower(nn.Module, ABC):
 
     @abstractmethod
     def project_texts(self, features: Tensor) -> Tensor:
-        """``[T, G]`` features to ``[T, E]`` embeddings, not normalised."""
+        """``[T, G]`` features to ``[T, E]`` embeddings, not normalized."""
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Embeds images, or features that were computed before.
 
         Args:
-            images: ``[B, 3, H, W]`` normalised, or ``[B, F]`` from `image_features`.
+            images: ``[B, 3, H, W]`` normalized, or ``[B, F]`` from `image_features`.
 
         Returns:
-            ``[B, E]``, not normalised.
+            ``[B, E]``, not normalized.
         """
         return self.project_images(images if images.ndim == 2 else self.image_features(images))
 
     def encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Embeds tokenised texts; the mask is ignored by towers that were trained without one.
+        """Embeds tokenized texts; the mask is ignored by towers that were trained without one.
 
         Args:
             input_ids: ``[T, L]`` from `tokenize`.
             attention_mask: ``[T, L]`` from `tokenize`, 1 for a token, 0 for padding.
 
         Returns:
-            ``[T, E]``, not normalised.
+            ``[T, E]``, not normalized.
         """
         return self.project_texts(self.text_features(input_ids, attention_mask))
 
@@ -169,8 +171,8 @@ class TwoTower(nn.Module, ABC):
         So the dropout of a frozen BERT never disturbs embeddings that are meant to be fixed.
         """
         super().train(mode)
-        for key, host in self._layout.items():
-            for tower, root in host.roots.items():
+        for key, backbone in self._layout.items():
+            for tower, root in backbone.roots.items():
                 if not self.adaptation.trains_encoder(tower):
                     self.pretrained(key).get_submodule(root.rstrip(".")).eval()
         return self
@@ -263,9 +265,9 @@ class TwoTower(nn.Module, ABC):
             group["params"].append(parameter)
         return list(groups.values())
 
-    def trained_base_weights(self, host: str) -> dict[str, Tensor]:
+    def trained_base_weights(self, backbone: str) -> dict[str, Tensor]:
         """Trained weights that are not adapters, under their names in the transformers model."""
-        prefix = f"hosts.{host}."
+        prefix = f"backbones.{backbone}."
         return {
             name.removeprefix(prefix).removeprefix(PEFT_PREFIX): parameter.detach()
             for name, parameter in self._trained()
@@ -276,7 +278,7 @@ class TwoTower(nn.Module, ABC):
         """Which part of the model a parameter belongs to, by its name."""
         if name in ("logit_scale", "logit_bias"):
             return "logits"
-        _, _, rest = name.partition("hosts.")
+        _, _, rest = name.partition("backbones.")
         key, _, inner = rest.partition(".")
         inner = inner.removeprefix(PEFT_PREFIX)
         if key in self._layout and not inner.startswith(self._layout[key].heads):

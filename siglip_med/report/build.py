@@ -14,7 +14,7 @@ from siglip_med.report.sections.pictures import curves_section, embedding_sectio
 
 REPORT_NAME = "report"
 _LIMITS = (
-    "These numbers are of one split of one data set, labelled from photographs; they say nothing about other "
+    "These numbers are of one split of one data set, labeled from photographs; they say nothing about other "
     "cameras, clinics or populations. This is a research tool, not a medical device: no number here supports a "
     "diagnosis.",
     "Only this test split was judged, once, by the checkpoint that validation chose. p-values are not "

@@ -162,7 +162,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
                 "differences",
                 to_png(differences_figure(drawn, better, c.names)),
                 f"Differences between {a} and {b} with intervals.",
-                f"Right of 0: {a} is better. Grey: the interval holds 0.",
+                f"Right of 0: {a} is better. Gray: the interval holds 0.",
                 640,
             ),
         ),

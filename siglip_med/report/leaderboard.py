@@ -36,7 +36,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summarise(runs: pd.DataFrame) -> pd.DataFrame:
+def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and sample standard deviation by name, best validation first; one seed has no deviation ("–")."""
     known = [column for column in COLUMNS if column in runs]
     groups = runs.groupby("name", sort=False)
@@ -97,7 +97,7 @@ class Leaderboard(Callback):
         runs = read_runs(folder)
         if runs.empty:
             return
-        table = summarise(runs)
+        table = summarize(runs)
         runs.to_csv(folder / "leaderboard.csv", index=False)
         (folder / "leaderboard.md").write_text(to_markdown(table))
         shown = Table(title=f"leaderboard, best validation R@5 first (mean ± sd over seeds): {folder}")

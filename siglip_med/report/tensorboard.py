@@ -49,7 +49,7 @@ def custom_scalar_layout() -> dict[str, dict[str, list[str | list[str]]]]:
             "ICD distance": [r"^val/icd_distance_.+$"],
             "same chapter, same block": [r"^val/(chapter|block)_accuracy$"],
         },
-        "optimisation": {
+        "optimization": {
             "gradient and parameter norms": [r"^(grad_norm|parameter_norm)/.+$"],
             "learning rates": [r"^lr.*$"],
             "logit scale and bias": [r"^logit/.+$"],
@@ -61,7 +61,7 @@ def custom_scalar_layout() -> dict[str, dict[str, list[str | list[str]]]]:
 def write_dashboards(writer: "SummaryWriter", predictions: Predictions, global_step: int = 0) -> None:
     """Writes PR curves, heat maps and the embedding projector's files of one split.
 
-    No photograph is written; a point of the projector is coloured by condition, chapter, group or correctness.
+    No photograph is written; a point of the projector is colored by condition, chapter, group or correctness.
 
     Args:
         writer: of the run; its folder gets the projector's files.

@@ -71,10 +71,10 @@ class Canvas:
         """Add ``amount`` (``[S, S]``) of a pigment (``[3]`` optical density)."""
         self.density += amount[..., None] * pigment
 
-    def lay_over(self, alpha: np.ndarray, colour: tuple[float, float, float]) -> None:
-        """Lay a material of reflectance ``colour`` over what is there, with opacity ``alpha`` (``[S, S]``)."""
+    def lay_over(self, alpha: np.ndarray, color: tuple[float, float, float]) -> None:
+        """Lay a material of reflectance ``color`` over what is there, with opacity ``alpha`` (``[S, S]``)."""
         alpha = np.clip(alpha, 0, 1)
-        self.cover = self.cover * (1 - alpha[..., None]) + alpha[..., None] * np.array(colour, np.float32)
+        self.cover = self.cover * (1 - alpha[..., None]) + alpha[..., None] * np.array(color, np.float32)
         self.opacity = self.opacity + alpha * (1 - self.opacity)
 
     def stroke(self, lines: list[np.ndarray], width: float) -> np.ndarray:
@@ -102,11 +102,11 @@ class Canvas:
             shade: ``[S, S]`` illumination.
         """
         skin = albedo * np.exp(-self.density)
-        colour = skin * (1 - self.opacity[..., None]) + self.cover
+        color = skin * (1 - self.opacity[..., None]) + self.cover
         scale = np.float32(0.5 / self.pixel)
         slope_x = cv2.Sobel(self.height, cv2.CV_32F, 1, 0, ksize=3, scale=0.25) * scale
         slope_y = cv2.Sobel(self.height, cv2.CV_32F, 0, 1, ksize=3, scale=0.25) * scale
         tilt = -(slope_x * light[0] + slope_y * light[1])
         lit = np.clip(1 + 0.55 * tilt, 0.45, 1.5) * shade
         glint = np.clip(tilt - 0.12, 0, 1.0) * self.gloss * shade
-        return np.clip(colour * lit[..., None] + 0.75 * glint[..., None], 0, 1)
+        return np.clip(color * lit[..., None] + 0.75 * glint[..., None], 0, 1)

@@ -98,7 +98,7 @@ _PINKISH: dict[str, tuple[str, ...]] = {
     "middle": ("pink-brown", "pink"),
     "dark": ("brownish", "dusky brown"),
 }
-COLOUR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
+COLOR_WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "red": _REDDISH,
     "pink": _PINKISH,
     "dark red": {"light": ("dark red",), "middle": ("dark red", "red-brown"), "dark": ("dark red-brown", "dusky")},
@@ -126,9 +126,7 @@ _SAME_ON_ALL_SKIN = {
     "grey": ("grey", "skin-coloured or grey"),
     "clear": ("clear", ""),
 }
-COLOUR_WORDS |= {
-    colour: dict.fromkeys(("light", "middle", "dark"), words) for colour, words in _SAME_ON_ALL_SKIN.items()
-}
+COLOR_WORDS |= {color: dict.fromkeys(("light", "middle", "dark"), words) for color, words in _SAME_ON_ALL_SKIN.items()}
 
 SITE_WORDS = {
     "face": ("face", "cheek", "forehead", "nose and cheeks", "ear"),
@@ -210,7 +208,7 @@ def describe_lesions(
         lesions: what was drawn.
         tone: Fitzpatrick type, 1 to 6: redness has other words on dark skin.
         detail: 0 to 1.
-        textbook: name the colour on light and on dark skin, as a textbook does, whatever this skin is.
+        textbook: name the color on light and on dark skin, as a textbook does, whatever this skin is.
     """
     layer: Layer = lesions.layer
     n = len(lesions.radii)
@@ -218,23 +216,23 @@ def describe_lesions(
     noun = _plural(_pick(rng, LESION_WORDS[layer.lesion]), n)
     magnitude = _pick(rng, _magnitude(float(lesions.radii.mean()))) if said[1] else ""
     before = [_pick(rng, _many(n)) if said[0] else "", "" if magnitude in noun else magnitude]
-    colour = _pick(rng, COLOUR_WORDS[layer.colour][_shade_of(tone)]) if said[2] else ""
+    color = _pick(rng, COLOR_WORDS[layer.color][_shade_of(tone)]) if said[2] else ""
     on_any_skin = ""
-    if textbook and colour and layer.colour not in _SAME_ON_ALL_SKIN:
-        shades = COLOUR_WORDS[layer.colour]
+    if textbook and color and layer.color not in _SAME_ON_ALL_SKIN:
+        shades = COLOR_WORDS[layer.color]
         light, dark = _pick(rng, shades["light"]), " or ".join(rng.permutation(shades["dark"])[:2])
-        colour, on_any_skin = "", _pick(rng, _ON_ANY_SKIN).format(light=light, dark=dark)
+        color, on_any_skin = "", _pick(rng, _ON_ANY_SKIN).format(light=light, dark=dark)
     shape = _pick(rng, SHAPE_WORDS[layer.shape]) if said[3] else ""
     border = _pick(rng, BORDER_WORDS[layer.border]) if said[4] and layer.lesion in ("patch", "plaque") else ""
     after: list[str] = []
-    for words in (colour, shape, border):
+    for words in (color, shape, border):
         goes_after = words.startswith("with ") or " than " in words
         (after if goes_after else before).append("" if words in noun else words)
     surface = _pick(rng, SURFACE_WORDS[layer.surface]) if said[5] else ""
     if surface and not (layer.surface == "smooth" and rng.random() < 0.6):
         after.append(surface)
     if layer.halo and said[6]:
-        rim = _pick(rng, COLOUR_WORDS[layer.halo][_shade_of(tone)][:1])
+        rim = _pick(rng, COLOR_WORDS[layer.halo][_shade_of(tone)][:1])
         after.append(_pick(rng, ("within a {} halo", "with a {} rim", "on a {} base")).format(rim))
     if said[6]:
         after.append(_pick(rng, ARRANGEMENT_WORDS[layer.arrangement]))

@@ -90,8 +90,8 @@ def _blend(
 ) -> tuple[Layer, ...]:
     """Why dermatologists list two conditions: the picture has something of the second."""
     first, theirs = layers[0], other[0]
-    for name in ("colour", "surface", "border", "halo"):
-        if rng.random() < 0.4 * weight and not (name == "colour" and first.lesion in ("vesicle", "pustule", "bulla")):
+    for name in ("color", "surface", "border", "halo"):
+        if rng.random() < 0.4 * weight and not (name == "color" and first.lesion in ("vesicle", "pustule", "bulla")):
             first = replace(first, **{name: getattr(theirs, name)})
     rest = layers[1:]
     if len(rest) and rng.random() < 0.4 * weight:

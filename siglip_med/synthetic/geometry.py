@@ -16,12 +16,12 @@ class Lesions:
     Attributes:
         layer: what they are.
         centres: ``[n, 2]`` x, y; radii: ``[n]`` (strokes: half the length); angles: ``[n]`` radians.
-        strengths: ``[n]`` factor on the colour, about 1.
+        strengths: ``[n]`` factor on the color, about 1.
         warp: how far the outline strays from its shape, as a share of the radius.
     """
 
     layer: Layer
-    centres: np.ndarray
+    centers: np.ndarray
     radii: np.ndarray
     angles: np.ndarray
     strengths: np.ndarray
@@ -58,65 +58,65 @@ def place(rng: np.random.Generator, n: int, size: float, arrangement: str) -> tu
     across = np.array([-along[1], along[0]])
     steps = np.linspace(-0.5, 0.5, n) if n > 1 else np.zeros(1)
     if arrangement == "single":
-        centres = rng.normal(0.5, 0.05, (1, 2)) + rng.normal(0, size * 0.9, (n, 2)) * (n > 1)
+        centers = rng.normal(0.5, 0.05, (1, 2)) + rng.normal(0, size * 0.9, (n, 2)) * (n > 1)
     elif arrangement in ("scattered", "spread"):
-        centres = _grid(rng, n, 0.9)
+        centers = _grid(rng, n, 0.9)
         if arrangement == "scattered":
-            centres = 0.5 + (centres - 0.5) * 0.85
+            centers = 0.5 + (centers - 0.5) * 0.85
     elif arrangement == "follicular":
-        centres = _grid(rng, n, 0.35)
+        centers = _grid(rng, n, 0.35)
     elif arrangement == "grouped":
-        centres = _clusters(rng, n, min(0.75 * size * np.sqrt(n), 0.16), 1)
+        centers = _clusters(rng, n, min(0.75 * size * np.sqrt(n), 0.16), 1)
     elif arrangement == "clusters":
-        centres = _clusters(rng, n, min(0.55 * size * np.sqrt(n) + 0.03, 0.15), int(rng.integers(2, 4)))
+        centers = _clusters(rng, n, min(0.55 * size * np.sqrt(n) + 0.03, 0.15), int(rng.integers(2, 4)))
     elif arrangement == "linear":
-        centres = 0.5 + np.outer(steps * min(0.8, 2.2 * size * n), along) + rng.normal(0, 0.012, (n, 2))
+        centers = 0.5 + np.outer(steps * min(0.8, 2.2 * size * n), along) + rng.normal(0, 0.012, (n, 2))
     elif arrangement == "parallel":
-        centres = 0.5 + np.outer(steps * rng.uniform(0.25, 0.5), across) + rng.normal(0, 0.04, (n, 2))
+        centers = 0.5 + np.outer(steps * rng.uniform(0.25, 0.5), across) + rng.normal(0, 0.04, (n, 2))
         angles = heading + rng.normal(0, 0.12, n)
     elif arrangement == "band":
         # A dermatome is a strip across the frame, and runs nearly level on the trunk.
         tilt = rng.uniform(-0.5, 0.5)
         along, across = np.array([np.cos(tilt), np.sin(tilt)]), np.array([-np.sin(tilt), np.cos(tilt)])
-        centres = 0.5 + np.outer(rng.uniform(-0.5, 0.5, n), along) + np.outer(rng.normal(0, 0.055, n), across)
+        centers = 0.5 + np.outer(rng.uniform(-0.5, 0.5, n), along) + np.outer(rng.normal(0, 0.055, n), across)
     elif arrangement == "ring":
         turn = np.linspace(0, 2 * np.pi, n, endpoint=False) + rng.normal(0, 0.07, n)
         radius = np.clip(size * n / np.pi * rng.uniform(0.95, 1.15), 0.12, 0.34)
-        centres = rng.normal(0.5, 0.03, 2) + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+        centers = rng.normal(0.5, 0.03, 2) + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     elif arrangement == "symmetric":
         half = _grid(rng, (n + 1) // 2, 0.8) * [0.42, 0.85] + [0.04, 0.08]
         mirrored = np.concatenate([half, half * [-1, 1] + [1, 0]])[:n]
-        centres = mirrored + rng.normal(0, 0.015, (n, 2))
+        centers = mirrored + rng.normal(0, 0.015, (n, 2))
     elif arrangement == "tree":
-        centres = _grid(rng, n, 0.9)
-        angles = np.where(centres[:, 0] < 0.5, -0.6, 0.6) + rng.normal(0, 0.12, n)
+        centers = _grid(rng, n, 0.9)
+        angles = np.where(centers[:, 0] < 0.5, -0.6, 0.6) + rng.normal(0, 0.12, n)
     elif arrangement == "fold":
-        centres = np.array([0.5, 0.5]) + np.array([[0.0, -0.13], [0.0, 0.13]])[np.arange(n) % 2]
-        centres = centres + rng.normal(0, 0.02, (n, 2))
+        centers = np.array([0.5, 0.5]) + np.array([[0.0, -0.13], [0.0, 0.13]])[np.arange(n) % 2]
+        centers = centers + rng.normal(0, 0.02, (n, 2))
     elif arrangement == "mouth":
         turn = rng.uniform(0, 2 * np.pi, n)
         reach = rng.normal(0.36, 0.045, n)[:, None]
-        centres = np.array([0.5, 0.5]) + reach * np.stack([np.cos(turn), 0.8 * np.sin(turn)], axis=1)
+        centers = np.array([0.5, 0.5]) + reach * np.stack([np.cos(turn), 0.8 * np.sin(turn)], axis=1)
     elif arrangement == "exposed":
         # One edge of clothing divides the frame: everything lies on the lower half of it.
-        centres = np.array([[0.5, 0.92]]) if n == 1 else rng.uniform([-0.05, 0.5], [1.05, 1.05], (n, 2))
+        centers = np.array([[0.5, 0.92]]) if n == 1 else rng.uniform([-0.05, 0.5], [1.05, 1.05], (n, 2))
         angles = np.zeros(n)
     else:
         raise ValueError(f"unknown arrangement '{arrangement}'")
-    return centres, angles
+    return centers, angles
 
 
 def draw_lesions(rng: np.random.Generator, layer: Layer) -> Lesions:
     """Draw number, size, place and strength of a layer's lesions for one case."""
     n = int(rng.integers(layer.count[0], layer.count[1] + 1))
     size = rng.uniform(*layer.size)
-    centres, angles = place(rng, n, size, layer.arrangement)
+    centers, angles = place(rng, n, size, layer.arrangement)
     if layer.shape == "geometric" and layer.arrangement != "exposed":
         angles = np.full(n, rng.uniform(0, np.pi))
     warp = {"irregular": 0.34, "annular": 0.10, "branching": 0.3}.get(layer.shape, 0.06)
     return Lesions(
         layer=layer,
-        centres=centres.astype(np.float32),
+        centers=centers.astype(np.float32),
         radii=(size * rng.uniform(0.8, 1.2, n)).astype(np.float32),
         angles=angles.astype(np.float32),
         strengths=rng.uniform(0.8, 1.2, n).astype(np.float32) * np.float32(rng.uniform(0.85, 1.15)),
@@ -146,7 +146,7 @@ def distance_field(
     minor = radii * _ASPECT.get(layer.shape, 0.9)
     # Each lesion's own axes as rows of [n, 3] against the basis (x, y, 1): one matrix product for all pixels.
     basis = np.stack([u.ravel(), v.ravel(), np.ones(u.size, np.float32)]).astype(np.float32)
-    cx, cy = lesions.centres[:, 0], lesions.centres[:, 1]
+    cx, cy = lesions.centers[:, 0], lesions.centers[:, 1]
     first = np.stack([cosine / radii, sine / radii, -(cx * cosine + cy * sine) / radii], axis=1)
     second = np.stack([-sine / minor, cosine / minor, (cx * sine - cy * cosine) / minor], axis=1)
     if layer.shape == "geometric":

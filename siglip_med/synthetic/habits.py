@@ -34,7 +34,7 @@ class Habit:
 
     count: tuple[int, int]
     size: tuple[float, float]
-    colours: tuple[str, ...]
+    colors: tuple[str, ...]
     surfaces: tuple[str, ...]
     shapes: tuple[str, ...]
     arrangements: tuple[str, ...]
@@ -104,7 +104,7 @@ def _draw_layer(rng: np.random.Generator, lesion: str) -> Layer:
     )
     halo = _pick(rng, ("red", "pink", "brown")) if rng.random() < 0.25 and lesion not in ("patch", *LINES) else ""
     shape = _pick(rng, habit.shapes)
-    return Layer(lesion, (number, number), (0.95 * size, 1.05 * size), arrangement, shape, _pick(rng, habit.colours),
+    return Layer(lesion, (number, number), (0.95 * size, 1.05 * size), arrangement, shape, _pick(rng, habit.colors),
                  border, _pick(rng, habit.surfaces), halo)  # fmt: skip
 
 

@@ -1,11 +1,11 @@
-"""Lesions on the skin: colour, relief and surface of each kind."""
+"""Lesions on the skin: color, relief and surface of each kind."""
 
 import numpy as np
 
 from siglip_med.synthetic.canvas import Canvas, smooth_step
 from siglip_med.synthetic.geometry import Lesions, distance_field
 from siglip_med.synthetic.surfaces import SURFACE_PAINTERS
-from siglip_med.synthetic.vocabulary import BLOOD, COLOURS, COVERS, HEIGHTS, LINES, MELANIN
+from siglip_med.synthetic.vocabulary import BLOOD, COLORS, COVERS, HEIGHTS, LINES, MELANIN
 
 _SOFTNESS = {"sharp": 0.16, "irregular": 0.22, "blurred": 0.75}
 _PUS = (0.94, 0.87, 0.55)
@@ -34,35 +34,35 @@ def paint_lesions(canvas: Canvas, lesions: Lesions) -> None:
         _paint_target(canvas, rho, mask * strength)
     elif layer.shape == "annular":
         edge = smooth_step((rho - 0.45) / 0.3)
-        _paint_colour(canvas, layer.colour, mask * strength * (0.25 + 0.75 * edge))
+        _paint_color(canvas, layer.color, mask * strength * (0.25 + 0.75 * edge))
         canvas.height += 0.16 * radius * np.exp(-(((rho - 0.85) / 0.14) ** 2))
         SURFACE_PAINTERS[layer.surface](canvas, mask * edge, rho)
         return
     else:
-        _paint_colour(canvas, layer.colour, mask * strength)
+        _paint_color(canvas, layer.color, mask * strength)
     _raise(canvas, layer.lesion, rho, radius)
     _paint_kind(canvas, layer.lesion, rho, mask)
     SURFACE_PAINTERS[layer.surface](canvas, mask, rho)
 
 
-def _paint_colour(canvas: Canvas, colour: str, amount: np.ndarray) -> None:
-    if colour in COVERS:
-        reflectance, opacity = COVERS[colour]
+def _paint_color(canvas: Canvas, color: str, amount: np.ndarray) -> None:
+    if color in COVERS:
+        reflectance, opacity = COVERS[color]
         canvas.lay_over(opacity * np.minimum(amount, 1.1), reflectance)
     else:
-        canvas.absorb(amount * (1 + 0.12 * canvas.noise(9)), _on_tone(canvas, colour))
+        canvas.absorb(amount * (1 + 0.12 * canvas.noise(9)), _on_tone(canvas, color))
 
 
-def _on_tone(canvas: Canvas, colour: str) -> np.ndarray:
+def _on_tone(canvas: Canvas, color: str) -> np.ndarray:
     """Pigment of a lesion; redness is read against melanin, and turns dusky violet on dark skin."""
-    pigment = COLOURS[colour]
-    return pigment + canvas.melanin * _DUSK if colour in _REDS else pigment
+    pigment = COLORS[color]
+    return pigment + canvas.melanin * _DUSK if color in _REDS else pigment
 
 
 def _paint_target(canvas: Canvas, rho: np.ndarray, amount: np.ndarray) -> None:
-    canvas.absorb(amount * smooth_step((rho - 0.62) / 0.15), COLOURS["red"])
+    canvas.absorb(amount * smooth_step((rho - 0.62) / 0.15), COLORS["red"])
     canvas.lay_over(0.35 * amount * np.exp(-(((rho - 0.52) / 0.14) ** 2)), COVERS["pale"][0])
-    canvas.absorb(1.1 * amount * smooth_step((0.38 - rho) / 0.12), COLOURS["purple"])
+    canvas.absorb(1.1 * amount * smooth_step((0.38 - rho) / 0.12), COLORS["purple"])
 
 
 def _raise(canvas: Canvas, lesion: str, rho: np.ndarray, radius: np.ndarray) -> None:
@@ -98,16 +98,16 @@ def _paint_kind(canvas: Canvas, lesion: str, rho: np.ndarray, mask: np.ndarray) 
 def _paint_strokes(canvas: Canvas, lesions: Lesions) -> None:
     layer, rng = lesions.layer, canvas.rng
     lines = []
-    for centre, half, angle in zip(lesions.centres, lesions.radii, lesions.angles, strict=True):
-        lines.append(_line(rng, centre, half / 2, angle, layer.lesion))
+    for center, half, angle in zip(lesions.centers, lesions.radii, lesions.angles, strict=True):
+        lines.append(_line(rng, center, half / 2, angle, layer.lesion))
         if layer.lesion == "vessel":
             lines += [_line(rng, lines[-1][k], half / 4, angle + turn, "vessel") for k, turn in ((3, 0.8), (7, -0.9))]
     width = {"scratch": 1.2, "fissure": 1.6, "burrow": 0.9, "vessel": 0.7}[layer.lesion] * canvas.size / 64
     mask = canvas.stroke(lines, width)
-    _paint_colour(canvas, layer.colour, 1.25 * mask)
+    _paint_color(canvas, layer.color, 1.25 * mask)
     if layer.lesion in ("scratch", "fissure"):
         wide = canvas.stroke(lines, 3 * width)
-        canvas.absorb(0.35 * wide, COLOURS["pink"])
+        canvas.absorb(0.35 * wide, COLORS["pink"])
         canvas.height -= 0.008 * wide if layer.lesion == "fissure" else 0
         canvas.lay_over(0.5 * mask * (canvas.noise(20) > 0.3), (0.30, 0.10, 0.07))
     elif layer.lesion == "burrow":
@@ -117,10 +117,10 @@ def _paint_strokes(canvas: Canvas, lesions: Lesions) -> None:
         canvas.gloss += 1.2 * mask
 
 
-def _line(rng: np.random.Generator, centre: np.ndarray, half: float, angle: float, lesion: str) -> np.ndarray:
+def _line(rng: np.random.Generator, center: np.ndarray, half: float, angle: float, lesion: str) -> np.ndarray:
     """Points ``[10, 2]`` of a stroke: nearly straight, or wavy for burrows and vessels."""
     t = np.linspace(-1, 1, 10)
     wave = {"burrow": 0.28, "vessel": 0.22}.get(lesion, 0.06)
     side = wave * np.sin(t * rng.uniform(3, 6) + rng.uniform(0, 6.3)) + rng.normal(0, 0.02, 10)
     cosine, sine = np.cos(angle), np.sin(angle)
-    return centre + half * np.stack([t * cosine - side * sine, t * sine + side * cosine], axis=1)
+    return center + half * np.stack([t * cosine - side * sine, t * sine + side * cosine], axis=1)

@@ -44,10 +44,10 @@ def _layer(row: dict[str, str], number: int) -> Layer:
         "lesion": (*words.HEIGHTS, *words.LINES),
         "arrangement": words.ARRANGEMENTS,
         "shape": words.SHAPES,
-        "colour": (*words.COLOURS, *words.COVERS),
+        "color": (*words.COLORS, *words.COVERS),
         "border": words.BORDERS,
         "surface": words.SURFACES,
-        "halo": ("", *words.COLOURS),
+        "halo": ("", *words.COLORS),
     }
     for column, allowed in known.items():
         if row[column] not in allowed:
@@ -57,7 +57,7 @@ def _layer(row: dict[str, str], number: int) -> Layer:
     low, high = _span(row["count"])
     return Layer(
         lesion=row["lesion"], count=(int(low), int(high)), size=_span(row["size"]),
-        arrangement=row["arrangement"], shape=row["shape"], colour=row["colour"], border=row["border"],
+        arrangement=row["arrangement"], shape=row["shape"], color=row["color"], border=row["border"],
         surface=row["surface"], halo=row["halo"],
     )  # fmt: skip
 

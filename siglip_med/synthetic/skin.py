@@ -1,4 +1,4 @@
-"""Bare skin: its colour, the texture of each body site, hair, light and what is behind."""
+"""Bare skin: its color, the texture of each body site, hair, light and what is behind."""
 
 from dataclasses import dataclass
 

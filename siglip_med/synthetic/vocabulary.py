@@ -15,7 +15,7 @@ def _density(red: float, green: float, blue: float) -> np.ndarray:
     return np.array([red, green, blue], np.float32)
 
 
-COLOURS: dict[str, np.ndarray] = {
+COLORS: dict[str, np.ndarray] = {
     "red": 0.85 * BLOOD,
     "dark red": 1.3 * BLOOD + 0.25 * MELANIN,
     "pink": 0.45 * BLOOD,
@@ -96,8 +96,8 @@ class Layer:
         count: smallest and largest number of lesions.
         size: smallest and largest radius (strokes: length) as a fraction of the frame.
         arrangement, shape, border, surface: one of `ARRANGEMENTS`, `SHAPES`, `BORDERS`, `SURFACES`.
-        colour: a key of `COLOURS` or `COVERS`.
-        halo: colour of the skin just around each lesion, a key of `COLOURS`, or "".
+        color: a key of `COLORS` or `COVERS`.
+        halo: color of the skin just around each lesion, a key of `COLORS`, or "".
     """
 
     lesion: str
@@ -105,7 +105,7 @@ class Layer:
     size: tuple[float, float]
     arrangement: str
     shape: str
-    colour: str
+    color: str
     border: str
     surface: str
     halo: str = ""

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
-from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler, SplitDataset, as_made
+from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler, SplitDataset, passthrough_collate
 from siglip_med.data.labeled import LabeledData
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
@@ -22,7 +22,7 @@ from siglip_med.models import TwoTower
 
 
 class FeatureDataset(SplitDataset):
-    """Features of one split in several views; a `Draw`'s random stream chooses the view."""
+    """Features of one split in several views; a `Draw`'s random seed chooses the view."""
 
     def __init__(self, features: Tensor, table: ImageTable, rows: np.ndarray) -> None:
         """Takes ``[V, N, F]`` features of the whole table, and the ``[n]`` rows of the split."""
@@ -38,8 +38,8 @@ class FeatureDataset(SplitDataset):
     def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
         """A batch of B: features ``[B, F]``, labels ``[B, C]``, table rows ``[B]``."""
         draws = [item if isinstance(item, Draw) else Draw(item, 0) for item in items]
-        index = self._index[torch.tensor([draw.place for draw in draws])]
-        view = torch.tensor([draw.stream % len(self._features) for draw in draws])
+        index = self._index[torch.tensor([draw.position for draw in draws])]
+        view = torch.tensor([draw.seed % len(self._features) for draw in draws])
         return Batch(self._features[view, index], self._labels[index], index)
 
 
@@ -77,13 +77,13 @@ class FeatureDataModule(LabeledData):
         inner = self._inner
         dataset = FeatureDataset(self._views, self.table, self.split.train)
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
-        sampler = EpochSampler(dataset, inner.sampler, labels, primary, inner.seed, *self.place_in_world())
+        sampler = EpochSampler(dataset, inner.sampling, labels, primary, inner.seed, *self.world_size_and_rank())
         return _loader(dataset, sampler, inner.batch_size, inner.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the validation features."""
         dataset = FeatureDataset(self._plain, self.table, self.split.val)
-        return _loader(dataset, ShardSampler(dataset, *self.place_in_world()), self._inner.eval_batch_size)
+        return _loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self._inner.eval_batch_size)
 
     def full_loader(self, split: str) -> DataLoader[Batch]:
         """A whole split without augmentation, in table order."""
@@ -137,4 +137,4 @@ def save_whole(path: Path, values: np.ndarray) -> None:
 def _loader(
     dataset: FeatureDataset, sampler: EpochSampler | ShardSampler, size: int, drop_last: bool = False
 ) -> DataLoader[Batch]:
-    return DataLoader(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, collate_fn=as_made)
+    return DataLoader(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, collate_fn=passthrough_collate)

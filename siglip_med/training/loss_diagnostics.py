@@ -17,7 +17,7 @@ def term_gradients(loss: LayeredLoss, batch: PairBatch, coefficients: dict[str, 
     """Gradient of each weighted term on the embeddings of a batch.
 
     The embeddings are detached copies, so the graph of the training step is neither used nor kept. A gradient is taken
-    through the normalisation: it has no part along an embedding, where a pull changes nothing.
+    through the normalization: it has no part along an embedding, where a pull changes nothing.
 
     Args:
         loss: the terms.

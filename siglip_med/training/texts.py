@@ -45,14 +45,14 @@ class CaptionBatch:
 
 
 class PromptPool:
-    """Draws one prompt a condition and step, from prompts that were tokenised once.
+    """Draws one prompt a condition and step, from prompts that were tokenized once.
 
     The draw depends on the seed, the step and the condition alone. So a resumed run continues the stream, and the
     processes of a distributed run agree on the prompt of a condition that several of them hold.
     """
 
     def __init__(self, prompts: Sequence[Sequence[str]], tokenize: Tokenizer, pool: Pool, seed: int) -> None:
-        """Tokenises every prompt.
+        """Tokenizes every prompt.
 
         Args:
             prompts: C lists of sentences.
@@ -100,10 +100,10 @@ class PromptPool:
 
 
 class CaptionPool:
-    """The distinct captions of a batch's images, tokenised once."""
+    """The distinct captions of a batch's images, tokenized once."""
 
     def __init__(self, captions: Sequence[str], tokenize: Tokenizer) -> None:
-        """Tokenises every caption once.
+        """Tokenizes every caption once.
 
         Args:
             captions: one a row of the table.

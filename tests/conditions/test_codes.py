@@ -6,7 +6,7 @@ import random
 import pytest
 import simple_icd_10_cm as icd
 
-from siglip_med.conditions.codes import CODES_FILE, normalise, read_code_book
+from siglip_med.conditions.codes import CODES_FILE, normalize, read_code_book
 
 BOOK = read_code_book()
 
@@ -41,7 +41,7 @@ def test_a_code_is_found_however_it_is_written(text):
 
 
 def test_normalise_three_characters():
-    assert normalise("l80") == "L80"
+    assert normalize("l80") == "L80"
 
 
 def test_leaves_of_a_header_are_exactly_those_below_it():

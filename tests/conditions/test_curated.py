@@ -52,7 +52,7 @@ def test_roman_chapter_numbers():
 
 def test_sizes_and_groups():
     assert {vocabulary: len(read_table(vocabulary)) for vocabulary in VOCABULARIES} == {
-        "catalogue": 66,
+        "catalog": 66,
         "fitzpatrick17k": 114,
         "ham10000": 7,
         "pad_ufes_20": 6,
@@ -89,16 +89,16 @@ def test_a_synonym_never_hides_another_conditions_name():
                 assert other.path[:3] == condition.path[:3], (vocabulary, condition.name, synonym, other.name)
 
 
-def test_triplets_name_catalogue_conditions():
+def test_triplets_name_catalog_conditions():
     triplets = read_triplets()
     assert [sum(t.kind == kind for t in triplets) for kind in "AB"] == [55, 24]
     assert {name for t in triplets for name in (t.anchor, t.closer, t.farther)} <= set(known_conditions())
 
 
-def test_catalogue_is_the_shared_one(shared):
+def test_catalog_is_the_shared_one(shared):
     with (shared / "conditions" / "conditions.csv").open(encoding="utf-8", newline="") as file:
         expected = {row["condition"]: (row["icd10cm"], row["coarse_category"]) for row in csv.DictReader(file)}
-    assert {c.name: (c.code, c.group) for c in read_table("catalogue")} == expected
+    assert {c.name: (c.code, c.group) for c in read_table("catalog")} == expected
 
 
 @pytest.mark.parametrize(

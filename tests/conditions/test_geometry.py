@@ -17,8 +17,8 @@ from siglip_med.conditions.curated import coarse_groups
 from siglip_med.conditions.geometry import GEOMETRIES, MEASURES
 from siglip_med.errors import UserError
 
-CATALOGUE = load_conditions(known_conditions())
-INDEX = {name: position for position, name in enumerate(CATALOGUE.names)}
+Catalog = load_conditions(known_conditions())
+INDEX = {name: position for position, name in enumerate(Catalog.names)}
 LEAVES = [code for code in read_code_book().codes.values() if code.leaf]
 
 
@@ -87,8 +87,8 @@ def test_measures_match_naive_loops(measure, codes):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_measures_match_naive_loops_on_the_catalogue(measure):
-    np.testing.assert_allclose(dissimilarity(CATALOGUE, "icd", measure), naive(measure, CATALOGUE), atol=1e-12)
+def test_measures_match_naive_loops_on_the_catalog(measure):
+    np.testing.assert_allclose(dissimilarity(Catalog, "icd", measure), naive(measure, Catalog), atol=1e-12)
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -120,29 +120,29 @@ def test_default_is_exactly_ultrametric_with_positive_definite_similarity(codes)
     assert np.linalg.eigvalsh(1 - matrix)[0] > 0.2 - 1e-9
 
 
-def test_catalogue_is_its_own_cophenetic_distance_with_eigenvalues_from_a_fifth():
-    condensed = squareform(dissimilarity(CATALOGUE))
+def test_catalog_is_its_own_cophenetic_distance_with_eigenvalues_from_a_fifth():
+    condensed = squareform(dissimilarity(Catalog))
     np.testing.assert_array_equal(cophenet(linkage(condensed, "single")), condensed)
-    assert np.linalg.eigvalsh(1 - dissimilarity(CATALOGUE))[0] == pytest.approx(0.2)
+    assert np.linalg.eigvalsh(1 - dissimilarity(Catalog))[0] == pytest.approx(0.2)
 
 
 def test_conditions_that_share_a_code_are_a_fifth_apart():
-    assert dissimilarity(CATALOGUE)[INDEX["Petechiae"], INDEX["O/E - ecchymoses present"]] == 0.2
-    pairs = [(i, j) for i in range(66) for j in range(i) if CATALOGUE.codes[i] == CATALOGUE.codes[j]]
+    assert dissimilarity(Catalog)[INDEX["Petechiae"], INDEX["O/E - ecchymoses present"]] == 0.2
+    pairs = [(i, j) for i in range(66) for j in range(i) if Catalog.codes[i] == Catalog.codes[j]]
     assert len(pairs) == 8
-    assert {dissimilarity(CATALOGUE)[i, j] for i, j in pairs} == {0.2}
+    assert {dissimilarity(Catalog)[i, j] for i, j in pairs} == {0.2}
 
 
 def test_eczema_is_nearer_to_contact_dermatitis_than_to_psoriasis_than_to_melanoma():
-    row = dissimilarity(CATALOGUE)[INDEX["Eczema"]]
+    row = dissimilarity(Catalog)[INDEX["Eczema"]]
     contact = max(row[INDEX["Allergic Contact Dermatitis"]], row[INDEX["CD - Contact dermatitis"]])
     assert contact < row[INDEX["Psoriasis"]] < row[INDEX["Melanoma"]]
 
 
 def test_d_follows_the_order_of_the_names():
     shuffled = np.random.default_rng(1).permutation(66)
-    again = dissimilarity(load_conditions([CATALOGUE.names[i] for i in shuffled]))
-    np.testing.assert_array_equal(again, dissimilarity(CATALOGUE)[np.ix_(shuffled, shuffled)])
+    again = dissimilarity(load_conditions([Catalog.names[i] for i in shuffled]))
+    np.testing.assert_array_equal(again, dissimilarity(Catalog)[np.ix_(shuffled, shuffled)])
 
 
 def test_coarse_is_half_within_a_group():
@@ -174,13 +174,13 @@ def test_blend_is_the_weighted_mean():
     labels = np.random.default_rng(0).integers(0, 2, size=(40, 66))
     weights = {"icd": 2.0, "coarse": 1.0, "colisting": 1.0}
     expected = (
-        0.5 * dissimilarity(CATALOGUE, "icd", "path")
-        + 0.25 * dissimilarity(CATALOGUE, "coarse")
-        + 0.25 * dissimilarity(CATALOGUE, "colisting", labels=labels)
+        0.5 * dissimilarity(Catalog, "icd", "path")
+        + 0.25 * dissimilarity(Catalog, "coarse")
+        + 0.25 * dissimilarity(Catalog, "colisting", labels=labels)
     )
-    np.testing.assert_allclose(dissimilarity(CATALOGUE, "blend", "path", labels, weights), expected)
-    half = (dissimilarity(CATALOGUE) + dissimilarity(CATALOGUE, "coarse")) / 2
-    np.testing.assert_allclose(dissimilarity(CATALOGUE, "blend"), half)
+    np.testing.assert_allclose(dissimilarity(Catalog, "blend", "path", labels, weights), expected)
+    half = (dissimilarity(Catalog) + dissimilarity(Catalog, "coarse")) / 2
+    np.testing.assert_allclose(dissimilarity(Catalog, "blend"), half)
 
 
 @pytest.mark.parametrize(
@@ -199,14 +199,14 @@ def test_blend_is_the_weighted_mean():
 )
 def test_wrong_labels_and_weights_are_named(geometry, labels, weights, message):
     with pytest.raises(UserError, match=message):
-        dissimilarity(CATALOGUE, geometry, labels=labels, weights=weights)
+        dissimilarity(Catalog, geometry, labels=labels, weights=weights)
 
 
 def test_unknown_geometry_or_measure():
     with pytest.raises(ValueError, match="geometry='shape'"):
-        dissimilarity(CATALOGUE, "shape")
+        dissimilarity(Catalog, "shape")
     with pytest.raises(ValueError, match="measure='lin'"):
-        dissimilarity(CATALOGUE, measure="lin")
+        dissimilarity(Catalog, measure="lin")
 
 
 def test_no_heavy_library_is_imported_to_get_d():

@@ -7,7 +7,7 @@ from siglip_med.conditions import dissimilarity, known_conditions, load_conditio
 from siglip_med.conditions.heatmap import draw_heatmap
 
 
-def test_smoke_heatmap_of_the_catalogue(tmp_path):
+def test_smoke_heatmap_of_the_catalog(tmp_path):
     conditions = load_conditions(known_conditions())
     out = tmp_path / "geometry.png"
     draw_heatmap(dissimilarity(conditions), conditions, "D", out)

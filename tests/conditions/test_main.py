@@ -17,7 +17,7 @@ def test_suggest_nothing(capsys):
     assert "'qqqq': no ICD-10-CM title" in capsys.readouterr().err
 
 
-def test_show_the_catalogue_a_vocabulary_and_an_own_map(capsys, tmp_path):
+def test_show_the_catalog_a_vocabulary_and_an_own_map(capsys, tmp_path):
     assert main(["show"]) == 0
     assert "      L42  Pityriasis rosea [Psoriatic Conditions]" in capsys.readouterr().out
     assert main(["show", "--vocabulary", "ham10000"]) == 0

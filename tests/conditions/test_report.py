@@ -16,11 +16,11 @@ from siglip_med.conditions.report import (
     tree_text,
 )
 
-CATALOGUE = load_conditions(known_conditions())
+Catalog = load_conditions(known_conditions())
 
 
 def outcomes(kind, geometry="icd", measure="level"):
-    verdicts = judge(dissimilarity(CATALOGUE, geometry, measure), CATALOGUE.names, kind)
+    verdicts = judge(dissimilarity(Catalog, geometry, measure), Catalog.names, kind)
     counts = Counter(verdict.outcome for verdict in verdicts)
     return counts["satisfied"], counts["tied"], counts["violated"]
 
@@ -42,10 +42,10 @@ def test_triplets_agree_with_the_recorded_results(shared):
 
     with (shared / "conditions" / "triplets.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    matrix = dissimilarity(CATALOGUE, measure="path")
+    matrix = dissimilarity(Catalog, measure="path")
     for kind in "AB":
         recorded = [row for row in rows if row["set"] == kind]
-        for verdict, row in zip(judge(matrix, CATALOGUE.names, kind), recorded, strict=True):
+        for verdict, row in zip(judge(matrix, Catalog.names, kind), recorded, strict=True):
             assert verdict.triplet == Triplet(kind, row["basis"], row["anchor"], row["closer"], row["farther"])
             assert verdict.closer == pytest.approx((round(float(row["path_d_closer"]) * 11) + 2) / 16)
             assert verdict.farther == pytest.approx((round(float(row["path_d_farther"]) * 11) + 2) / 16)
@@ -53,11 +53,11 @@ def test_triplets_agree_with_the_recorded_results(shared):
 
 
 def test_tree_order_sorts_chapters_as_numbers():
-    order = tree_order(CATALOGUE)
-    chapters = [int(CATALOGUE.paths[position][0]) for position in order]
+    order = tree_order(Catalog)
+    chapters = [int(Catalog.paths[position][0]) for position in order]
     assert chapters == sorted(chapters)
     assert sorted(order) == list(range(66))
-    matrix = dissimilarity(CATALOGUE)[np.ix_(order, order)]
+    matrix = dissimilarity(Catalog)[np.ix_(order, order)]
     # in a tree's own order, distances from a leaf never fall again as one walks away from it
     assert all((np.diff(matrix[i, i:]) >= 0).all() for i in range(66))
 

@@ -22,7 +22,7 @@ def write(tmp_path):
     return to_file
 
 
-def test_a_map_is_used_instead_of_the_catalogue(write):
+def test_a_map_is_used_instead_of_the_catalog(write):
     path = write(
         "Condition,code,group,description,remark\n"
         "Eczema,l209,,,ours is atopic\n"

@@ -10,9 +10,9 @@ from PIL import Image
 from siglip_med.data.augmentation import (
     TONE_BORDERS,
     Augmentation,
-    ColourShift,
+    COLORShift,
     Rotation,
-    colour_matrix,
+    color_matrix,
     typology_angle,
 )
 from tests.data.test_images import photograph
@@ -44,7 +44,7 @@ def srgb_to_lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def lab_to_srgb(lab: np.ndarray) -> np.ndarray:
-    """The way back, for colours that are not nearly black."""
+    """The way back, for colors that are not nearly black."""
     middle = (lab[0] + 16) / 116
     xyz = np.array([middle + lab[1] / 500, middle, middle - lab[2] / 200]) ** 3 * WHITE
     linear = np.linalg.inv(TO_XYZ) @ xyz
@@ -56,7 +56,7 @@ def angle(rgb: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(lightness - 50, yellow)))
 
 
-def skin_colour(tone: int) -> np.ndarray:
+def skin_color(tone: int) -> np.ndarray:
     """sRGB of skin in the middle of a type."""
     red_green, yellow = CHROMA[tone]
     return lab_to_srgb(np.array([50 + yellow * np.tan(np.radians(MIDDLES[tone])), red_green, yellow]))
@@ -68,38 +68,38 @@ def type_of(degrees: float) -> int:
 
 def skin_patch(tone: int, size: int = 64) -> np.ndarray:
     texture = np.random.default_rng(tone).normal(0, 5, size=(size, size, 1))
-    return np.clip(np.rint(skin_colour(tone) + texture), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(skin_color(tone) + texture), 0, 255).astype(np.uint8)
 
 
 def test_typology_angle_follows_the_definition() -> None:
-    colours = np.random.default_rng(0).integers(0, 256, size=(500, 3))
-    colours = colours[srgb_to_lab(colours)[:, 2] > 5]  # where b* is near 0 the angle jumps
-    expected = [angle(colour) for colour in colours]
-    np.testing.assert_allclose(typology_angle(colours), expected, atol=1.2)
+    colors = np.random.default_rng(0).integers(0, 256, size=(500, 3))
+    colors = colors[srgb_to_lab(colors)[:, 2] > 5]  # where b* is near 0 the angle jumps
+    expected = [angle(color) for color in colors]
+    np.testing.assert_allclose(typology_angle(colors), expected, atol=1.2)
     assert typology_angle(np.zeros((4, 5, 3))).shape == (4, 5)
     for tone, middle in MIDDLES.items():
         assert type_of(middle) == tone
-        assert float(typology_angle(skin_colour(tone))) == pytest.approx(middle, abs=1.0)
+        assert float(typology_angle(skin_color(tone))) == pytest.approx(middle, abs=1.0)
 
 
 @pytest.mark.parametrize("tone", MIDDLES)
 def test_the_default_never_changes_a_skins_type(tone: int) -> None:
     pipeline, patch = configured("default").pipeline(64), skin_patch(tone)
     assert type_of(angle(patch.mean(axis=(0, 1)))) == tone
-    found = Counter(type_of(angle(pipeline(patch, stream).mean(axis=(0, 1)))) for stream in range(400))
+    found = Counter(type_of(angle(pipeline(patch, seed).mean(axis=(0, 1)))) for seed in range(400))
     assert set(found) == {tone}, found
 
 
 def test_the_strong_one_does() -> None:
     pipeline, patch = configured("strong").pipeline(64), skin_patch(3)
-    assert len({type_of(angle(pipeline(patch, stream).mean(axis=(0, 1)))) for stream in range(200)}) > 1
+    assert len({type_of(angle(pipeline(patch, seed).mean(axis=(0, 1)))) for seed in range(200)}) > 1
 
 
 @pytest.mark.parametrize("background", [0, 255])
 def test_the_tone_limit_holds_beside_a_background(background: int) -> None:
     image = np.full((64, 64, 3), background, dtype=np.uint8)
     image[12:52, 12:52] = skin_patch(4)[12:52, 12:52]
-    step = ColourShift(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, max_tone_shift=6.5)
+    step = COLORShift(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, max_tone_shift=6.5)
     before = angle(image[12:52, 12:52].mean(axis=(0, 1)))
     step.set_random_seed(0)
     shifts = [angle(step(image=image)["image"][12:52, 12:52].mean(axis=(0, 1))) - before for _ in range(200)]
@@ -112,29 +112,29 @@ def test_the_tone_limit_holds_beside_a_background(background: int) -> None:
 def test_each_factor_means_what_it_means_in_the_library(name: str, change: float) -> None:
     import albumentations as A
 
-    image = np.tile(photograph(16, 16) // 2 + 50, (4, 4, 1))  # its middle has the mean grey of the whole
+    image = np.tile(photograph(16, 16) // 2 + 50, (4, 4, 1))  # its middle has the mean gray of the whole
     factors = {key: (1.0 + change * (key == name),) * 2 for key in ("brightness", "contrast", "saturation")}
     expected = A.ColorJitter(**factors, hue=(0, 0), p=1)(image=image)["image"]
     changes = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0} | {name: change}
-    grey = float((image @ [0.299, 0.587, 0.114]).mean())
-    matrix = colour_matrix(**changes, grey=grey)
+    gray = float((image @ [0.299, 0.587, 0.114]).mean())
+    matrix = color_matrix(**changes, gray=gray)
     found = np.clip(image @ matrix[:, :3].T + matrix[:, 3], 0, 255)
     assert np.abs(found - expected).max() < 2.5
     assert np.abs(found - image).mean() > 2
-    step = ColourShift(0, 0, 0, 0, max_tone_shift=None)
+    step = COLORShift(0, 0, 0, 0, max_tone_shift=None)
     step.get_params_dependent_on_data = lambda params, data: {"matrix": matrix}  # type: ignore[method-assign]
     assert np.abs(step(image=image)["image"] - found).max() < 1  # OpenCV rounds in fixed point
 
 
 def test_hue_turns_about_the_grey_axis() -> None:
-    matrix = colour_matrix(0, 0, 0, 1 / 3, grey=99)[:, :3]
+    matrix = color_matrix(0, 0, 0, 1 / 3, gray=99)[:, :3]
     np.testing.assert_allclose(matrix @ [255, 0, 0], [0, 255, 0], atol=1e-9)
     np.testing.assert_allclose(matrix @ [80, 80, 80], [80, 80, 80], atol=1e-9)
-    np.testing.assert_allclose(colour_matrix(0, 0, 0, 0, grey=99), np.eye(3, 4), atol=1e-12)
+    np.testing.assert_allclose(color_matrix(0, 0, 0, 0, gray=99), np.eye(3, 4), atol=1e-12)
 
 
 def test_changes_are_drawn_over_the_whole_range() -> None:
-    step, image = ColourShift(0.3, 0, 0, 0, max_tone_shift=None), photograph()
+    step, image = COLORShift(0.3, 0, 0, 0, max_tone_shift=None), photograph()
     step.set_random_seed(0)
     scales = [step.get_params_dependent_on_data({}, {"image": image})["matrix"][0, 0] for _ in range(500)]
     assert 0.7 <= min(scales) < 0.72
@@ -143,7 +143,7 @@ def test_changes_are_drawn_over_the_whole_range() -> None:
 
 
 def test_real_photographs_keep_their_tone(shared: Path) -> None:
-    pipeline = Augmentation(brightness=0.15, contrast=0.15, saturation=0.15, hue=0.015, colour_probability=1).pipeline(
+    pipeline = Augmentation(brightness=0.15, contrast=0.15, saturation=0.15, hue=0.015, color_probability=1).pipeline(
         64
     )
     shifts = []
@@ -159,8 +159,8 @@ def test_real_photographs_keep_their_tone(shared: Path) -> None:
 def test_an_image_depends_on_its_stream_alone(name: str) -> None:
     image = photograph(64, 64)
     first, second = configured(name).pipeline(64), configured(name).pipeline(64)
-    forwards = [first(image, stream).tobytes() for stream in range(40)]
-    backwards = [second(image, stream).tobytes() for stream in reversed(range(40))]
+    forwards = [first(image, seed).tobytes() for seed in range(40)]
+    backwards = [second(image, seed).tobytes() for seed in reversed(range(40))]
     assert forwards == backwards[::-1]
     assert len(set(forwards)) == 40
 
@@ -183,19 +183,19 @@ def test_steps_come_and_go_independently() -> None:
     }
     names = {look.tobytes(): name for name, look in looks.items()}
     pipeline = Augmentation(horizontal_flip=0.5, vertical_flip=0.5).pipeline(16)
-    counts = Counter(names[pipeline(image, stream).tobytes()] for stream in range(2000))
+    counts = Counter(names[pipeline(image, seed).tobytes()] for seed in range(2000))
     assert all(430 < counts[name] < 570 for name in looks), counts
 
 
 def test_none_changes_nothing() -> None:
     image = photograph(40, 40)
     pipeline = configured("none").pipeline(40)
-    assert all(np.array_equal(pipeline(image, stream), image) for stream in range(20))
+    assert all(np.array_equal(pipeline(image, seed), image) for seed in range(20))
 
 
-def test_light_adds_no_colour() -> None:
+def test_light_adds_no_color() -> None:
     pipeline, image = configured("light").pipeline(32), np.full((32, 32, 3), (201, 150, 120), dtype=np.uint8)
-    assert all(np.array_equal(pipeline(image, stream), image) for stream in range(50))
+    assert all(np.array_equal(pipeline(image, seed), image) for seed in range(50))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_light_adds_no_colour() -> None:
         {"crop": 0.5},
         {"crop_ratio": 2, "crop": 0.2},
         {"rotation": 40, "rotation_probability": 1},
-        *({name: 0.3, "colour_probability": 1} for name in ("brightness", "contrast", "saturation", "hue")),
+        *({name: 0.3, "color_probability": 1} for name in ("brightness", "contrast", "saturation", "hue")),
         {"blur": 0.05, "blur_probability": 1},
         {"noise": 0.2, "noise_probability": 1},
     ],
@@ -215,7 +215,7 @@ def test_light_adds_no_colour() -> None:
 def test_each_step_alone(settings: dict[str, float]) -> None:
     image = photograph(48, 48)
     pipeline = Augmentation(**settings).pipeline(48)
-    results = [pipeline(image, stream) for stream in range(10)]
+    results = [pipeline(image, seed) for seed in range(10)]
     assert all(result.shape == image.shape and result.dtype == np.uint8 for result in results)
     assert sum(not np.array_equal(result, image) for result in results) >= 8
     off = Augmentation(**{name: 0 for name in settings if name.endswith("probability")}).pipeline(48)
@@ -239,4 +239,4 @@ def test_rotation_is_the_librarys() -> None:
 def test_rotation_leaves_no_black_corner() -> None:
     image = np.full((48, 48, 3), 180, dtype=np.uint8)
     pipeline = Augmentation(rotation=45, rotation_probability=1).pipeline(48)
-    assert all(pipeline(image, stream).min() == 180 for stream in range(20))
+    assert all(pipeline(image, seed).min() == 180 for seed in range(20))

@@ -48,11 +48,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_gives_what_decoding_gives(tmp_path: Path) -> None:
     paths = write_photographs(tmp_path / "images", 7)
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
-    slots, reasons = store.add(paths, workers=3)
+    records, reasons = store.add(paths, workers=3)
     assert reasons == {}
-    assert sorted(slots) == list(range(7))
-    np.testing.assert_array_equal(store.read(slots), expected(paths))
-    np.testing.assert_array_equal(store.read(slots[[3, 3, 1]]), expected([paths[3], paths[3], paths[1]]))
+    assert sorted(records) == list(range(7))
+    np.testing.assert_array_equal(store.read(records), expected(paths))
+    np.testing.assert_array_equal(store.read(records[[3, 3, 1]]), expected([paths[3], paths[3], paths[1]]))
 
 
 def test_decodes_each_content_once(tmp_path: Path, decoded: list[int]) -> None:
@@ -62,9 +62,9 @@ def test_decodes_each_content_once(tmp_path: Path, decoded: list[int]) -> None:
     assert len(decoded) == 5
     moved = Path(shutil.copytree(tmp_path / "images", tmp_path / "elsewhere"))
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
-    slots, _ = store.add([moved / path.name for path in paths])
+    records, _ = store.add([moved / path.name for path in paths])
     assert len(decoded) == 5
-    np.testing.assert_array_equal(store.read(slots), expected(paths))
+    np.testing.assert_array_equal(store.read(records), expected(paths))
 
 
 def test_a_changed_file_is_decoded_again(tmp_path: Path, decoded: list[int]) -> None:
@@ -72,9 +72,9 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path, decoded: list[int]) -> 
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
     store.add(paths)
     paths[1].write_bytes(encode(photograph(40, 30, seed=99), "PNG"))
-    slots, _ = store.add(paths)
+    records, _ = store.add(paths)
     assert len(decoded) == 4
-    np.testing.assert_array_equal(store.read(slots), expected(paths))
+    np.testing.assert_array_equal(store.read(records), expected(paths))
 
 
 def test_same_size_and_new_time_is_decoded_again(tmp_path: Path) -> None:
@@ -84,17 +84,17 @@ def test_same_size_and_new_time_is_decoded_again(tmp_path: Path) -> None:
     status = paths[0].stat()
     paths[0].write_bytes(paths[1].read_bytes())
     os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns + 1))
-    slots, _ = store.add(paths)
-    assert slots[0] == slots[1]
-    np.testing.assert_array_equal(store.read(slots), expected(paths))
+    records, _ = store.add(paths)
+    assert records[0] == records[1]
+    np.testing.assert_array_equal(store.read(records), expected(paths))
 
 
 def test_settings_do_not_share_a_store(tmp_path: Path, decoded: list[int]) -> None:
     paths = write_photographs(tmp_path / "images", 2)
     for side, limit in ((SIDE, LIMIT), (SIDE + 1, LIMIT), (SIDE, LIMIT - 1)):
         store = PixelCache(tmp_path / "cache", side, limit)
-        slots, _ = store.add(paths)
-        assert store.read(slots).shape == (2, side, side, 3)
+        records, _ = store.add(paths)
+        assert store.read(records).shape == (2, side, side, 3)
     assert len(decoded) == 6
 
 
@@ -104,22 +104,22 @@ def test_bad_files_have_no_slot_and_a_reason(tmp_path: Path) -> None:
     paths[2].unlink()
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
     for _ in range(2):  # the second time nothing is left to decode but the bad ones
-        slots, reasons = store.add(paths)
-        assert (slots >= 0).tolist() == [True, False, False, True]
+        records, reasons = store.add(paths)
+        assert (records >= 0).tolist() == [True, False, False, True]
         assert reasons == {1: "is empty (0 bytes)", 2: "does not exist"}
     paths[1].write_bytes(encode(photograph(), "PNG"))
-    slots, reasons = store.add(paths)
+    records, reasons = store.add(paths)
     assert reasons == {2: "does not exist"}
-    np.testing.assert_array_equal(store.read(slots[[0, 1, 3]]), expected([paths[0], paths[1], paths[3]]))
+    np.testing.assert_array_equal(store.read(records[[0, 1, 3]]), expected([paths[0], paths[1], paths[3]]))
 
 
 def test_a_reader_goes_on_while_the_store_grows(tmp_path: Path) -> None:
     paths = write_photographs(tmp_path / "images", 6)
     reader = PixelCache(tmp_path / "cache", SIDE, LIMIT)
-    slots, _ = reader.add(paths[:2])
-    before = reader.read(slots)
+    records, _ = reader.add(paths[:2])
+    before = reader.read(records)
     all_slots, _ = PixelCache(tmp_path / "cache", SIDE, LIMIT).add(paths)
-    np.testing.assert_array_equal(reader.read(slots), before)
+    np.testing.assert_array_equal(reader.read(records), before)
     found, _ = reader.add(paths)
     np.testing.assert_array_equal(found, all_slots)
     np.testing.assert_array_equal(reader.read(found), expected(paths))
@@ -128,11 +128,11 @@ def test_a_reader_goes_on_while_the_store_grows(tmp_path: Path) -> None:
 def test_pickles_without_its_pixels(tmp_path: Path) -> None:
     paths = write_photographs(tmp_path / "images", 3)
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
-    slots, _ = store.add(paths)
-    store.read(slots)
+    records, _ = store.add(paths)
+    store.read(records)
     data = pickle.dumps(store)
     assert len(data) < 1000
-    np.testing.assert_array_equal(pickle.loads(data).read(slots), expected(paths))
+    np.testing.assert_array_equal(pickle.loads(data).read(records), expected(paths))
 
 
 def _add_repeatedly(folder: Path, paths: list[Path], chunk: int, delay: float) -> None:
@@ -161,10 +161,10 @@ def test_several_processes_fill_one_store(tmp_path: Path) -> None:
         process.join(60)
         assert process.exitcode == 0
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
-    slots, reasons = store.add(paths)
+    records, reasons = store.add(paths)
     assert reasons == {}
-    assert sorted(slots) == list(range(40))
-    np.testing.assert_array_equal(store.read(slots), expected(paths))
+    assert sorted(records) == list(range(40))
+    np.testing.assert_array_equal(store.read(records), expected(paths))
 
 
 def test_a_killed_run_loses_one_chunk_at_most(tmp_path: Path, decoded: list[int]) -> None:
@@ -172,23 +172,23 @@ def test_a_killed_run_loses_one_chunk_at_most(tmp_path: Path, decoded: list[int]
     process = _start(tmp_path / "cache", paths, 4, 0.02)
     index = tmp_path / "cache" / PixelCache(tmp_path / "cache", SIDE, LIMIT).folder.name / "index.json"
     deadline = time.monotonic() + 30
-    while not index.exists() or len(json.loads(index.read_text())["slots"]) < 8:
+    while not index.exists() or len(json.loads(index.read_text())["records"]) < 8:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join(30)
-    kept = len(json.loads(index.read_text())["slots"])
+    kept = len(json.loads(index.read_text())["records"])
     assert 8 <= kept < 60
     with (index.parent / "pixels.bin").open("ab") as file:
         file.write(b"half a square")  # what a write that was cut off may leave
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
-    slots, _ = store.add(paths)
+    records, _ = store.add(paths)
     assert len(decoded) == 60 - kept
-    np.testing.assert_array_equal(store.read(slots), expected(paths))
+    np.testing.assert_array_equal(store.read(records), expected(paths))
 
 
-@pytest.mark.parametrize("damage", ["not json", "{}", '{"slots": 3, "files": {}}', None])
+@pytest.mark.parametrize("damage", ["not json", "{}", '{"records": 3, "files": {}}', None])
 def test_a_damaged_store_is_built_anew(tmp_path: Path, damage: str | None, decoded: list[int]) -> None:
     paths = write_photographs(tmp_path / "images", 3)
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
@@ -197,9 +197,9 @@ def test_a_damaged_store_is_built_anew(tmp_path: Path, damage: str | None, decod
         (store.folder / "pixels.bin").write_bytes(b"short")
     else:
         (store.folder / "index.json").write_text(damage)
-    slots, _ = store.add(paths)
+    records, _ = store.add(paths)
     assert len(decoded) == 6
-    np.testing.assert_array_equal(store.read(slots), expected(paths))
+    np.testing.assert_array_equal(store.read(records), expected(paths))
 
 
 def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

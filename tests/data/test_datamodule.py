@@ -23,7 +23,7 @@ from tests.data.test_images import encode, photograph
 
 SIZE = 24
 AUGMENTATION = Augmentation(horizontal_flip=0.5, crop=0.3, rotation=20, rotation_probability=0.5, brightness=0.2,
-                            colour_probability=1, noise=0.1, noise_probability=1)  # fmt: skip
+                            color_probability=1, noise=0.1, noise_probability=1)  # fmt: skip
 
 
 @dataclass

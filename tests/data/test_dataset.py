@@ -6,7 +6,7 @@ import torch
 
 from siglip_med.data.augmentation import Augmentation, AugmentationPipeline
 from siglip_med.data.cache import PixelCache
-from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, normalise
+from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, normalize
 from siglip_med.data.sampling import Natural, OversampleToMinimum
 from siglip_med.data.table import ImageTable, TableRow, build_table
 from siglip_med.image_spec import ImageSpec
@@ -34,9 +34,9 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> ImageTable:
 
 def dataset_of(table: ImageTable, rows: np.ndarray, augment: AugmentationPipeline | None = None) -> ImageDataset:
     cache = PixelCache(table.root / "cache", SPEC.size, LIMIT)
-    slots, reasons = cache.add([table.root / image for image in table.frame["image"]])
+    records, reasons = cache.add([table.root / image for image in table.frame["image"]])
     assert reasons == {}
-    return ImageDataset(table, rows, cache, slots, SPEC, augment)
+    return ImageDataset(table, rows, cache, records, SPEC, augment)
 
 
 def epoch_sampler(table: ImageTable, seed: int = 5, world_size: int = 1, rank: int = 0) -> EpochSampler:
@@ -48,25 +48,25 @@ def epoch_sampler(table: ImageTable, seed: int = 5, world_size: int = 1, rank: i
 def test_normalise_follows_the_definition() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, size=(3, 5, 4, 3), dtype=np.uint8)
     expected = (pixels / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
-    found = normalise(pixels, SPEC)
+    found = normalize(pixels, SPEC)
     assert found.dtype == torch.float32
     assert found.is_contiguous()
     np.testing.assert_allclose(found.numpy(), expected.transpose(0, 3, 1, 2), atol=1e-6)
-    np.testing.assert_array_equal(normalise(pixels[:1], SPEC).numpy(), found[:1].numpy())
+    np.testing.assert_array_equal(normalize(pixels[:1], SPEC).numpy(), found[:1].numpy())
 
 
 def test_a_batch_holds_the_images_labels_and_rows(table: ImageTable) -> None:
     rows = np.array([7, 2, 10, 4])
     dataset = dataset_of(table, rows)
     cache = PixelCache(table.root / "cache", SPEC.size, LIMIT)
-    slots, _ = cache.add([table.root / image for image in table.frame["image"]])
+    records, _ = cache.add([table.root / image for image in table.frame["image"]])
     batch = dataset.__getitems__([3, 0, 0])
     assert batch.index.tolist() == [4, 7, 7]
     assert batch.index.dtype == torch.int64
     assert batch.labels.dtype == torch.float32
     np.testing.assert_array_equal(batch.labels, table.labels[[4, 7, 7]])
     assert 0.5 in batch.labels
-    torch.testing.assert_close(batch.images, normalise(cache.read(slots[[4, 7, 7]]), SPEC))
+    torch.testing.assert_close(batch.images, normalize(cache.read(records[[4, 7, 7]]), SPEC))
     assert torch.equal(dataset[1].images, dataset.__getitems__([1]).images)
     assert len(dataset) == 4
 
@@ -103,12 +103,12 @@ def test_the_order_is_a_function_of_seed_and_epoch(table: ImageTable) -> None:
 
 def test_no_stream_comes_twice(table: ImageTable) -> None:
     sampler = epoch_sampler(table)
-    streams = []
+    seeds = []
     for epoch in range(30):
         sampler.set_epoch(epoch)
-        streams += [draw.stream for draw in sampler]
-    assert len(set(streams)) == len(streams)
-    assert min(streams) >= 0
+        seeds += [draw.seed for draw in sampler]
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) >= 0
 
 
 def test_follows_the_sampler_it_is_given(table: ImageTable) -> None:
@@ -117,7 +117,7 @@ def test_follows_the_sampler_it_is_given(table: ImageTable) -> None:
         expected = OversampleToMinimum(7).indices(table.labels, primary, np.random.default_rng((5, epoch, 0)))
         sampler = epoch_sampler(table)
         sampler.set_epoch(epoch)
-        assert [draw.place for draw in sampler] == expected.tolist()
+        assert [draw.position for draw in sampler] == expected.tolist()
         assert len(expected) > len(table)
 
 
@@ -138,11 +138,11 @@ def test_ranks_share_an_epoch_like_cards(table: ImageTable, world_size: int) -> 
 def test_evaluation_shards_repeat_nothing(table: ImageTable, world_size: int) -> None:
     dataset = dataset_of(table, np.arange(len(table)))
     shards = [ShardSampler(dataset, world_size, rank) for rank in range(world_size)]
-    assert sorted(place for shard in shards for place in shard) == list(range(12))
+    assert sorted(position for shard in shards for position in shard) == list(range(12))
     assert [len(list(shard)) for shard in shards] == [len(shard) for shard in shards]
 
 
 def test_natural_order_has_each_image_once(table: ImageTable) -> None:
     dataset = dataset_of(table, np.arange(len(table)))
     sampler = EpochSampler(dataset, Natural(), table.labels, table.frame["primary"].to_numpy(), 0)
-    assert sorted(draw.place for draw in sampler) == list(range(12))
+    assert sorted(draw.position for draw in sampler) == list(range(12))

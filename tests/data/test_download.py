@@ -159,7 +159,7 @@ def test_scin_is_fetched_from_its_bucket(server, tmp_path):
     root = tmp_path / "scin"
     source = ScinSource(root=str(root), download=True, download_url=server.url)
     source.prepare()
-    assert sorted(server.paths) == sorted(files)  # only labelled pictures of the chosen conditions
+    assert sorted(server.paths) == sorted(files)  # only labeled pictures of the chosen conditions
     table = source.load()
     assert all((table.root / image).read_bytes() == image[15:-4].encode() for image in table.frame["image"])
     source.prepare()

@@ -14,7 +14,7 @@ LIMIT = 1_000_000
 
 
 def photograph(width: int = 90, height: int = 70, seed: int = 0) -> np.ndarray:
-    """Smooth colours with a dark spot off the centre, so that turning and mirroring show."""
+    """Smooth colors with a dark spot off the center, so that turning and mirroring show."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(90, 220, size=(5, 6, 3), dtype=np.uint8)
     image = np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
@@ -82,17 +82,17 @@ def test_cmyk_becomes_rgb() -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bits_keep_their_upper_eight(form: str) -> None:
-    grey = np.linspace(0, 65535, 80 * 60).astype(np.uint16).reshape(60, 80)
-    found = decode(encode(Image.fromarray(grey), form), 32, LIMIT)
-    assert difference(found, squared((grey >> 8).astype(np.uint8), 32)) == 0
+    gray = np.linspace(0, 65535, 80 * 60).astype(np.uint16).reshape(60, 80)
+    found = decode(encode(Image.fromarray(gray), form), 32, LIMIT)
+    assert difference(found, squared((gray >> 8).astype(np.uint8), 32)) == 0
     assert 100 < found.mean() < 155  # Pillow's own conversion clips nearly all of it to white
 
 
-def test_sixteen_bit_colour() -> None:
+def test_sixteen_bit_color() -> None:
     import cv2
 
-    colour = photograph().astype(np.uint16) * 256 + 77
-    ok, data = cv2.imencode(".png", colour[..., ::-1])
+    color = photograph().astype(np.uint16) * 256 + 77
+    ok, data = cv2.imencode(".png", color[..., ::-1])
     assert ok
     assert difference(decode(data.tobytes(), 64, LIMIT), squared(photograph(), 64)) == 0
 
@@ -126,7 +126,7 @@ def test_grey_jpeg_has_three_equal_channels() -> None:
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
 def test_the_first_frame_of_many(form: str) -> None:
-    first, second = (Image.new("RGB", (40, 40), colour) for colour in ("red", "blue"))
+    first, second = (Image.new("RGB", (40, 40), color) for color in ("red", "blue"))
     data = encode(first, form, save_all=True, append_images=[second], **({"lossless": True} if form == "WEBP" else {}))
     with Image.open(io.BytesIO(data)) as image:
         assert getattr(image, "n_frames", 1) == 2
@@ -154,7 +154,7 @@ def test_cut_short(form: str, share: float) -> None:
 def test_damage_that_libjpeg_only_remarks_on_is_refused() -> None:
     data = bytearray(encode(photograph(200, 200), "JPEG", quality=95))
     data[len(data) // 2 : len(data) // 2 + 60] = bytes(60)
-    Image.open(io.BytesIO(bytes(data))).load()  # Pillow makes grey blocks of it
+    Image.open(io.BytesIO(bytes(data))).load()  # Pillow makes gray blocks of it
     with pytest.raises(BadImageError, match="cut short or damaged"):
         decode(bytes(data), 32, LIMIT)
 

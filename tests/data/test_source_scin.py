@@ -129,7 +129,7 @@ def test_published_recipe_on_the_real_tables(shared):
     table = ScinSource(root=str(folder)).load()
     frame, names = table.frame, np.array(table.conditions)
     assert (len(table), len(names), len(set(table.cases))) == (5909, 66, 2775)
-    assert set(names) == set(known_conditions("catalogue")) == set(published["condition"])
+    assert set(names) == set(known_conditions("catalog")) == set(published["condition"])
     assert "5,033 cases read, 1,972 of them without a condition" in table.notes
     assert frame["image_id"].tolist() == published["image_id"].tolist()
     assert frame["case"].tolist() == published["case_id"].tolist()

@@ -11,7 +11,7 @@ from siglip_med.losses import PairBatch
 
 @dataclass
 class Case:
-    """Inputs of a batch as float64 arrays, before normalisation."""
+    """Inputs of a batch as float64 arrays, before normalization."""
 
     image: np.ndarray
     text: np.ndarray

@@ -35,18 +35,18 @@ def exact_transport(case: Case, label_weight: float = 0.0) -> float:
     return float(ot.emd2(*reference.marginals(case), cost))
 
 
-def entropic_transport(case: Case, regularisation: float) -> float:
+def entropic_transport(case: Case, regularization: float) -> float:
     image, text = reference.marginals(case)
     kept = np.ix_(image > 0, text > 0)
     cost = (2 - 2 * case.cosine())[kept]
     image, text = image[image > 0], text[text > 0]
     # Plain multiplicative Sinkhorn, not the log-domain one of the package.
-    kernel, v = np.exp(-cost / regularisation), np.ones(len(text))
+    kernel, v = np.exp(-cost / regularization), np.ones(len(text))
     for _ in range(20000):
         u = image / (kernel @ v)
         v = text / (kernel.T @ u)
     plan = u[:, None] * kernel * v
-    return float((plan * cost).sum() + regularisation * (plan * np.log(plan / np.outer(image, text))).sum())
+    return float((plan * cost).sum() + regularization * (plan * np.log(plan / np.outer(image, text))).sum())
 
 
 def sliced_transport(case: Case, projections: int, seed: int) -> float:
@@ -89,8 +89,8 @@ TERMS: dict[str, tuple[Term, Callable[[Case], float]]] = {
     "wasserstein": (Wasserstein(), exact_transport),
     "wasserstein_labels": (Wasserstein(label_weight=0.7), partial(exact_transport, label_weight=0.7)),
     "wasserstein_entropic": (
-        Wasserstein("entropic", regularisation=0.3),
-        partial(entropic_transport, regularisation=0.3),
+        Wasserstein("entropic", regularization=0.3),
+        partial(entropic_transport, regularization=0.3),
     ),
     "wasserstein_sliced": (
         Wasserstein("sliced", projections=6, seed=3),
@@ -245,9 +245,9 @@ def test_finite_for_extreme_embeddings_and_logits_under_autocast(
 
 @each_term
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_embeddings_are_widened_before_they_are_normalised(term: Term, dtype: torch.dtype) -> None:
+def test_half_precision_embeddings_are_widened_before_they_are_normalized(term: Term, dtype: torch.dtype) -> None:
     case = CASES["more_images_than_texts"]
-    # 300 squared is beyond float16: normalising before the cast would give zero embeddings.
+    # 300 squared is beyond float16: normalizing before the cast would give zero embeddings.
     image, text = (torch.tensor(x * 300).to(dtype).requires_grad_() for x in (case.image, case.text))
     labels, condition = torch.tensor(case.labels), torch.tensor(case.text_condition)
     tables = torch.tensor(case.dissimilarity), torch.tensor(case.counts)

@@ -48,7 +48,7 @@ def test_shuffled_pairs_cost_nothing_unless_labels_enter_the_cost() -> None:
 def test_entropic_approaches_exact() -> None:
     batch = example_batch()
     gaps = [
-        abs(wasserstein(batch, "entropic", regularisation=r).item() - wasserstein(batch).item())
+        abs(wasserstein(batch, "entropic", regularization=r).item() - wasserstein(batch).item())
         for r in (0.5, 0.1, 0.02)
     ]
     assert gaps == sorted(gaps, reverse=True)

@@ -16,7 +16,7 @@ from tests.models import runs, tiny
 def adapted_layers(model: TwoTower) -> set[str]:
     """Names of the linear layers with an adapter, without the wrapping."""
     return {
-        name.partition(".lora_")[0].removeprefix("hosts.").replace("base_model.model.", "")
+        name.partition(".lora_")[0].removeprefix("backbones.").replace("base_model.model.", "")
         for name, _ in model.named_parameters()
         if ".lora_" in name
     }
@@ -72,7 +72,7 @@ def test_pooling_head_and_projection_train_on_request(tmp_path):
     plain = runs.build(node)
     more = runs.build({**node, "adaptation": {**runs.LORA, "train_pooling_head": True, "train_projection": True}})
     added = more.trainable_state().keys() - plain.trainable_state().keys()
-    assert {name.replace("hosts.model.base_model.model.", "").split(".")[0:2][1] for name in added} == {"head"}
+    assert {name.replace("backbones.model.base_model.model.", "").split(".")[0:2][1] for name in added} == {"head"}
     assert any(name.endswith("head.probe") for name in added)
     assert any(name.endswith("text_model.head.weight") for name in added)
     runs.scores(more).square().sum().backward()

@@ -82,7 +82,7 @@ def test_one_step_on_a_cpu_reaches_every_adapter(step):
 @pytest.mark.shared
 def test_it_is_the_size_and_reads_texts_as_the_original(step):
     model = step[0]
-    own = [value for name, value in model.named_parameters() if ".lora_" not in name and name.startswith("hosts.")]
+    own = [value for name, value in model.named_parameters() if ".lora_" not in name and name.startswith("backbones.")]
     assert sum(value.numel() for value in own) == PARAMETERS
     assert model.max_text_length == 64
     tokens = model.tokenize(["Psoriasis, L40.0", "psoriasis l400"])["input_ids"]

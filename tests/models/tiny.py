@@ -62,7 +62,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_image_processor(folder: Path, kind: str, **settings: object) -> None:
-    """The image processor's file, with a normalisation that is not the default of any family."""
+    """The image processor's file, with a normalization that is not the default of any family."""
     values = {"image_processor_type": kind, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.5, 0.4, 0.3], **settings}
     (folder / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
 

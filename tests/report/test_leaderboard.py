@@ -7,7 +7,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from siglip_med.report.leaderboard import Leaderboard, differences, read_runs, summarise
+from siglip_med.report.leaderboard import Leaderboard, differences, read_runs, summarize
 
 
 def write_run(folder, name, seed, val, test):
@@ -21,7 +21,7 @@ def test_means_are_ranked_by_validation(tmp_path):
     for seed, (good, flattered) in enumerate([(0.8, 0.7), (0.9, 0.6)]):
         write_run(tmp_path, "flattered", seed, flattered, 0.99)
         write_run(tmp_path, "good", seed, good, 0.5 + seed / 10)
-    table = summarise(read_runs(tmp_path))
+    table = summarize(read_runs(tmp_path))
     assert table["name"].tolist() == ["good", "flattered"]
     assert table["seeds"].tolist() == [2, 2]
     assert table["R@5"][0] == f"0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}"
@@ -29,7 +29,7 @@ def test_means_are_ranked_by_validation(tmp_path):
 
 def test_one_seed_has_no_deviation(tmp_path):
     write_run(tmp_path, "alone", 0, 0.5, 0.25)
-    assert summarise(read_runs(tmp_path))["R@5"][0] == "0.250 ± –"
+    assert summarize(read_runs(tmp_path))["R@5"][0] == "0.250 ± –"
 
 
 def test_the_callback_writes_both_tables_beside_the_runs(tmp_path, capsys):

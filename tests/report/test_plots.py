@@ -165,8 +165,8 @@ def test_map_of_few_images_is_tsne_and_repeats_with_its_seed():
 
 def test_map_of_many_images_is_umap_and_keeps_clusters_apart():
     rng = np.random.default_rng(0)
-    centres = np.eye(8)[:3]
-    embeddings = np.repeat(centres, 20, axis=0) + 0.02 * rng.standard_normal((60, 8))
+    centers = np.eye(8)[:3]
+    embeddings = np.repeat(centers, 20, axis=0) + 0.02 * rng.standard_normal((60, 8))
     points, method = project(embeddings, seed=0)
     assert method == "UMAP"
     cluster = np.repeat(np.arange(3), 20)

@@ -81,7 +81,7 @@ def test_heat_maps_are_pictures(written):
         assert picture.std() > 5
 
 
-def test_projector_has_a_coloured_row_an_image_and_no_sprite(written):
+def test_projector_has_a_colored_row_an_image_and_no_sprite(written):
     folder, p, _ = written
     texts, images = sorted(folder.rglob("metadata.tsv"), key=lambda path: len(path.read_text()))
     rows = [line.split("\t") for line in images.read_text().splitlines()]

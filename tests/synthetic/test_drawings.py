@@ -1,4 +1,4 @@
-"""The drawings: recipes, geometry, colour, relief, and that each condition can be seen."""
+"""The drawings: recipes, geometry, color, relief, and that each condition can be seen."""
 
 import csv
 import itertools
@@ -39,7 +39,7 @@ def test_every_condition_of_scin_has_a_recipe_and_its_real_counts(shared):
         assert recipe.cases == int(scin[recipe.condition]["n_cases_primary"])
 
 
-def test_conditions_are_known_to_the_catalogue():
+def test_conditions_are_known_to_the_catalog():
     names = [recipe.condition for recipe in RECIPES]
     assert load_conditions(names).names == tuple(names)
     assert len(names) == len(set(names)) == 66
@@ -64,7 +64,7 @@ def test_sites_and_co_listed_conditions_are_known():
         assert set(recipe.listed_with) <= names - {recipe.condition}
 
 
-@pytest.mark.parametrize("column", ["lesion", "arrangement", "shape", "colour", "border", "surface", "halo"])
+@pytest.mark.parametrize("column", ["lesion", "arrangement", "shape", "color", "border", "surface", "halo"])
 def test_a_word_that_cannot_be_drawn_is_named_with_its_row(monkeypatch, column):
     read = recipes_module._rows
 
@@ -85,11 +85,11 @@ def test_every_surface_has_a_painter():
 
 @pytest.mark.parametrize("arrangement", words.ARRANGEMENTS)
 @pytest.mark.parametrize("n", [1, 2, 7, 60])
-def test_place_gives_n_centres_near_the_frame(arrangement, n):
-    centres, angles = place(_rng(n), n, 0.03, arrangement)
-    assert centres.shape == (n, 2)
+def test_place_gives_n_centers_near_the_frame(arrangement, n):
+    centers, angles = place(_rng(n), n, 0.03, arrangement)
+    assert centers.shape == (n, 2)
     assert angles.shape == (n,)
-    assert np.all(np.abs(centres - 0.5) < 1.0)
+    assert np.all(np.abs(centers - 0.5) < 1.0)
 
 
 def test_place_does_what_its_words_say():
@@ -116,7 +116,7 @@ def test_distance_field_against_a_loop_over_pixels_and_lesions(shape):
     rng = _rng(7)
     lesions = Lesions(
         layer=layer,
-        centres=rng.uniform(0.2, 0.8, (3, 2)).astype(np.float32),
+        centers=rng.uniform(0.2, 0.8, (3, 2)).astype(np.float32),
         radii=np.array([0.1, 0.15, 0.2], np.float32),
         angles=np.array([0.0, 0.7, 2.0], np.float32),
         strengths=np.ones(3, np.float32),
@@ -127,7 +127,7 @@ def test_distance_field_against_a_loop_over_pixels_and_lesions(shape):
     aspect = {"oval": 0.58, "linear": 0.16}.get(shape, 0.9)
     for row, column in itertools.product(range(12), range(12)):
         found = []
-        for (cx, cy), radius, angle in zip(lesions.centres, lesions.radii, lesions.angles, strict=True):
+        for (cx, cy), radius, angle in zip(lesions.centers, lesions.radii, lesions.angles, strict=True):
             dx, dy = canvas.x[row, column] - cx, canvas.y[row, column] - cy
             u = (dx * np.cos(angle) + dy * np.sin(angle)) / radius
             v = (-dx * np.sin(angle) + dy * np.cos(angle)) / (radius * aspect)
@@ -165,8 +165,8 @@ def test_a_bump_is_lit_on_the_side_of_the_light():
     canvas = _canvas(32)
     canvas.gloss[:] = 0
     canvas.height = 0.1 * np.exp(-((canvas.x - 0.5) ** 2 + (canvas.y - 0.5) ** 2) / 0.02)
-    grey = np.full(3, 0.5, np.float32)
-    lit = canvas.compose(grey, np.array([-1.0, 0.0]), np.ones_like(canvas.x)).mean(axis=2)
+    gray = np.full(3, 0.5, np.float32)
+    lit = canvas.compose(gray, np.array([-1.0, 0.0]), np.ones_like(canvas.x)).mean(axis=2)
     # The light comes from the direction it points to along x: the slope that faces it is brighter.
     assert lit[16, 22] < 0.5 < lit[16, 9]
 
@@ -247,14 +247,14 @@ def test_redness_is_red_on_light_skin_and_dusky_on_dark_skin():
 def test_two_pictures_of_a_case_are_nearer_than_two_cases():
     recipe = next(recipe for recipe in RECIPES if recipe.condition == "Psoriasis")
 
-    def colours(picture):
+    def colors(picture):
         return picture.reshape(-1, 3).mean(axis=0)
 
     within, between = [], []
     for k in range(12):
         rng = _rng(k)
         cases = [draw_appearance(rng, recipe.layers, int(rng.integers(1, 7)), "arm") for _ in range(2)]
-        views = [[colours(render(case, 32, _rng(k, n, v))) for v in range(2)] for n, case in enumerate(cases)]
+        views = [[colors(render(case, 32, _rng(k, n, v))) for v in range(2)] for n, case in enumerate(cases)]
         within.append(np.linalg.norm(views[0][0] - views[0][1]))
         between.append(np.linalg.norm(views[0][0] - views[1][0]))
     assert np.mean(within) < 0.6 * np.mean(between)

@@ -223,9 +223,9 @@ def test_full_captions_say_what_is_drawn():
 
 def test_pretraining_draws_every_kind_of_lesion_and_is_no_list_of_recipes():
     assert set(HABITS) == {*HEIGHTS, *LINES}
-    known = {tuple((layer.lesion, layer.colour, layer.surface) for layer in recipe.layers) for recipe in RECIPES}
+    known = {tuple((layer.lesion, layer.color, layer.surface) for layer in recipe.layers) for recipe in RECIPES}
     drawn = [draw_layers(np.random.default_rng(k))[0] for k in range(600)]
-    looks = [tuple((layer.lesion, layer.colour, layer.surface) for layer in layers) for layers in drawn]
+    looks = [tuple((layer.lesion, layer.color, layer.surface) for layer in layers) for layers in drawn]
     assert {layer.lesion for layers in drawn for layer in layers} == set(HABITS)
     assert len(set(looks)) > 400
     assert sum(look in known for look in looks) < 30

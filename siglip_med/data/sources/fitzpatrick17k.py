@@ -24,7 +24,7 @@ class Fitzpatrick17kSource(FolderSource):
         table: the CSV, relative to the root.
         image_folder: folder of the images, relative to the root.
         skin_tone: which annotation to take: ``fitzpatrick_scale`` (Scale AI) or ``fitzpatrick_centaur`` (Centaur Labs).
-        drop_wrong: leave out the images that the authors' quality check found wrongly labelled.
+        drop_wrong: leave out the images that the authors' quality check found wrongly labeled.
     """
 
     table: str = "fitzpatrick17k.csv"
@@ -55,5 +55,5 @@ class Fitzpatrick17kSource(FolderSource):
         ]
         notes = ["no patient is known: set data.source.near_duplicate_distance=4 to keep repeated photographs together"]
         if wrong:
-            notes.append(f"{wrong} images that the authors found wrongly labelled are left out")
+            notes.append(f"{wrong} images that the authors found wrongly labeled are left out")
         return build_table(rows, root=root, source=str(text.path), notes=notes)

@@ -92,7 +92,7 @@ class ScinSource(FolderSource):
         if len(by_case) < len(labels.rows):
             raise UserError(f"{labels.path}: a case_id stands in it twice; give the official table")
         rows: list[TableRow] = []
-        ungradable = unpublished = unlabelled = 0
+        ungradable = unpublished = unlabeled = 0
         for number, case in cases.numbered():
             if case["case_id"] not in by_case:
                 raise UserError(f"{cases.where(number)}: case {case['case_id']} has no row in {labels.path}")
@@ -101,20 +101,20 @@ class ScinSource(FolderSource):
                 ungradable += 1
                 continue
             weights = self._weights(label["weighted_skin_condition_label"], labels.where(label_number))
-            unlabelled += not weights
+            unlabeled += not weights
             for name in _images(case):
                 if name in NEVER_PUBLISHED:
                     unpublished += 1
                 else:
                     rows.append(self._row(case, label, number, name, weights))
-        notes = [f"{len(cases.rows):,} cases read, {unlabelled:,} of them without a condition"]
+        notes = [f"{len(cases.rows):,} cases read, {unlabeled:,} of them without a condition"]
         if ungradable:
             notes.append(f"{ungradable:,} cases that a dermatologist could not judge are left out")
         if unpublished:
             notes.append(f"{unpublished} image is left out: the tables list it, the public bucket never had it")
         table = build_table(rows, root=root, source=str(cases.path), notes=notes)
         if self.published_66:
-            published = set(known_conditions("catalogue"))
+            published = set(known_conditions("catalog"))
             table = keep_conditions(table, [name for name in table.conditions if name in published])
         return table if self.soft_labels else _multi_hot(table)
 

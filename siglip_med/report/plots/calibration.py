@@ -23,16 +23,16 @@ def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect calibration")
     count = len(tables)
     for position, (name, table) in enumerate(tables.items()):
-        colour, marker = PALETTE[position], MARKERS[position]
+        color, marker = PALETTE[position], MARKERS[position]
         filled = table[table["count"] > 0]
-        top.plot(filled["confidence"], filled["frequency"], color=colour, linewidth=1.2)
-        for enough, face in ((True, colour), (False, "white")):
+        top.plot(filled["confidence"], filled["frequency"], color=color, linewidth=1.2)
+        for enough, face in ((True, color), (False, "white")):
             part = filled[(filled["count"] >= _FEW) == enough]
-            top.plot(part["confidence"], part["frequency"], marker, color=colour, mfc=face, ms=5.5, zorder=3)
-        top.plot([], [], color=colour, marker=marker, ms=5.5, linewidth=1.2, label=name)
+            top.plot(part["confidence"], part["frequency"], marker, color=color, mfc=face, ms=5.5, zorder=3)
+        top.plot([], [], color=color, marker=marker, ms=5.5, linewidth=1.2, label=name)
         width = (table["upper"] - table["lower"]) * 0.86 / count
         left = table["lower"] + (table["upper"] - table["lower"]) * 0.07 + position * width
-        bottom.bar(left, table["count"], width, align="edge", color=colour)
+        bottom.bar(left, table["count"], width, align="edge", color=color)
     top.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="share of pairs that are listed")
     top.legend(loc="upper left")
     bottom.set(yscale="log", xlabel="confidence", ylabel="pairs (log)")

@@ -108,9 +108,9 @@ def subgroup_figure(table: pd.DataFrame, metrics: Mapping[str, str], overall: Ma
         low, high = (table[f"{metric}_{end}"].to_numpy(dtype=float) for end in ("low", "high"))
         for position, value in enumerate(values):
             small = bool(table["small"].iloc[position])
-            colour = PALETTE[attributes.index(table["attribute"].iloc[position]) % len(PALETTE)]
+            color = PALETTE[attributes.index(table["attribute"].iloc[position]) % len(PALETTE)]
             axes.barh(
-                rows[position], value, height=0.78, color="white" if small else colour, edgecolor=colour,
+                rows[position], value, height=0.78, color="white" if small else color, edgecolor=color,
                 hatch="////" if small else None, linewidth=0.8, alpha=0.9,
             )  # fmt: skip
         axes.hlines(rows, low, high, color=INK, linewidth=1.1)
@@ -146,12 +146,12 @@ def differences_figure(results: Mapping[str, PairedResult], better: Mapping[str,
         sign = better[label]
         ends = sorted((sign * result.low, sign * result.high))
         clear = ends[0] > 0 or ends[1] < 0
-        colour = (PALETTE[0] if ends[0] > 0 else PALETTE[4]) if clear else MUTED
+        color = (PALETTE[0] if ends[0] > 0 else PALETTE[4]) if clear else MUTED
         axes.axhspan(row - 0.32, row + 0.32, color="#f4f6f8", zorder=0)
         limit = result.minimum_detectable_difference
         axes.plot([-limit, limit], [row, row], "|", color=PALETTE[3], ms=9, markeredgewidth=1.6)
-        axes.plot(ends, [row, row], color=colour, linewidth=2.2)
-        axes.plot(sign * result.difference, row, "o" if clear else "s", color=colour, ms=6.5)
+        axes.plot(ends, [row, row], color=color, linewidth=2.2)
+        axes.plot(sign * result.difference, row, "o" if clear else "s", color=color, ms=6.5)
     axes.plot([], [], "|", color=PALETTE[3], ms=9, markeredgewidth=1.6, label="smallest difference that shows")
     _rows(axes, [label if better[label] > 0 else f"{label}, lower is better" for label in results])
     axes.set_xlabel(f"←  {shorten(names[1], 40)} better      difference      {shorten(names[0], 40)} better  →")

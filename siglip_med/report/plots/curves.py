@@ -59,14 +59,12 @@ def _panel(axes: Axes, curves: pd.DataFrame, title: str, tags: Sequence[str]) ->
         label = metric_label(name) if kind == "val" else name.replace("_", " ")
         # coefficients often coincide: dashes let the line below show
         dashes = _DASHES[position % len(_DASHES)] if kind == "coefficient" or position >= len(PALETTE) else "-"
-        colour, values = PALETTE[position % len(PALETTE)], curve["value"]
+        color, values = PALETTE[position % len(PALETTE)], curve["value"]
         if kind.startswith("loss") and len(curve) > 4 * _WINDOW:
-            axes.plot(curve["step"], values, color=colour, linewidth=0.5, alpha=0.25)
+            axes.plot(curve["step"], values, color=color, linewidth=0.5, alpha=0.25)
             values = values.rolling(_WINDOW, center=True, min_periods=1).median()
         marker = "o" if len(curve) < 12 else None
-        axes.plot(
-            curve["step"], values, color=colour, linewidth=1.6, linestyle=dashes, label=label, marker=marker, ms=3
-        )
+        axes.plot(curve["step"], values, color=color, linewidth=1.6, linestyle=dashes, label=label, marker=marker, ms=3)
     axes.set_title(title)
     axes.set_xlabel("optimizer step", color=MUTED)
     light_grid(axes, "y")

@@ -1,4 +1,4 @@
-"""A map of the images: the embeddings in two dimensions, coloured by chapter."""
+"""A map of the images: the embeddings in two dimensions, colored by chapter."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,13 +13,13 @@ from siglip_med.report.plots.style import INK, MARKERS, PALETTE, new_figure, sho
 Method = Literal["UMAP", "t-SNE"]
 
 UMAP_MINIMUM = 50
-"""Below this many images a neighbourhood graph says little, and t-SNE takes over."""
+"""Below this many images a neighborhood graph says little, and t-SNE takes over."""
 MAP_MINIMUM = 5
-_LABELLED = 24
+_Labeled = 24
 
 
 def project(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, Method]:
-    """Two dimensions in which neighbours stay neighbours.
+    """Two dimensions in which neighbors stay neighbors.
 
     Args:
         embeddings: ``[N, E]``, N at least `MAP_MINIMUM`; compared by cosine.
@@ -62,11 +62,11 @@ def embedding_figure(points: np.ndarray, primary: np.ndarray, names: Sequence[st
     chapter_names, counts = np.unique(of_image, return_counts=True)
     for position, chapter in enumerate(chapter_names[np.argsort(-counts, kind="stable")]):
         mask = of_image == chapter
-        colour, marker = PALETTE[position % len(PALETTE)], MARKERS[(position + position // len(PALETTE)) % len(MARKERS)]
+        color, marker = PALETTE[position % len(PALETTE)], MARKERS[(position + position // len(PALETTE)) % len(MARKERS)]
         label = f"{shorten(chapter_label(str(chapter)), 44)}  {mask.sum()}"
         size = 14 if len(points) > 1500 else 24
         axes.scatter(
-            points[mask, 0], points[mask, 1], s=size, color=colour, marker=marker, alpha=0.75, linewidths=0.3,
+            points[mask, 0], points[mask, 1], s=size, color=color, marker=marker, alpha=0.75, linewidths=0.3,
             edgecolors="white", label=label,
         )  # fmt: skip
     axes.set(xticks=[], yticks=[])
@@ -78,7 +78,7 @@ def embedding_figure(points: np.ndarray, primary: np.ndarray, names: Sequence[st
     taken: list[Bbox] = []
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     common = np.bincount(primary, minlength=len(names))
-    for condition in np.argsort(-common, kind="stable")[:_LABELLED]:
+    for condition in np.argsort(-common, kind="stable")[:_Labeled]:
         if common[condition] < 2:
             continue
         x, y = np.median(points[primary == condition], axis=0)

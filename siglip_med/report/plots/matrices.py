@@ -20,7 +20,7 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str], chapters: Sequenc
     Args:
         matrix: ``[C, C]`` int, images by primary condition (row) and answer (column).
         names: the C conditions.
-        chapters: the C chapters; neighbours of one chapter are framed.
+        chapters: the C chapters; neighbors of one chapter are framed.
     """
     size, total = len(names), matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
@@ -34,11 +34,11 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str], chapters: Sequenc
     _condition_axes(axes, count, names)
     axes.set_ylabel("primary condition (images)")
     axes.set_xlabel("first prediction (any listed condition counts as the primary one)")
-    _frame_chapters(axes, chapter_spans(chapters), colour=ACCENT, smallest=0.025)
+    _frame_chapters(axes, chapter_spans(chapters), color=ACCENT, smallest=0.025)
     if size <= _ANNOTATED:
         for row, column in np.argwhere(matrix > 0):
-            colour = "white" if share[row, column] > 0.45 else INK
-            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=7, color=colour)
+            color = "white" if share[row, column] > 0.45 else INK
+            axes.text(column, row, str(matrix[row, column]), ha="center", va="center", fontsize=7, color=color)
     bar = figure.colorbar(image, ax=axes, shrink=0.45, aspect=30, pad=0.012, ticks=[0, 0.05, 0.2, 0.5, 1])
     bar.set_label("share of the row's images")
     bar.outline.set_visible(False)
@@ -66,7 +66,7 @@ def distance_figure(matrices: dict[str, np.ndarray], names: Sequence[str], chapt
         axes.set_title(title, pad=16)
         labels = [shorten(name, 24) for name in names] if size <= _ANNOTATED else None
         _condition_axes(axes, labels if axes is panels[0] else None, labels)
-        _frame_chapters(axes, chapter_spans(chapters), colour="white", smallest=0.07)
+        _frame_chapters(axes, chapter_spans(chapters), color="white", smallest=0.07)
         bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=28, pad=0.02)
         bar.outline.set_visible(False)
     return figure
@@ -83,11 +83,11 @@ def _condition_axes(axes: Axes, rows: Sequence[str] | None, columns: Sequence[st
     axes.tick_params(axis="x", rotation=90)
 
 
-def _frame_chapters(axes: Axes, spans: list[Span], colour: str, smallest: float) -> None:
+def _frame_chapters(axes: Axes, spans: list[Span], color: str, smallest: float) -> None:
     """A square around each chapter on the diagonal; chapters with at least that share of the conditions are named."""
     for span in spans:
         low, high = span.start - 0.5, span.end - 0.5
-        axes.plot([low, high, high, low, low], [low, low, high, high, low], color=colour, linewidth=0.9)
+        axes.plot([low, high, high, low, low], [low, low, high, high, low], color=color, linewidth=0.9)
         if span.end - span.start >= max(2, smallest * spans[-1].end):
             label = shorten(chapter_label(span.chapter, with_title=False), 12)
             axes.annotate(

@@ -13,7 +13,7 @@ _CHAPTER = re.compile(r"(?P<number>[IVXL]+)\s*[-–:]\s*(?P<title>.*?)\s*(?:\((?
 
 
 class Span(NamedTuple):
-    """Neighbouring conditions of one chapter: positions ``start`` up to, not including, ``end``."""
+    """Neighboring conditions of one chapter: positions ``start`` up to, not including, ``end``."""
 
     chapter: str
     start: int

@@ -1,4 +1,4 @@
-"""One look for every figure: a colour-blind safe palette, quiet axes, and no global matplotlib state."""
+"""One look for every figure: a color-blind safe palette, quiet axes, and no global matplotlib state."""
 
 import io
 from collections.abc import Callable

@@ -123,8 +123,8 @@ def confusion_section(evidence: Evidence) -> Section:
         key="confusion",
         title="What is taken for what",
         paragraphs=(
-            "Conditions stand in the order of their ICD-10-CM codes, so relatives are neighbours and each "
-            "frame is a chapter: a mistake inside a frame stays in the chapter. Each row adds up to 1; grey "
+            "Conditions stand in the order of their ICD-10-CM codes, so relatives are neighbors and each "
+            "frame is a chapter: a mistake inside a frame stays in the chapter. Each row adds up to 1; gray "
             "rows have no test image.",
         ),
         tables=(
@@ -140,7 +140,7 @@ def confusion_section(evidence: Evidence) -> Section:
                 "confusion",
                 to_png(figure),
                 "Confusion matrix in the order of the ICD-10-CM codes.",
-                "Darker is more; the colour scale is stretched at the low end so that rare confusions show.",
+                "Darker is more; the color scale is stretched at the low end so that rare confusions show.",
                 900 if len(matrix) > 30 else 520,
             ),
         ),

@@ -23,7 +23,7 @@ _PHOTOGRAPHS = 12
 
 
 def embedding_section(evidence: Evidence) -> Section:
-    """A map of the test images, coloured by the chapter of the primary label."""
+    """A map of the test images, colored by the chapter of the primary label."""
     test, limit = evidence.test, evidence.settings.map_images
     title = "A map of the images"
     if len(test.image_embeddings) < MAP_MINIMUM:
@@ -37,15 +37,15 @@ def embedding_section(evidence: Evidence) -> Section:
         key="embedding",
         title=title,
         paragraphs=(
-            f"{method} of the image embeddings{sampled}: neighbours on the map are neighbours for the model; "
+            f"{method} of the image embeddings{sampled}: neighbors on the map are neighbors for the model; "
             "distances between far-off islands mean nothing.",
         ),
         figures=(
             Figure(
                 "embedding",
                 to_png(figure),
-                f"{method} map of the test images, coloured by ICD chapter.",
-                "Colour and marker: chapter of the primary label. Names: median of the images of the most "
+                f"{method} map of the test images, colored by ICD chapter.",
+                "Color and marker: chapter of the primary label. Names: median of the images of the most "
                 "common conditions.",
                 640,
             ),

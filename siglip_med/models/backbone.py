@@ -13,7 +13,7 @@ PEFT_PREFIX = "base_model.model."
 
 
 @dataclass(frozen=True)
-class Host:
+class Backbone:
     """One pretrained model and the towers in it.
 
     Attributes:
