@@ -7,7 +7,7 @@ from siglip_med.data.sampling import (
     ClassBalanced,
     Natural,
     OversampleToMinimum,
-    Sampler,
+    SamplingStrategy,
     SquareRoot,
     effective_counts,
     expected_draws,
@@ -17,7 +17,7 @@ from tests.data.tables import random_table
 SAMPLERS = [Natural(), OversampleToMinimum(30), SquareRoot(), ClassBalanced()]
 
 
-def draw(sampler: Sampler, table, seed: int = 0) -> np.ndarray:
+def draw(sampler: SamplingStrategy, table, seed: int = 0) -> np.ndarray:
     return sampler.indices(table.labels, table.frame["primary"].to_numpy(), np.random.default_rng(seed))
 
 
@@ -29,7 +29,7 @@ def table():
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: type(sampler).__name__)
 def test_an_epoch_is_the_seeds_and_of_constant_length(sampler, table):
     epochs = [draw(sampler, table, seed) for seed in range(5)]
-    assert isinstance(sampler, Sampler)
+    assert isinstance(sampler, SamplingStrategy)
     assert len({len(epoch) for epoch in epochs}) == 1
     assert not np.array_equal(epochs[0], epochs[1])
     np.testing.assert_array_equal(epochs[0], draw(sampler, table, 0))
