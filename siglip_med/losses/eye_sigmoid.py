@@ -10,7 +10,9 @@ from siglip_med.losses.pair_batch import PairBatch
 from siglip_med.losses.sigmoid import Reduction, weighted_sigmoid
 
 
-def eye_sigmoid(batch: PairBatch, reduction: Reduction = "mean", pos_weight: float | Literal["batch"] = 1.0) -> Tensor:
+def eye_sigmoid(
+    batch: PairBatch, reduction: Reduction = "balanced", pos_weight: float | Literal["batch"] = 1.0
+) -> Tensor:
     """The sigmoid loss of images against their own texts, with diagonal targets.
 
     Each image is paired with one text of the pool, the first of its highest targets (its primary condition). Two
@@ -41,7 +43,7 @@ def eye_sigmoid(batch: PairBatch, reduction: Reduction = "mean", pos_weight: flo
 class EyeSigmoid:
     """`eye_sigmoid` as a term."""
 
-    reduction: Reduction = "mean"
+    reduction: Reduction = "balanced"
     pos_weight: float | Literal["batch"] = 1.0
 
     def __call__(self, batch: PairBatch) -> Tensor:

@@ -93,7 +93,7 @@ def sigmoid(case: Case, reduction: str = "balanced", pos_weight: object = 1.0, t
     return (positive_sum + negative_sum) / (images * texts if reduction == "mean" else images)
 
 
-def eye(case: Case, reduction: str = "mean", pos_weight: object = 1.0) -> float:
+def eye(case: Case, reduction: str = "balanced", pos_weight: object = 1.0) -> float:
     z, p = case.logits(), case.positives()
     rows = [i for i in range(len(p)) if max(p[i]) > 0]
     own = {i: list(p[i]).index(max(p[i])) for i in rows}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
 from siglip_med.config import validate_config
@@ -14,8 +14,15 @@ from siglip_med.errors import UserError
 from siglip_med.losses import InfoNCE, LayeredLoss, MultiPositiveSigmoid, PairBatch, WeightedTerm
 from siglip_med.losses.debug import example_batch, layered_terms, published_total
 
-LOSSES = sorted((Path(__file__).parents[2] / "conf" / "loss").glob("*.yaml"))
+CONF = Path(__file__).parents[2] / "conf"
+LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 COEFFICIENTS = {"alpha": 0.25, "beta": 0.5, "gamma": 0.75, "delta": 0.125}
+
+
+def composed(name: str) -> DictConfig:
+    """The ``loss`` node that ``loss=name`` gives."""
+    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return hydra.compose("train", overrides=[f"loss={name}"]).loss
 
 
 class Constant:
@@ -112,9 +119,9 @@ def test_terms_need_names(terms: dict[str, WeightedTerm]) -> None:
         LayeredLoss(terms)
 
 
-@pytest.mark.parametrize("path", LOSSES, ids=lambda path: path.stem)
-def test_every_loss_config_gives_a_finite_loss_and_gradient(path: Path) -> None:
-    config = OmegaConf.load(path)
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_config_gives_a_finite_loss_and_gradient(name: str) -> None:
+    config = composed(name)
     validate_config(config)
     loss = hydra.utils.instantiate(config)
     batch = example_batch()
@@ -132,7 +139,7 @@ def test_every_loss_config_gives_a_finite_loss_and_gradient(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["multi_positive", "infonce", "eye_sigmoid"])
 def test_baselines_take_image_caption_pairs(name: str) -> None:
-    loss = hydra.utils.instantiate(OmegaConf.load(LOSSES[0].with_name(f"{name}.yaml")))
+    loss = hydra.utils.instantiate(composed(name))
     image, text = torch.randn(3, 4), torch.randn(2, 4)
     targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
     batch = PairBatch.from_targets(image, text, torch.tensor(1.0), torch.tensor(-1.0), targets)
@@ -140,7 +147,7 @@ def test_baselines_take_image_caption_pairs(name: str) -> None:
 
 
 def test_layered_config_is_the_layered_loss_of_the_debug_table() -> None:
-    loss = hydra.utils.instantiate(OmegaConf.load(LOSSES[0].with_name("layered.yaml")))
+    loss = hydra.utils.instantiate(composed("layered"))
     expected = LayeredLoss(layered_terms())(example_batch(), COEFFICIENTS)
     output = loss(example_batch(), COEFFICIENTS)
     assert {name: value.item() for name, value in output.weighted.items()} == {
@@ -172,8 +179,9 @@ class Temperature(nn.Module):
 def test_a_users_own_term_needs_one_class_and_one_config_node() -> None:
     own = {"_target_": f"{__name__}.Spread", "power": 4.0}
     node = {"_target_": "siglip_med.losses.WeightedTerm", "term": own, "coefficient": "epsilon", "scale": 3.0}
-    config = OmegaConf.load(LOSSES[0].with_name("multi_positive.yaml"))
-    config.terms.spread = node
+    config = composed("multi_positive")
+    with open_dict(config):
+        config.terms.spread = node
     validate_config(config)
     output = hydra.utils.instantiate(config)(example_batch(), {"epsilon": 0.5})
     expected = example_batch().image_cosine.abs().pow(4).mean()
@@ -182,13 +190,13 @@ def test_a_users_own_term_needs_one_class_and_one_config_node() -> None:
 
 
 def test_a_users_own_config_file_composes_as_the_page_says(tmp_path: Path) -> None:
-    page = (LOSSES[0].parents[2] / "docs" / "losses.md").read_text()
-    node = page.split("```yaml\n")[1].split("```")[0]
+    page = (CONF.parent / "docs" / "losses.md").read_text()
+    node = page.split("   ```yaml\n")[1].split("```")[0]
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "mine.yaml").write_text(
         textwrap.dedent(node).replace("my_losses.Spread", f"{__name__}.Spread")
     )
-    search = f"hydra: {{searchpath: ['file://{LOSSES[0].parents[1].resolve()}']}}"
+    search = f"hydra: {{searchpath: ['file://{CONF.resolve()}']}}"
     (tmp_path / "job.yaml").write_text(f"defaults: [loss: mine, schedule: constant, _self_]\n{search}\n")
     with hydra.initialize_config_dir(version_base="1.3", config_dir=str(tmp_path)):
         config = hydra.compose("job", overrides=["+schedule.knots.epsilon={0: 0, 1000: 0.1}"])

@@ -121,4 +121,4 @@ def test_a_shared_condition_is_a_negative_for_the_diagonal_baseline_alone() -> N
     targets = torch.tensor([[1.0], [1.0]])
     batch = PairBatch.from_targets(image, torch.ones(1, 2), torch.tensor(3.0), torch.tensor(0.0), targets)
     assert multi_positive_sigmoid(batch, "mean").item() < 1e-5
-    assert EyeSigmoid()(batch).item() > 5
+    assert EyeSigmoid("mean")(batch).item() > 5

@@ -73,6 +73,7 @@ TERMS: dict[str, tuple[Term, Callable[[Case], float]]] = {
     ),
     "sigmoid_balanced_number": (MultiPositiveSigmoid(pos_weight=3.0), partial(reference.sigmoid, pos_weight=3.0)),
     "eye": (EyeSigmoid(), reference.eye),
+    "eye_mean": (EyeSigmoid("mean"), partial(reference.eye, reduction="mean")),
     "eye_balanced_batch": (
         EyeSigmoid("balanced", "batch"),
         partial(reference.eye, reduction="balanced", pos_weight="batch"),

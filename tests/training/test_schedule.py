@@ -38,13 +38,6 @@ def test_flow_table(name: str, step: int, expected: tuple[float, ...]) -> None:
     assert values["delta"] == (pytest.approx(expected[2], abs=1e-12) if name == "layered" else 0)
 
 
-def test_capped_keeps_the_contrastive_term() -> None:
-    schedule = load_schedule(SCHEDULES / "capped.yaml")
-    values = [schedule.at(step, 2500) for step in range(0, 5000, 50)]
-    highest = {name: max(value[name] for value in values) for name in schedule.names}
-    assert highest == {"alpha": 0.5, "beta": 0.1, "gamma": 0.5, "delta": 0.0}
-
-
 def test_constant_does_not_move() -> None:
     schedule = load_schedule(SCHEDULES / "constant.yaml")
     assert schedule.at(0, 100) == schedule.at(99, 100) == schedule.at(10**6, 100)
@@ -202,7 +195,7 @@ def test_drawing_writes_a_picture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nosuch.png"], "there is: capped, constant, layered, published"), (["layered.nosuch"], "layered.nosuch")],
+    [(["nosuch.png"], "there is: constant, layered, published"), (["layered.nosuch"], "layered.nosuch")],
 )
 def test_drawing_answers_a_wrong_name_in_one_line(
     arguments: list[str],
