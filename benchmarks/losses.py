@@ -27,6 +27,7 @@ from siglip_med.losses import (
     PairBatch,
     SoftLabelSoftmax,
     Term,
+    TreeSoftmax,
     Wasserstein,
 )
 from siglip_med.losses.debug import layered_terms
@@ -37,14 +38,15 @@ EXTRA: dict[str, Term] = {
     "eye sigmoid": EyeSigmoid(),
     "InfoNCE": InfoNCE(),
     "soft-label softmax": SoftLabelSoftmax(),
-    "ICD, prompts": IcdGeometric("text"),
+    "ICD, images with prompts": IcdGeometric(),
     "ICD, images": IcdGeometric("image"),
     "Wasserstein, entropic": Wasserstein("entropic"),
     "Wasserstein, sliced": Wasserstein("sliced"),
 }
 LAYERS: dict[str, Term] = {
     "sigmoid (and final)": MultiPositiveSigmoid(),
-    "ICD, images with prompts": IcdGeometric(),
+    "tree softmax": TreeSoftmax(),
+    "ICD, prompts": IcdGeometric("text"),
     "Wasserstein, exact": Wasserstein(),
     "hard negatives": HardNegatives(),
 }

@@ -10,6 +10,7 @@ from siglip_med.losses.icd import IcdGeometric
 from siglip_med.losses.layered import LayeredLoss, WeightedTerm
 from siglip_med.losses.pair_batch import PairBatch
 from siglip_med.losses.sigmoid import MultiPositiveSigmoid, multi_positive_sigmoid
+from siglip_med.losses.tree_softmax import TreeSoftmax
 from siglip_med.losses.wasserstein import Wasserstein
 
 PUBLISHED = {"sigmoid": 15.000000, "icd": 0.250669, "wasserstein": 0.001892}
@@ -77,8 +78,9 @@ def layered_terms() -> dict[str, WeightedTerm]:
     """The terms of ``loss=layered``."""
     return {
         "sigmoid": WeightedTerm(MultiPositiveSigmoid(), "1 - alpha"),
-        "icd": WeightedTerm(IcdGeometric(), "alpha", scale=5.0),
-        "wasserstein": WeightedTerm(Wasserstein(), "beta"),
+        "icd_tree": WeightedTerm(TreeSoftmax(adjustment=0.5), "alpha", scale=2.0),
+        "icd_text": WeightedTerm(IcdGeometric("text"), "alpha", scale=20.0),
+        "wasserstein": WeightedTerm(Wasserstein(), "beta", scale=0.1),
         "hardneg": WeightedTerm(HardNegatives(), "gamma"),
         "final": WeightedTerm(MultiPositiveSigmoid(), "delta"),
     }

@@ -1,18 +1,21 @@
 """InfoNCE: cross-entropy over the texts of the pool and over the images of the batch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from siglip_med.errors import UserError
+from siglip_med.losses.adjustment import adjusted_logits
 from siglip_med.losses.pair_batch import PairBatch
 
 Direction = Literal["both", "image_to_text", "text_to_image"]
 
 
-def info_nce(batch: PairBatch, direction: Direction = "both") -> Tensor:
+def info_nce(batch: PairBatch, direction: Direction = "both", adjustment: float = 0.0) -> Tensor:
     """Cross-entropy against the positives, shared evenly over several of them (by weight, where P has weights).
 
     With diagonal targets it is CLIP's loss; with several positives UniCL's. Images without a positive text and texts
@@ -22,6 +25,7 @@ def info_nce(batch: PairBatch, direction: Direction = "both") -> Tensor:
         batch: the pairs.
         direction: ``image_to_text`` is a softmax over the texts of each image, ``text_to_image`` over the images of
             each text, ``both`` their mean.
+        adjustment: of the softmax over the texts; see `siglip_med.losses.adjustment.adjusted_logits`.
 
     Returns:
         0-dim loss.
@@ -30,7 +34,7 @@ def info_nce(batch: PairBatch, direction: Direction = "both") -> Tensor:
     """
     losses = []
     if direction != "text_to_image":
-        losses.append(_cross_entropy(batch.logits, batch.targets))
+        losses.append(_cross_entropy(adjusted_logits(batch, adjustment), batch.targets))
     if direction != "image_to_text":
         losses.append(_cross_entropy(batch.logits.T, batch.targets.T))
     return torch.stack(losses).mean() + batch.zero
@@ -48,6 +52,14 @@ class InfoNCE:
     """`info_nce` as a term."""
 
     direction: Direction = "both"
+    adjustment: Annotated[float, Field(ge=0)] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.adjustment and self.direction == "text_to_image":
+            raise UserError(
+                "the InfoNCE term's adjustment changes nothing in a softmax over images: "
+                "set it to 0, or direction to image_to_text or both"
+            )
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        return info_nce(batch, self.direction)
+        return info_nce(batch, self.direction, self.adjustment)

@@ -1,12 +1,14 @@
 """The multi-positive weighted sigmoid loss: the contrastive core, and the final contrastive layer."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
+from siglip_med.losses.adjustment import adjusted_logits
 from siglip_med.losses.pair_batch import PairBatch
 
 Reduction = Literal["balanced", "mean", "sum_over_n"]
@@ -18,6 +20,7 @@ def multi_positive_sigmoid(
     reduction: Reduction = "balanced",
     pos_weight: PosWeight = 1.0,
     targets: Literal["soft", "hard"] = "soft",
+    adjustment: float = 0.0,
 ) -> Tensor:
     """Binary cross-entropy of every image-text pair, with several positives a row.
 
@@ -31,19 +34,20 @@ def multi_positive_sigmoid(
         pos_weight: factor w of the positive part: a number; ``batch`` is the number of images less one (at least
             1); ``condition`` is sqrt(median count / count of the condition), clipped to [0.5, 5].
         targets: ``soft`` takes P as it is, ``hard`` takes every P > 0 as 1.
+        adjustment: a bias of each condition; see `siglip_med.losses.adjustment.adjusted_logits`.
 
     Returns:
         0-dim loss.
 
     Raises:
-        ValueError: ``pos_weight="condition"`` and the batch has no condition counts.
+        ValueError: ``pos_weight="condition"`` or ``adjustment`` is used and the batch has no condition counts.
 
     Source: Zhai et al. 2023, arXiv 2303.15343 (sigmoid loss); Khosla et al. 2020 and Yang et al. 2022 (UniCL) for
     several positives.
     """
     positives = (batch.targets > 0).to(batch.targets) if targets == "hard" else batch.targets
     weight = _pos_weight(batch, pos_weight)
-    return weighted_sigmoid(batch.logits, positives, weight, reduction) + batch.zero
+    return weighted_sigmoid(adjusted_logits(batch, adjustment), positives, weight, reduction) + batch.zero
 
 
 def weighted_sigmoid(logits: Tensor, targets: Tensor, pos_weight: Tensor | float, reduction: Reduction) -> Tensor:
@@ -92,6 +96,7 @@ class MultiPositiveSigmoid:
     reduction: Reduction = "balanced"
     pos_weight: PosWeight = 1.0
     targets: Literal["soft", "hard"] = "soft"
+    adjustment: Annotated[float, Field(ge=0)] = 0.0
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        return multi_positive_sigmoid(batch, self.reduction, self.pos_weight, self.targets)
+        return multi_positive_sigmoid(batch, self.reduction, self.pos_weight, self.targets, self.adjustment)

@@ -1,21 +1,24 @@
 """Softmax over the prompts with targets softened by D."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
+from siglip_med.losses.adjustment import adjusted_logits
 from siglip_med.losses.pair_batch import PairBatch
 
 
-def soft_label_softmax(batch: PairBatch, temperature: float = 0.1) -> Tensor:
+def soft_label_softmax(batch: PairBatch, temperature: float = 0.1, adjustment: float = 0.0) -> Tensor:
     """Cross-entropy over the prompts of each image with targets ``softmax(-S / temperature)``.
 
     Args:
         batch: the pairs, with D.
         temperature: how far the target spreads over the tree, in units of D. Near 0 only the image's own conditions
             have a share.
+        adjustment: see `siglip_med.losses.adjustment.adjusted_logits`.
 
     Returns:
         0-dim loss, the mean over the labeled images; 0 where there is none.
@@ -26,7 +29,7 @@ def soft_label_softmax(batch: PairBatch, temperature: float = 0.1) -> Tensor:
     Source: Bertinetto et al. 2020 (CVPR), "soft labels".
     """
     target = F.softmax(-batch.min_dissimilarity / temperature, dim=1)
-    row = -(target * F.log_softmax(batch.logits, dim=1)).sum(dim=1)
+    row = -(target * F.log_softmax(adjusted_logits(batch, adjustment), dim=1)).sum(dim=1)
     return (row * batch.labeled).sum() / batch.labeled.sum().clamp_min(1) + batch.zero
 
 
@@ -35,6 +38,7 @@ class SoftLabelSoftmax:
     """`soft_label_softmax` as a term."""
 
     temperature: PositiveFloat = 0.1
+    adjustment: Annotated[float, Field(ge=0)] = 0.0
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        return soft_label_softmax(batch, self.temperature)
+        return soft_label_softmax(batch, self.temperature, self.adjustment)

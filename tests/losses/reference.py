@@ -47,6 +47,15 @@ class Case:
     def logits(self) -> np.ndarray:
         return math.exp(self.logit_scale) * self.cosine() + self.logit_bias
 
+    def adjusted(self, tau: float) -> np.ndarray:
+        prior = [math.log(max(count, 1.0)) for count in self.counts]
+        return np.array(
+            [
+                [z + tau * (prior[c] - sum(prior) / len(prior)) for z, c in zip(row, self.text_condition, strict=True)]
+                for row in self.logits()
+            ]
+        )
+
     def positives(self) -> np.ndarray:
         return np.array([[row[c] for c in self.text_condition] for row in self.labels])
 
@@ -67,8 +76,14 @@ def softplus(x: float) -> float:
     return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
 
 
-def sigmoid(case: Case, reduction: str = "balanced", pos_weight: object = 1.0, targets: str = "soft") -> float:
-    z, p = case.logits(), case.positives()
+def sigmoid(
+    case: Case,
+    reduction: str = "balanced",
+    pos_weight: object = 1.0,
+    targets: str = "soft",
+    adjustment: float = 0.0,
+) -> float:
+    z, p = case.adjusted(adjustment), case.positives()
     images, texts = case.size
     counts = case.counts[case.counts > 0]
     positive_sum = negative_sum = positive_mass = negative_mass = 0.0
@@ -175,23 +190,43 @@ def log_softmax(row: np.ndarray) -> np.ndarray:
     return row - top - math.log(sum(math.exp(x - top) for x in row))
 
 
-def info_nce(case: Case, direction: str = "both") -> float:
+def info_nce(case: Case, direction: str = "both", adjustment: float = 0.0) -> float:
     def one_way(z: np.ndarray, p: np.ndarray) -> float:
         rows = [-sum(p[i] / p[i].sum() * log_softmax(z[i])) for i in range(len(p)) if p[i].sum() > 0]
         return sum(rows) / len(rows) if rows else 0.0
 
     z, p = case.logits(), case.positives()
-    ways = {"image_to_text": one_way(z, p), "text_to_image": one_way(z.T, p.T)}
+    ways = {"image_to_text": one_way(case.adjusted(adjustment), p), "text_to_image": one_way(z.T, p.T)}
     return sum(ways.values()) / 2 if direction == "both" else ways[direction]
 
 
-def soft_label_softmax(case: Case, temperature: float = 0.1) -> float:
-    z, nearest = case.logits(), case.nearest()
+def soft_label_softmax(case: Case, temperature: float = 0.1, adjustment: float = 0.0) -> float:
+    z, nearest = case.adjusted(adjustment), case.nearest()
     rows = []
     for i in range(len(z)):
         if case.listed(i):
             target = np.exp(log_softmax(-nearest[i] / temperature))
             rows.append(-sum(target * log_softmax(z[i])))
+    return sum(rows) / len(rows) if rows else 0.0
+
+
+def tree_softmax(case: Case, weights: tuple[float, ...] = (0.6, 0.1, 0.1, 0.1, 0.1), adjustment: float = 0.0) -> float:
+    z, p = case.adjusted(adjustment), case.positives()
+    rows = []
+    for i in range(len(z)):
+        if not p[i].sum():
+            continue
+        probability = [math.exp(x) for x in log_softmax(z[i])]
+        row = 0.0
+        for j, condition in enumerate(case.text_condition):
+            for level, weight in enumerate(weights):
+                near = [
+                    k
+                    for k, other in enumerate(case.text_condition)
+                    if case.dissimilarity[condition, other] <= level / len(weights) + 1e-6
+                ]
+                row -= p[i, j] / p[i].sum() * weight * math.log(sum(probability[k] for k in near))
+        rows.append(row)
     return sum(rows) / len(rows) if rows else 0.0
 
 

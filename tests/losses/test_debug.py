@@ -10,7 +10,7 @@ def test_table_has_the_published_figures_and_every_term(capsys: pytest.CaptureFi
     assert lines[1][-1] == "15.000000"
     assert lines[2][-1] == "7.625524"
     rows = {line[0]: [float(cell) for cell in line[1:]] for line in lines[5:]}
-    assert list(rows) == ["sigmoid", "icd", "wasserstein", "hardneg", "final", "total"]
+    assert list(rows) == ["sigmoid", "icd_tree", "icd_text", "wasserstein", "hardneg", "final", "total"]
     for name, (raw, weight, weighted) in list(rows.items())[:-1]:
         assert weighted == pytest.approx(raw * weight, abs=2e-6), name
     assert rows["total"][0] == pytest.approx(sum(row[2] for row in list(rows.values())[:-1]), abs=1e-5)

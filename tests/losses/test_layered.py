@@ -137,7 +137,7 @@ def test_every_loss_config_gives_a_finite_loss_and_gradient(name: str) -> None:
     assert image.grad.norm() > 0
 
 
-@pytest.mark.parametrize("name", ["multi_positive", "infonce", "eye_sigmoid"])
+@pytest.mark.parametrize("name", ["multi_positive", "softmax", "infonce", "eye_sigmoid"])
 def test_baselines_take_image_caption_pairs(name: str) -> None:
     loss = hydra.utils.instantiate(composed(name))
     image, text = torch.randn(3, 4), torch.randn(2, 4)

@@ -21,6 +21,7 @@ from siglip_med.losses import (
     PairBatch,
     SoftLabelSoftmax,
     Term,
+    TreeSoftmax,
     Wasserstein,
     WeightedTerm,
 )
@@ -111,6 +112,18 @@ TERMS: dict[str, tuple[Term, Callable[[Case], float]]] = {
     "info_nce_text": (InfoNCE("text_to_image"), partial(reference.info_nce, direction="text_to_image")),
     "soft_label_softmax": (SoftLabelSoftmax(), reference.soft_label_softmax),
     "soft_label_softmax_wide": (SoftLabelSoftmax(0.5), partial(reference.soft_label_softmax, temperature=0.5)),
+    "tree_softmax": (TreeSoftmax(), reference.tree_softmax),
+    "tree_softmax_three_levels": (
+        TreeSoftmax((0.5, 0.3, 0.2)),
+        partial(reference.tree_softmax, weights=(0.5, 0.3, 0.2)),
+    ),
+    "sigmoid_adjusted": (MultiPositiveSigmoid(adjustment=0.7), partial(reference.sigmoid, adjustment=0.7)),
+    "info_nce_adjusted": (InfoNCE(adjustment=0.5), partial(reference.info_nce, adjustment=0.5)),
+    "soft_label_softmax_adjusted": (
+        SoftLabelSoftmax(adjustment=1.0),
+        partial(reference.soft_label_softmax, adjustment=1.0),
+    ),
+    "tree_softmax_adjusted": (TreeSoftmax(adjustment=1.5), partial(reference.tree_softmax, adjustment=1.5)),
 }
 
 each_term = pytest.mark.parametrize("term", [pytest.param(term, id=name) for name, (term, _) in TERMS.items()])

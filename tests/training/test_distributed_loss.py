@@ -17,6 +17,7 @@ from siglip_med.losses import (
     LayeredLoss,
     PairBatch,
     SoftLabelSoftmax,
+    TreeSoftmax,
     Wasserstein,
     WeightedTerm,
     gather_pair_batch,
@@ -116,6 +117,7 @@ def losses(scenario: str) -> dict[str, LayeredLoss]:
             "icd_image": WeightedTerm(IcdGeometric("image")),
             "icd_text": WeightedTerm(IcdGeometric("text", "correlation")),
             "soft": WeightedTerm(SoftLabelSoftmax()),
+            "tree": WeightedTerm(TreeSoftmax(adjustment=0.5)),
             "sliced": WeightedTerm(Wasserstein("sliced", projections=16)),
             **{f"layer_{name}": term for name, term in layered_terms().items()},
         }

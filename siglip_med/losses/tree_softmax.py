@@ -1,0 +1,71 @@
+"""Softmax over the prompts and over the branches of the tree that they hang on."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from siglip_med.errors import UserError
+from siglip_med.losses.adjustment import adjusted_logits
+from siglip_med.losses.pair_batch import PairBatch
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+LEAF_FIRST = (0.6, 0.1, 0.1, 0.1, 0.1)
+
+
+def tree_softmax(batch: PairBatch, weights: Sequence[float] = LEAF_FIRST, adjustment: float = 0.0) -> Tensor:
+    """Negative log-probability of every node on the way from an image's conditions to the root.
+
+    With p the softmax over the prompts, the probability of a node is the sum over its leaves. The node at height h
+    above a condition holds the prompts whose conditions are within h of it in D; where D is ultrametric, as the
+    heights of common ancestors are, these are the nodes of its tree. The loss of an image is
+    ``- sum_k share_k sum_l weights[l] log p(node of k at height l / L)``, where its conditions k share the mass by
+    their labels. Its optimum has the right conditions first, which that of squared distances has not.
+
+    Args:
+        batch: the pairs, with D.
+        weights: L of them, from the condition itself upwards, with sum 1. Five meet the levels of ICD: condition,
+            code, category, block, chapter (the root has probability 1). Weight on the first alone is the softmax.
+        adjustment: see `siglip_med.losses.adjustment.adjusted_logits`.
+
+    Returns:
+        0-dim loss, the mean over the images with a positive text; 0 where there is none.
+
+    Raises:
+        ValueError: the batch has no dissimilarity matrix or no conditions.
+
+    Source: Bertinetto et al. 2020 (CVPR), hierarchical cross-entropy; Chan et al. 2026, arXiv 2605.06274; the mass
+    shared by several labels: ours.
+    """
+    mass = batch.targets.sum(dim=1, keepdim=True)
+    share = batch.targets / torch.where(mass > 0, mass, torch.ones_like(mass))
+    image, text = batch.targets.nonzero(as_tuple=True)
+    heights = torch.arange(len(weights), device=text.device) / len(weights)
+    # D is made of fractions that binary ones only approximate.
+    node = batch.text_dissimilarity[text, None, :] <= heights[:, None] + 1e-6
+    # Of log-probabilities, not of logits: the difference of two sums would lose all digits where a node is certain.
+    log_probability = F.log_softmax(adjusted_logits(batch, adjustment), dim=1)[image, None, :]
+    of_node = log_probability.masked_fill(~node, -torch.inf).logsumexp(dim=2)
+    path = (of_node * torch.tensor(weights, dtype=of_node.dtype, device=of_node.device)).sum(dim=1)
+    return -(share[image, text] * path).sum() / (mass > 0).sum().clamp_min(1) + batch.zero
+
+
+@dataclass(frozen=True)
+class TreeSoftmax:
+    """`tree_softmax` as a term."""
+
+    weights: Sequence[NonNegative] = LEAF_FIRST
+    adjustment: NonNegative = 0.0
+
+    def __post_init__(self) -> None:
+        if not math.isclose(sum(self.weights), 1.0, abs_tol=1e-6):
+            raise UserError(f"the tree softmax's weights {list(self.weights)} must sum to 1, not {sum(self.weights):g}")
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        return tree_softmax(batch, self.weights, self.adjustment)
