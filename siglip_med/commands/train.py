@@ -181,7 +181,7 @@ def build_module(settings: Settings, components: Components) -> FineTuneModule:
         instantiate(settings.loss),
         instantiate(settings.optimizer),
         PromptPool(components.training_prompts, model.tokenize, settings.text_pool, settings.seed),
-        evaluation_prompts=components.evaluation_prompts,
+        evaluation_prompts=components.prompt_ensemble,
         dissimilarity=dissimilarity,
         condition_counts=torch.as_tensor(data.train_counts),
         primary=torch.tensor(data.table.frame["primary"].to_numpy(copy=True)),
@@ -212,7 +212,7 @@ def predict(components: Components) -> SplitPredictions:
     """Scores validation and test with the model as it is."""
     c = components
     val, test = (
-        predict_split(c.model, c.evaluation_prompts, c.data, c.conditions, c.dissimilarity, split)
+        predict_split(c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split)
         for split in ("val", "test")
     )
     return SplitPredictions(val, test)

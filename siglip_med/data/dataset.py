@@ -24,6 +24,13 @@ class Draw(NamedTuple):
     seed: int
 
 
+class Draws(NamedTuple):
+    """The draws of a whole batch: positions in the split and random seeds, both ``[B]``."""
+
+    positions: np.ndarray
+    seeds: np.ndarray
+
+
 def normalize(pixels: np.ndarray, image: ImageSpec) -> Tensor:
     """``[B, H, W, 3]`` uint8 RGB to ``[B, 3, H, W]`` float32: ``(value / 255 - mean) / std``."""
     # One table a channel: half the time of arithmetic on a transposed array, and exact to float32.
@@ -133,10 +140,14 @@ class EpochSampler(DistributedSampler[Draw]):
         return self._length
 
     def __iter__(self) -> Iterator[Draw]:
+        return (Draw(int(position), int(seed)) for position, seed in zip(*self.draws(), strict=True))
+
+    def draws(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and random seeds of this rank's draws of the current epoch, both ``[n]``, in order."""
         positions = self.positions(self.epoch)
         seeds = self._generator(self.epoch, 1).integers(2**63, size=len(positions))
         mine = slice(self.rank, self._length * self.num_replicas, self.num_replicas)
-        return (Draw(int(position), int(seed)) for position, seed in zip(positions[mine], seeds[mine], strict=True))
+        return positions[mine], seeds[mine]
 
     def positions(self, epoch: int) -> np.ndarray:
         """Places in the training split that an epoch draws, over all ranks, in order."""
@@ -164,6 +175,10 @@ class ShardSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._places)
+
+    def draws(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of this rank's images, and zeros for their seeds, both ``[n]``: nothing here is random."""
+        return np.array(self._places, dtype=np.int64), np.zeros(len(self._places), dtype=np.int64)
 
 
 class ViewSampler(Sampler[Draw]):

@@ -1,7 +1,5 @@
 """From a model and a split to Predictions: the same path before training, after it, and when a run is evaluated."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from rich.progress import track
@@ -16,7 +14,7 @@ from siglip_med.models import PromptEnsemble, TwoTower
 @torch.no_grad()
 def predict_split(
     model: TwoTower,
-    prompts: Sequence[Sequence[str]],
+    prompts: PromptEnsemble,
     data: LabeledData,
     conditions: ConditionSet,
     dissimilarity: np.ndarray,
@@ -27,7 +25,7 @@ def predict_split(
 
     Args:
         model: the towers; runs on the device it is on.
-        prompts: C lists of sentences, averaged a condition.
+        prompts: the C conditions' sentences, averaged a condition.
         data: the images, or the features of a frozen tower, with their table.
         conditions: names, codes and groups.
         dissimilarity: ``[C, C]`` matrix D.
@@ -37,7 +35,7 @@ def predict_split(
     training = model.training
     model.eval()
     device = model.logit_scale.device
-    text = PromptEnsemble(prompts, model.tokenize).encode(model)
+    text = prompts.encode(model)
     images, indices = [], []
     for batch in track(
         data.full_loader(split), description=f"predicting {split}", disable=not progress, transient=True

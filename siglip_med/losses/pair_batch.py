@@ -147,23 +147,34 @@ class PairBatch:
         return self.needed("dissimilarity")[condition][:, condition]
 
     @cached_property
-    def condition_dissimilarity(self) -> Tensor:
-        """``[B, C]`` D of the nearest label of an image and each condition; 1 for an image without a label."""
-        listed = self.needed("labels") > 0
-        dissimilarity = self.needed("dissimilarity").expand(listed.shape[0], -1, -1)
-        return dissimilarity.masked_fill(~listed[:, :, None], 1.0).amin(dim=1)
-
-    @cached_property
     def min_dissimilarity(self) -> Tensor:
-        """``[B, T]`` S: D of the nearest label of image i and the condition of text j; 0 for every positive."""
-        return self.condition_dissimilarity[:, self.needed("text_condition")]
+        """``[B, T]`` S: D of the nearest label of image i and the condition of text j; 1 for an image without a label.
+
+        It is 0 for every positive.
+        """
+        return self._nearest_label(self.needed("dissimilarity")[:, self.needed("text_condition")])
 
     @cached_property
     def image_dissimilarity(self) -> Tensor:
         """``[B, B]`` D of the nearest labels of two images; 1 where one has no label."""
+        return self._nearest_label(self._nearest_label(self.needed("dissimilarity")).T)
+
+    def _nearest_label(self, table: Tensor) -> Tensor:
+        """``[B, K]`` minimum over the labels of each image of the rows of a ``[C, K]`` table; 1 without a label.
+
+        It goes through the labels that are listed, first ones first, and not through all C: time and memory grow with
+        B K, where masking a ``[B, C, K]`` expansion would grow with B C K.
+        """
         listed = self.needed("labels") > 0
-        nearest = self.condition_dissimilarity[:, None, :].expand(-1, listed.shape[0], -1)
-        return nearest.masked_fill(~listed[None], 1.0).amin(dim=2)
+        longest = int(listed.sum(dim=1).max()) if len(listed) else 0
+        marked, condition = listed.to(torch.uint8).topk(longest, dim=1)
+        # A last row of ones stands for "no further label".
+        padded = torch.cat([table, table.new_ones(1, table.shape[1])])
+        condition = condition.where(marked > 0, len(table))
+        nearest = table.new_ones(len(listed), table.shape[1])
+        for column in condition.T:
+            nearest = torch.minimum(nearest, padded[column])
+        return nearest
 
     @cached_property
     def text_multiplicity(self) -> Tensor:

@@ -8,18 +8,27 @@ from lightning.pytorch.callbacks import RichProgressBar
 from pydantic import PositiveInt
 
 
+def keeps_step(trainer: pl.Trainer) -> bool:
+    """Whether Lightning hands the values of the current training step to the loggers: every n-th step and the last.
+
+    What is logged on any other step is thrown away, and logging a value costs more than many a loss term.
+    """
+    step, every = trainer.global_step + 1, trainer.log_every_n_steps
+    return every > 0 and (step % every == 0 or trainer.should_stop or 0 < trainer.max_steps <= step)
+
+
 class GradientNorm(pl.Callback):
     """Logs the L2 norm of the gradient and of the trained parameters before clipping."""
 
     def __init__(self, every_n_steps: PositiveInt = 10) -> None:
-        """Looks once every ``every_n_steps`` optimizer steps."""
+        """Looks at every ``every_n_steps``-th optimizer step; with the trainer's ``log_every_n_steps`` it is kept."""
         self.every_n_steps = every_n_steps
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Logs ``grad_norm/total`` and ``parameter_norm/total``; a mixed-precision gradient is unscaled first."""
-        if trainer.global_step % self.every_n_steps:
+        if (trainer.global_step + 1) % self.every_n_steps:
             return
         scaler: Any = getattr(trainer.precision_plugin, "scaler", None)
         scale = scaler.get_scale() if scaler is not None else 1.0

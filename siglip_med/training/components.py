@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from siglip_med.conditions import (
 from siglip_med.config import Node, instantiate
 from siglip_med.data import DataModule, LabeledData
 from siglip_med.errors import UserError
-from siglip_med.models import TwoTower
+from siglip_med.models import PromptEnsemble, TwoTower
 
 
 class ConditionSettings(BaseModel):
@@ -46,6 +47,11 @@ class Components:
     dissimilarity: np.ndarray
     training_prompts: tuple[tuple[str, ...], ...]
     evaluation_prompts: tuple[tuple[str, ...], ...]
+
+    @cached_property
+    def prompt_ensemble(self) -> PromptEnsemble:
+        """The evaluation prompts, tokenized once and shared by validation and evaluation."""
+        return PromptEnsemble(self.evaluation_prompts, self.model.tokenize)
 
     def check_split(self, split_hash: str, checkpoint: Path) -> None:
         """Makes sure that no image that a checkpoint trained on is about to be tested.

@@ -2,7 +2,7 @@
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,11 @@ import torch
 from pydantic import NonNegativeInt
 from rich.progress import track
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
-from siglip_med.data.dataset import Draw, EpochSampler, ShardSampler, SplitDataset, passthrough_collate
+from siglip_med.data.dataset import Draws, EpochSampler, ShardSampler, SplitDataset, passthrough_collate
 from siglip_med.data.labeled import LabeledData
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
@@ -22,25 +22,48 @@ from siglip_med.models import TwoTower
 
 
 class FeatureDataset(SplitDataset):
-    """Features of one split in several views; a `Draw`'s random seed chooses the view."""
+    """Features of one split in several views; a draw's random seed chooses the view."""
 
     def __init__(self, features: Tensor, table: ImageTable, rows: np.ndarray) -> None:
         """Takes ``[V, N, F]`` features of the whole table, and the ``[n]`` rows of the split."""
         self.rows = rows
-        self._features = features
+        self._views = len(features)
+        self._features = features.flatten(0, 1)
         self._labels = torch.from_numpy(table.labels)
         self._index = torch.from_numpy(rows.astype(np.int64))
 
-    def __getitem__(self, item: int | Draw) -> Batch:
-        """A batch of one."""
-        return self.__getitems__([item])
+    def __getitem__(self, item: int | Draws) -> Batch:
+        """A batch of B: features ``[B, F]``, labels ``[B, C]``, table rows ``[B]``; a batch of one for a position."""
+        draws = item if isinstance(item, Draws) else Draws(np.array([item]), np.zeros(1, dtype=np.int64))
+        index = self._index[torch.from_numpy(draws.positions)]
+        view = torch.from_numpy(draws.seeds % self._views)
+        return Batch(self._features[view * len(self._labels) + index], self._labels[index], index)
 
-    def __getitems__(self, items: Sequence[int | Draw]) -> Batch:
-        """A batch of B: features ``[B, F]``, labels ``[B, C]``, table rows ``[B]``."""
-        draws = [item if isinstance(item, Draw) else Draw(item, 0) for item in items]
-        index = self._index[torch.tensor([draw.position for draw in draws])]
-        view = torch.tensor([draw.seed % len(self._features) for draw in draws])
-        return Batch(self._features[view, index], self._labels[index], index)
+
+class BatchSampler(DistributedSampler[Draws]):
+    """The draws of another sampler, a whole batch at a time: a batch of features is one lookup, not B.
+
+    A DistributedSampler, so that Lightning does not wrap it in another one.
+    """
+
+    def __init__(self, sampler: EpochSampler | ShardSampler, batch_size: int, drop_last: bool = False) -> None:
+        """Deals out what ``sampler`` draws for this rank."""
+        super().__init__(sampler.dataset, num_replicas=sampler.num_replicas, rank=sampler.rank, drop_last=drop_last)
+        self._sampler = sampler
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self._sampler), self._batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[Draws]:
+        draws = self._sampler.draws()
+        starts = range(0, len(self) * self._batch_size, self._batch_size)
+        return (Draws(*(part[start : start + self._batch_size] for part in draws)) for start in starts)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of an epoch."""
+        self._sampler.set_epoch(epoch)
 
 
 class FeatureDataModule(LabeledData):
@@ -137,4 +160,5 @@ def save_whole(path: Path, values: np.ndarray) -> None:
 def _loader(
     dataset: FeatureDataset, sampler: EpochSampler | ShardSampler, size: int, drop_last: bool = False
 ) -> DataLoader[Batch]:
-    return DataLoader(dataset, batch_size=size, sampler=sampler, drop_last=drop_last, collate_fn=passthrough_collate)
+    batches = BatchSampler(sampler, size, drop_last)
+    return DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=passthrough_collate)

@@ -50,11 +50,11 @@ class LossDiagnostics(pl.Callback):
     ``grad_norm/<term>`` is the L2 norm of the weighted term's gradient on all embeddings of the step, and
     ``grad_cosine/<a>~<b>`` the cosine between two terms' gradients: below 0 they pull against each other. A term
     without a pull has no cosine and none is logged. The module keeps ``loss``, ``coefficients`` and
-    ``last_pair_batch``; the terms' values it logs itself, each step.
+    ``last_pair_batch``; the terms' values it logs itself.
     """
 
     def __init__(self, every_n_steps: PositiveInt = 50) -> None:
-        """Looks once every ``every_n_steps`` optimizer steps, each time at about the cost of one more loss."""
+        """Looks at every ``every_n_steps``-th optimizer step, each time at about the cost of one more loss."""
         self.every_n_steps = every_n_steps
 
     def on_before_optimizer_step(
@@ -62,7 +62,7 @@ class LossDiagnostics(pl.Callback):
     ) -> None:
         """Computes and logs the gradients of the step that is about to be taken."""
         module: Any = pl_module
-        if trainer.global_step % self.every_n_steps or module.last_pair_batch is None:
+        if (trainer.global_step + 1) % self.every_n_steps or module.last_pair_batch is None:
             return
         gradients = term_gradients(module.loss, module.last_pair_batch, module.coefficients)
         norms = {name: gradient.norm() for name, gradient in gradients.items()}

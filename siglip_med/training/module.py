@@ -1,21 +1,22 @@
 """The LightningModules: fine-tuning against prompts of conditions, and pretraining on captions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
 
 from siglip_med.data.batch import Batch
-from siglip_med.data.dataset import EpochSampler
 from siglip_med.errors import UserError
 from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_batch
 from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
+from siglip_med.training.callbacks import keeps_step
 from siglip_med.training.optim import AdamW
 from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
 
@@ -51,7 +52,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         """
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One step: encode, gather over processes, sum the terms, log each of them."""
+        """One step: encode, gather over processes, sum the terms; log each of them on the steps that are kept."""
         pairs = gather_pair_batch(*self.pair(batch))
         self.last_pair_batch = pairs
         output: LossOutput = self.loss(pairs, self.coefficients)
@@ -61,7 +62,8 @@ class TwoTowerModule(pl.LightningModule, ABC):
                 f"the loss is {output.total.item()} at step {self.global_step} ({terms}): lower "
                 "optimizer.learning_rate, or train with trainer.precision=32-true"
             )
-        self._log_step(output, len(batch.images))
+        if keeps_step(self.trainer):
+            self._log_step(output, len(batch.images))
         return output.total
 
     def _log_step(self, output: LossOutput, batch_size: int) -> None:
@@ -79,7 +81,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         """Makes a run that was resumed after an epoch the uninterrupted one: dropout and order follow the epoch."""
         torch.manual_seed(int(np.random.default_rng((self.seed, self.current_epoch, self.global_rank)).integers(2**62)))
         sampler = getattr(self.trainer.train_dataloader, "sampler", None)
-        if isinstance(sampler, EpochSampler):
+        if isinstance(sampler, DistributedSampler):
             # Lightning counts an epoch too many when the checkpoint was written by that epoch's validation.
             sampler.set_epoch(self.current_epoch)
 
@@ -125,7 +127,7 @@ class FineTuneModule(TwoTowerModule):
         loss: LayeredLoss,
         optimizer: AdamW,
         texts: PromptPool,
-        evaluation_prompts: Sequence[Sequence[str]],
+        evaluation_prompts: PromptEnsemble,
         dissimilarity: Tensor,
         condition_counts: Tensor,
         primary: Tensor,
@@ -139,7 +141,7 @@ class FineTuneModule(TwoTowerModule):
             loss: sum of the terms.
             optimizer: settings of the optimizer.
             texts: draws the prompts of a step.
-            evaluation_prompts: C lists of sentences, averaged a condition, that validation ranks.
+            evaluation_prompts: the C conditions that validation ranks.
             dissimilarity: ``[C, C]`` matrix D.
             condition_counts: ``[C]`` training images a condition.
             primary: ``[N]`` first condition of each row of the table.
@@ -148,13 +150,14 @@ class FineTuneModule(TwoTowerModule):
         """
         super().__init__(model, loss, optimizer, seed)
         self.texts = texts
-        self.evaluation_prompts = PromptEnsemble(evaluation_prompts, model.tokenize)
+        self.evaluation_prompts = evaluation_prompts
         self.metrics = metrics
         self.register_buffer("dissimilarity", dissimilarity.float(), persistent=False)
         self.register_buffer("condition_counts", condition_counts.float(), persistent=False)
         self.register_buffer("primary", primary, persistent=False)
         self._text_embeddings: Tensor | None = None
         self._text_features: Tensor | None = None
+        self._text_is_frozen = model.text_is_frozen
 
     def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:
         """Encodes the images and the prompts of the step's pool, each prompt once."""
@@ -173,8 +176,8 @@ class FineTuneModule(TwoTowerModule):
 
     def _encode(self, texts: TextBatch) -> Tensor:
         """Embeds a step's sentences; the backbone of a frozen text tower sees each of them once in a run."""
-        if not self.model.text_is_frozen:
-            return self.model.encode_texts(**texts.tokens)
+        if not self._text_is_frozen:
+            return self.model.encode_texts(**self.texts.tokens(texts))
         if self._text_features is None:
             self._text_features = self.texts.features(self.model)
         return self.model.project_texts(self._text_features[texts.row])

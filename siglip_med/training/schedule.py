@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from siglip_med.config import config_dir
 from siglip_med.errors import UserError, fail
+from siglip_med.training.callbacks import keeps_step
 
 
 class CoefficientSchedule:
@@ -120,7 +121,7 @@ def _number(where: str, value: object) -> float:
 
 
 class ScheduleCoefficients(pl.Callback):
-    """Sets ``pl_module.coefficients`` before every step, and logs them as ``coefficient/<name>``.
+    """Sets ``pl_module.coefficients`` before every step, and logs them as ``coefficient/<name>`` if it is kept.
 
     They are a function of ``trainer.global_step`` alone, so a resumed run is on schedule without any saved state.
     """
@@ -136,9 +137,10 @@ class ScheduleCoefficients(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Sets and logs the coefficients of the step."""
+        """Sets the coefficients of the step, and logs them if the step is kept."""
         values = self._set(trainer, pl_module)
-        pl_module.log_dict({f"coefficient/{name}": value for name, value in values.items()})
+        if keeps_step(trainer):
+            pl_module.log_dict({f"coefficient/{name}": value for name, value in values.items()})
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Sets the coefficients that a validation during training is judged with."""

@@ -19,12 +19,10 @@ class TextBatch:
     """The T distinct sentences of a step.
 
     Attributes:
-        tokens: ``input_ids`` and ``attention_mask``, each ``[T, L]`` int64.
         condition: ``[T]`` int64, the condition that each sentence describes.
-        row: ``[T]`` int64, which of the pool's sentences each is.
+        row: ``[T]`` int64, which of the pool's sentences each is (see `PromptPool.tokens`).
     """
 
-    tokens: Mapping[str, Tensor]
     condition: Tensor
     row: Tensor
 
@@ -64,6 +62,7 @@ class PromptPool:
         self.seed = seed
         counts = [len(sentences) for sentences in prompts]
         self._counts = np.array(counts)
+        self._every_condition = torch.arange(len(counts))
         self._offsets = torch.tensor(np.concatenate([[0], np.cumsum(counts)[:-1]]), dtype=torch.int64)
         self._tokens = dict(tokenize([text for sentences in prompts for text in sentences]))
 
@@ -80,13 +79,16 @@ class PromptPool:
         random = np.random.default_rng([self.seed, step])
         drawn = torch.from_numpy(random.integers(self._counts))
         if self.pool == "all":
-            condition = torch.arange(len(self._counts))
+            condition, rows = self._every_condition, self._offsets + drawn
         else:
             condition = (labels > 0).any(dim=0).nonzero().squeeze(1).cpu()
-        rows = self._offsets[condition] + drawn[condition]
-        device = labels.device
-        tokens = {key: value[rows].to(device) for key, value in self._tokens.items()}
-        return TextBatch(tokens, condition.to(device), rows.to(device))
+            rows = self._offsets[condition] + drawn[condition]
+        return TextBatch(condition.to(labels.device), rows.to(labels.device))
+
+    def tokens(self, texts: TextBatch) -> dict[str, Tensor]:
+        """``input_ids`` and ``attention_mask`` of a step's sentences, each ``[T, L]`` int64, on their device."""
+        rows = texts.row.cpu()
+        return {key: value[rows].to(texts.row.device) for key, value in self._tokens.items()}
 
     @torch.no_grad()
     def features(self, model: TwoTower, chunk: int = 256) -> Tensor:
