@@ -13,7 +13,8 @@ def keeps_step(trainer: pl.Trainer) -> bool:
 
     What is logged on any other step is thrown away, and logging a value costs more than many a loss term.
     """
-    step, every = trainer.global_step + 1, trainer.log_every_n_steps
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by one of Lightning's connectors
+    step = trainer.global_step + 1
     return every > 0 and (step % every == 0 or trainer.should_stop or 0 < trainer.max_steps <= step)
 
 
