@@ -21,6 +21,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from siglip_med.config import config_dir, typed
 from siglip_med.errors import UserError, fail
+from siglip_med.extras import missing
+
+_LAUNCHERS = {
+    "joblib": ("hydra-joblib-launcher", "launcher=parallel", "parallel"),
+    "submitit_slurm": ("hydra-submitit-launcher", "launcher=slurm", "slurm"),
+}
+"""Hydra's launcher -> package, feature and extra."""
 
 
 def launch(command: str) -> None:
@@ -101,6 +108,8 @@ def _short(message: str, folder: Path, overrides: list[str]) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     text = lines[0]
     group, _, choice = text.partition("Could not find '")[2].rstrip("'").rpartition("/")
+    if group == "hydra/launcher" and choice in _LAUNCHERS:
+        return missing(*_LAUNCHERS[choice])
     if group and (folder / group).is_dir():
         known = sorted(path.stem for path in (folder / group).glob("*.yaml") if not path.stem.startswith("_"))
         return f"{group}={choice}: there is no such {group}; there is {', '.join(known)}"

@@ -16,6 +16,7 @@ from siglip_med.conditions.codes import (
 )
 from siglip_med.conditions.curated import VOCABULARIES, lookup, read_table, table_path
 from siglip_med.errors import UserError
+from siglip_med.extras import require
 
 
 def build_codes() -> str:
@@ -27,10 +28,7 @@ def build_codes() -> str:
     Raises:
         UserError: the library is not installed, or a curated row has a code that is not a leaf.
     """
-    try:
-        import simple_icd_10_cm as library
-    except ImportError as error:
-        raise UserError("build-codes needs simple_icd_10_cm: pip install 'siglip-med[codes]'") from error
+    library = require("simple_icd_10_cm", feature="build-codes", extra="codes")
     rows = code_rows(library)
     write_code_file(rows, release=_release(library), path=CODES_FILE)
     for cached in (read_code_book, read_table, lookup):

@@ -1,6 +1,7 @@
 """Both towers as ONNX graphs, checked against the model that they came from."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import normalize
 from siglip_med.errors import UserError
 from siglip_med.export.merge import merged_copy
 from siglip_med.export.pretrained import square_processor
+from siglip_med.extras import require
 from siglip_med.models import TwoTower
 
 TOLERANCE = 1e-4
@@ -52,6 +54,10 @@ def write_onnx(model: TwoTower, folder: Path) -> None:
     Raises:
         UserError: the packages are missing, or onnxruntime does not give the embeddings of PyTorch.
     """
+    # the exporter imports the first two itself, halfway through
+    _, _, runtime = (
+        require(package, feature="format=onnx", extra="onnx") for package in ("onnx", "onnxscript", "onnxruntime")
+    )
     merged = merged_copy(model).cpu()
     merged.requires_grad_(False)
     side = merged.image_spec.size
@@ -60,33 +66,28 @@ def write_onnx(model: TwoTower, folder: Path) -> None:
     tokens = merged.tokenize(["a photograph of skin", "a photograph of skin with scaly plaques"])
     if not merged.text_mask:
         del tokens["attention_mask"]
-    _write(VisionGraph(merged), {"pixel_values": images}, "image_embeds", folder / "vision.onnx")
-    _write(TextGraph(merged), tokens, "text_embeds", folder / "text.onnx")
+    _write(VisionGraph(merged), {"pixel_values": images}, "image_embeds", folder / "vision.onnx", runtime)
+    _write(TextGraph(merged), tokens, "text_embeds", folder / "text.onnx", runtime)
     merged.tokenizer.save_pretrained(folder)
     square_processor(merged).save_pretrained(folder)
 
 
 @torch.no_grad()
-def _write(graph: nn.Module, inputs: dict[str, Tensor], output: str, path: Path) -> None:
+def _write(graph: nn.Module, inputs: dict[str, Tensor], output: str, path: Path, runtime: Any) -> None:
     graph.eval()
     batch = torch.export.Dim("batch", min=1, max=4096)
-    try:
-        import onnxruntime
-
-        torch.onnx.export(
-            graph,
-            tuple(inputs.values()),
-            path,
-            input_names=list(inputs),
-            output_names=[output],
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
-            dynamo=True,
-            verbose=False,
-            external_data=False,
-        )
-    except ImportError as error:
-        raise UserError(f"format=onnx needs {error.name}: pip install 'siglip-med[onnx]'") from error
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    torch.onnx.export(
+        graph,
+        tuple(inputs.values()),
+        path,
+        input_names=list(inputs),
+        output_names=[output],
+        dynamic_shapes=tuple({0: batch} for _ in inputs),
+        dynamo=True,
+        verbose=False,
+        external_data=False,
+    )
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     # Another batch size than the exported one, so that a batch size frozen into the graph shows.
     repeated = {name: torch.cat([value, value[:1]]) for name, value in inputs.items()}
     (found,) = session.run([output], {name: value.numpy() for name, value in repeated.items()})

@@ -12,6 +12,7 @@ from siglip_med.data.sources.base import FolderSource
 from siglip_med.data.sources.csv_file import CsvSource
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
+from siglip_med.extras import require
 
 _SEPARATOR = "|"
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -76,8 +77,7 @@ class HuggingFaceSource(FolderSource):
         ).read()
 
     def _splits(self) -> dict[str, Any]:
-        import datasets  # takes a second and is an optional dependency
-
+        datasets = _library()
         folder = Path(self.dataset).expanduser()
         saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
         try:
@@ -96,8 +96,7 @@ class HuggingFaceSource(FolderSource):
         return splits
 
     def _export(self, root: Path, part: str, rows: Any) -> Iterator[dict[str, str]]:
-        import datasets
-
+        datasets = _library()
         wanted = {name: getattr(self, name) for name in _TEXT if getattr(self, name) is not None}
         for column in (self.image_column, self.condition_column, *wanted.values()):
             if column not in rows.column_names:
@@ -126,6 +125,10 @@ class HuggingFaceSource(FolderSource):
         path = stem.with_name(stem.name + suffix)
         _write(root / path, data)
         return path.as_posix()
+
+
+def _library() -> Any:
+    return require("datasets", feature="data=huggingface", extra="huggingface")
 
 
 def _conditions(value: Any, names: list[str] | None, where: str) -> str:
