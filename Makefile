@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types tensorboard bench debug-losses pretrain clean
+.PHONY: help setup train test lint format types wheel lowest tensorboard bench debug-losses pretrain clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -35,6 +35,17 @@ format: setup  ## apply ruff's fixes and format
 
 types: setup  ## mypy
 	$(BIN)/mypy
+
+wheel: setup  ## build the wheel and use it in an environment of its own, outside the checkout
+	.ci/wheel
+
+lowest:  ## the oldest versions that pyproject.toml allows, in build/lowest, and the tests that meet them most
+	$(PYTHON) -m venv build/lowest
+	$(PYTHON) .ci/lowest.py > build/lowest.txt
+	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[huggingface,onnx,codes,parallel,slurm]' \
+		pytest pytest-timeout hypothesis mapie
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 build/lowest/bin/python -m pytest -q tests/test_config.py tests/conditions tests/data tests/losses \
+		tests/models tests/export tests/commands/test_predict.py tests/commands/test_train.py
 
 tensorboard: setup  ## dashboards of every run under logs/
 	$(BIN)/tensorboard --logdir logs
