@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+LOWEST := huggingface,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint format types wheel lowest tensorboard bench debug-losses pretrain clean
@@ -41,8 +42,8 @@ wheel: setup  ## build the wheel and use it in an environment of its own, outsid
 
 lowest:  ## the oldest versions that pyproject.toml allows, in build/lowest, and the tests that meet them most
 	$(PYTHON) -m venv build/lowest
-	$(PYTHON) .ci/lowest.py > build/lowest.txt
-	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[huggingface,onnx,codes,parallel,slurm]' \
+	$(PYTHON) .ci/lowest.py $(LOWEST) > build/lowest.txt
+	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[$(LOWEST)]' \
 		pytest pytest-timeout hypothesis mapie
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 build/lowest/bin/python -m pytest -q tests/test_config.py tests/conditions tests/data tests/losses \
 		tests/models tests/export tests/commands/test_predict.py tests/commands/test_train.py

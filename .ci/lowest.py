@@ -1,24 +1,22 @@
-"""Prints the lower bound of each dependency in pyproject.toml as a pip constraint: what ``make lowest`` installs.
+"""Prints the lower bounds in pyproject.toml as pip constraints: ``python .ci/lowest.py EXTRA,EXTRA``.
 
 torch stays at the version of constraints.txt: older builds for Linux bring gigabytes of CUDA libraries.
 """
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS_OF_TOOLS = {"dev", "notebook"}
-"""Packages of these are for those who work on the project; they stay at constraints.txt."""
 PINNED = {"torch"}
 
 
 def main() -> None:
-    """Prints one line a package."""
+    """Prints one line a package of the plain install and of the extras named."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]
-    required = [*project["dependencies"]]
-    required += [line for extra, lines in extras.items() if extra not in EXTRAS_OF_TOOLS for line in lines]
+    named = (line for extra in sys.argv[1].split(",") for line in project["optional-dependencies"][extra])
+    required = [*project["dependencies"], *named]
     lowest = {}
     for line in required:
         bound = re.fullmatch(r"([A-Za-z0-9._-]+)>=([0-9.]+)", line)
