@@ -15,11 +15,11 @@ from sklearn.preprocessing import StandardScaler
 
 from siglip_med.commands import train
 from siglip_med.commands.evaluate import run_settings
-from siglip_med.metrics import Predictions, headline_metrics
+from siglip_med.metrics import CHOOSING, Predictions, headline_metrics
 from siglip_med.training.components import Components
 
 STRENGTHS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""Inverse regularization C; validation R@5 chooses, as it chooses the checkpoint of a run."""
+"""Inverse regularization C; validation MRR chooses, as it chooses the checkpoint of a run."""
 
 METRICS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
 
@@ -52,7 +52,7 @@ def probe_run(run: Path) -> dict[str, float | str]:
         for strength in STRENGTHS
     }
     validation = features(components, "val")[0], predictions.val
-    chosen = max(STRENGTHS, key=lambda strength: scores(probes[strength], *validation)["r_at_5"])
+    chosen = max(STRENGTHS, key=lambda strength: scores(probes[strength], *validation)[CHOOSING])
     found = scores(probes[chosen], features(components, "test")[0], predictions.test)
     return {"run": run.name, "C": chosen} | {name: found[name] for name in METRICS}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from siglip_med.config import Node, flat, instantiate
 from siglip_med.errors import UserError
 from siglip_med.inference import predict_split
-from siglip_med.metrics import RetrievalMetrics, fit_calibration
+from siglip_med.metrics import CHOOSING, RetrievalMetrics, fit_calibration, write_per_image
 from siglip_med.models import (
     TwoTower,
     checkpoint_payload,
@@ -66,7 +66,7 @@ class Result:
     """What a run gave.
 
     Attributes:
-        metrics: ``<stage>/<split>/<metric>`` (stage ``zero_shot``, ``tuned``, ``label_frequency`` or ``chance``), and
+        metrics: ``<model>/<split>/<metric>`` (model ``zero_shot``, ``tuned``, ``label_frequency`` or ``chance``), and
             those of the last epoch.
         objective: the metric that a sweep optimizes, or None.
         components, module, trainer: what was built.
@@ -239,6 +239,7 @@ def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, b
         "zero_shot_test": summary.zero_shot.test,
     }.items():
         predictions.save(folder / "predictions" / name)
+        write_per_image(predictions, folder / "predictions" / name)
     summary.save(folder / "metrics.json", settings.name, settings.seed)
     if best is not None:
         calibration = fit_calibration(summary.tuned.val)
@@ -248,7 +249,7 @@ def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, b
             calibration={"temperature": calibration.temperature, "bias": calibration.bias},
         )
     hyperparameters: dict[str, Any] = flat(settings, left_out=("paths", "callbacks", "logger"))
-    headline = {f"hp/{name}": summary.metrics()[f"tuned/{name}"] for name in ("val/r_at_5", "test/r_at_5")}
+    headline = {f"hp/{name}": summary.metrics()[f"tuned/{name}"] for name in (f"val/{CHOOSING}", f"test/{CHOOSING}")}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(hyperparameters, metrics=headline)

@@ -63,19 +63,25 @@ class OneVsRest:
         return auc, average_precision
 
 
-def auc_per_condition(logits: np.ndarray, listed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def auc_per_condition(logits: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """One-vs-rest AUC and average precision of every condition.
 
     Args:
         logits: ``[N, C]`` scores.
-        listed: ``[N, C]`` bool, the positives of each condition.
+        positive: ``[N, C]`` bool, the positives of each condition.
 
     Returns:
         Two ``[C]`` arrays (AUC, AP); NaN where a condition has no positive (AUC: or no negative) image. Comparable with
         MedSigLIP's AUC (Sellergren et al. 2025, arXiv 2507.05201).
+
+    Examples:
+        >>> logits, positive = np.array([[0.9], [0.8], [0.1]]), np.array([[True], [False], [True]])
+        >>> auc, average_precision = auc_per_condition(logits, positive)
+        >>> auc.tolist(), average_precision.round(3).tolist()
+        ([0.5], [0.833])
     """
     case, ones = np.zeros(len(logits), dtype=np.int64), np.ones((1, 1))
     values = [
-        OneVsRest.build(logits[:, c], listed[:, c], case, 1).auc_and_precision(ones) for c in range(logits.shape[1])
+        OneVsRest.build(logits[:, c], positive[:, c], case, 1).auc_and_precision(ones) for c in range(logits.shape[1])
     ]
     return np.array([auc[0] for auc, _ in values]), np.array([ap[0] for _, ap in values])

@@ -5,6 +5,7 @@ from scipy.special import gammaln, softmax
 
 from siglip_med.errors import UserError
 from siglip_med.metrics.headline import score_metrics
+from siglip_med.metrics.names import NEED_SCORES
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.resampling import KS, Scores
 
@@ -18,22 +19,31 @@ def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
 
     Returns:
         The same images with standard normal logits; the embeddings stay (a baseline of scores has none of its own).
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> chance_predictions(predictions).logits.shape
+        (2, 3)
     """
     rng = np.random.default_rng(seed)
     return predictions.with_logits(rng.standard_normal(predictions.logits.shape))
 
 
-def chance_recall(listed: np.ndarray, k: int) -> float:
+def chance_recall(positive: np.ndarray, k: int) -> float:
     """R@K that a random order gives on average, exactly.
 
     Args:
-        listed: ``[N, C]`` bool.
+        positive: ``[N, C]`` bool.
         k: list length.
 
     Returns:
-        Mean over images of 1 - binom(C - m, K) / binom(C, K), m the image's listed conditions (hypergeometric law).
+        Mean over images of 1 - binom(C - m, K) / binom(C, K), m the image's positive conditions (hypergeometric law).
+
+    Examples:
+        >>> round(chance_recall(np.array([[True, False, False, False]]), k=2), 6)
+        0.5
     """
-    conditions, m = listed.shape[1], listed.sum(axis=1)
+    conditions, m = positive.shape[1], positive.sum(axis=1)
     k = min(k, conditions)
     miss = np.zeros(len(m))
     possible = conditions - m >= k
@@ -55,10 +65,15 @@ def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str
     Returns:
         name -> value for the headline metrics of rankings (no calibration, no loss, no embeddings: chance has none);
         ``r_at_1`` and ``r_at_5`` are exact.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> round(chance(predictions)["r_at_1"], 3)
+        0.333
     """
     drawn = [score_metrics(Scores.of(chance_predictions(predictions, seed + draw))) for draw in range(draws)]
-    exact = {f"r_at_{k}": chance_recall(predictions.listed, k) for k in KS}
-    return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name != "ece"} | exact
+    exact = {f"r_at_{k}": chance_recall(predictions.positive, k) for k in KS}
+    return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name not in NEED_SCORES} | exact
 
 
 def label_frequency_predictions(predictions: Predictions) -> Predictions:
@@ -73,6 +88,11 @@ def label_frequency_predictions(predictions: Predictions) -> Predictions:
 
     Raises:
         UserError: every training count is 0.
+
+    Examples:
+        >>> predictions = Predictions.of([[0.0, 0.0]], [[0, 1]], train_counts=[5, 20])
+        >>> int(label_frequency_predictions(predictions).logits.argmax())
+        1
     """
     counts = predictions.train_counts.astype(np.float64)
     if not counts.any():
@@ -95,22 +115,12 @@ def crm(predictions: Predictions, temperature: float = 1.0) -> Predictions:
         The same images with logit[i, c] = - sum over k of softmax(logits_i)[k] * D[k, c]: minus the expected distance,
         for ranking only (it is no log-odds; its calibration error says nothing).
         Source: Karthik et al., ICLR 2021, arXiv 2104.00795.
+
+    Examples:
+        >>> near = [[0.0, 1.0, 1.0], [1.0, 0.0, 0.2], [1.0, 0.2, 0.0]]
+        >>> predictions = Predictions.of([[1.0, 0.9, 0.9]], [[0, 1, 0]], dissimilarity=near)
+        >>> predictions.logits.argmax().item(), crm(predictions).logits.argmax().item()
+        (0, 1)
     """
     probability = softmax(predictions.logits.astype(np.float64) / temperature, axis=1)
     return predictions.with_logits(-probability @ predictions.dissimilarity)
-
-
-def baseline_predictions(predictions: Predictions, seed: int = 0) -> dict[str, Predictions]:
-    """The baselines that can be had from one run's predictions: ``chance``, ``label_frequency`` and ``crm``.
-
-    Args:
-        predictions: N images.
-        seed: of `chance_predictions`.
-
-    Returns:
-        name -> predictions; ``label_frequency`` is left out where the training counts are unknown (all 0).
-    """
-    baselines = {"chance": chance_predictions(predictions, seed), "crm": crm(predictions)}
-    if predictions.train_counts.any():
-        baselines["label_frequency"] = label_frequency_predictions(predictions)
-    return baselines

@@ -7,9 +7,10 @@ import numpy as np
 from scipy.stats import norm
 
 from siglip_med.errors import UserError
-from siglip_med.metrics.headline import HEADLINE_METRICS, headline_metrics
+from siglip_med.metrics.headline import headline_metrics
+from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import RESAMPLED_METRICS, CaseSums, Scores
+from siglip_med.metrics.resampling import CaseStatistics, Scores
 
 _CHUNK = 100
 
@@ -42,7 +43,13 @@ class PairedResult:
 
 
 def case_weights(cases: int, repetitions: int, rng: np.random.Generator) -> np.ndarray:
-    """``[repetitions, cases]`` float64: how often each case is drawn when G cases are drawn with replacement."""
+    """``[repetitions, cases]`` float64: how often each case is drawn when G cases are drawn with replacement.
+
+    Examples:
+        >>> weights = case_weights(cases=3, repetitions=5, rng=np.random.default_rng(0))
+        >>> weights.shape, weights.sum(axis=1).tolist()
+        ((5, 3), [3.0, 3.0, 3.0, 3.0, 3.0])
+    """
     drawn = rng.integers(cases, size=(repetitions, cases)) + np.arange(repetitions)[:, None] * cases
     return np.bincount(drawn.ravel(), minlength=repetitions * cases).reshape(repetitions, cases).astype(np.float64)
 
@@ -75,12 +82,17 @@ def bootstrap_intervals(
         UserError: an unknown metric, or no image.
 
     Source: Efron & Tibshirani 1993, chapter 13; cluster resampling: Davison & Hinkley 1997, section 3.8.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> bootstrap_intervals(predictions, ["mrr"])["mrr"]
+        Interval(estimate=0.75, low=0.5, high=1.0)
     """
     metrics = tuple(metrics)
     _check_names(metrics, HEADLINE_METRICS)
     _check_images(predictions)
     estimates = headline_metrics(predictions) if set(metrics) - set(RESAMPLED_METRICS) else {}
-    sums = CaseSums.build(Scores.of(predictions), predictions.cases, metrics)
+    sums = CaseStatistics.build(Scores.of(predictions), predictions.cases, metrics)
     estimates |= {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
     draws = _draws([sums], repetitions, seed)[0]
     undefined = np.full(repetitions, np.nan)
@@ -91,7 +103,7 @@ def paired_bootstrap(
     a: Predictions,
     b: Predictions,
     metrics: Iterable[str] = RESAMPLED_METRICS,
-    repetitions: int = 2000,
+    repetitions: int = 1000,
     seed: int = 0,
     coverage: float = 0.95,
 ) -> dict[str, PairedResult]:
@@ -115,12 +127,17 @@ def paired_bootstrap(
 
     Raises:
         UserError: an unknown metric, no image, or runs that were not judged on the same images, conditions and labels.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> paired_bootstrap(predictions, predictions, ["mrr"])["mrr"].p_value
+        1.0
     """
     metrics = tuple(metrics)
     _check_names(metrics, RESAMPLED_METRICS)
     _check_images(a)
     b = replace(_aligned(a, b), dissimilarity=a.dissimilarity, chapters=a.chapters, blocks=a.blocks)
-    sums = [CaseSums.build(Scores.of(run), a.cases, metrics) for run in (a, b)]
+    sums = [CaseStatistics.build(Scores.of(run), a.cases, metrics) for run in (a, b)]
     whole = [one.values(np.ones((1, one.cases))) for one in sums]
     drawn = _draws(sums, repetitions, seed)
     return {
@@ -155,6 +172,10 @@ def bootstrap_mean(
 
     Raises:
         UserError: no image.
+
+    Examples:
+        >>> bootstrap_mean(np.array([0.0, 1.0, 1.0]), cases=np.array(["a", "b", "b"]))
+        Interval(estimate=0.6666666666666666, low=0.0, high=1.0)
     """
     if len(values) == 0:
         raise UserError("an interval needs at least one image; this split or group is empty")
@@ -190,6 +211,11 @@ def bootstrap_function(
 
     Raises:
         UserError: no image.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> bootstrap_function(predictions, len)
+        Interval(estimate=2, low=2.0, high=2.0)
     """
     _check_images(predictions)
     case = np.unique(predictions.cases, return_inverse=True)[1]
@@ -208,7 +234,7 @@ def _chunks(repetitions: int) -> Iterator[int]:
         yield min(_CHUNK, repetitions - start)
 
 
-def _draws(sums: list[CaseSums], repetitions: int, seed: int) -> list[dict[str, np.ndarray]]:
+def _draws(sums: list[CaseStatistics], repetitions: int, seed: int) -> list[dict[str, np.ndarray]]:
     """The same resamples for every entry of ``sums``, in chunks that keep the weights small."""
     rng = np.random.default_rng(seed)
     chunks: list[list[dict[str, np.ndarray]]] = [[] for _ in sums]
@@ -240,7 +266,7 @@ def _aligned(a: Predictions, b: Predictions) -> Predictions:
     rows = np.empty_like(order_b)
     rows[order_a] = order_b
     b = b.take(rows)
-    if not np.array_equal(a.listed, b.listed):
+    if not np.array_equal(a.positive, b.positive):
         raise UserError("the two runs have different labels for the same images: compare runs of one data set")
     return b
 

@@ -15,7 +15,12 @@ _LOG_TEMPERATURE_LIMIT = 6.0
 
 
 def confidence_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Equal-width bin of each confidence in [0, 1]: bin i is [i / bins, (i + 1) / bins), the last one closed."""
+    """Equal-width bin of each confidence in [0, 1]: bin i is [i / bins, (i + 1) / bins), the last one closed.
+
+    Examples:
+        >>> confidence_bins(np.array([0.0, 0.49, 0.5, 1.0]), bins=2).tolist()
+        [0, 0, 1, 1]
+    """
     return np.minimum((confidence * bins).astype(np.int64), bins - 1)
 
 
@@ -29,6 +34,10 @@ def calibration_error(confidence: np.ndarray, outcome: np.ndarray, bins: int = B
 
     Returns:
         Value in [0, 1]; NaN for no pairs. Source: Naeini et al., AAAI 2015; Guo et al., ICML 2017.
+
+    Examples:
+        >>> calibration_error(np.array([0.75, 0.75]), np.array([True, False]))
+        0.25
     """
     if confidence.size == 0:
         return float("nan")
@@ -45,10 +54,15 @@ def reliability_table(predictions: Predictions, bins: int = BINS) -> pd.DataFram
         bins: equal-width bins.
 
     Returns:
-        One row a bin: ``lower``, ``upper``, ``count``, ``confidence`` (mean predicted), ``frequency`` (share listed);
+        One row a bin: ``lower``, ``upper``, ``count``, ``confidence`` (mean predicted), ``frequency`` (share positive);
         the last two are NaN in an empty bin.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> reliability_table(predictions, bins=2)["count"].tolist()
+        [0, 6]
     """
-    confidence, outcome = expit(predictions.logits.astype(np.float64)).ravel(), predictions.listed.ravel()
+    confidence, outcome = expit(predictions.logits.astype(np.float64)).ravel(), predictions.positive.ravel()
     index = confidence_bins(confidence, bins)
     count = np.bincount(index, minlength=bins)
     with np.errstate(invalid="ignore"):
@@ -69,20 +83,25 @@ def calibration_metrics(predictions: Predictions, bins: int = BINS) -> dict[str,
 
     Returns:
         ``ece``: over all pairs (most are easy negatives, which flatters); ``ece_classwise``: mean of the error of each
-        condition (Kull et al., NeurIPS 2019); ``ece_top1``: confidence of the first prediction against "is listed" (the
-        number a reader of the first prediction feels); ``brier``: mean squared error over all pairs (Brier 1950);
+        condition (Kull et al., NeurIPS 2019); ``ece_top1``: confidence of the first prediction against "is positive"
+        (the number a reader of the first prediction feels); ``brier``: mean squared error over all pairs (Brier 1950);
         ``log_loss``: mean binary cross-entropy over all pairs, in nats.
+
+    Examples:
+        >>> predictions = Predictions.of([[0.0, 0.0]], [[1, 0]])
+        >>> {name: round(value, 3) for name, value in calibration_metrics(predictions).items()}
+        {'ece': 0.0, 'ece_classwise': 0.5, 'ece_top1': 0.5, 'brier': 0.25, 'log_loss': 0.693}
     """
-    logits, listed = predictions.logits.astype(np.float64), predictions.listed
+    logits, positive = predictions.logits.astype(np.float64), predictions.positive
     confidence, rows = expit(logits), np.arange(len(logits))
     top = logits.argmax(axis=1)
-    classwise = [calibration_error(confidence[:, c], listed[:, c], bins) for c in range(logits.shape[1])]
+    classwise = [calibration_error(confidence[:, c], positive[:, c], bins) for c in range(logits.shape[1])]
     return {
-        "ece": calibration_error(confidence, listed, bins),
+        "ece": calibration_error(confidence, positive, bins),
         "ece_classwise": float(np.mean(classwise)),
-        "ece_top1": calibration_error(confidence[rows, top], listed[rows, top], bins),
-        "brier": float(np.mean((confidence - listed) ** 2)),
-        "log_loss": float(np.mean(np.logaddexp(0.0, logits) - listed * logits)),
+        "ece_top1": calibration_error(confidence[rows, top], positive[rows, top], bins),
+        "brier": float(np.mean((confidence - positive) ** 2)),
+        "log_loss": float(np.mean(np.logaddexp(0.0, logits) - positive * logits)),
     }
 
 
@@ -112,20 +131,25 @@ def fit_calibration(predictions: Predictions) -> Calibration:
 
     Raises:
         UserError: no image, or every pair has the same outcome.
+
+    Examples:
+        >>> predictions = Predictions.of([[4.0, -4.0]] * 2, [[1, 0], [0, 1]])
+        >>> round(fit_calibration(predictions).apply(predictions).logits.max().item(), 3)
+        0.01
     """
-    logits, listed = predictions.logits.astype(np.float64).ravel(), predictions.listed.ravel()
-    if listed.all() or not listed.any():
+    logits, positive = predictions.logits.astype(np.float64).ravel(), predictions.positive.ravel()
+    if positive.all() or not positive.any():
         raise UserError(
-            f"split {predictions.split!r}: calibration needs listed and unlisted (image, condition) pairs, this "
+            f"split {predictions.split!r}: calibration needs positive and negative (image, condition) pairs, this "
             "split has only one kind; give it more images or conditions"
         )
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scaled = logits * np.exp(-parameters[0])
         shifted = scaled + parameters[1]
-        residual = expit(shifted) - listed
+        residual = expit(shifted) - positive
         gradient = np.array([-(residual * scaled).mean(), residual.mean()])
-        return float((np.logaddexp(0.0, shifted) - listed * shifted).mean()), gradient
+        return float((np.logaddexp(0.0, shifted) - positive * shifted).mean()), gradient
 
     limit = _LOG_TEMPERATURE_LIMIT
     fit = minimize(

@@ -53,10 +53,10 @@ class CandidateRetrieval:
 def candidate_retrieval(
     predictions: Predictions, distractors: int = 9, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
 ) -> CandidateRetrieval:
-    """Rank the primary condition's prompt among random conditions that the image does not list.
+    """Rank the primary condition's prompt among random conditions that are negative for the image.
 
-    The origin drew listed conditions as distractors too, which punishes a right answer. Images and prompts are encoded
-    once (the logits are given), so a draw costs an argpartition.
+    The origin drew positive conditions as distractors too, which punishes a right answer. Images and prompts are
+    encoded once (the logits are given), so a draw costs an argpartition.
 
     Args:
         predictions: N images.
@@ -64,22 +64,27 @@ def candidate_retrieval(
         seeds: one draw of distractors for every image each; the same seeds give the same candidates for every model.
 
     Raises:
-        UserError: an image leaves fewer conditions unlisted than distractors are asked for.
+        UserError: an image has fewer negative conditions than distractors are asked for.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> candidate_retrieval(predictions, distractors=2, seeds=(0,)).ranks.tolist()
+        [[1, 2]]
     """
     images, conditions = predictions.logits.shape
-    listed, rows = predictions.listed, np.arange(images)
-    free = conditions - listed.sum(axis=1)
+    positive, rows = predictions.positive, np.arange(images)
+    free = conditions - positive.sum(axis=1)
     if images and free.min() < distractors:
         row = int(free.argmin())
         raise UserError(
-            f"image {predictions.frame['image'].iloc[row]!r} leaves {free[row]} of {conditions} conditions unlisted, "
+            f"image {predictions.frame['image'].iloc[row]!r} has {free[row]} negative conditions of {conditions}, "
             f"fewer than the {distractors} distractors asked for; ask for at most {free[row]}"
         )
     candidates = np.empty((len(seeds), images, distractors + 1), dtype=np.int64)
     candidates[:, :, 0] = predictions.primary
     for draw, seed in enumerate(seeds):
         keys = np.random.default_rng(seed).random((images, conditions))
-        keys[listed] = np.inf
+        keys[positive] = np.inf
         candidates[draw, :, 1:] = np.argsort(keys, axis=1)[:, :distractors]
     logits = predictions.logits[rows[None, :, None], candidates]
     ranks = 1 + (logits[:, :, 1:] >= logits[:, :, :1]).sum(axis=2)

@@ -55,6 +55,10 @@ def nonconformity(logits: np.ndarray, score: Score, temperature: float = 1.0) ->
 
     Returns:
         ``[N, C]`` float64.
+
+    Examples:
+        >>> nonconformity(np.log([[0.5, 0.3, 0.2]]), "aps").round(3).tolist()
+        [[0.5, 0.8, 1.0]]
     """
     probability = softmax(logits.astype(np.float64) / temperature, axis=1)
     if score == "lac":
@@ -87,17 +91,22 @@ def fit_conformal(
 
     Raises:
         UserError: the coverage is not strictly between 0 and 1, or there is no image.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], [[1, 0], [0, 1], [1, 0]])
+        >>> fit_conformal(predictions, coverage=0.75).sets(predictions).tolist()
+        [[True, False], [False, True], [True, False]]
     """
     if not 0.0 < coverage < 1.0:
         raise UserError(f"coverage is {coverage}; a stated coverage lies strictly between 0 and 1, for example 0.9")
     if len(predictions) == 0:
         raise UserError(f"split {predictions.split!r} has no image to choose the size of the prediction sets by")
-    strange, listed = nonconformity(predictions.logits, score, temperature), predictions.listed
+    strange, positive = nonconformity(predictions.logits, score, temperature), predictions.positive
     rows = np.arange(len(predictions))
     image_score = {
-        "any": np.where(listed, strange, np.inf).min(axis=1),
+        "any": np.where(positive, strange, np.inf).min(axis=1),
         "primary": strange[rows, predictions.primary],
-        "all": np.where(listed, strange, -np.inf).max(axis=1),
+        "all": np.where(positive, strange, -np.inf).max(axis=1),
     }[target]
     rank = int(np.ceil((len(rows) + 1) * coverage - 1e-9))
     threshold = float(np.sort(image_score)[rank - 1]) if rank <= len(rows) else float("inf")
@@ -115,9 +124,14 @@ def conformal_report(rule: ConformalSets, predictions: Predictions) -> dict[str,
         ``stated_coverage``; ``coverage_any``, ``coverage_primary``, ``coverage_all``: share of images whose set holds
         one label, the primary, every label; ``mean_set_size``, ``median_set_size``, ``empty_sets`` (share); the same
         for the fixed top 5: ``top5_coverage_any``, ``top5_coverage_primary``, ``top5_coverage_all``, ``top5_size``.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 0.0], [0.0, 2.0], [2.0, 0.0]], [[1, 0], [0, 1], [1, 0]])
+        >>> conformal_report(fit_conformal(predictions, coverage=0.75), predictions)["mean_set_size"]
+        1.0
     """
     sets = rule.sets(predictions)
-    order = condition_order(predictions.logits, predictions.listed)
+    order = condition_order(predictions.logits, predictions.positive)
     top5 = np.zeros_like(sets)
     np.put_along_axis(top5, order[:, :5], True, axis=1)
     size = sets.sum(axis=1)
@@ -131,9 +145,9 @@ def conformal_report(rule: ConformalSets, predictions: Predictions) -> dict[str,
 
 
 def _coverage(sets: np.ndarray, predictions: Predictions, prefix: str) -> dict[str, float]:
-    listed = predictions.listed
+    positive = predictions.positive
     return {
-        f"{prefix}coverage_any": float((sets & listed).any(axis=1).mean()),
+        f"{prefix}coverage_any": float((sets & positive).any(axis=1).mean()),
         f"{prefix}coverage_primary": float(sets[np.arange(len(sets)), predictions.primary].mean()),
-        f"{prefix}coverage_all": float((sets | ~listed).all(axis=1).mean()),
+        f"{prefix}coverage_all": float((sets | ~positive).all(axis=1).mean()),
     }

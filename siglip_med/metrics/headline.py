@@ -3,13 +3,9 @@
 import numpy as np
 
 from siglip_med.metrics.hierarchy import spearman_embedding_distance, spearman_image_prototypes
+from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import RESAMPLED_METRICS, CaseSums, Scores
-
-EMBEDDING_METRICS = ("spearman_text_d", "spearman_image_d")
-"""Properties of the embeddings of the conditions; they have no interval, since resampling images does not move them."""
-HEADLINE_METRICS = (*RESAMPLED_METRICS, "loss", *EMBEDDING_METRICS)
-LOWER_IS_BETTER = frozenset({"icd_distance_all", "icd_distance_mistakes", "icd_distance_top5", "ece", "loss"})
+from siglip_med.metrics.resampling import CaseStatistics, Scores
 
 
 def score_metrics(scores: Scores) -> dict[str, float]:
@@ -20,8 +16,13 @@ def score_metrics(scores: Scores) -> dict[str, float]:
 
     Returns:
         name -> value; NaN where undefined.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> score_metrics(Scores.of(predictions))["mrr"]
+        0.75
     """
-    sums = CaseSums.build(scores)
+    sums = CaseStatistics.build(scores)
     values = sums.values(np.ones((1, sums.cases)))
     return {name: float(values[name][0]) for name in RESAMPLED_METRICS}
 
@@ -35,13 +36,20 @@ def headline_metrics(predictions: Predictions) -> dict[str, float]:
     Returns:
         name -> value for `HEADLINE_METRICS`, in that order; NaN where undefined (no positive anywhere, no mistake, no
         embeddings, no chapters). Means over conditions leave out those that are undefined: `defined_conditions` counts.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> metrics = headline_metrics(predictions)
+        >>> metrics["r_at_1"], metrics["mrr"], metrics["icd_distance_all"]
+        (0.5, 0.75, 0.5)
     """
     p = predictions
-    return score_metrics(Scores.of(p)) | {
+    values = score_metrics(Scores.of(p)) | {
         "loss": balanced_loss(p.logits, p.labels),
         "spearman_text_d": spearman_embedding_distance(p.text_embeddings, p.dissimilarity),
         "spearman_image_d": spearman_image_prototypes(p.image_embeddings, p.primary, p.dissimilarity),
     }
+    return {name: values[name] for name in HEADLINE_METRICS}
 
 
 def balanced_loss(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -54,6 +62,10 @@ def balanced_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         The loss in nats; NaN without pairs of both kinds. Source: Zhai et al. 2023, arXiv 2303.15343, several
         positives.
+
+    Examples:
+        >>> round(balanced_loss(np.zeros((1, 2)), np.array([[1.0, 0.0]])), 4)
+        1.3863
     """
     z, positive = logits.astype(np.float64), labels.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -66,13 +78,19 @@ def defined_conditions(predictions: Predictions) -> dict[str, int]:
     """How many of the C conditions each mean over conditions is taken over.
 
     Returns:
-        ``conditions``: C; ``primary``: conditions that are some image's primary one (macro R@K, macro F1); ``listed``:
-        with a positive image (text-to-image mAP); ``auc``: with a positive and a negative image (macro AUC).
+        ``conditions``: C; ``primary``: conditions that are some image's primary one (macro R@K, macro F1);
+        ``positive``: with a positive image (text-to-image mAP); ``auc``: with a positive and a negative
+        image (macro AUC).
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> defined_conditions(predictions)
+        {'conditions': 3, 'primary': 2, 'positive': 2, 'auc': 2}
     """
-    positive, negative = predictions.listed.any(axis=0), (~predictions.listed).any(axis=0)
+    positive, negative = predictions.positive.any(axis=0), (~predictions.positive).any(axis=0)
     return {
         "conditions": len(predictions.conditions),
         "primary": len(np.unique(predictions.primary)),
-        "listed": int(positive.sum()),
+        "positive": int(positive.sum()),
         "auc": int((positive & negative).sum()),
     }

@@ -1,5 +1,8 @@
 """One row an image, for a spreadsheet: what was predicted, how sure, and how far off."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 from scipy.special import expit
@@ -7,6 +10,8 @@ from scipy.special import expit
 from siglip_med.metrics.hierarchy import label_distance
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
+
+PER_IMAGE_FILE = "per_image.csv"
 
 
 def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
@@ -20,22 +25,41 @@ def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
         N rows: the table's columns, ``labels`` (names joined by " | ", heaviest first), ``primary``, ``rank_any`` and
         ``rank_primary`` (1 is best), ``hit_at_1``, ``icd_distance`` (of the first prediction to the nearest label),
         then ``top_1``, ``confidence_1``, ... (the sigmoid of the logit).
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> per_image_table(predictions)[["primary", "rank_any", "top_1"]].values.tolist()
+        [['condition 0', 1, 'condition 0'], ['condition 1', 2, 'condition 2']]
     """
-    p, listed = predictions, predictions.listed
-    order = condition_order(p.logits, listed)
+    p, positive = predictions, predictions.positive
+    order = condition_order(p.logits, positive)
     ranks, rows = condition_ranks(order), np.arange(len(p))
     names = np.asarray(p.conditions, dtype=object)
     confidence = expit(p.logits.astype(np.float64))
     heaviest = np.argsort(-p.labels, axis=1, kind="stable")
     columns: dict[str, np.ndarray | list[str]] = {
-        "labels": [" | ".join(names[heaviest[row][: listed[row].sum()]]) for row in rows],
+        "labels": [" | ".join(names[heaviest[row][: positive[row].sum()]]) for row in rows],
         "primary": names[p.primary],
-        "rank_any": best_rank(ranks, listed),
+        "rank_any": best_rank(ranks, positive),
         "rank_primary": ranks[rows, p.primary],
-        "hit_at_1": listed[rows, order[:, 0]],
-        "icd_distance": label_distance(listed, p.dissimilarity)[rows, order[:, 0]],
+        "hit_at_1": positive[rows, order[:, 0]],
+        "icd_distance": label_distance(positive, p.dissimilarity)[rows, order[:, 0]],
     }
     for place in range(min(top, len(names))):
         columns[f"top_{place + 1}"] = names[order[:, place]]
         columns[f"confidence_{place + 1}"] = confidence[rows, order[:, place]]
     return pd.concat([p.frame[list(FRAME_COLUMNS)].reset_index(drop=True), pd.DataFrame(columns)], axis=1)
+
+
+def write_per_image(predictions: Predictions, folder: str | Path) -> Path:
+    """Writes `per_image_table` as ``per_image.csv`` into a folder, which is made if it is absent; returns its path."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / PER_IMAGE_FILE
+    temporary = folder / f".{PER_IMAGE_FILE}.{os.getpid()}.part"
+    try:
+        per_image_table(predictions).to_csv(temporary, index=False)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

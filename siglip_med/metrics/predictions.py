@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -10,16 +10,18 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from siglip_med.errors import UserError
 
-FORMAT_VERSION = 1
-IMAGES_FILE = "images.parquet"
+FORMAT_VERSION = 2
+IMAGES_FILE = "images.csv"
 ARRAYS_FILE = "arrays.npz"
 META_FILE = "meta.json"
-PER_IMAGE_FILE = "per_image.csv"
 FRAME_COLUMNS = ("image", "image_id", "case", "skin_tone", "sex", "age_group", "site")
-_ARRAYS = ("dissimilarity", "train_counts", "text_embeddings", "image_embeddings")
+_ARRAYS = (
+    "logits", "labels", "primary", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings",
+)  # fmt: skip
 _NAMES = ("conditions", "codes", "groups", "chapters", "blocks")
 
 
@@ -29,7 +31,7 @@ class Predictions:
 
     Attributes:
         logits: ``[N, C]`` float32, image against the ensembled prompt of each condition (sigmoid scale).
-        labels: ``[N, C]`` float32 in [0, 1]; > 0 means listed.
+        labels: ``[N, C]`` float32 in [0, 1]; > 0 means positive.
         primary: ``[N]`` int, the image's first condition.
         frame: N rows of the table (image, image_id, case, skin_tone, sex, age_group, site), unknown = "".
         conditions: the C names; ``codes``: their ICD-10-CM codes; ``groups``: their coarse groups.
@@ -68,11 +70,53 @@ class Predictions:
         _check_shapes(self)
         _check_values(self)
 
+    @classmethod
+    def of(
+        cls,
+        logits: ArrayLike,
+        labels: ArrayLike,
+        dissimilarity: ArrayLike | None = None,
+        cases: Sequence[str] | None = None,
+        train_counts: ArrayLike | None = None,
+    ) -> "Predictions":
+        """Scores from anywhere, to be judged as a run's are; what is not given is unknown.
+
+        Args:
+            logits: ``[N, C]`` on the sigmoid scale.
+            labels: ``[N, C]`` in [0, 1]; the heaviest one of an image (the first of equal ones) is its primary one.
+            dissimilarity: ``[C, C]``; 1 between any two conditions if omitted.
+            cases: ``[N]``; every image is its own case if omitted.
+            train_counts: ``[C]``; 0 if omitted, and then there is no label-frequency baseline.
+
+        Examples:
+            >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+            >>> predictions.conditions, predictions.primary.tolist()
+            (('condition 0', 'condition 1', 'condition 2'), [0, 1])
+        """
+        scores, targets = np.asarray(logits, dtype=np.float32), np.asarray(labels, dtype=np.float32)
+        images, conditions = scores.shape
+        rows = [str(row) for row in range(images)]
+        frame = pd.DataFrame({name: [""] * images for name in FRAME_COLUMNS})
+        blank = ("",) * conditions
+        return cls(
+            logits=scores,
+            labels=targets,
+            primary=targets.argmax(axis=1),
+            frame=frame.assign(image=rows, image_id=rows, case=rows if cases is None else list(cases)),
+            conditions=tuple(f"condition {index}" for index in range(conditions)),
+            codes=blank,
+            groups=blank,
+            dissimilarity=1.0 - np.eye(conditions) if dissimilarity is None else np.asarray(dissimilarity, np.float64),
+            train_counts=np.zeros(conditions, dtype=np.int64) if train_counts is None else np.asarray(train_counts),
+            text_embeddings=np.empty((conditions, 0), dtype=np.float32),
+            image_embeddings=np.empty((0, 0), dtype=np.float32),
+        )
+
     def __len__(self) -> int:
         return len(self.logits)
 
     @property
-    def listed(self) -> np.ndarray:
+    def positive(self) -> np.ndarray:
         """``[N, C]`` bool, the conditions that each image's labels list."""
         return self.labels > 0
 
@@ -101,34 +145,20 @@ class Predictions:
     def save(self, folder: str | Path) -> None:
         """Write the folder that `load` reads: every metric can be recomputed from it, bit for bit.
 
-        ``images.parquet`` has a row an image: the table's columns, ``primary``, ``logit/<condition>`` and
-        ``label/<condition>``; ``arrays.npz`` the matrices; ``meta.json`` the names; ``per_image.csv`` a table for
-        people and spreadsheets. Each file is written under a temporary name first.
+        ``images.csv`` has a row an image (the table's columns), ``arrays.npz`` the scores, labels and matrices in the
+        order of those rows, ``meta.json`` the names. Each file is written under a temporary name first.
 
         Args:
             folder: made if it is absent; earlier predictions in it are replaced.
         """
-        from siglip_med.metrics.per_image import per_image_table  # it needs `Predictions` in turn
-
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        images = pd.concat(
-            [
-                self.frame.reset_index(drop=True).astype(str),
-                pd.DataFrame({"primary": self.primary.astype(np.int64)}),
-                pd.DataFrame(self.logits, columns=[f"logit/{name}" for name in self.conditions]),
-                pd.DataFrame(self.labels, columns=[f"label/{name}" for name in self.conditions]),
-            ],
-            axis=1,
-        )
-        table = per_image_table(self)
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
         meta = {"format": "siglip_med.predictions", "version": FORMAT_VERSION, "images": len(self), "split": self.split}
         meta |= {"meta": self.meta} | {name: list(getattr(self, name)) for name in _NAMES}
-        _write(folder / IMAGES_FILE, lambda file: images.to_parquet(file, index=False))
-        _write(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **arrays))
-        _write(folder / PER_IMAGE_FILE, lambda file: table.to_csv(file, index=False))
         text = json.dumps(meta, indent=1, ensure_ascii=False).encode()
+        images = self.frame.astype(str).to_csv(index=False, lineterminator="\n").encode()
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / IMAGES_FILE, lambda file: file.write(images))
+        _write(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **{n: getattr(self, n) for n in _ARRAYS}))
         _write(folder / META_FILE, lambda file: file.write(text))
 
     @classmethod
@@ -139,43 +169,31 @@ class Predictions:
             UserError: a file is missing, unreadable, of another version, or does not fit the others.
         """
         folder = Path(folder)
-        for name in (META_FILE, IMAGES_FILE, ARRAYS_FILE):
-            if not (folder / name).is_file():
-                raise UserError(
-                    f"{folder}: no {name} there, so this is no folder of predictions; train or evaluate first"
-                )
+        if not (folder / META_FILE).is_file():
+            raise UserError(
+                f"{folder}: no {META_FILE} there, so this is no folder of predictions; train or evaluate first"
+            )
         try:
             meta = json.loads((folder / META_FILE).read_text(encoding="utf-8"))
             if meta.get("version") != FORMAT_VERSION:
                 raise ValueError(f"format version {meta.get('version')}, this program reads {FORMAT_VERSION}")
-            images = pd.read_parquet(folder / IMAGES_FILE)
-            if len(images) != meta["images"]:
-                raise ValueError(f"{IMAGES_FILE} has {len(images)} rows, {META_FILE} says {meta['images']}")
+            for name in (IMAGES_FILE, ARRAYS_FILE):
+                if not (folder / name).is_file():
+                    raise ValueError(f"no {name} there")
+            frame = pd.read_csv(folder / IMAGES_FILE, dtype=str, keep_default_na=False, lineterminator="\n")
+            if len(frame) != meta["images"]:
+                raise ValueError(f"{IMAGES_FILE} has {len(frame)} rows, {META_FILE} says {meta['images']}")
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in _ARRAYS}
-            scores = {
-                kind: images[[f"{kind}/{name}" for name in meta["conditions"]]].to_numpy(dtype=np.float32)
-                for kind in ("logit", "label")
-            }
             names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
-            own = [name for name in images if name != "primary" and not str(name).startswith(("logit/", "label/"))]
-            return cls(
-                logits=scores["logit"],
-                labels=scores["label"],
-                primary=images["primary"].to_numpy(dtype=np.int64),
-                frame=images[own],
-                split=meta["split"],
-                meta=dict(meta["meta"]),
-                conditions=names["conditions"],
-                codes=names["codes"],
-                groups=names["groups"],
-                chapters=names["chapters"],
-                blocks=names["blocks"],
-                **arrays,
-            )
+            content: dict[str, Any] = arrays | names
+            return cls(**content, frame=frame, split=meta["split"], meta=dict(meta["meta"]))
         except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile) as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{folder}: these predictions cannot be read ({reason}); write them again") from error
+            raise UserError(
+                f"{folder}: these predictions cannot be read ({reason}); write them again: train, or evaluate with "
+                "recompute=true"
+            ) from error
 
 
 def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -232,9 +250,9 @@ def _check_values(predictions: Predictions) -> None:
         raise ValueError("labels holds values outside [0, 1]")
     if len(p) and not ((p.primary >= 0) & (p.primary < len(p.conditions))).all():
         raise ValueError(f"primary holds values outside 0..{len(p.conditions) - 1}")
-    unlisted = np.flatnonzero(p.labels[np.arange(len(p)), p.primary] <= 0)
-    if len(unlisted):
-        raise ValueError(f"primary of row {unlisted[0]} is not among that image's labels")
+    negative = np.flatnonzero(p.labels[np.arange(len(p)), p.primary] <= 0)
+    if len(negative):
+        raise ValueError(f"primary of row {negative[0]} is not among that image's labels")
     d = p.dissimilarity
     if not (np.isfinite(d).all() and (d >= 0).all() and np.allclose(d, d.T) and not np.diagonal(d).any()):
         raise ValueError("dissimilarity must be symmetric, finite and non-negative with a zero diagonal")

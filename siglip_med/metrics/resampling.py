@@ -8,34 +8,12 @@ from scipy.special import expit
 
 from siglip_med.metrics.auc import OneVsRest
 from siglip_med.metrics.calibration import BINS, confidence_bins
-from siglip_med.metrics.hierarchy import label_distance, same_ancestor
+from siglip_med.metrics.hierarchy import hops, label_distance, same_ancestor
+from siglip_med.metrics.names import RESAMPLED_METRICS, SORT_IMAGES
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import average_precision, best_rank, condition_order, condition_ranks, ndcg
 
 KS = (1, 5)
-RESAMPLED_METRICS = (
-    "r_at_1",
-    "r_at_5",
-    "r_at_1_primary",
-    "r_at_5_primary",
-    "macro_r_at_1",
-    "macro_r_at_5",
-    "mrr",
-    "map",
-    "ndcg",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "macro_auc",
-    "t2i_map",
-    "icd_distance_all",
-    "icd_distance_mistakes",
-    "icd_distance_top5",
-    "chapter_accuracy",
-    "block_accuracy",
-    "ece",
-)
-"""Headline metrics that are functions of sums over cases, so that they have bootstrap intervals."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +22,7 @@ class Scores:
 
     Attributes:
         logits: ``[N, C]`` on the sigmoid scale.
-        labels: ``[N, C]`` in [0, 1]; > 0 means listed.
+        labels: ``[N, C]`` in [0, 1]; > 0 means positive.
         primary: ``[N]`` int.
         dissimilarity: ``[C, C]`` matrix D.
         chapters: the C chapters, or empty (chapter accuracy is then NaN).
@@ -75,29 +53,35 @@ def per_image_values(scores: Scores, order: np.ndarray) -> dict[str, np.ndarray]
     Returns:
         name -> ``[N]`` float64; NaN where the metric does not apply to the image (the distance of a mistake, where
         there is none), and the metric is the mean over the others.
+
+    Examples:
+        >>> scores = Scores(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]), np.array([0]), 1.0 - np.eye(2))
+        >>> per_image_values(scores, np.array([[1, 0]]))["mrr"].tolist()
+        [0.5]
     """
-    rows, listed, ranks = np.arange(len(order)), scores.labels > 0, condition_ranks(order)
-    first, primary_rank, top = best_rank(ranks, listed), ranks[rows, scores.primary], order[:, 0]
-    distance = label_distance(listed, scores.dissimilarity)
+    rows, positive, ranks = np.arange(len(order)), scores.labels > 0, condition_ranks(order)
+    first, primary_rank, top = best_rank(ranks, positive), ranks[rows, scores.primary], order[:, 0]
+    distance = label_distance(positive, scores.dissimilarity)
     values: dict[str, np.ndarray] = {f"r_at_{k}": first <= k for k in KS}
     values |= {f"r_at_{k}_primary": primary_rank <= k for k in KS}
     values |= {
         "mrr": 1.0 / first,
-        "map": average_precision(order, listed),
+        "map": average_precision(order, positive),
         "ndcg": ndcg(order, scores.labels),
         "icd_distance_all": distance[rows, top],
-        "icd_distance_mistakes": np.where(listed[rows, top], np.nan, distance[rows, top]),
+        "icd_distance_mistakes": np.where(positive[rows, top], np.nan, distance[rows, top]),
         "icd_distance_top5": np.take_along_axis(distance, order[:, :5], axis=1).mean(axis=1),
+        "hops": hops(order, distance),
     }
     for name, ancestors in (("chapter_accuracy", scores.chapters), ("block_accuracy", scores.blocks)):
         undefined = np.full(len(rows), np.nan)
-        values[name] = same_ancestor(listed, ancestors)[rows, top] if ancestors else undefined
+        values[name] = same_ancestor(positive, ancestors)[rows, top] if ancestors else undefined
     return {name: value.astype(np.float64) for name, value in values.items()}
 
 
 @dataclass(frozen=True)
-class CaseSums:
-    """Sums over the images of each of G cases.
+class CaseStatistics:
+    """Sums over the images of each of G cases: all that a resample of the cases needs (sufficient statistics).
 
     Attributes:
         names: the M metrics that are means over images.
@@ -123,7 +107,7 @@ class CaseSums:
     @classmethod
     def build(
         cls, scores: Scores, cases: np.ndarray | None = None, metrics: Iterable[str] = RESAMPLED_METRICS
-    ) -> "CaseSums":
+    ) -> "CaseStatistics":
         """Judge every image once.
 
         Args:
@@ -134,8 +118,8 @@ class CaseSums:
         images, conditions = scores.logits.shape
         case = np.arange(images) if cases is None else np.unique(cases, return_inverse=True)[1]
         total = int(case.max(initial=-1)) + 1
-        listed = scores.labels > 0
-        order = condition_order(scores.logits, listed)
+        positive = scores.labels > 0
+        order = condition_order(scores.logits, positive)
         values = per_image_values(scores, order)
 
         def by_case(column: np.ndarray, weight: np.ndarray | None, columns: int) -> np.ndarray:
@@ -146,7 +130,7 @@ class CaseSums:
             return np.concatenate([by_case(np.zeros(images, dtype=np.int64), column, 1) for column in columns], axis=1)
 
         top = order[:, 0]
-        ranked = range(conditions) if {"macro_auc", "t2i_map"} & set(metrics) else ()
+        ranked = range(conditions) if SORT_IMAGES & set(metrics) else ()
         return cls(
             names=tuple(values),
             sums=stack([np.nan_to_num(value) for value in values.values()]),
@@ -155,8 +139,8 @@ class CaseSums:
             support=by_case(scores.primary, None, conditions),
             predicted=by_case(top, None, conditions),
             correct=by_case(top, (top == scores.primary).astype(np.float64), conditions),
-            one_vs_rest=tuple(OneVsRest.build(scores.logits[:, c], listed[:, c], case, total) for c in ranked),
-            calibration_gaps=_calibration_gaps(scores.logits, listed, case, total),
+            one_vs_rest=tuple(OneVsRest.build(scores.logits[:, c], positive[:, c], case, total) for c in ranked),
+            calibration_gaps=_calibration_gaps(scores.logits, positive, case, total),
             pairs=stack([np.full(images, float(conditions))])[:, 0],
         )
 
@@ -194,16 +178,21 @@ class CaseSums:
 
 
 def mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of the entries that are defined (not NaN); NaN where none is."""
+    """Mean over the last axis of the entries that are defined (not NaN); NaN where none is.
+
+    Examples:
+        >>> mean_of_defined(np.array([1.0, np.nan, 0.5])).item()
+        0.75
+    """
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
 
 
-def _calibration_gaps(logits: np.ndarray, listed: np.ndarray, case: np.ndarray, cases: int) -> np.ndarray:
+def _calibration_gaps(logits: np.ndarray, positive: np.ndarray, case: np.ndarray, cases: int) -> np.ndarray:
     """``[cases, bins]``: over the (image, condition) pairs of a case in each bin, sum of outcome minus confidence."""
     confidence = expit(logits.astype(np.float64))
     bins = confidence_bins(confidence, BINS)
     cells = (case[:, None] * BINS + bins).ravel()
-    gaps = np.bincount(cells, weights=(listed - confidence).ravel(), minlength=cases * BINS)
+    gaps = np.bincount(cells, weights=(positive - confidence).ravel(), minlength=cases * BINS)
     return gaps.reshape(cases, BINS)

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from siglip_med.metrics.bootstrap import bootstrap_intervals
-from siglip_med.metrics.headline import LOWER_IS_BETTER, headline_metrics
+from siglip_med.metrics.headline import headline_metrics
+from siglip_med.metrics.names import LOWER_IS_BETTER, RESAMPLED_METRICS
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import RESAMPLED_METRICS
 
 ATTRIBUTES = ("skin_tone", "sex", "age_group", "site", "frequency")
 UNKNOWN = "unknown"
@@ -23,6 +23,10 @@ def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
 
     Args:
         train_counts: ``[C]``.
+
+    Examples:
+        >>> frequency_groups(np.array([5, 100, 40])).tolist()
+        ['tail', 'head', 'middle']
     """
     place = np.empty(len(train_counts), dtype=np.int64)
     place[np.argsort(-train_counts, kind="stable")] = np.arange(len(train_counts))
@@ -40,6 +44,11 @@ def subgroup_masks(
 
     Yields:
         (attribute, group, ``[N]`` bool); an empty text is the group "unknown", which comes last.
+
+    Examples:
+        >>> predictions = Predictions.of([[1.0, 0.0]] * 2, [[1, 0]] * 2)
+        >>> [(attribute, group, mask.tolist()) for attribute, group, mask in subgroup_masks(predictions, ["sex"])]
+        [('sex', 'unknown', [True, True])]
     """
     for attribute in attributes:
         if attribute == "frequency":
@@ -74,6 +83,11 @@ def subgroup_metrics(
     Returns:
         One row a group: ``attribute``, ``group``, ``images``, ``cases``, ``small``, then the metrics. Means over
         conditions are over those that occur in the group.
+
+    Examples:
+        >>> predictions = Predictions.of([[1.0, 0.0]] * 2, [[1, 0]] * 2)
+        >>> subgroup_metrics(predictions, ["sex"], ["mrr"]).values.tolist()
+        [['sex', 'unknown', 2, 2, True, 1.0]]
     """
     metrics, rows = tuple(metrics), []
     for attribute, name, mask in subgroup_masks(predictions, attributes):
@@ -107,6 +121,11 @@ def worst_gaps(table: pd.DataFrame, metrics: Iterable[str] = RESAMPLED_METRICS) 
     Returns:
         One row an attribute and metric: ``attribute``, ``metric``, ``best``, ``worst`` (groups), ``gap`` (NaN with
         fewer than two groups), ``groups`` (compared), ``small_groups`` (left out), ``gap_with_small``.
+
+    Examples:
+        >>> table = pd.DataFrame({"attribute": "sex", "group": ["female", "male"], "small": False, "mrr": [0.75, 0.5]})
+        >>> worst_gaps(table, ["mrr"])[["best", "worst", "gap"]].values.tolist()
+        [['female', 'male', 0.25]]
     """
     rows = []
     for attribute in dict.fromkeys(table["attribute"]):

@@ -17,7 +17,7 @@ def choose_thresholds(predictions: Predictions, minimum_positives: int = 5) -> n
 
     Args:
         predictions: the validation split, never the one that will be judged.
-        minimum_positives: a condition with fewer listed images has too few to choose by, and takes the threshold that
+        minimum_positives: a condition with fewer positive images has too few to choose by, and takes the threshold that
             maximizes F1 over all its like pooled (all N x C pairs).
 
     Returns:
@@ -26,15 +26,20 @@ def choose_thresholds(predictions: Predictions, minimum_positives: int = 5) -> n
         thresholds).
 
     Raises:
-        UserError: no image, or no listed condition.
+        UserError: no image, or no positive condition.
+
+    Examples:
+        >>> predictions = Predictions.of([[3.0, -1.0], [1.0, -4.0], [-2.0, 2.0]], [[1, 0], [1, 0], [0, 1]])
+        >>> choose_thresholds(predictions, minimum_positives=1).tolist()
+        [-0.5, 0.5]
     """
-    logits, listed = predictions.logits.astype(np.float64), predictions.listed
-    if not listed.any():
+    logits, positive = predictions.logits.astype(np.float64), predictions.positive
+    if not positive.any():
         raise UserError(f"split {predictions.split!r}: thresholds need images with listed conditions, there are none")
-    pooled = _best_threshold(logits.ravel(), listed.ravel())
-    enough = listed.sum(axis=0) >= minimum_positives
+    pooled = _best_threshold(logits.ravel(), positive.ravel())
+    enough = positive.sum(axis=0) >= minimum_positives
     return np.array(
-        [_best_threshold(logits[:, c], listed[:, c]) if enough[c] else pooled for c in range(logits.shape[1])]
+        [_best_threshold(logits[:, c], positive[:, c]) if enough[c] else pooled for c in range(logits.shape[1])]
     )
 
 
@@ -58,11 +63,16 @@ def classification_table(predictions: Predictions, thresholds: np.ndarray) -> pd
     Returns:
         C rows: ``condition``, ``code``, ``group``, ``positives``, ``predicted``, then the six metrics. NaN where
         undefined: precision without a predicted positive; recall, F1, AUC and average precision without a true one.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> classification_table(predictions, np.array([1.5, 1.5, 1.5]))["recall"].tolist()
+        [1.0, 0.0, nan]
     """
-    listed, called = predictions.listed, predictions.logits >= thresholds
-    positives, predicted = listed.sum(axis=0), called.sum(axis=0)
-    correct = (listed & called).sum(axis=0)
-    auc, average_precision = auc_per_condition(predictions.logits, listed)
+    positive, called = predictions.positive, predictions.logits >= thresholds
+    positives, predicted = positive.sum(axis=0), called.sum(axis=0)
+    correct = (positive & called).sum(axis=0)
+    auc, average_precision = auc_per_condition(predictions.logits, positive)
     with np.errstate(invalid="ignore", divide="ignore"):
         columns = {
             "condition": predictions.conditions,
@@ -73,7 +83,7 @@ def classification_table(predictions: Predictions, thresholds: np.ndarray) -> pd
             "precision": correct / predicted,
             "recall": correct / positives,
             "f1": np.where(positives > 0, 2.0 * correct / (positives + predicted), np.nan),
-            "accuracy": (listed == called).mean(axis=0),
+            "accuracy": (positive == called).mean(axis=0),
             "auc": auc,
             "average_precision": average_precision,
         }
@@ -90,6 +100,11 @@ def classification_summary(validation: Predictions, predictions: Predictions) ->
     Returns:
         ``thresholded_macro_precision``, ... and ``defined_precision``, ...: the conditions where the metric is
         defined; the others are left out. (``macro_f1`` of the headline judges the first prediction, with no threshold.)
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> classification_summary(predictions, predictions)["thresholded_macro_recall"]
+        1.0
     """
     table, result = classification_table(predictions, choose_thresholds(validation)), {}
     for name in _COLUMNS:
@@ -102,10 +117,15 @@ def classification_summary(validation: Predictions, predictions: Predictions) ->
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
     """``[C, C]`` int: images by primary condition (row) and first prediction (column).
 
-    A first prediction that is listed, though not primary, counts as the primary condition: it is no mistake.
+    A first prediction that is positive, though not primary, counts as the primary condition: it is no mistake.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> confusion_matrix(predictions).tolist()
+        [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
     """
     rows = np.arange(len(predictions))
-    top = condition_order(predictions.logits, predictions.listed)[:, 0]
-    answer = np.where(predictions.listed[rows, top], predictions.primary, top)
+    top = condition_order(predictions.logits, predictions.positive)[:, 0]
+    answer = np.where(predictions.positive[rows, top], predictions.primary, top)
     size = len(predictions.conditions)
     return np.bincount(predictions.primary * size + answer, minlength=size * size).reshape(size, size)

@@ -8,14 +8,20 @@ import numpy as np
 from rich.table import Table as ScreenTable
 
 from siglip_med.errors import UserError
-from siglip_med.metrics.bootstrap import PairedResult, paired_bootstrap
-from siglip_med.metrics.headline import LOWER_IS_BETTER, headline_metrics
-from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.ranking import condition_order
-from siglip_med.metrics.resampling import RESAMPLED_METRICS
+from siglip_med.metrics import (
+    LOWER_IS_BETTER,
+    RESAMPLED_METRICS,
+    PairedResult,
+    Predictions,
+    condition_order,
+    headline_metrics,
+    metric_label,
+    paired_bootstrap,
+    table_label,
+)
 from siglip_med.report import Figure, Page, ReportSettings, Section, Table, write_page
 from siglip_med.report.numbers import number, p_value
-from siglip_med.report.plots import differences_figure, metric_label, to_png
+from siglip_med.report.plots import differences_figure, to_png
 
 COMPARISON_NAME = "comparison"
 PREDICTIONS = Path("predictions")
@@ -33,6 +39,7 @@ class Comparison:
         both_right: images whose first prediction is listed in both runs; ``only_a``, ``only_b``, ``neither`` likewise.
         images: N.
         cases: G, the units that are resampled.
+        conditions: C.
         coverage: of the intervals; 1 - coverage is the error rate of the test.
     """
 
@@ -45,6 +52,7 @@ class Comparison:
     neither: int
     images: int
     cases: int
+    conditions: int
     coverage: float
 
     def verdict(self, metric: str) -> str:
@@ -58,7 +66,7 @@ class Comparison:
     def row(self, metric: str) -> tuple[str, ...]:
         """Cells for people: metric, both values, and `_COLUMNS`."""
         result, (a, b) = self.results[metric], self.values[metric]
-        label = f"{metric_label(metric)}{' ↓' if metric in LOWER_IS_BETTER else ''}"
+        label = table_label(metric, self.conditions)
         known = np.isfinite(result.low)
         return (
             label,
@@ -95,7 +103,7 @@ def compare_predictions(a: Predictions, b: Predictions, names: tuple[str, str], 
     Raises:
         UserError: the runs were not judged on the same images, conditions and labels.
     """
-    results = paired_bootstrap(a, b, RESAMPLED_METRICS, settings.repetitions, settings.seed, settings.coverage)
+    results = paired_bootstrap(a, b, RESAMPLED_METRICS, settings.bootstrap, settings.seed, settings.coverage)
     of_a, of_b = headline_metrics(a), headline_metrics(b)
     # b minus its difference and not its own value: both are then judged with the D of a
     values = {name: (of_a[name], of_a[name] - result.difference) for name, result in results.items()}
@@ -112,6 +120,7 @@ def compare_predictions(a: Predictions, b: Predictions, names: tuple[str, str], 
         neither=pairs.count((False, False)),
         images=len(a),
         cases=len(np.unique(a.cases)),
+        conditions=len(a.conditions),
         coverage=settings.coverage,
     )
 
@@ -136,8 +145,9 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
         Path of the HTML page.
     """
     c, (a, b) = comparison, comparison.names
-    drawn = {metric_label(metric): result for metric, result in c.results.items() if np.isfinite(result.low)}
-    better = {metric_label(metric): -1 if metric in LOWER_IS_BETTER else 1 for metric in c.results}
+    labels = {metric: metric_label(metric, c.conditions) for metric in c.results}
+    drawn = {labels[metric]: result for metric, result in c.results.items() if np.isfinite(result.low)}
+    better = {labels[metric]: -1 if metric in LOWER_IS_BETTER else 1 for metric in c.results}
     agreement = (
         ("both runs right", str(c.both_right)),
         (f"only {a} right", str(c.only_a)),
@@ -193,8 +203,8 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 
 
 def _right_by_image(predictions: Predictions) -> dict[str, bool]:
-    first = condition_order(predictions.logits, predictions.listed)[:, 0]
-    right = predictions.listed[np.arange(len(predictions)), first]
+    first = condition_order(predictions.logits, predictions.positive)[:, 0]
+    right = predictions.positive[np.arange(len(predictions)), first]
     return dict(zip(predictions.frame["image"].astype(str), right.tolist(), strict=True))
 
 

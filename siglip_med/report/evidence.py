@@ -4,22 +4,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siglip_med.metrics.baselines import chance, crm, label_frequency_predictions
-from siglip_med.metrics.bootstrap import (
+from siglip_med.metrics import (
+    HEADLINE_METRICS,
+    NEED_SCORES,
+    Calibration,
     Interval,
     PairedResult,
+    Predictions,
     bootstrap_intervals,
     bootstrap_mean,
+    chance,
+    crm,
+    fit_calibration,
+    headline_metrics,
+    label_frequency_predictions,
     paired_bootstrap,
 )
-from siglip_med.metrics.calibration import Calibration, fit_calibration
-from siglip_med.metrics.headline import HEADLINE_METRICS, headline_metrics
-from siglip_med.metrics.predictions import Predictions
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 
 RUN, ZERO_SHOT, FREQUENCY, CHANCE, CRM = "this run", "zero-shot", "label frequency", "chance", "CRM"
-_OF_SCORES = frozenset({"ece", "loss", "spearman_text_d", "spearman_image_d"})
-"""Metrics that a baseline which only ranks does not have."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Evidence:
             UserError: a split has no image, or zero-shot predictions are of other images.
         """
         test, zero_shot = inputs.test, inputs.zero_shot
-        repetitions, seed, coverage = settings.repetitions, settings.seed, settings.coverage
+        repetitions, seed, coverage = settings.bootstrap, settings.seed, settings.coverage
         intervals = bootstrap_intervals(test, HEADLINE_METRICS, repetitions, seed, coverage)
         calibration = fit_calibration(inputs.val)
         reranked = crm(test, calibration.temperature)
@@ -72,8 +75,8 @@ class Evidence:
     def interval_of_mean(self, values: np.ndarray) -> Interval:
         """Interval of the mean of one value an image of the test split."""
         settings = self.settings
-        return bootstrap_mean(values, self.test.cases, settings.repetitions, settings.seed, settings.coverage)
+        return bootstrap_mean(values, self.test.cases, settings.bootstrap, settings.seed, settings.coverage)
 
 
 def _ranking_only(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if name not in _OF_SCORES}
+    return {name: value for name, value in values.items() if name not in NEED_SCORES}

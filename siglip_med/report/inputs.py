@@ -7,7 +7,7 @@ from typing import Annotated
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics import Predictions
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 CURVE_COLUMNS = ("tag", "step", "value")
@@ -54,7 +54,7 @@ class ReportSettings:
 
     def __init__(
         self,
-        repetitions: PositiveInt = 1000,
+        bootstrap: PositiveInt = 1000,
         coverage: Share = 0.95,
         set_coverage: Share = 0.9,
         distractors: PositiveInt = 9,
@@ -66,7 +66,7 @@ class ReportSettings:
         """Takes the settings.
 
         Args:
-            repetitions: bootstrap resamples of the cases.
+            bootstrap: resamples of the cases.
             coverage: of the intervals.
             set_coverage: stated coverage of the prediction sets.
             distractors: of the test that ranks the truth among a few candidates.
@@ -75,7 +75,7 @@ class ReportSettings:
             images: whether to show photographs (thumbnails); a report with them should not be published.
             image_root: folder of the photographs; None for the one of the run's data.
         """
-        self.repetitions = repetitions
+        self.bootstrap = bootstrap
         self.coverage = coverage
         self.set_coverage = set_coverage
         self.distractors = distractors

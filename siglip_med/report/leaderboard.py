@@ -12,43 +12,59 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-RANKED_BY = "tuned/val/r_at_5"
+from siglip_med.metrics import CHOOSING, KEY_METRICS, LOWER_IS_BETTER, metric_label, saturation, table_label
 
-COLUMNS = {
-    RANKED_BY: "val R@5",
-    "tuned/test/r_at_1": "R@1",
-    "tuned/test/r_at_5": "R@5",
-    "tuned/test/macro_r_at_5": "macro R@5",
-    "tuned/test/macro_f1": "macro F1",
-    "tuned/test/icd_distance_all": "ICD dist. all",
-    "tuned/test/icd_distance_mistakes": "ICD dist. mistakes",
-    "tuned/test/spearman_text_d": "Spearman(text, D)",
-}
-"""Metric of a run → heading. All but the first are of the test split, which never chooses anything."""
+RANKED_BY = f"tuned/val/{CHOOSING}"
+_TEST = (*KEY_METRICS, "macro_f1", "spearman_text_d")
+
+
+def columns(runs: pd.DataFrame) -> dict[str, str]:
+    """Metric of a run -> heading, for the metrics that the runs have.
+
+    All but the first are of the test split, which never chooses anything. A metric of the first K of K conditions or
+    fewer says nothing, and its heading says so.
+
+    Args:
+        runs: from `read_runs`.
+    """
+    counts = runs["conditions"].dropna().astype(int) if "conditions" in runs else pd.Series(dtype=int)
+    named = {RANKED_BY: f"val {_heading(CHOOSING, counts)}"}
+    named |= {f"tuned/test/{name}": _heading(name, counts) for name in _TEST}
+    return {column: heading for column, heading in named.items() if column in runs}
+
+
+def _heading(name: str, counts: pd.Series) -> str:
+    if counts.empty:
+        return table_label(name, short=True)
+    some = "" if saturation(name, counts.max()) else saturation(name, counts.min())
+    return table_label(name, counts.max(), short=True) + (f" (in some runs {some})" if some else "")
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
-    """One row a finished run of a sweep folder: ``run``, ``name``, ``seed`` and every metric."""
+    """One row a finished run of a sweep folder: ``run``, ``name``, ``seed``, ``conditions`` and every metric."""
     rows = []
     for path in sorted(folder.glob("*/metrics.json")):
         result = json.loads(path.read_text())
-        rows.append({"run": path.parent.name, "name": result["name"], "seed": result["seed"], **result["metrics"]})
+        about = {key: result[key] for key in ("name", "seed", "conditions") if key in result}
+        rows.append({"run": path.parent.name} | about | result["metrics"])
     return pd.DataFrame(rows)
 
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and sample standard deviation by name, best validation first; one seed has no deviation ("–")."""
-    known = [column for column in COLUMNS if column in runs]
+    headings = columns(runs)
+    known = list(headings)
     groups = runs.groupby("name", sort=False)
     means, deviations = groups[known].mean(), groups[known].std(ddof=1)
     table = pd.DataFrame({"name": means.index, "seeds": groups.size().to_numpy()})
     for column in known:
-        table[COLUMNS[column]] = [
+        table[headings[column]] = [
             f"{mean:.3f} ± " + ("–" if pd.isna(deviation) else f"{deviation:.3f}")
             for mean, deviation in zip(means[column], deviations[column], strict=True)
         ]
     if RANKED_BY in known:
-        table = table.iloc[means[RANKED_BY].reset_index(drop=True).sort_values(ascending=False, kind="stable").index]
+        ranked = means[RANKED_BY].reset_index(drop=True)
+        table = table.iloc[ranked.sort_values(ascending=CHOOSING in LOWER_IS_BETTER, kind="stable").index]
     return table.reset_index(drop=True)
 
 
@@ -63,8 +79,8 @@ def differences(runs: pd.DataFrame, reference: str = "baseline", coverage: float
     Returns:
         ``mean [low, high]`` by name and metric; names that share fewer than two seeds with the reference are left out.
     """
-    known = [column for column in COLUMNS if column in runs and column != RANKED_BY]
-    ours = runs.set_index(["name", "seed"])[known]
+    headings = {column: heading for column, heading in columns(runs).items() if column != RANKED_BY}
+    ours = runs.set_index(["name", "seed"])[list(headings)]
     rows = []
     for name in dict.fromkeys(runs["name"]):
         if name == reference or reference not in ours.index:
@@ -74,7 +90,7 @@ def differences(runs: pd.DataFrame, reference: str = "baseline", coverage: float
             continue
         half = stats.t.ppf((1 + coverage) / 2, len(change) - 1) * change.std(ddof=1) / np.sqrt(len(change))
         cells = {
-            COLUMNS[column]: f"{mean:+.3f} [{mean - half[column]:+.3f}, {mean + half[column]:+.3f}]"
+            headings[column]: f"{mean:+.3f} [{mean - half[column]:+.3f}, {mean + half[column]:+.3f}]"
             for column, mean in change.mean().items()
         }
         rows.append({f"minus {reference}": name, "seeds": len(change)} | cells)
@@ -100,7 +116,8 @@ class Leaderboard(Callback):
         table = summarize(runs)
         runs.to_csv(folder / "leaderboard.csv", index=False)
         (folder / "leaderboard.md").write_text(to_markdown(table))
-        shown = Table(title=f"leaderboard, best validation R@5 first (mean ± sd over seeds): {folder}")
+        best = metric_label(CHOOSING, short=True)
+        shown = Table(title=f"leaderboard, best validation {best} first (mean ± sd over seeds): {folder}")
         for column in table.columns:
             shown.add_column(column)
         for row in table.itertuples(index=False):

@@ -2,7 +2,7 @@
 
 import math
 
-from siglip_med.metrics.bootstrap import Interval, PairedResult
+from siglip_med.metrics import Interval, PairedResult
 from siglip_med.report.page import NOT_DEFINED
 
 

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from siglip_med.metrics import (
+    KEY_METRICS,
+    SUMMARY_METRICS,
     Interval,
     PairedResult,
     Predictions,
@@ -18,23 +20,8 @@ from siglip_med.metrics import (
     headline_metrics,
     label_frequency_predictions,
     paired_bootstrap,
+    table_label,
 )
-
-SHOWN = {
-    "r_at_1": "R@1 (accuracy)",
-    "r_at_5": "R@5",
-    "macro_r_at_1": "macro R@1",
-    "macro_r_at_5": "macro R@5",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "thresholded_macro_f1": "macro F1, thresholds from val",
-    "macro_auc": "macro AUC",
-    "loss": "loss ↓",
-    "icd_distance_all": "ICD distance, all ↓",
-    "icd_distance_mistakes": "ICD distance, mistakes ↓",
-}
-WITH_INTERVALS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
 
 
 @dataclass(frozen=True)
@@ -68,22 +55,21 @@ class RunSummary:
             coverage: of the intervals, e.g. 0.95.
             seed: of the bootstrap.
         """
-        frequency = label_frequency_predictions(tuned.test)
         self.zero_shot, self.tuned = zero_shot, tuned
-        self.before, self.after = zero_shot.metrics(), tuned.metrics()
-        self.frequency = headline_metrics(frequency)
-        self.chance = chance(tuned.test)
-        self.intervals = bootstrap_intervals(tuned.test, WITH_INTERVALS, repetitions, seed, coverage)
-        self.changes = paired_bootstrap(tuned.test, zero_shot.test, WITH_INTERVALS, repetitions, seed, coverage)
+        self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
+        self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))
+        self.chance_metrics = chance(tuned.test)
+        self.intervals = bootstrap_intervals(tuned.test, KEY_METRICS, repetitions, seed, coverage)
+        self.changes = paired_bootstrap(tuned.test, zero_shot.test, KEY_METRICS, repetitions, seed, coverage)
         self.coverage = coverage
         self.size = len(tuned.test), len(set(tuned.test.cases))
 
     def metrics(self) -> dict[str, float]:
         """``zero_shot/<split>/<metric>``, ``tuned/…``, ``label_frequency/test/…`` and ``chance/test/…``."""
-        named = {"zero_shot": self.before, "tuned": self.after}
-        values = {f"{stage}/{name}": value for stage, metrics in named.items() for name, value in metrics.items()}
-        values |= {f"label_frequency/test/{name}": value for name, value in self.frequency.items()}
-        values |= {f"chance/test/{name}": value for name, value in self.chance.items()}
+        models = {"zero_shot": self.zero_shot_metrics, "tuned": self.tuned_metrics}
+        values = {f"{model}/{name}": value for model, metrics in models.items() for name, value in metrics.items()}
+        values |= {f"label_frequency/test/{name}": value for name, value in self.frequency_metrics.items()}
+        values |= {f"chance/test/{name}": value for name, value in self.chance_metrics.items()}
         return {name: float(value) for name, value in values.items()}
 
     def save(self, path: Path, name: str, seed: int) -> None:
@@ -91,6 +77,7 @@ class RunSummary:
         content = {
             "name": name,
             "seed": seed,
+            "conditions": len(self.tuned.test.conditions),
             "metrics": _defined(self.metrics()),
             "test_intervals": {key: _defined(asdict(value)) for key, value in self.intervals.items()},
             "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
@@ -105,20 +92,20 @@ class RunSummary:
         }
 
     def table(self) -> Table:
-        """Test split: baselines, before, after, change."""
+        """Test split: baselines, zero-shot, tuned, change."""
         images, cases = self.size
         table = Table(title=f"test split: {images} images of {cases} cases")
         for heading in ("", "chance", "label frequency", "zero-shot", "tuned", "change"):
             table.add_column(heading, justify="left" if not heading else "right")
-        for name, heading in SHOWN.items():
-            before, after = self.before[f"test/{name}"], self.after[f"test/{name}"]
+        for name in SUMMARY_METRICS:
+            zero_shot, tuned = self.zero_shot_metrics[f"test/{name}"], self.tuned_metrics[f"test/{name}"]
             table.add_row(
-                heading,
-                _number(self.chance.get(name)),
-                _number(self.frequency.get(name)),
-                _number(before),
-                _number(after) + _range(self.intervals.get(name)),
-                f"{after - before:+.3f}" + _range(self.changes.get(name), signed=True),
+                table_label(name, len(self.tuned.test.conditions)),
+                _number(self.chance_metrics.get(name)),
+                _number(self.frequency_metrics.get(name)),
+                _number(zero_shot),
+                _number(tuned) + _range(self.intervals.get(name)),
+                f"{tuned - zero_shot:+.3f}" + _range(self.changes.get(name), signed=True),
             )
         return table
 

@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.special import expit
 
-from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.thresholds import confusion_matrix
+from siglip_med.metrics import Predictions, by_chart, confusion_matrix
 from siglip_med.report.plots import (
     chapter_label,
     chapters_of,
@@ -39,16 +38,8 @@ def custom_scalar_layout() -> dict[str, dict[str, list[str | list[str]]]]:
             "total, training and validation": [r"^loss/total$", r"^val/loss$"],
         },
         "coefficients": {"alpha, beta, gamma, delta": [r"^coefficient/.+$"]},
-        "retrieval (validation)": {
-            "R@K": [r"^val/r_at_\d+(_primary)?$"],
-            "macro R@K": [r"^val/macro_r_at_\d+$"],
-            "ranking": [r"^val/(mrr|map|ndcg|t2i_map)$"],
-            "classification": [r"^val/macro_(precision|recall|f1|auc)$"],
-        },
-        "hierarchy (validation)": {
-            "ICD distance": [r"^val/icd_distance_.+$"],
-            "same chapter, same block": [r"^val/(chapter|block)_accuracy$"],
-        },
+        "retrieval (validation)": _charts("R@K", "macro R@K", "ranking", "classification"),
+        "hierarchy (validation)": _charts("ICD distance", "chapter, block and order"),
         "optimization": {
             "gradient and parameter norms": [r"^(grad_norm|parameter_norm)/.+$"],
             "learning rates": [r"^lr.*$"],
@@ -56,6 +47,11 @@ def custom_scalar_layout() -> dict[str, dict[str, list[str | list[str]]]]:
         },
     }
     return {category: {chart: ["Multiline", tags] for chart, tags in c.items()} for category, c in charts.items()}
+
+
+def _charts(*names: str) -> dict[str, list[str]]:
+    """Charts of validation metrics -> regular expressions of their tags."""
+    return {name: [rf"^val/({'|'.join(by_chart()[name])})$"] for name in names}
 
 
 def write_dashboards(writer: "SummaryWriter", predictions: Predictions, global_step: int = 0) -> None:
@@ -75,13 +71,13 @@ def write_dashboards(writer: "SummaryWriter", predictions: Predictions, global_s
 
 def _pr_curves(writer: "SummaryWriter", predictions: Predictions, step: int) -> None:
     """All pairs together, and the most common conditions of the split one by one."""
-    confidence, listed, split = expit(predictions.logits), predictions.listed, predictions.split
-    writer.add_pr_curve(f"{split}_pr/all conditions", listed.ravel(), confidence.ravel(), step)
-    images = listed.sum(axis=0)
+    confidence, positive, split = expit(predictions.logits), predictions.positive, predictions.split
+    writer.add_pr_curve(f"{split}_pr/all conditions", positive.ravel(), confidence.ravel(), step)
+    images = positive.sum(axis=0)
     for condition in np.argsort(-images, kind="stable")[:_PR_CONDITIONS]:
         if images[condition]:
             name = predictions.conditions[condition]
-            writer.add_pr_curve(f"{split}_pr/{name}", listed[:, condition], confidence[:, condition], step)
+            writer.add_pr_curve(f"{split}_pr/{name}", positive[:, condition], confidence[:, condition], step)
 
 
 def _heat_maps(writer: "SummaryWriter", predictions: Predictions, step: int) -> None:
@@ -112,7 +108,7 @@ def _projector(writer: "SummaryWriter", predictions: Predictions, step: int) -> 
         p.text_embeddings, of_condition, global_step=step, tag=f"{p.split} texts", metadata_header=header
     )
     if len(p.image_embeddings):
-        right = p.listed[np.arange(len(p)), p.logits.argmax(axis=1)]
+        right = p.positive[np.arange(len(p)), p.logits.argmax(axis=1)]
         of_image = [
             [*of_condition[primary], "right" if hit else "wrong", str(image)]
             for primary, hit, image in zip(p.primary, right, p.frame["image_id"], strict=True)

@@ -58,7 +58,7 @@ def checkpoint_says(monkeypatch):
 
 
 def settings(*overrides):
-    fast = ["report.repetitions=20", "report.map_images=20", "paths.output_dir=unused"]
+    fast = ["report.bootstrap=20", "report.map_images=20", "paths.output_dir=unused"]
     return typed(compose_config(*fast, *overrides, name="evaluate"), evaluate.Settings)
 
 
@@ -138,7 +138,7 @@ def test_two_runs_are_compared(folder, tmp_path):
         (["checkpoint=a.ckpt", "compare=[a,b]"], "give either checkpoint"),
         (["compare=[a]"], "needs two run folders, not 1"),
         (["compare=[a,b]", "report.coverage=1.5"], r"report\.coverage: input should be less than 1"),
-        (["compare=[a,b]", "report.repetitions=0"], r"report\.repetitions"),
+        (["compare=[a,b]", "report.bootstrap=0"], r"report\.bootstrap"),
         (["compare=[a,b]", "+report.photos=true"], r"report\.photos: no such setting"),
     ],
 )

@@ -21,11 +21,11 @@ def test_weighted_auc_and_precision_against_scikit_learn(levels):
 
 def test_every_condition_and_the_undefined_ones():
     predictions = make_predictions(conditions=6)
-    listed = predictions.listed.copy()
-    listed[:, 1], listed[:, 2] = False, True
-    auc, precision = auc_per_condition(predictions.logits, listed)
+    positive = predictions.positive.copy()
+    positive[:, 1], positive[:, 2] = False, True
+    auc, precision = auc_per_condition(predictions.logits, positive)
     for condition in (0, 3, 4, 5):
-        assert auc[condition] == pytest.approx(roc_auc_score(listed[:, condition], predictions.logits[:, condition]))
+        assert auc[condition] == pytest.approx(roc_auc_score(positive[:, condition], predictions.logits[:, condition]))
     assert np.isnan(auc[[1, 2]]).all()
     assert np.isnan(precision[1])
     assert precision[2] == 1.0

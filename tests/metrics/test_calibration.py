@@ -7,14 +7,8 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.classification import BinaryCalibrationError
 
 from siglip_med.errors import UserError
-from siglip_med.metrics import (
-    Calibration,
-    calibration_error,
-    calibration_metrics,
-    fit_calibration,
-    headline_metrics,
-    reliability_table,
-)
+from siglip_med.metrics import Calibration, calibration_metrics, fit_calibration, headline_metrics, reliability_table
+from siglip_med.metrics.calibration import calibration_error
 from tests.metrics.simulated import make_predictions
 
 
@@ -41,12 +35,12 @@ def test_every_number_against_a_library():
     metrics, confidence = calibration_metrics(p), expit(p.logits.astype(float))
     top = confidence.argmax(axis=1)
     rows = np.arange(len(p))
-    assert metrics["ece"] == pytest.approx(_error(confidence.ravel(), p.listed.ravel()), abs=1e-6)
-    each = [_error(confidence[:, c], p.listed[:, c]) for c in range(12)]
+    assert metrics["ece"] == pytest.approx(_error(confidence.ravel(), p.positive.ravel()), abs=1e-6)
+    each = [_error(confidence[:, c], p.positive[:, c]) for c in range(12)]
     assert metrics["ece_classwise"] == pytest.approx(np.mean(each), abs=1e-6)
-    assert metrics["ece_top1"] == pytest.approx(_error(confidence[rows, top], p.listed[rows, top]), abs=1e-6)
-    assert metrics["brier"] == pytest.approx(brier_score_loss(p.listed.ravel(), confidence.ravel()))
-    assert metrics["log_loss"] == pytest.approx(log_loss(p.listed.ravel(), confidence.ravel()))
+    assert metrics["ece_top1"] == pytest.approx(_error(confidence[rows, top], p.positive[rows, top]), abs=1e-6)
+    assert metrics["brier"] == pytest.approx(brier_score_loss(p.positive.ravel(), confidence.ravel()))
+    assert metrics["log_loss"] == pytest.approx(log_loss(p.positive.ravel(), confidence.ravel()))
     assert metrics["ece"] == pytest.approx(headline_metrics(p)["ece"])
 
 
@@ -58,7 +52,7 @@ def test_reliability_table_by_hand():
         assert row["count"] == inside.sum()
         if inside.any():
             assert row["confidence"] == pytest.approx(confidence[inside].mean())
-            assert row["frequency"] == pytest.approx(p.listed[inside].mean())
+            assert row["frequency"] == pytest.approx(p.positive[inside].mean())
         else:
             assert np.isnan(row["frequency"])
     assert table["count"].sum() == confidence.size
@@ -68,7 +62,7 @@ def test_fit_equals_unpenalised_logistic_regression():
     p = make_predictions(images=400)
     fit = fit_calibration(p)
     reference = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)
-    reference.fit(p.logits.reshape(-1, 1).astype(float), p.listed.ravel())
+    reference.fit(p.logits.reshape(-1, 1).astype(float), p.positive.ravel())
     assert 1 / fit.temperature == pytest.approx(reference.coef_[0, 0], rel=1e-4)
     assert fit.bias == pytest.approx(reference.intercept_[0], abs=1e-3)
 
@@ -93,7 +87,7 @@ def test_fit_undoes_a_known_distortion_and_keeps_the_ranks():
 
 def test_separated_scores_give_a_finite_fit():
     p = make_predictions()
-    fit = fit_calibration(p.with_logits(np.where(p.listed, 1.0, -1.0)))
+    fit = fit_calibration(p.with_logits(np.where(p.positive, 1.0, -1.0)))
     assert np.isfinite([fit.temperature, fit.bias]).all()
     assert fit.temperature > 0
 

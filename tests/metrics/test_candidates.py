@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from siglip_med.errors import UserError
-from siglip_med.metrics import candidate_retrieval, chance_predictions, print_sample
+from siglip_med.metrics import candidate_retrieval, print_sample
+from siglip_med.metrics.baselines import chance_predictions
 from tests.metrics.simulated import make_predictions
 
 
@@ -54,7 +55,7 @@ def test_same_seeds_give_every_model_the_same_candidates(predictions):
 def test_distractors_are_uniform_over_the_unlisted(predictions):
     one = predictions.take(np.zeros(4000, dtype=int))
     counts = np.bincount(candidate_retrieval(one, seeds=(0,)).candidates[0, :, 1:].ravel(), minlength=20)
-    free = ~one.listed[0]
+    free = ~one.positive[0]
     expected = 4000 * 9 / free.sum()
     assert (np.abs(counts[free] - expected) < 5 * np.sqrt(expected)).all()
 
@@ -65,7 +66,7 @@ def test_a_collapsed_model_ranks_last(predictions):
 
 
 def test_too_few_conditions_is_an_error_for_people():
-    with pytest.raises(UserError, match="unlisted"):
+    with pytest.raises(UserError, match="negative conditions"):
         candidate_retrieval(make_predictions(conditions=9))
 
 

@@ -16,8 +16,27 @@ from torchmetrics.classification import BinaryCalibrationError
 from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import HEADLINE_METRICS, RESAMPLED_METRICS, defined_conditions, headline_metrics
 from siglip_med.metrics.headline import score_metrics
-from siglip_med.metrics.resampling import CaseSums, Scores
+from siglip_med.metrics.resampling import CaseStatistics, Scores
 from tests.metrics.simulated import make_predictions
+
+
+def _hops_by_loop(distances):
+    """HOPS of one image as the paper's formula reads, place by place: distances in the order of the ranking."""
+    levels = sorted(set(distances))
+    found = [levels.index(d) for d in distances]
+    best = sorted(found)
+    weights = []
+    for level in range(len(levels)):
+        places = best.count(level)
+        start, stop = 2.0**-level, 2.0 ** -(level + 1)
+        if level == len(levels) - 1:
+            stop = 0.0
+        elif level == 0:
+            stop = 1.0
+        weights += [start - (start - stop) * place / places for place in range(places)]
+    off = sum(w * abs(a - b) for w, a, b in zip(weights, best, found, strict=True))
+    worst = sum(w * abs(a - b) for w, a, b in zip(weights, best, reversed(best), strict=True))
+    return max(0.0, 1 - off / worst)
 
 
 def _by_loop(predictions):
@@ -37,6 +56,7 @@ def _by_loop(predictions):
         values["mrr"].append(1 / min(ranking.index(label) + 1 for label in labels))
         values["icd_distance_all"].append(distance[0])
         values["icd_distance_top5"].append(sum(distance[:5]) / 5)
+        values["hops"].append(_hops_by_loop([round(d, 6) for d in distance]))
         if ranking[0] not in labels:
             values["icd_distance_mistakes"].append(distance[0])
         values["chapter_accuracy"].append(p.chapters[ranking[0]] in {p.chapters[label] for label in labels})
@@ -50,7 +70,7 @@ def test_means_over_images_and_over_conditions_against_loops(seed):
     predictions = make_predictions(seed=seed, images=120, conditions=15)
     metrics = headline_metrics(predictions)
     expected = _by_loop(predictions)
-    assert len(expected) == 12
+    assert len(expected) == 13
     for name, value in expected.items():
         assert metrics[name] == pytest.approx(value), name
 
@@ -67,13 +87,13 @@ def test_the_rest_against_scikit_learn_and_torchmetrics(seed):
     assert metrics["macro_recall"] == pytest.approx(recall_score(p.primary, top, labels=present, average="macro"))
     precision = precision_score(p.primary, top, labels=np.unique(top), average="macro")
     assert metrics["macro_precision"] == pytest.approx(precision)
-    columns = [c for c in range(12) if p.listed[:, c].any()]
-    assert metrics["macro_auc"] == pytest.approx(roc_auc_score(p.listed[:, columns], p.logits[:, columns]))
-    assert metrics["t2i_map"] == pytest.approx(average_precision_score(p.listed[:, columns], p.logits[:, columns]))
-    assert metrics["map"] == pytest.approx(label_ranking_average_precision_score(p.listed, p.logits))
+    columns = [c for c in range(12) if p.positive[:, c].any()]
+    assert metrics["macro_auc"] == pytest.approx(roc_auc_score(p.positive[:, columns], p.logits[:, columns]))
+    assert metrics["t2i_map"] == pytest.approx(average_precision_score(p.positive[:, columns], p.logits[:, columns]))
+    assert metrics["map"] == pytest.approx(label_ranking_average_precision_score(p.positive, p.logits))
     confidence = torch.tensor(p.logits).double().sigmoid().reshape(-1)
-    listed = torch.tensor(p.listed).long().reshape(-1)
-    assert metrics["ece"] == pytest.approx(float(BinaryCalibrationError(n_bins=15)(confidence, listed)), abs=1e-6)
+    positive = torch.tensor(p.positive).long().reshape(-1)
+    assert metrics["ece"] == pytest.approx(float(BinaryCalibrationError(n_bins=15)(confidence, positive)), abs=1e-6)
     assert metrics["loss"] == pytest.approx(
         float(weighted_sigmoid(torch.tensor(p.logits), torch.tensor(p.labels), 1.0, "balanced")), rel=1e-5
     )
@@ -96,7 +116,7 @@ def test_resampling_by_weights_equals_repeating_the_rows():
     predictions = make_predictions(images=150, cases=40)
     names, case = np.unique(predictions.cases, return_inverse=True)
     weights = np.random.default_rng(0).integers(0, 4, size=(6, len(names)))
-    values = CaseSums.build(Scores.of(predictions), predictions.cases).values(weights.astype(float))
+    values = CaseStatistics.build(Scores.of(predictions), predictions.cases).values(weights.astype(float))
     for row in range(6):
         repeated = predictions.take(np.repeat(np.arange(150), weights[row][case]))
         expected = score_metrics(Scores.of(repeated))
@@ -125,4 +145,4 @@ def test_conditions_without_an_image_do_not_move_the_means_over_conditions():
     before, after = headline_metrics(predictions), headline_metrics(wider)
     for name in ("macro_r_at_5", "macro_f1", "macro_precision", "macro_auc", "t2i_map"):
         assert before[name] == pytest.approx(after[name]), name
-    assert defined_conditions(wider) == {"conditions": 12, "primary": 9, "listed": 9, "auc": 9}
+    assert defined_conditions(wider) == {"conditions": 12, "primary": 9, "positive": 9, "auc": 9}

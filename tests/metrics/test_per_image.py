@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from siglip_med.metrics import headline_metrics, per_image_table
+from siglip_med.metrics import headline_metrics, write_per_image
+from siglip_med.metrics.per_image import per_image_table
 from tests.metrics.simulated import make_predictions
 
 
@@ -12,19 +13,21 @@ def test_table_agrees_with_a_reading_by_hand():
     for row in range(50):
         scores = dict(zip(predictions.conditions, predictions.logits[row], strict=True))
         ranking = sorted(scores, key=lambda name: -scores[name])
-        listed = {name for name, weight in zip(predictions.conditions, predictions.labels[row], strict=True) if weight}
-        assert set(table["labels"][row].split(" | ")) == listed
+        positive = {
+            name for name, weight in zip(predictions.conditions, predictions.labels[row], strict=True) if weight
+        }
+        assert set(table["labels"][row].split(" | ")) == positive
         assert table["primary"][row] == predictions.conditions[predictions.primary[row]]
         assert [table[f"top_{place}"][row] for place in range(1, 6)] == ranking[:5]
-        assert table["rank_any"][row] == 1 + min(ranking.index(name) for name in listed)
+        assert table["rank_any"][row] == 1 + min(ranking.index(name) for name in positive)
         assert table["rank_primary"][row] == 1 + ranking.index(table["primary"][row])
         assert table["confidence_1"][row] == pytest.approx(1 / (1 + np.exp(-scores[ranking[0]])), rel=1e-5)
 
 
 def test_csv_gives_the_headline_back(tmp_path):
     predictions = make_predictions()
-    predictions.save(tmp_path)
-    table = pd.read_csv(tmp_path / "per_image.csv", dtype={"image_id": str})
+    table = pd.read_csv(write_per_image(predictions, tmp_path / "test"), dtype={"image_id": str})
+    assert [path.name for path in (tmp_path / "test").iterdir()] == ["per_image.csv"]
     metrics = headline_metrics(predictions)
     assert table["hit_at_1"].mean() == pytest.approx(metrics["r_at_1"])
     assert (table["rank_any"] <= 5).mean() == pytest.approx(metrics["r_at_5"])

@@ -4,6 +4,8 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from siglip_med.errors import UserError
 from siglip_med.metrics import Predictions, headline_metrics
@@ -33,14 +35,30 @@ def test_unknown_stays_the_empty_text(tmp_path):
     assert (Predictions.load(tmp_path).frame["skin_tone"] == "").sum() == unknown > 0
 
 
-def test_metrics_can_be_recomputed_from_the_parquet_alone(tmp_path):
+def test_metrics_can_be_recomputed_with_numpy_alone(tmp_path):
     predictions = make_predictions()
     predictions.save(tmp_path)
-    table = pd.read_parquet(tmp_path / "images.parquet")
-    logits = table.filter(like="logit/").to_numpy()
-    labels = table.filter(like="label/").to_numpy()
-    top = logits.argmax(axis=1)
-    assert (labels[np.arange(len(top)), top] > 0).mean() == pytest.approx(headline_metrics(predictions)["r_at_1"])
+    with np.load(tmp_path / "arrays.npz") as arrays:
+        top = arrays["logits"].argmax(axis=1)
+        right = (arrays["labels"][np.arange(len(top)), top] > 0).mean()
+    assert right == pytest.approx(headline_metrics(predictions)["r_at_1"])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.characters(exclude_categories=("Cs",)), max_size=6), min_size=4, max_size=4))
+def test_any_text_of_the_table_comes_back(tmp_path, texts):
+    predictions = make_predictions(images=4)
+    frame = predictions.frame.assign(site=texts)
+    dataclasses.replace(predictions, frame=frame).save(tmp_path)
+    assert Predictions.load(tmp_path).frame["site"].tolist() == texts
+
+
+def test_the_folder_of_an_older_version_is_refused_in_one_line(tmp_path):
+    (tmp_path / "images.parquet").write_bytes(b"PAR1")
+    (tmp_path / "meta.json").write_text('{"format": "siglip_med.predictions", "version": 1, "images": 200}')
+    with pytest.raises(UserError, match=r"format version 1, this program reads 2.*recompute=true") as error:
+        Predictions.load(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 def test_empty_split_is_saved_too(tmp_path):
@@ -49,7 +67,7 @@ def test_empty_split_is_saved_too(tmp_path):
     assert len(Predictions.load(tmp_path)) == 0
 
 
-@pytest.mark.parametrize("name", ["meta.json", "images.parquet", "arrays.npz"])
+@pytest.mark.parametrize("name", ["meta.json", "images.csv", "arrays.npz"])
 def test_a_missing_or_broken_file_is_named(tmp_path, name):
     make_predictions().save(tmp_path)
     whole = (tmp_path / name).read_bytes()

@@ -2,14 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from siglip_med.metrics import (
-    bootstrap_intervals,
-    frequency_groups,
-    headline_metrics,
-    subgroup_masks,
-    subgroup_metrics,
-    worst_gaps,
-)
+from siglip_med.metrics import bootstrap_intervals, headline_metrics, subgroup_metrics, worst_gaps
+from siglip_med.metrics.subgroups import frequency_groups, subgroup_masks
 from tests.metrics.simulated import make_predictions
 
 
@@ -25,6 +19,17 @@ def test_each_group_is_judged_on_its_own_images():
         expected = headline_metrics(part)
         for name in ("r_at_1", "macro_r_at_5", "icd_distance_all", "macro_auc"):
             assert row[name] == pytest.approx(expected[name])
+
+
+def test_a_group_of_exactly_the_minimum_is_not_small():
+    p = make_predictions()
+    images = int((p.frame["sex"] == "female").sum())
+    for minimum, small in ((images - 1, False), (images, False), (images + 1, True)):
+        table = subgroup_metrics(p, ("sex",), ("r_at_1",), minimum_images=minimum).set_index("group")
+        assert table.loc["female", "small"] == small, minimum
+    thirty = p.take(np.flatnonzero(p.frame["sex"] == "female")[:30])
+    assert not subgroup_metrics(thirty, ("sex",), ("r_at_1",))["small"].any()
+    assert subgroup_metrics(thirty.take(np.arange(29)), ("sex",), ("r_at_1",))["small"].all()
 
 
 def test_groups_of_an_attribute_share_out_the_images():

@@ -24,23 +24,39 @@ def test_thresholds_reach_the_best_f1_of_all_cuts():
     p = make_predictions()
     p = p.with_logits(np.round(p.logits * 2) / 2)  # ties
     thresholds = choose_thresholds(p, minimum_positives=1)
-    for c in np.flatnonzero(p.listed.any(axis=0)):
-        reached = f1_score(p.listed[:, c], p.logits[:, c] >= thresholds[c])
-        assert reached == pytest.approx(_best_f1(p.logits[:, c], p.listed[:, c]))
+    for c in np.flatnonzero(p.positive.any(axis=0)):
+        reached = f1_score(p.positive[:, c], p.logits[:, c] >= thresholds[c])
+        assert reached == pytest.approx(_best_f1(p.logits[:, c], p.positive[:, c]))
 
 
 def test_rare_conditions_share_the_pooled_threshold():
     p = make_predictions()
-    positives = p.listed.sum(axis=0)
+    positives = p.positive.sum(axis=0)
     limit = int(np.sort(positives)[6])
     thresholds = choose_thresholds(p, minimum_positives=limit)
     own = positives >= limit
     np.testing.assert_array_equal(thresholds[own], choose_thresholds(p, minimum_positives=1)[own])
     pooled = np.unique(thresholds[positives < limit])
     assert len(pooled) == 1
-    reached = f1_score(p.listed.ravel(), p.logits.ravel() >= pooled[0])
+    reached = f1_score(p.positive.ravel(), p.logits.ravel() >= pooled[0])
     order = np.unique(p.logits.ravel())[::40]
-    assert reached >= max(f1_score(p.listed.ravel(), p.logits.ravel() >= cut) for cut in order)
+    assert reached >= max(f1_score(p.positive.ravel(), p.logits.ravel() >= cut) for cut in order)
+
+
+def test_five_positives_are_enough_for_a_threshold_of_its_own_and_four_are_not():
+    p = make_predictions(images=400)
+    labels = p.labels.copy()
+    for condition, kept in ((10, 5), (11, 4)):
+        rows = np.flatnonzero((labels[:, condition] > 0) & (p.primary != condition))
+        labels[rows[kept:], condition] = 0
+    keep = ~np.isin(p.primary, (10, 11))
+    p = dataclasses.replace(p.take(keep), labels=labels[keep])
+    assert p.positive[:, 10:].sum(axis=0).tolist() == [5, 4]
+    own, pooled = choose_thresholds(p, minimum_positives=1), choose_thresholds(p, minimum_positives=10**6)
+    thresholds = choose_thresholds(p)
+    assert own[10] != pooled[10]
+    assert thresholds[10] == own[10]
+    assert thresholds[11] == pooled[11]
 
 
 def test_threshold_lies_between_the_scores_it_parts():
@@ -56,7 +72,7 @@ def test_table_and_means_against_scikit_learn():
     thresholds = choose_thresholds(validation)
     table = classification_table(p, thresholds)
     for c, row in table.iterrows():
-        truth, called = p.listed[:, c], p.logits[:, c] >= thresholds[c]
+        truth, called = p.positive[:, c], p.logits[:, c] >= thresholds[c]
         assert (row["positives"], row["predicted"]) == (truth.sum(), called.sum())
         assert row["precision"] == pytest.approx(precision_score(truth, called, zero_division=np.nan), nan_ok=True)
         assert row["recall"] == pytest.approx(recall_score(truth, called, zero_division=np.nan), nan_ok=True)

@@ -21,9 +21,9 @@ def synthetic_predictions(
     labels = np.zeros((images, conditions), dtype=np.float32)
     primary = np.empty(images, dtype=np.int64)
     for row in range(images):
-        listed = rng.choice(conditions, size=rng.integers(1, 4), replace=False, p=share / share.sum())
-        labels[row, listed] = np.linspace(0.9, 0.3, len(listed))
-        primary[row] = listed[0]
+        positive = rng.choice(conditions, size=rng.integers(1, 4), replace=False, p=share / share.sum())
+        labels[row, positive] = np.linspace(0.9, 0.3, len(positive))
+        primary[row] = positive[0]
     same = np.array([[a[:1] == b[:1] for a in codes] for b in codes])
     close = np.array([[a[:3] == b[:3] for a in codes] for b in codes])
     distance = np.where(close, 0.4, np.where(same, 0.8, 1.0)) * (1 - np.eye(conditions))

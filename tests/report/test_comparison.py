@@ -13,7 +13,7 @@ from siglip_med.report import ReportSettings
 from siglip_med.report.comparison import compare_predictions, compare_runs, write_comparison
 from tests.report.synthetic_run import synthetic_predictions
 
-SETTINGS = ReportSettings(repetitions=200, seed=4)
+SETTINGS = ReportSettings(bootstrap=200, seed=4)
 GOOD, POOR = synthetic_predictions(skill=2.0), synthetic_predictions(skill=0.5)
 
 
@@ -51,7 +51,7 @@ def test_images_are_matched_by_name_and_not_by_row(comparison):
     shuffled = POOR.take(np.random.default_rng(0).permutation(len(POOR)))
     again = compare_predictions(GOOD, shuffled, ("good", "poor"), SETTINGS)
     rows = np.arange(len(GOOD))
-    a, b = (p.listed[rows, p.logits.argmax(axis=1)] for p in (GOOD, POOR))
+    a, b = (p.positive[rows, p.logits.argmax(axis=1)] for p in (GOOD, POOR))
     counts = (int((a & b).sum()), int((a & ~b).sum()), int((~a & b).sum()), int((~a & ~b).sum()))
     for c in (comparison, again):
         assert (c.both_right, c.only_a, c.only_b, c.neither) == counts

@@ -10,11 +10,12 @@ from scipy import stats
 from siglip_med.report.leaderboard import Leaderboard, differences, read_runs, summarize
 
 
-def write_run(folder, name, seed, val, test):
+def write_run(folder, name, seed, val, test, conditions=21):
     run = folder / f"{name}_{seed}"
     run.mkdir()
-    metrics = {"tuned/val/r_at_5": val, "tuned/test/r_at_5": test}
-    (run / "metrics.json").write_text(json.dumps({"name": name, "seed": seed, "metrics": metrics}))
+    metrics = {"tuned/val/mrr": val, "tuned/test/r_at_5": test, "tuned/val/r_at_5": 1 - val}
+    about = {"name": name, "seed": seed, "conditions": conditions}
+    (run / "metrics.json").write_text(json.dumps(about | {"metrics": metrics}))
 
 
 def test_means_are_ranked_by_validation(tmp_path):
@@ -32,6 +33,14 @@ def test_one_seed_has_no_deviation(tmp_path):
     assert summarize(read_runs(tmp_path))["R@5"][0] == "0.250 ± –"
 
 
+def test_a_list_as_long_as_all_conditions_is_said_to_be_one(tmp_path):
+    write_run(tmp_path, "five", 0, 0.5, 1.0, conditions=5)
+    table = summarize(read_runs(tmp_path))
+    assert list(table.columns) == ["name", "seeds", "val MRR", "R@5 (all 5 conditions: always 1)"]
+    write_run(tmp_path, "many", 0, 0.5, 0.9)
+    assert summarize(read_runs(tmp_path)).columns[-1] == "R@5 (in some runs all 5 conditions: always 1)"
+
+
 def test_the_callback_writes_both_tables_beside_the_runs(tmp_path, capsys):
     callback = Leaderboard()
     callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
@@ -41,7 +50,9 @@ def test_the_callback_writes_both_tables_beside_the_runs(tmp_path, capsys):
     callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     assert "| a | 2 | 0.600 ± 0.141 | 0.300 ± 0.071 |" in (tmp_path / "leaderboard.md").read_text()
     assert len((tmp_path / "leaderboard.csv").read_text().splitlines()) == 3
-    assert "0.300 ± 0.071" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "0.300 ± 0.071" in shown
+    assert "best validation MRR first" in shown
 
 
 def test_differences_are_paired_by_seed_and_their_interval_is_scipys():

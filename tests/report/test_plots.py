@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was given, and nothing global is touched."""
 
 import io
+import sys
 
 import matplotlib as mpl
 import numpy as np
@@ -10,9 +11,7 @@ from PIL import Image
 
 from siglip_med.errors import UserError
 from siglip_med.metrics import Interval, PairedResult, confusion_matrix, reliability_table, subgroup_metrics
-from siglip_med.metrics.headline import HEADLINE_METRICS
 from siglip_med.report.plots import (
-    METRIC_LABELS,
     baselines_figure,
     chapter_label,
     chapters_of,
@@ -57,11 +56,6 @@ def test_icd_order_makes_chapters_contiguous():
 def test_chapter_label(heading, label, number):
     assert chapter_label(heading) == label
     assert chapter_label(heading, with_title=False) == number
-
-
-def test_every_headline_metric_has_a_name_for_people():
-    assert set(METRIC_LABELS) == set(HEADLINE_METRICS)
-    assert len(set(METRIC_LABELS.values())) == len(METRIC_LABELS)
 
 
 def test_shorten_keeps_short_text_and_marks_a_cut():
@@ -172,6 +166,16 @@ def test_map_of_many_images_is_umap_and_keeps_clusters_apart():
     cluster = np.repeat(np.arange(3), 20)
     distance = np.linalg.norm(points[:, None] - points[None], axis=2) + 1e9 * np.eye(60)
     assert (cluster[distance.argmin(axis=1)] == cluster).mean() > 0.95
+
+
+def test_without_umap_the_map_is_of_principal_components(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", None)
+    embeddings = synthetic_predictions(images=60).image_embeddings
+    points, method = project(embeddings, seed=0)
+    assert method == "PCA"
+    centered = embeddings.astype(float) - embeddings.mean(axis=0)
+    _, _, axes = np.linalg.svd(centered, full_matrices=False)
+    np.testing.assert_allclose(np.abs(points), np.abs(centered @ axes[:2].T), atol=1e-5)
 
 
 def test_embedding_labels_do_not_overlap():

@@ -35,7 +35,7 @@ CURVES = pd.DataFrame(
     [("loss_raw/sigmoid", step, 1.0 / (step + 1)) for step in range(20)] + [("val/r_at_5", 19, 0.5)],
     columns=["tag", "step", "value"],
 )
-SETTINGS = ReportSettings(repetitions=50, map_images=40)
+SETTINGS = ReportSettings(bootstrap=50, map_images=40)
 
 
 def inputs(**changes) -> ReportInputs:
@@ -185,7 +185,7 @@ def test_a_run_without_zero_shot_curves_embeddings_chapters_or_attributes(tmp_pa
 
 
 def test_photographs_only_on_request_and_only_with_their_folder(tmp_path):
-    given, asked = inputs(), ReportSettings(repetitions=20, map_images=40, images=True)
+    given, asked = inputs(), ReportSettings(bootstrap=20, map_images=40, images=True)
     with pytest.raises(UserError, match=r"report\.image_root"):
         write_report(given, tmp_path / "report", asked)
     assert not (tmp_path / "report").exists()

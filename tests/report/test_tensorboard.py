@@ -23,7 +23,7 @@ LOGGED = {
     "ranking": ["val/mrr", "val/map", "val/ndcg", "val/t2i_map"],
     "classification": ["val/macro_f1", "val/macro_auc", "val/macro_precision", "val/macro_recall"],
     "ICD distance": ["val/icd_distance_all", "val/icd_distance_mistakes", "val/icd_distance_top5"],
-    "same chapter, same block": ["val/chapter_accuracy", "val/block_accuracy"],
+    "chapter, block and order": ["val/chapter_accuracy", "val/block_accuracy", "val/hops"],
     "gradient and parameter norms": ["grad_norm/total", "parameter_norm/total"],
     "learning rates": ["lr-AdamW/pg1", "lr/lora"],
     "logit scale and bias": ["logit/scale", "logit/bias"],
@@ -54,7 +54,7 @@ def test_pr_curves_are_scikit_learns(written):
     _, p, events = written
     tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("test_pr/")]
     assert set(tags) == {"test_pr/all conditions"} | {
-        f"test_pr/{name}" for name, listed in zip(p.conditions, p.listed.any(axis=0), strict=True) if listed
+        f"test_pr/{name}" for name, positive in zip(p.conditions, p.positive.any(axis=0), strict=True) if positive
     }
     curve = events.Tensors("test_pr/all conditions")[0]
     assert curve.step == 7
@@ -67,7 +67,7 @@ def test_pr_curves_are_scikit_learns(written):
     precision, recall = values.reshape(shape)[4:6]
     confidence = 1 / (1 + np.exp(-p.logits.astype(np.float64)))
     called = (confidence * 126).astype(int).ravel() >= 63
-    truth = p.listed.ravel()
+    truth = p.positive.ravel()
     assert precision[63] == pytest.approx(precision_score(truth, called), abs=1e-6)
     assert recall[63] == pytest.approx(recall_score(truth, called), abs=1e-6)
 
@@ -87,7 +87,7 @@ def test_projector_has_a_colored_row_an_image_and_no_sprite(written):
     rows = [line.split("\t") for line in images.read_text().splitlines()]
     assert rows[0] == ["condition", "code", "chapter", "group", "first prediction", "image"]
     assert [row[0] for row in rows[1:]] == [p.conditions[c] for c in p.primary]
-    right = [bool(p.listed[i, p.logits[i].argmax()]) for i in range(len(p))]
+    right = [bool(p.positive[i, p.logits[i].argmax()]) for i in range(len(p))]
     assert [row[4] == "right" for row in rows[1:]] == right
     assert rows[1][2] in {"I Infections", "II Neoplasms", "XII Diseases of the skin"}
     np.testing.assert_allclose(np.loadtxt(images.parent / "tensors.tsv"), p.image_embeddings, atol=1e-6)

@@ -8,8 +8,7 @@ from siglip_med.report.plots.comparisons import (
     subgroup_figure,
 )
 from siglip_med.report.plots.curves import curve_panels, curves_figure
-from siglip_med.report.plots.embedding import MAP_MINIMUM, embedding_figure, project
-from siglip_med.report.plots.labels import METRIC_LABELS, metric_label
+from siglip_med.report.plots.embedding import MAP_MINIMUM, Method, embedding_figure, project
 from siglip_med.report.plots.matrices import confusion_figure, distance_figure
 from siglip_med.report.plots.order import chapter_label, chapters_of, icd_order
 from siglip_med.report.plots.photographs import contact_sheet
@@ -17,7 +16,7 @@ from siglip_med.report.plots.style import shorten, to_png
 
 __all__ = [
     "MAP_MINIMUM",
-    "METRIC_LABELS",
+    "Method",
     "baselines_figure",
     "chapter_label",
     "chapters_of",
@@ -30,7 +29,6 @@ __all__ = [
     "distance_figure",
     "embedding_figure",
     "icd_order",
-    "metric_label",
     "project",
     "reliability_figure",
     "set_size_figure",

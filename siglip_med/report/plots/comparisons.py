@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from siglip_med.metrics.bootstrap import Interval, PairedResult
+from siglip_med.metrics import Interval, PairedResult
 from siglip_med.report.plots.style import (
     ACCENT,
     INK,

@@ -7,16 +7,22 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from siglip_med.report.plots.labels import metric_label
+from siglip_med.metrics import by_chart, metric_label
 from siglip_med.report.plots.style import MUTED, PALETTE, light_grid, new_figure, styled
+
+
+def _validation(*charts: str) -> tuple[str, ...]:
+    return tuple(f"val/{name}" for chart in charts for name in by_chart()[chart])
+
 
 PANELS: dict[str, tuple[str, ...]] = {
     "total loss": ("loss/",),
     "terms, before their coefficients": ("loss_raw/",),
     "terms, as they are added": ("loss_weighted/",),
     "coefficients": ("coefficient/",),
-    "validation: retrieval": ("val/r_at_", "val/macro_r_at_", "val/mrr", "val/map"),
-    "validation: ICD distance": ("val/icd_distance",),
+    "validation: R@K": _validation("R@K", "macro R@K"),
+    "validation: ranking": _validation("ranking"),
+    "validation: ICD distance": _validation("ICD distance"),
 }
 """Title of a panel -> prefixes of the tags that it shows."""
 _WINDOW = 25

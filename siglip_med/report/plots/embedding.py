@@ -10,7 +10,7 @@ from matplotlib.transforms import Bbox
 from siglip_med.report.plots.order import chapter_label
 from siglip_med.report.plots.style import INK, MARKERS, PALETTE, new_figure, shorten, styled
 
-Method = Literal["UMAP", "t-SNE"]
+Method = Literal["UMAP", "t-SNE", "PCA"]
 
 UMAP_MINIMUM = 50
 """Below this many images a neighborhood graph says little, and t-SNE takes over."""
@@ -26,8 +26,9 @@ def project(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, Method]:
         seed: the same seed gives the same map on the same machine.
 
     Returns:
-        ``[N, 2]`` and the method: UMAP (McInnes et al. 2018, arXiv 1802.03426; umap-learn), or t-SNE (van der Maaten &
-        Hinton 2008; scikit-learn) for fewer than `UMAP_MINIMUM` images.
+        ``[N, 2]`` and the method: UMAP (McInnes et al. 2018, arXiv 1802.03426; umap-learn), or the first two principal
+        components (scikit-learn) where umap-learn is not installed, or t-SNE (van der Maaten & Hinton 2008;
+        scikit-learn) for fewer than `UMAP_MINIMUM` images.
 
     Raises:
         ValueError: fewer than `MAP_MINIMUM` images.
@@ -40,10 +41,20 @@ def project(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, Method]:
 
         tsne = TSNE(perplexity=min(30.0, (images - 1) / 3), metric="cosine", init="random", random_state=seed)
         return np.asarray(tsne.fit_transform(embeddings), dtype=np.float64), "t-SNE"
-    from umap import UMAP
+    try:
+        from umap import UMAP
+    except ImportError:
+        return _principal_components(embeddings), "PCA"
 
     umap = UMAP(n_neighbors=min(15, images - 1), min_dist=0.15, metric="cosine", random_state=seed, n_jobs=1)
     return np.asarray(umap.fit_transform(embeddings), dtype=np.float64), "UMAP"
+
+
+def _principal_components(embeddings: np.ndarray) -> np.ndarray:
+    from sklearn.decomposition import PCA
+
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    return np.asarray(PCA(n_components=2, svd_solver="full").fit_transform(unit), dtype=np.float64)
 
 
 @styled

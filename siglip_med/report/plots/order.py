@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics import Predictions
 
 _CHAPTER = re.compile(r"(?P<number>[IVXL]+)\s*[-–:]\s*(?P<title>.*?)\s*(?:\((?P<codes>[A-Z]\w\w\s*-\s*[A-Z]\w\w)\))?")
 

@@ -3,22 +3,23 @@
 import numpy as np
 import pandas as pd
 
-from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
-from siglip_med.metrics.thresholds import (
+from siglip_med.metrics import (
+    Predictions,
+    best_rank,
     choose_thresholds,
     classification_summary,
     classification_table,
+    condition_order,
+    condition_ranks,
     confusion_matrix,
+    metric_label,
 )
 from siglip_med.report.evidence import ZERO_SHOT, Evidence
 from siglip_med.report.numbers import number
 from siglip_med.report.page import Figure, Section, Table
 from siglip_med.report.plots import chapters_of, conditions_figure, confusion_figure, icd_order, to_png
 
-_METRICS = {
-    "r_at_1": "R@1",
-    "r_at_5": "R@5",
+_THRESHOLDED = {
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
@@ -30,8 +31,8 @@ _CONFUSIONS = 15
 
 def recall_by_condition(predictions: Predictions, k: int) -> np.ndarray:
     """``[C]`` share of each primary condition's images with a listed one among the first k; NaN without images."""
-    ranks = condition_ranks(condition_order(predictions.logits, predictions.listed))
-    hits = best_rank(ranks, predictions.listed) <= k
+    ranks = condition_ranks(condition_order(predictions.logits, predictions.positive))
+    hits = best_rank(ranks, predictions.positive) <= k
     size = len(predictions.conditions)
     with np.errstate(invalid="ignore"):
         return np.bincount(predictions.primary, weights=hits, minlength=size) / np.bincount(
@@ -58,12 +59,13 @@ def conditions_section(evidence: Evidence) -> Section:
     )
     if evidence.zero_shot is not None:
         drawn["baseline"] = recall_by_condition(evidence.zero_shot, 5)
-    figure = conditions_figure(drawn, "R@5 by primary condition", ZERO_SHOT if evidence.zero_shot is not None else None)
+    recall = {name: metric_label(name, len(test.conditions), short=True) for name in ("r_at_1", "r_at_5")}
+    baseline = ZERO_SHOT if evidence.zero_shot is not None else None
+    figure = conditions_figure(drawn, f"{recall['r_at_5']} by primary condition", baseline)
     summary = classification_summary(evidence.val, test)
     means = ", ".join(
         f"{label} {number(summary[f'thresholded_macro_{name}'])} (over {summary[f'defined_{name}']:.0f} conditions)"
-        for name, label in _METRICS.items()
-        if f"thresholded_macro_{name}" in summary
+        for name, label in _THRESHOLDED.items()
     )
     order = np.argsort(-test.train_counts, kind="stable")
     rows = tuple(
@@ -73,11 +75,19 @@ def conditions_section(evidence: Evidence) -> Section:
             f"{int(row['train_images']):,}",
             str(row["primary_images"]),
             str(row["positives"]),
-            *(number(row[name], 2) for name in _METRICS),
+            *(number(row[name], 2) for name in (*recall, *_THRESHOLDED)),
         )
         for _, row in table.iloc[order].iterrows()
     )
-    columns = ("condition", "code", "training images", "as primary", "as any label", *_METRICS.values())
+    columns = (
+        "condition",
+        "code",
+        "training images",
+        "as primary",
+        "as any label",
+        *recall.values(),
+        *_THRESHOLDED.values(),
+    )
     return Section(
         key="conditions",
         title="Every condition",

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from siglip_med.metrics.calibration import calibration_metrics, reliability_table
-from siglip_med.metrics.conformal import conformal_report, fit_conformal
+from siglip_med.metrics import calibration_metrics, conformal_report, fit_conformal, reliability_table
 from siglip_med.report.evidence import ZERO_SHOT, Evidence
 from siglip_med.report.numbers import number, percent
 from siglip_med.report.page import Figure, Section, Table
@@ -67,7 +66,7 @@ def prediction_sets_section(evidence: Evidence) -> Section:
         report = conformal_report(rule, test)
         reports[f"{coverage:g}"] = report | {"threshold": rule.threshold}
         sets = rule.sets(test)
-        held = evidence.interval_of_mean((sets & test.listed).any(axis=1))
+        held = evidence.interval_of_mean((sets & test.positive).any(axis=1))
         realised = f"{percent(held.estimate)} [{percent(held.low)}, {percent(held.high)}]"
         rows.append(
             (
@@ -94,7 +93,7 @@ def prediction_sets_section(evidence: Evidence) -> Section:
         )
     )
     figure = set_size_figure(
-        drawn.sum(axis=1), (drawn & test.listed).any(axis=1), len(test.conditions), settings.set_coverage
+        drawn.sum(axis=1), (drawn & test.positive).any(axis=1), len(test.conditions), settings.set_coverage
     )
     columns = ("", "holds a listed condition", "holds the primary", "holds all", "mean size", "median", "empty")
     return Section(

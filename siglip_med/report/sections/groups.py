@@ -5,33 +5,36 @@ from typing import Any
 
 import pandas as pd
 
-from siglip_med.metrics.resampling import RESAMPLED_METRICS
-from siglip_med.metrics.subgroups import UNKNOWN, subgroup_metrics, worst_gaps
+from siglip_med.metrics import RESAMPLED_METRICS, UNKNOWN, subgroup_metrics, table_label, worst_gaps
 from siglip_med.report.evidence import RUN, Evidence
 from siglip_med.report.numbers import number
 from siglip_med.report.page import NOT_DEFINED, Figure, Section, Table
-from siglip_med.report.plots import metric_label, subgroup_figure, to_png
+from siglip_med.report.plots import subgroup_figure, to_png
 
-_DRAWN = {"r_at_1": "R@1", "r_at_5": "R@5", "icd_distance_all": "ICD distance, lower is better"}
-_LISTED = ("r_at_1", "r_at_5", "macro_r_at_5", "macro_auc", "icd_distance_all", "icd_distance_mistakes", "ece")
-_GAPS = ("r_at_1", "r_at_5", "macro_auc", "icd_distance_all", "ece")
+_DRAWN = ("r_at_1", "r_at_5", "icd_distance_all")
+_IN_TABLE = (
+    "r_at_1", "r_at_5", "mrr", "macro_r_at_5", "macro_auc", "icd_distance_all", "icd_distance_mistakes", "ece",
+)  # fmt: skip
+_GAPS = ("r_at_1", "r_at_5", "mrr", "macro_auc", "icd_distance_all", "ece")
 
 
 def subgroups_section(evidence: Evidence) -> Section:
     """Every headline by skin tone, sex, age group, site and frequency of the condition, and the worst gaps."""
-    settings = evidence.settings
-    table = subgroup_metrics(evidence.test, repetitions=settings.repetitions, seed=settings.seed)
+    settings, conditions = evidence.settings, len(evidence.test.conditions)
+    table = subgroup_metrics(evidence.test, repetitions=settings.bootstrap, seed=settings.seed)
     recorded = table[table["group"] != UNKNOWN]["attribute"].unique()
     absent = [name.replace("_", " ") for name in table["attribute"].unique() if name not in recorded]
     table = table[table["attribute"].isin(recorded)].reset_index(drop=True)
     gaps = worst_gaps(table, RESAMPLED_METRICS)
-    figure = subgroup_figure(table, _DRAWN, evidence.values[RUN])
+    figure = subgroup_figure(
+        table, {name: table_label(name, conditions, short=True) for name in _DRAWN}, evidence.values[RUN]
+    )
     rows = tuple(
         (
             f"{str(row['attribute']).replace('_', ' ')}: {row['group']}",
             f"{row['images']:,}" + (" (few)" if row["small"] else ""),
             f"{row['cases']:,}",
-            *(_cell(row, metric) for metric in _LISTED),
+            *(_cell(row, metric) for metric in _IN_TABLE),
         )
         for row in table.to_dict("records")
     )
@@ -39,7 +42,7 @@ def subgroups_section(evidence: Evidence) -> Section:
     gap_rows = tuple(
         (
             str(row["attribute"]).replace("_", " "),
-            metric_label(str(row["metric"])),
+            table_label(str(row["metric"]), conditions),
             str(row["worst"]) or NOT_DEFINED,
             str(row["best"]) or NOT_DEFINED,
             number(float(row["gap"])),
@@ -65,7 +68,12 @@ def subgroups_section(evidence: Evidence) -> Section:
                 gap_rows,
                 text_columns=4,
             ),
-            Table("Every group", ("group", "images", "cases", *map(metric_label, _LISTED)), rows, tall=True),
+            Table(
+                "Every group",
+                ("group", "images", "cases", *(table_label(name, conditions) for name in _IN_TABLE)),
+                rows,
+                tall=True,
+            ),
         ),
         figures=(
             Figure(

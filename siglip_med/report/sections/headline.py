@@ -4,40 +4,17 @@ from dataclasses import asdict
 
 import numpy as np
 
-from siglip_med.metrics.candidates import candidate_retrieval
-from siglip_med.metrics.headline import LOWER_IS_BETTER, defined_conditions
+from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
 from siglip_med.report.evidence import CHANCE, FREQUENCY, RUN, ZERO_SHOT, Evidence
 from siglip_med.report.numbers import change, interval_range, number, percent, with_range
 from siglip_med.report.page import Card, Figure, Section, Table
-from siglip_med.report.plots import baselines_figure, metric_label, to_png
+from siglip_med.report.plots import baselines_figure, to_png
 
-GROUPS = {
-    "Retrieval": (
-        "r_at_1",
-        "r_at_5",
-        "r_at_1_primary",
-        "r_at_5_primary",
-        "macro_r_at_1",
-        "macro_r_at_5",
-        "mrr",
-        "map",
-        "ndcg",
-        "t2i_map",
-    ),
-    "Classification": ("macro_precision", "macro_recall", "macro_f1", "macro_auc"),
-    "ICD hierarchy": (
-        "icd_distance_all",
-        "icd_distance_mistakes",
-        "icd_distance_top5",
-        "chapter_accuracy",
-        "block_accuracy",
-        "spearman_text_d",
-        "spearman_image_d",
-    ),
-    "Confidence": ("ece", "loss"),
-}
-_CARDS = ("r_at_1", "r_at_5", "macro_r_at_5", "icd_distance_all")
-_DRAWN = ("r_at_1", "r_at_5", "macro_r_at_1", "macro_r_at_5", "macro_f1", "macro_auc", "icd_distance_all", "ece")
+_CARDS = ("r_at_1", "r_at_5", CHOOSING, "icd_distance_all")
+_DRAWN = (
+    "r_at_1", "r_at_5", "macro_r_at_1", "macro_r_at_5", "mrr", "macro_f1", "macro_auc", "icd_distance_all", "hops",
+    "ece",
+)  # fmt: skip
 _DRAWS = (0, 1, 2, 3, 4)
 
 
@@ -46,7 +23,7 @@ def cards(evidence: Evidence) -> tuple[Card, ...]:
     beside = [name for name in (ZERO_SHOT, FREQUENCY, CHANCE) if name in evidence.values]
     return tuple(
         Card(
-            label=_label(metric),
+            label=table_label(metric, len(evidence.test.conditions)),
             value=number(evidence.intervals[metric].estimate),
             interval=interval_range(evidence.intervals[metric]),
             beside=" · ".join(f"{name} {number(evidence.values[name].get(metric))}" for name in beside),
@@ -64,11 +41,12 @@ def lead(evidence: Evidence) -> str:
         for s in (ZERO_SHOT, FREQUENCY, CHANCE)
         if s in evidence.values
     ]
+    said = saturation("r_at_5", len(test.conditions))
     return (
         f"Of {len(test):,} images of {cases:,} cases, the first of {len(test.conditions)} conditions is a "
         f"listed one in {percent(r1.estimate)} ({evidence.settings.coverage:.0%} interval {percent(r1.low)} to "
         f"{percent(r1.high)}), against {', '.join(beside)}. A listed condition is among the first five in "
-        f"{percent(evidence.values[RUN]['r_at_5'])}."
+        f"{percent(evidence.values[RUN]['r_at_5'])}{f' ({said})' if said else ''}."
     )
 
 
@@ -81,30 +59,35 @@ def headline_section(evidence: Evidence) -> Section:
     columns += [name for name in others if name != ZERO_SHOT]
     tables = tuple(
         Table(title, tuple(columns), tuple(_row(evidence, metric, others) for metric in metrics))
-        for title, metrics in GROUPS.items()
+        for title, metrics in by_group().items()
     )
-    drawn = {name: {_label(m): values.get(m, float("nan")) for m in _DRAWN} for name, values in evidence.values.items()}
-    figure = baselines_figure(drawn, {_label(metric): evidence.intervals[metric] for metric in _DRAWN})
+    labels = {metric: table_label(metric, len(evidence.test.conditions)) for metric in _DRAWN}
+    drawn = {
+        name: {label: values.get(metric, float("nan")) for metric, label in labels.items()}
+        for name, values in evidence.values.items()
+    }
+    figure = baselines_figure(drawn, {label: evidence.intervals[metric] for metric, label in labels.items()})
     defined = defined_conditions(evidence.test)
     return Section(
         key="headline",
         title="Headline numbers",
         paragraphs=(
-            f"Intervals resample cases, not images ({evidence.settings.repetitions:,} times), so that two "
+            f"Intervals resample cases, not images ({evidence.settings.bootstrap:,} times), so that two "
             "photographs of one patient do not count as two witnesses. Chance and label frequency never look "
             "at the image. CRM re-ranks this run's own answers by their expected ICD distance and needs no "
             "training: a loss that is meant to teach the hierarchy has to beat it.",
             f"Means over conditions are over those that occur in the test split: {defined['primary']} of "
-            f"{defined['conditions']} as a primary label, {defined['listed']} as any label. ↓ marks what is "
+            f"{defined['conditions']} as a primary label, {defined['positive']} as any label. ↓ marks what is "
             "better when it is lower. The distance of mistakes alone falls when a model adds easy mistakes; "
-            "read it with the distance of all predictions above it.",
+            "read it with the distance of all predictions above it. HOPS is 1 where every answer of the list is "
+            "as near as its place allows, 0 where the far ones come first.",
         ),
         tables=(*tables, _candidates(evidence)) if _distractors(evidence) else tables,
         figures=(
             Figure(
                 "headline",
                 to_png(figure),
-                "This run and its baselines on eight headline metrics.",
+                f"This run and its baselines on {len(_DRAWN)} headline metrics.",
                 f"Bar: {evidence.settings.coverage:.0%} interval of this run.",
                 560,
             ),
@@ -118,12 +101,8 @@ def headline_section(evidence: Evidence) -> Section:
     )
 
 
-def _label(metric: str) -> str:
-    return f"{metric_label(metric)}{' ↓' if metric in LOWER_IS_BETTER else ''}"
-
-
 def _row(evidence: Evidence, metric: str, others: list[str]) -> tuple[str, ...]:
-    cells = [_label(metric), with_range(evidence.intervals[metric])]
+    cells = [table_label(metric, len(evidence.test.conditions)), with_range(evidence.intervals[metric])]
     for name in others:
         cells.append(number(evidence.values[name].get(metric)))
         if name == ZERO_SHOT:
@@ -133,7 +112,7 @@ def _row(evidence: Evidence, metric: str, others: list[str]) -> tuple[str, ...]:
 
 def _distractors(evidence: Evidence) -> int:
     """As many as were asked for, or as every image leaves unlisted."""
-    free = int((~evidence.test.listed).sum(axis=1).min())
+    free = int((~evidence.test.positive).sum(axis=1).min())
     return min(evidence.settings.distractors, free)
 
 
@@ -149,4 +128,5 @@ def _candidates(evidence: Evidence) -> Table:
     caption = (
         f"The primary condition among {distractors} random others ({len(_DRAWS)} draws of the others for every image)"
     )
-    return Table(caption, ("", "R@1", "R@5", "mean reciprocal rank", "mean rank"), tuple(rows))
+    said = f" (all {distractors + 1} candidates: always 1)" if distractors < 5 else ""
+    return Table(caption, ("", "R@1", f"R@5{said}", "mean reciprocal rank", "mean rank"), tuple(rows))

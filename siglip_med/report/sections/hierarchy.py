@@ -4,23 +4,20 @@ from itertools import pairwise
 
 import numpy as np
 
-from siglip_med.metrics.bootstrap import bootstrap_intervals
-from siglip_med.metrics.hierarchy import label_distance
-from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.ranking import condition_order
+from siglip_med.metrics import Predictions, bootstrap_intervals, condition_order, label_distance, table_label
 from siglip_med.report.evidence import CRM, RUN, ZERO_SHOT, Evidence
 from siglip_med.report.numbers import number, percent, with_range
 from siglip_med.report.page import Figure, Section, Table
-from siglip_med.report.plots import chapters_of, distance_figure, icd_order, metric_label, to_png
+from siglip_med.report.plots import chapters_of, distance_figure, icd_order, to_png
 
-_RERANKED = ("r_at_1", "r_at_5", "icd_distance_all", "icd_distance_mistakes", "icd_distance_top5")
+_RERANKED = ("r_at_1", "r_at_5", "icd_distance_all", "icd_distance_mistakes", "icd_distance_top5", "hops")
 _MOST_LEVELS = 8
 
 
 def first_distances(predictions: Predictions) -> np.ndarray:
     """``[N]`` ICD distance from the first prediction to the nearest listed condition; 0 where it is listed."""
-    first = condition_order(predictions.logits, predictions.listed)[:, 0]
-    return label_distance(predictions.listed, predictions.dissimilarity)[np.arange(len(predictions)), first]
+    first = condition_order(predictions.logits, predictions.positive)[:, 0]
+    return label_distance(predictions.positive, predictions.dissimilarity)[np.arange(len(predictions)), first]
 
 
 def hierarchy_section(evidence: Evidence) -> Section:
@@ -34,8 +31,11 @@ def hierarchy_section(evidence: Evidence) -> Section:
     names = list(series)
     levels = tuple((label, *(percent(shares[name][i]) for name in names)) for i, label in enumerate(labels))
     settings = evidence.settings
-    reranked = bootstrap_intervals(evidence.reranked, _RERANKED, settings.repetitions, settings.seed, settings.coverage)
-    beside = tuple((metric_label(m), with_range(evidence.intervals[m]), with_range(reranked[m])) for m in _RERANKED)
+    reranked = bootstrap_intervals(evidence.reranked, _RERANKED, settings.bootstrap, settings.seed, settings.coverage)
+    beside = tuple(
+        (table_label(m, len(evidence.test.conditions)), with_range(evidence.intervals[m]), with_range(reranked[m]))
+        for m in _RERANKED
+    )
     spearman = [
         f"{name} {number(evidence.values[name]['spearman_text_d'], 2)} (texts), "
         f"{number(evidence.values[name]['spearman_image_d'], 2)} (images)"

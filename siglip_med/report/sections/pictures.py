@@ -4,12 +4,13 @@ import numpy as np
 from scipy.special import expit
 
 from siglip_med.errors import UserError
-from siglip_med.metrics.ranking import condition_order
+from siglip_med.metrics import condition_order
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs
 from siglip_med.report.page import Figure, Section
 from siglip_med.report.plots import (
     MAP_MINIMUM,
+    Method,
     chapters_of,
     contact_sheet,
     curve_panels,
@@ -20,6 +21,13 @@ from siglip_med.report.plots import (
 )
 
 _PHOTOGRAPHS = 12
+_NEIGHBORS = "neighbors on the map are neighbors for the model; distances between far-off islands mean nothing."
+_READING: dict[Method, str] = {
+    "UMAP": _NEIGHBORS,
+    "t-SNE": _NEIGHBORS,
+    "PCA": "the two directions in which they differ most, drawn because umap-learn is not installed (pip install "
+    "'siglip-med[report]'); images that differ in other directions lie on top of each other.",
+}
 
 
 def embedding_section(evidence: Evidence) -> Section:
@@ -36,10 +44,7 @@ def embedding_section(evidence: Evidence) -> Section:
     return Section(
         key="embedding",
         title=title,
-        paragraphs=(
-            f"{method} of the image embeddings{sampled}: neighbors on the map are neighbors for the model; "
-            "distances between far-off islands mean nothing.",
-        ),
+        paragraphs=(f"{method} of the image embeddings{sampled}: {_READING[method]}",),
         figures=(
             Figure(
                 "embedding",
@@ -92,9 +97,9 @@ def photographs_section(evidence: Evidence, inputs: ReportInputs) -> Section:
     test, root = evidence.test, inputs.image_root
     if root is None:
         raise UserError("report.images=true needs the folder of the photographs: give report.image_root=…")
-    first = condition_order(test.logits, test.listed)[:, 0]
+    first = condition_order(test.logits, test.positive)[:, 0]
     everyone = np.arange(len(test))
-    sure, right = expit(test.logits[everyone, first].astype(np.float64)), test.listed[everyone, first]
+    sure, right = expit(test.logits[everyone, first].astype(np.float64)), test.positive[everyone, first]
     figures = []
     for name, mask, caption in (
         ("surest_mistakes", ~right, "Surest mistakes: the answer, then the primary label."),

@@ -11,7 +11,8 @@ from torchmetrics.utilities import dim_zero_cat
 
 from siglip_med.errors import UserError
 from siglip_med.metrics.headline import score_metrics
-from siglip_med.metrics.resampling import RESAMPLED_METRICS, Scores
+from siglip_med.metrics.names import RESAMPLED_METRICS
+from siglip_med.metrics.resampling import Scores
 
 
 class RetrievalMetrics(Metric):
@@ -26,6 +27,13 @@ class RetrievalMetrics(Metric):
         chapters: the C chapters, or empty (chapter accuracy is then NaN).
         blocks: the C blocks, or empty (block accuracy is then NaN).
         kwargs: of `torchmetrics.Metric`.
+
+    Examples:
+        >>> metric = RetrievalMetrics(1.0 - np.eye(3))
+        >>> logits, labels = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])
+        >>> metric.update(logits, labels, primary=torch.tensor([1]), index=torch.tensor([0]))
+        >>> metric.compute()["mrr"].item()
+        0.5
     """
 
     full_state_update = False
@@ -55,7 +63,7 @@ class RetrievalMetrics(Metric):
 
         Args:
             logits: ``[B, C]`` on the sigmoid scale.
-            labels: ``[B, C]`` in [0, 1]; > 0 means listed.
+            labels: ``[B, C]`` in [0, 1]; > 0 means positive.
             primary: ``[B]`` int, first condition of each image.
             index: ``[B]`` int, the image's row in the table.
         """
