@@ -29,8 +29,8 @@ def draw(runs: pd.DataFrame, path: Path) -> None:
             values = runs.loc[runs["name"] == name, metric]
             axis.plot(values, [place] * len(values), "o", color="#0072B2", alpha=0.6, markersize=5)
             axis.plot([values.mean()], [place], "|", color="black", markersize=16)
-        for stage, (label, style) in REFERENCES.items():
-            axis.axvline(runs[metric.replace("tuned", stage)].mean(), color="#D55E00", linestyle=style, label=label)
+        for model, (label, style) in REFERENCES.items():
+            axis.axvline(runs[metric.replace("tuned", model)].mean(), color="#D55E00", linestyle=style, label=label)
         axis.set_yticks(range(len(order)), list(reversed(order)))
         axis.set_title(title, fontsize=10)
         axis.grid(axis="x", alpha=0.3)

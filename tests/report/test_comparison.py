@@ -90,3 +90,10 @@ def test_wrong_folders_are_one_line(tmp_path):
     renamed.save(tmp_path / "b" / "predictions" / "test")
     with pytest.raises(UserError, match="different images"):
         compare_runs(tmp_path / "a", tmp_path / "b", SETTINGS)
+
+
+def test_with_five_conditions_a_comparison_says_that_r_at_5_is_always_1():
+    a, b = (synthetic_predictions(conditions=5, skill=skill) for skill in (2.0, 0.5))
+    rows = compare_predictions(a, b, ("a", "b"), SETTINGS)
+    assert rows.row("r_at_5")[0] == "R@5 (all 5 conditions: always 1)"
+    assert rows.verdict("r_at_5") == "no difference shown"

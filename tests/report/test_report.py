@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from siglip_med.errors import UserError
-from siglip_med.metrics import bootstrap_intervals, headline_metrics, label_frequency_predictions
+from siglip_med.metrics import Predictions, bootstrap_intervals, headline_metrics, label_frequency_predictions
 from siglip_med.report import (
     Page,
     ReportInputs,
@@ -23,6 +23,7 @@ from siglip_med.report import (
     RunMeta,
     Section,
     Table,
+    build_report,
     read_curves,
     write_page,
     write_report,
@@ -158,6 +159,26 @@ def test_markdown_tables_are_well_formed_and_figures_exist(report):
     names = re.findall(r"!\[[^]]*\]\((.+?)\)", "\n".join(lines))
     assert len(names) == 9
     assert all((report.parent / name).is_file() for name in names)
+
+
+def test_with_five_conditions_every_table_says_that_r_at_5_is_always_1():
+    def single(**given) -> Predictions:
+        p = synthetic_predictions(conditions=5, images=60, **given)
+        return replace(p, labels=np.eye(5, dtype=np.float32)[p.primary])
+
+    given = inputs(test=single(), val=single(seed=1, split="val"), zero_shot=single(skill=0.3))
+    page = build_report(given, ReportSettings(bootstrap=20, map_images=20))
+    said = {}
+    for section in page.sections:
+        for table in section.tables:
+            cells = [*table.columns, *(cell for row in table.rows for cell in row)]
+            named = [cell for cell in cells if re.search(r"R@5|AHD@5", cell)]
+            assert all("always 1" in cell or "the same for every order" in cell for cell in named), named
+            said[section.key] = said.get(section.key, 0) + len(named)
+    assert {key for key, count in said.items() if count} == {"headline", "subgroups", "hierarchy", "conditions"}
+    assert "R@5 (all 5 candidates: always 1)" in page.sections[0].tables[-1].columns
+    assert any("always 1" in card.label for card in page.cards)
+    assert page.lead.endswith("in 100% (all 5 conditions: always 1).")
 
 
 def test_recall_by_condition_equals_a_loop():
