@@ -117,3 +117,9 @@ def test_the_entry_points_are_thin():
 def test_every_config_of_the_entry_points_is_yaml_with_known_groups():
     for path in Path(CONF).glob("*.yaml"):
         assert OmegaConf.load(path)
+
+
+@pytest.mark.parametrize("command", sorted(path.stem for path in CONF.glob("[!_]*.yaml")))
+def test_every_command_composes_without_a_word(command, capsys):
+    check_command_line(CONF, command, [])
+    assert capsys.readouterr().err == ""
