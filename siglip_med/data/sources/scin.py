@@ -13,11 +13,11 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from siglip_med.conditions import known_conditions
-from siglip_med.data.download import Download, download_all
 from siglip_med.data.filters import keep_conditions
 from siglip_med.data.reading import TextTable, read_csv
 from siglip_med.data.sources.base import FolderSource
 from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.download import Download, download_all
 from siglip_med.errors import UserError
 
 BUCKET = "https://storage.googleapis.com/dx-scin-public-data"

@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from siglip_med.data.download import Download, download_all, fetch
 from siglip_med.data.sources import ScinSource
+from siglip_med.download import Download, download_all, fetch
 from siglip_med.errors import UserError
 from tests.data.test_source_scin import CASE_COLUMNS, CASES, LABEL_COLUMNS, LABELS, table_text
 
