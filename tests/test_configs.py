@@ -1,23 +1,39 @@
-"""Every config of every group composes and fits the signatures that it instantiates."""
+"""Every config of every group composes, and fits the signatures that it instantiates."""
 
-from pathlib import Path
+import importlib
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from siglip_med.commands import train
-from siglip_med.config import validate_config
+from siglip_med.config import config_dir, validate_config
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "recipe")
-CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONF / group).glob("[!_]*.yaml"))]
+CONF = config_dir()
+COMMANDS = sorted(path.stem for path in CONF.glob("[!_]*.yaml"))
+PLACES = {"loss/term": "+loss/term@loss.terms.more"}
+"""How a group is chosen, where it takes more than its name."""
 
 
-def composed(*overrides):
+def files(group):
+    return sorted(path.stem for path in (CONF / group).glob("[!_]*.yaml"))
+
+
+GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
+CHOICES = [(group, choice) for group in GROUPS if group != "recipe" for choice in files(group)]
+
+
+def settings_of(command):
+    return importlib.import_module(f"siglip_med.commands.{command}").Settings
+
+
+def composed(*overrides, command="train"):
+    """A command's config, with ``somewhere`` for what a user has to give."""
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        config = compose("train", overrides=["paths.output_dir=somewhere", *overrides])
+        config = compose(command, overrides=list(overrides))
+    node = config.paths if "paths" in config else config
     with open_dict(config):
+        if "output_dir" in node:
+            node.output_dir = "somewhere"  # Hydra's own, which only a job has
         for key in OmegaConf.missing_keys(config):
             OmegaConf.update(config, key, "somewhere")
     return config
@@ -25,18 +41,29 @@ def composed(*overrides):
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES])
 def test_every_choice_of_every_group_fits_what_it_instantiates(group, choice):
-    validate_config(composed(f"{group}={choice}"), train.Settings)
+    validate_config(composed(f"{PLACES.get(group, group)}={choice}"), settings_of("train"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_composes_and_fits_its_settings(command):
+    config = composed(command=command)
+    validate_config(config, settings_of(command))
+    fields = settings_of(command).model_fields
+    assert {name for name, field in fields.items() if field.is_required()} <= set(config) <= set(fields)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "multi_positive", "infonce", "eye_sigmoid"])
+def test_pretraining_takes_every_loss_that_image_caption_pairs_have(loss):
+    validate_config(composed(f"loss={loss}", command="pretrain"), settings_of("pretrain"))
 
 
 def test_every_recipe_is_a_models_and_every_model_has_one():
-    recipes, models = ({path.stem for path in (CONF / group).glob("*.yaml")} for group in ("recipe", "model"))
-    assert recipes == models
+    assert files("recipe") == files("model")
 
 
-@pytest.mark.parametrize("name", ["siglip_tiny", "siglip_base"])
-def test_the_recipe_follows_the_model_and_an_experiment_or_the_command_line_wins(name):
-    expected = OmegaConf.load(CONF / "recipe" / f"{name}.yaml").trainer.max_steps
-    assert composed(f"model={name}", "experiment=layered").trainer.max_steps == expected
+@pytest.mark.parametrize(("name", "steps"), [("siglip_tiny", 300), ("siglip_base", 2500)])
+def test_the_recipe_follows_the_model_and_an_experiment_or_the_command_line_wins(name, steps):
+    assert composed(f"model={name}", "experiment=layered").trainer.max_steps == steps
     assert composed(f"model={name}", "experiment=layered", "trainer.max_steps=7").trainer.max_steps == 7
 
 

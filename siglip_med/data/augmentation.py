@@ -75,7 +75,7 @@ class Rotation(A.ImageOnlyTransform):
         return cv2.cvtColor(turned, cv2.COLOR_RGBA2RGB)
 
 
-class COLORShift(A.ImageOnlyTransform):
+class ColorShift(A.ImageOnlyTransform):
     """Brightness, contrast, saturation and hue as one 3 x 4 matrix, which moves the skin tone by a limited angle only.
 
     The factors mean what they mean in torchvision's and albumentations' ColorJitter, but the product of the four is
@@ -233,7 +233,7 @@ class Augmentation:
         if self.rotation > 0 and self.rotation_probability > 0:
             steps.append(Rotation(self.rotation, p=self.rotation_probability))
         if any(self.color.values()) and self.color_probability > 0:
-            steps.append(COLORShift(**self.color, max_tone_shift=self.max_tone_shift, p=self.color_probability))
+            steps.append(ColorShift(**self.color, max_tone_shift=self.max_tone_shift, p=self.color_probability))
         if self.blur > 0 and self.blur_probability > 0:
             sigma = (0.0, self.blur * size)
             steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=sigma, p=self.blur_probability))

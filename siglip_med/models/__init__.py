@@ -12,7 +12,7 @@ from siglip_med.models.checkpoint import (
     read_trained,
 )
 from siglip_med.models.device import Device, choose_device
-from siglip_med.models.dual import DualEncoder
+from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
@@ -26,6 +26,7 @@ __all__ = [
     "ClipTwoTower",
     "Device",
     "DualEncoder",
+    "DualEncoderSettings",
     "Frozen",
     "FullFineTune",
     "JointTwoTower",

@@ -1,15 +1,17 @@
 """Any vision backbone beside any text encoder, joined by two new projection heads."""
 
-from typing import Any, Final, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 from transformers import PreTrainedModel
 
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
-from siglip_med.models.adaptation import Adaptation
+from siglip_med.models.adaptation import Adaptation, Lora
 from siglip_med.models.backbone import Backbone
 from siglip_med.models.logits import Logits
 from siglip_med.models.two_tower import TwoTower
@@ -22,6 +24,56 @@ TEXT: Final = "text"
 
 INITIAL_SCALE, INITIAL_BIAS = 10.0, -10.0
 """Where SigLIP's training starts from (Zhai et al. 2023): with this bias, random pairs start as negatives."""
+
+
+@dataclass(frozen=True)
+class DualEncoderSettings:
+    """What ``conf/model/dual_encoder.yaml`` says.
+
+    Args:
+        vision: folder or hub id of the vision backbone (of a two-tower model, its vision tower is taken).
+        text: folder or hub id of the text encoder.
+        vision_revision: commit, tag or branch of the hub.
+        text_revision: the same for the text encoder.
+        embedding_dim: E, size of the shared space.
+        image_size: side length in pixels; None is what the backbone's image processor says.
+        max_text_length: L, tokens that every text is padded or cut to.
+        vision_pooling: ``cls``: the first token; ``mean``: mean over all positions; ``pooler``: the model's own.
+        text_pooling: the same over the tokens that are not padding; sentence encoders want ``mean``.
+        image_hidden: units of a hidden layer in the image head; 0: a linear head, as the text's always is.
+        dropout: of the heads' input and hidden units, while training.
+        noise: standard deviation of Gaussian noise on the heads' standardized input, while training.
+        adaptation: what is trained beside the heads, which are trained in any case.
+        logits: how logit scale and bias start and how far they go.
+        gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
+    """
+
+    vision: str
+    text: str
+    vision_revision: str | None = None
+    text_revision: str | None = None
+    embedding_dim: PositiveInt = 256
+    image_size: PositiveInt | None = None
+    max_text_length: PositiveInt = 64
+    vision_pooling: Pooling = "cls"
+    text_pooling: Pooling = "mean"
+    image_hidden: NonNegativeInt = 512
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    noise: NonNegativeFloat = 0.0
+    adaptation: Adaptation = field(default_factory=Lora)
+    logits: Logits = field(default_factory=Logits)
+    gradient_checkpointing: bool = False
+
+    @property
+    def name(self) -> str:
+        """Where both were loaded from."""
+        return f"{self.vision} + {self.text}"
+
+    @property
+    def revision(self) -> str | None:
+        """Of the hub, both in one; None where neither is asked for."""
+        asked = (self.vision_revision, self.text_revision)
+        return " + ".join(revision or "main" for revision in asked) if any(asked) else None
 
 
 class ProjectionHead(nn.Module):
@@ -62,64 +114,43 @@ class DualEncoder(TwoTower):
         self,
         vision: PreTrainedModel,
         text: PreTrainedModel,
-        name: str,
-        revision: str | None,
+        settings: DualEncoderSettings,
         tokenizer: Any,
         image_processor: Any,
         image_spec: ImageSpec,
-        embedding_dim: int,
-        max_text_length: int,
-        vision_pooling: Pooling,
-        text_pooling: Pooling,
-        image_hidden: int,
-        dropout: float,
-        noise: float,
-        adaptation: Adaptation,
-        logits: Logits,
-        gradient_checkpointing: bool,
     ) -> None:
         """Wraps two loaded models.
 
         Args:
             vision: the vision backbone, float32.
             text: the text encoder, float32.
-            name: where both were loaded from.
-            revision: of the hub, if any.
+            settings: of the heads and of what is trained.
             tokenizer: of the text encoder.
             image_processor: of the vision backbone.
             image_spec: what images must look like.
-            embedding_dim: E.
-            max_text_length: L.
-            vision_pooling: how the backbone's output becomes one vector.
-            text_pooling: how the encoder's token states become one vector.
-            image_hidden: units of a hidden layer in the image head; 0: a linear head, as the text's always is.
-            dropout: of the heads' input and hidden units, while training.
-            noise: standard deviation of noise on the heads' standardized input, while training.
-            adaptation: what is trained besides the heads.
-            logits: how scale and bias start and how far they go.
-            gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
         """
         super().__init__(
             backbones={
-                VISION: Backbone(vision, {"vision": ""}, unused=_unused(vision_pooling)),
-                TEXT: Backbone(text, {"text": ""}, unused=_unused(text_pooling)),
+                VISION: Backbone(vision, {"vision": ""}, unused=_unused(settings.vision_pooling)),
+                TEXT: Backbone(text, {"text": ""}, unused=_unused(settings.text_pooling)),
             },
-            name=name,
-            revision=revision,
+            name=settings.name,
+            revision=settings.revision,
             tokenizer=tokenizer,
             image_processor=image_processor,
             image_spec=image_spec,
-            embedding_dim=embedding_dim,
-            max_text_length=max_text_length,
-            adaptation=adaptation,
-            logits=logits,
+            embedding_dim=settings.embedding_dim,
+            max_text_length=settings.max_text_length,
+            adaptation=settings.adaptation,
+            logits=settings.logits,
             base_logits=(INITIAL_SCALE, INITIAL_BIAS),
-            gradient_checkpointing=gradient_checkpointing,
+            gradient_checkpointing=settings.gradient_checkpointing,
         )
-        self.vision_pooling: Pooling = vision_pooling
-        self.text_pooling: Pooling = text_pooling
-        self.image_head = ProjectionHead(_width(vision), embedding_dim, image_hidden, dropout, noise)
-        self.text_head = ProjectionHead(_width(text), embedding_dim, 0, dropout, noise)
+        self.vision_pooling: Pooling = settings.vision_pooling
+        self.text_pooling: Pooling = settings.text_pooling
+        shared, dropout, noise = settings.embedding_dim, settings.dropout, settings.noise
+        self.image_head = ProjectionHead(_width(vision), shared, settings.image_hidden, dropout, noise)
+        self.text_head = ProjectionHead(_width(text), shared, 0, dropout, noise)
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """``[B, 3, H, W]`` to the pooled output of the backbone ``[B, F]``."""

@@ -10,7 +10,7 @@ from PIL import Image
 from siglip_med.data.augmentation import (
     TONE_BORDERS,
     Augmentation,
-    COLORShift,
+    ColorShift,
     Rotation,
     color_matrix,
     typology_angle,
@@ -99,7 +99,7 @@ def test_the_strong_one_does() -> None:
 def test_the_tone_limit_holds_beside_a_background(background: int) -> None:
     image = np.full((64, 64, 3), background, dtype=np.uint8)
     image[12:52, 12:52] = skin_patch(4)[12:52, 12:52]
-    step = COLORShift(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, max_tone_shift=6.5)
+    step = ColorShift(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.1, max_tone_shift=6.5)
     before = angle(image[12:52, 12:52].mean(axis=(0, 1)))
     step.set_random_seed(0)
     shifts = [angle(step(image=image)["image"][12:52, 12:52].mean(axis=(0, 1))) - before for _ in range(200)]
@@ -121,7 +121,7 @@ def test_each_factor_means_what_it_means_in_the_library(name: str, change: float
     found = np.clip(image @ matrix[:, :3].T + matrix[:, 3], 0, 255)
     assert np.abs(found - expected).max() < 2.5
     assert np.abs(found - image).mean() > 2
-    step = COLORShift(0, 0, 0, 0, max_tone_shift=None)
+    step = ColorShift(0, 0, 0, 0, max_tone_shift=None)
     step.get_params_dependent_on_data = lambda params, data: {"matrix": matrix}  # type: ignore[method-assign]
     assert np.abs(step(image=image)["image"] - found).max() < 1  # OpenCV rounds in fixed point
 
@@ -134,7 +134,7 @@ def test_hue_turns_about_the_grey_axis() -> None:
 
 
 def test_changes_are_drawn_over_the_whole_range() -> None:
-    step, image = COLORShift(0.3, 0, 0, 0, max_tone_shift=None), photograph()
+    step, image = ColorShift(0.3, 0, 0, 0, max_tone_shift=None), photograph()
     step.set_random_seed(0)
     scales = [step.get_params_dependent_on_data({}, {"image": image})["matrix"][0, 0] for _ in range(500)]
     assert 0.7 <= min(scales) < 0.72

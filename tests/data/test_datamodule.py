@@ -50,7 +50,8 @@ def source(tmp_path: Path) -> Folder:
 def make(source: Any, **settings: Any) -> DataModule:
     defaults = {
         "splitter": GroupStratifiedSplitter(), "sampling": Natural(), "cache_dir": str(source.root.parent / "cache"),
-        "seed": 3, "augmentation": AUGMENTATION, "batch_size": 5, "eval_batch_size": 4, "max_pixels": LIMIT,
+        "seed": 3, "augmentation": AUGMENTATION, "batch_size": 5, "eval_batch_size": 4, "num_workers": 0,
+        "max_pixels": LIMIT,
     }  # fmt: skip
     return DataModule(source, ImageSpec(SIZE), **(defaults | settings))
 

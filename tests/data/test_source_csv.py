@@ -113,11 +113,11 @@ def test_empty_files_and_missing_ones(tmp_path):
 
 def test_conditions_come_in_exactly_one_shape():
     with pytest.raises(UserError, match="either condition_column"):
-        CsvSource(root=".")
+        CsvSource(root=".", condition_column=None)
     with pytest.raises(UserError, match="either condition_column"):
         CsvSource(root=".", condition_column="a", condition_columns=["b"])
     with pytest.raises(UserError, match="the cells hold the weights"):
-        CsvSource(root=".", condition_columns=["b"], weight_column="w")
+        CsvSource(root=".", condition_column=None, condition_columns=["b"], weight_column="w")
 
 
 def test_real_photographs_of_fitzpatrick17k(shared):

@@ -1,6 +1,7 @@
 """The other data sets: each against its real header, on small tables by hand and on the real ones where they are."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,14 +33,15 @@ def assert_no_group_straddles(table) -> None:
 
 
 def test_fitzpatrick17k(shared):
-    source = Fitzpatrick17kSource(root=str(shared / "data/metadata/fitzpatrick17k"))
+    source = Fitzpatrick17kSource(root=str(shared / "data/metadata/fitzpatrick17k"), near_duplicate_distance=None)
     table = source.load()
+    assert any("set data.source.near_duplicate_distance=4" in note for note in table.notes)
     assert (len(table), len(table.conditions)) == (16577, 114)
     assert set(table.conditions) == set(known_conditions("fitzpatrick17k"))
     assert (table.frame["skin_tone"] == "").sum() == 565
     assert table.frame["image"].iloc[0] == "images/5e82a45bc5d78bd24ae9202d194423f8.jpg"
-    assert len(Fitzpatrick17kSource(root=source.root, drop_wrong=True).load()) == 16577 - 17
-    centaur = Fitzpatrick17kSource(root=source.root, skin_tone="fitzpatrick_centaur").load()
+    assert len(replace(source, drop_wrong=True).load()) == 16577 - 17
+    centaur = replace(source, skin_tone="fitzpatrick_centaur").load()
     assert (centaur.frame["skin_tone"] == "").sum() == 1073
 
 

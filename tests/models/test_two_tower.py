@@ -121,7 +121,7 @@ def test_parameter_groups_cover_each_trained_parameter_once_and_decay_only_matri
     decayed = members["encoder"] | members["heads"]
     assert not [name for name in decayed if name.endswith(("bias", "probe", "logit_scale"))]
     assert members["scales"] == {"logit_scale", "logit_bias"}
-    heads = {"siglip": "text_model.head.", "dual_encoder": "_head.linear."}[kind]
+    heads = {"siglip": "text_model.head.", "dual_encoder": "_head."}[kind]
     assert members["heads"] | members.get("heads_no_decay", set()) == {name for name in trained if heads in name}
     rates = {key: group["lr"] for key, group in groups.items()}
     assert rates == {key: {"e": 1e-3, "h": 2e-2, "s": 5e-3}[key[0]] for key in groups}

@@ -13,6 +13,9 @@ from siglip_med.data.near_duplicates import group_near_duplicates, perceptual_ha
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 
+Distance = Annotated[int, Field(ge=0, le=32)]
+"""Bits of 64 in which two perceptual hashes differ."""
+
 
 @runtime_checkable
 class Source(Protocol):
@@ -43,7 +46,7 @@ class FolderSource(ABC):
     root: str
     conditions: list[str] | None = None
     minimum_images: PositiveInt = 1
-    near_duplicate_distance: Annotated[int, Field(ge=0, le=32)] | None = None
+    near_duplicate_distance: Distance | None = None
 
     def prepare(self) -> None:
         """Checks that the folder is there, before a run makes anything."""

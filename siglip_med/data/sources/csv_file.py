@@ -55,7 +55,7 @@ class CsvSource(FolderSource):
     image_column: str = "image"
     image_folder: str = ""
     image_suffix: str = ""
-    condition_column: str | None = None
+    condition_column: str | None = "condition"
     condition_separator: Annotated[str, Field(min_length=1)] | None = None
     condition_columns: list[str] | None = None
     weight_column: str | None = None
@@ -74,7 +74,7 @@ class CsvSource(FolderSource):
         if (self.condition_column is None) == (self.condition_columns is None):
             raise UserError(
                 "data.source: give either condition_column (names in one column) or condition_columns "
-                "(one column a condition)"
+                "(one column a condition), and set the other to null"
             )
         if self.condition_columns is not None and (self.weight_column or self.condition_separator):
             raise UserError(

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from siglip_med.data.reading import read_csv
-from siglip_med.data.sources.base import FolderSource
+from siglip_med.data.sources.base import Distance, FolderSource
 from siglip_med.data.sources.values import parse_skin_tone
 from siglip_med.data.table import ImageTable, TableRow, build_table
 
@@ -25,12 +25,15 @@ class Fitzpatrick17kSource(FolderSource):
         image_folder: folder of the images, relative to the root.
         skin_tone: which annotation to take: ``fitzpatrick_scale`` (Scale AI) or ``fitzpatrick_centaur`` (Centaur Labs).
         drop_wrong: leave out the images that the authors' quality check found wrongly labeled.
+        near_duplicate_distance: as in `FolderSource`, but not off: no patient is known, and many photographs are
+            repeated.
     """
 
     table: str = "fitzpatrick17k.csv"
     image_folder: str = "images"
     skin_tone: Literal["fitzpatrick_scale", "fitzpatrick_centaur"] = "fitzpatrick_scale"
     drop_wrong: bool = False
+    near_duplicate_distance: Distance | None = 4
 
     def where_to_get_it(self) -> str:
         """The table is public; its images are downloaded from the addresses in it."""
@@ -53,7 +56,11 @@ class Fitzpatrick17kSource(FolderSource):
             for number, row in text.numbered()
             if not (self.drop_wrong and row["qc"] == _WRONG)
         ]
-        notes = ["no patient is known: set data.source.near_duplicate_distance=4 to keep repeated photographs together"]
+        notes = []
+        if self.near_duplicate_distance is None:
+            notes.append(
+                "no patient is known: set data.source.near_duplicate_distance=4 to keep repeated photographs together"
+            )
         if wrong:
             notes.append(f"{wrong} images that the authors found wrongly labeled are left out")
         return build_table(rows, root=root, source=str(text.path), notes=notes)

@@ -1,0 +1,170 @@
+"""Every default is the same for who writes Python and for who writes configs.
+
+A file in ``conf/`` that names a ``_target_`` gives the defaults of that signature. Where it means to differ, the table
+below says so, key by key: a value that drifts apart on either side fails here.
+"""
+
+import inspect
+from functools import cache
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from siglip_med import losses
+from siglip_med.conditions import dissimilarity
+from siglip_med.export import export_checkpoint
+from siglip_med.inference.photographs import Classifier, load
+from siglip_med.metrics.bootstrap import bootstrap_intervals, paired_bootstrap
+from tests.test_configs import COMMANDS, CONF, GROUPS, files
+
+LORA_SMALL = {"model.adaptation.rank", "model.adaptation.train_pooling_head", "model.adaptation.train_projection"}
+GEOMETRY = {"horizontal_flip", "vertical_flip", "crop", "crop_ratio", "rotation", "rotation_probability"}
+COLOR = {"brightness", "contrast", "saturation", "hue", "color_probability"}
+BLUR = {"blur", "blur_probability", "noise", "noise_probability"}
+
+VARIANTS = {
+    "augmentation/light": {f"augmentation.{key}" for key in GEOMETRY},
+    "augmentation/default": {f"augmentation.{key}" for key in GEOMETRY | COLOR | BLUR},
+    "augmentation/strong": {f"augmentation.{key}" for key in GEOMETRY | COLOR | BLUR | {"max_tone_shift"}},
+    "data/captions": {"data.num_workers", "data.splitter.fractions"},
+    "data/synthetic": {"data.num_workers"},
+    "loss/layered": {
+        *(f"loss.terms.icd_tree.{key}" for key in ("coefficient", "scale", "term.adjustment")),
+        *(f"loss.terms.icd_text.{key}" for key in ("coefficient", "scale", "term.pairs")),
+        *(f"loss.terms.{term}.coefficient" for term in ("sigmoid", "wasserstein", "hardneg", "final")),
+        "loss.terms.wasserstein.scale",
+    },
+    "loss/published": {
+        *(f"loss.terms.{term}.coefficient" for term in ("sigmoid", "icd", "wasserstein", "hardneg", "final")),
+        "loss.terms.icd.scale",
+    },
+    "loss/softmax": {"loss.terms.softmax.term.direction"},
+    "model/adaptation/lora_small": LORA_SMALL,
+    "model/medsiglip_448": {"model.gradient_checkpointing"},
+    "model/siglip_tiny": LORA_SMALL | {"model.logits.bias"},
+    "schedule/constant": {"schedule.span"},
+    "schedule/layered": {"schedule.span"},
+    "schedule/published": {"schedule.span"},
+    "trainer/bf16": {"trainer.precision"},
+    "trainer/cpu": {"trainer.accelerator"},
+    "trainer/ddp": {"trainer.strategy"},
+    "train": {"data.batch_size", "optimizer.learning_rate", "schedule.unit"},  # the recipe of siglip_tiny
+    "pretrain": {
+        "data.batch_size",
+        "model.logits.scale",
+        "model.logits.train_bias",
+        *(f"optimizer.{key}" for key in ("learning_rate", "scale_learning_rate", "warmup", "weight_decay")),
+    },
+}
+"""File -> the keys in which it means to differ from the signature."""
+
+FILES = [f"{group}/{name}" for group in GROUPS for name in files(group) if group not in {"experiment", "launcher"}]
+"""What composes by itself; an experiment and a launcher only choose among these."""
+
+PYTHON = [
+    ("train", "evaluation.bootstrap", bootstrap_intervals, "repetitions"),
+    ("train", "evaluation.coverage", bootstrap_intervals, "coverage"),
+    ("train", "evaluation.bootstrap", paired_bootstrap, "repetitions"),
+    ("train", "evaluation.coverage", paired_bootstrap, "coverage"),
+    ("train", "conditions.geometry", dissimilarity, "geometry"),
+    ("train", "conditions.measure", dissimilarity, "measure"),
+    ("train", "conditions.weights", dissimilarity, "weights"),
+    ("evaluate", "report.repetitions", bootstrap_intervals, "repetitions"),
+    ("evaluate", "report.coverage", bootstrap_intervals, "coverage"),
+    ("predict", "top_k", Classifier.predict, "top_k"),
+    ("predict", "batch_size", Classifier.predict, "batch_size"),
+    ("predict", "device", load, "device"),
+    ("predict", "base", load, "base"),
+    ("export", "license", export_checkpoint, "license"),
+    ("export", "base", export_checkpoint, "base"),
+]
+"""Settings that a command hands to a function by itself, without a ``_target_``."""
+
+TERMS = {
+    losses.EyeSigmoid: losses.eye_sigmoid,
+    losses.HardNegatives: losses.hard_negatives,
+    losses.IcdGeometric: losses.icd_geometric,
+    losses.InfoNCE: losses.info_nce,
+    losses.MultiPositiveSigmoid: losses.multi_positive_sigmoid,
+    losses.SoftLabelSoftmax: losses.soft_label_softmax,
+    losses.TreeSoftmax: losses.tree_softmax,
+    losses.Wasserstein: losses.wasserstein,
+}
+
+
+def defaults(function):
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: plain(p.default) for p in parameters if p.default is not p.empty}
+
+
+def plain(value):
+    """As YAML would give it."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def judged(value):
+    """Neither a node, which is compared with its own signature, nor an interpolation."""
+    if isinstance(value, dict):
+        return "_target_" not in value and all(map(judged, value.values()))
+    return all(map(judged, value)) if isinstance(value, list) else "${" not in str(value)
+
+
+def differences(node, path=""):
+    """Where a node gives another value than the signature that it names: path -> value."""
+    found = {}
+    if isinstance(node, dict):
+        if str(node.get("_target_", "")).startswith("siglip_med."):
+            expected = defaults(get_object(node["_target_"]))
+            found |= {
+                f"{path}.{key}": value
+                for key, value in node.items()
+                if key in expected and judged(value) and value != expected[key]
+            }
+        for key, value in node.items():
+            found |= differences(value, f"{path}.{key}" if path else str(key))
+    return found
+
+
+@cache
+def read(name):
+    """A config with its defaults list, as plain values; interpolations as they are written."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return OmegaConf.to_container(compose(name))
+
+
+def chosen(command):
+    """The files that a command's defaults list chooses."""
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        choices = compose(command, return_hydra_config=True).hydra.runtime.choices
+    return [f"{group}/{name}" for group, name in choices.items() if name and not group.startswith("hydra/")]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_config_gives_the_defaults_of_what_it_names_or_is_listed_as_a_variant(name):
+    assert set(differences(read(name))) == VARIANTS.get(name, set())
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_changes_only_the_listed_keys_of_what_it_chooses(command):
+    known = {item for name in chosen(command) for item in map(str, differences(read(name)).items())}
+    changed = {path for path, value in differences(read(command)).items() if str((path, value)) not in known}
+    assert changed == VARIANTS.get(command, set())
+
+
+def test_every_listed_variant_is_there():
+    assert set(VARIANTS) <= {*FILES, *COMMANDS}
+
+
+@pytest.mark.parametrize(("command", "key", "function", "parameter"), PYTHON)
+def test_python_has_the_defaults_of_the_command_line(command, key, function, parameter):
+    assert OmegaConf.select(OmegaConf.create(read(command)), key) == defaults(function)[parameter]
+
+
+def test_a_term_and_its_function_have_the_same_defaults():
+    assert {term.__name__: defaults(term) for term in TERMS} == {
+        term.__name__: defaults(function) for term, function in TERMS.items()
+    }
+    nodes = [read(f"loss/term/{name}")["loss"]["term"]["term"] for name in files("loss/term")]
+    assert set(TERMS) == {get_object(node["_target_"]) for node in nodes}
