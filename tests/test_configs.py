@@ -57,6 +57,11 @@ def test_pretraining_takes_every_loss_that_image_caption_pairs_have(loss):
     validate_config(composed(f"loss={loss}", command="pretrain"), settings_of("pretrain"))
 
 
+@pytest.mark.parametrize("choice", files("debug"))
+def test_pretraining_takes_every_way_of_debugging(choice):
+    validate_config(composed(f"debug={choice}", command="pretrain"), settings_of("pretrain"))
+
+
 def test_every_recipe_is_a_models_and_every_model_has_one():
     assert files("recipe") == files("model")
 

@@ -19,10 +19,6 @@ import cv2
 Probability = Annotated[float, Ge(0), Le(1)]
 Strength = Annotated[float, Ge(0), Le(1)]
 
-TONE_BORDERS = (55.0, 41.0, 28.0, 10.0, -30.0)
-"""ITA in degrees that separates very light, light, intermediate, tan, brown and dark skin, taken as Fitzpatrick types
-I to VI (Chardon et al. 1991, Int. J. Cosmet. Sci. 13; Kinyanjui et al. 2020, MICCAI)."""
-
 _BLENDS = np.linspace(0, 1, 33)[:, None]
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in Pillow and OpenCV
 _CROSS = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])

@@ -8,7 +8,6 @@ import yaml
 from PIL import Image
 
 from siglip_med.data.augmentation import (
-    TONE_BORDERS,
     Augmentation,
     ColorShift,
     Rotation,
@@ -18,6 +17,9 @@ from siglip_med.data.augmentation import (
 from tests.data.test_images import photograph
 
 CONFIGS = Path(__file__).parents[2] / "conf" / "augmentation"
+TONE_BORDERS = (55.0, 41.0, 28.0, 10.0, -30.0)
+"""ITA in degrees that separates very light, light, intermediate, tan, brown and dark skin, taken as Fitzpatrick types
+I to VI (Chardon et al. 1991, Int. J. Cosmet. Sci. 13; Kinyanjui et al. 2020, MICCAI)."""
 MIDDLES = {1: 62.0, 2: 48.0, 3: 34.5, 4: 19.0, 5: -10.0, 6: -45.0}  # degrees: the middle of each Fitzpatrick type
 CHROMA = {1: (11, 14), 2: (12, 16), 3: (12, 18), 4: (12, 19), 5: (12, 17), 6: (9, 12)}  # a*, b* of such skin
 
