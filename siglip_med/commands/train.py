@@ -46,12 +46,14 @@ class Settings(RunSettings):
     """Top level of ``conf/train.yaml``.
 
     Attributes:
+        name: of the experiment, in folders and leaderboards.
         optimized_metric: the metric that a sweep reads, or None.
         init_from: a checkpoint of another run, on the same base and split, whose trained weights this run starts
             from, or None.
         text_pool: ``batch`` or ``all`` (see docs/losses.md).
     """
 
+    name: str
     optimized_metric: str | None
     init_from: str | None
     text_pool: Pool

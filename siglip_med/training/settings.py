@@ -22,7 +22,6 @@ class RunSettings(BaseModel):
     """What ``conf/train.yaml`` and ``conf/pretrain.yaml`` share.
 
     Attributes:
-        name: of the experiment, in folders and leaderboards.
         seed: of everything: split, order, augmentation, prompts, adapters.
         monitor: validation metric that chooses the checkpoint; ``mode`` says whether more is better.
         resume: a checkpoint to go on from, to the end of the same run, or None.
@@ -31,7 +30,6 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str
     seed: NonNegativeInt
     monitor: str
     mode: Literal["min", "max"]
