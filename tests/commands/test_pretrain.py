@@ -1,0 +1,45 @@
+"""Pretraining runs on image-caption pairs, and its base is a model folder like any other."""
+
+import pytest
+import torch
+
+from siglip_med.commands import pretrain
+from siglip_med.config import typed
+from siglip_med.errors import UserError
+from siglip_med.models import siglip
+from tests.runs import compose_config
+
+SMALL = ["data.source.n_images=60", "data.batch_size=8", "callbacks.progress=null"]
+
+
+def small_settings(cache, folder, *overrides):
+    places = (f"paths.output_dir={folder}", f"paths.cache_dir={cache}")
+    return typed(compose_config(*SMALL, *places, *overrides, name="pretrain"), pretrain.Settings)
+
+
+def test_two_steps_write_a_base_that_loads_with_the_trained_weights(cache, tmp_path, capsys):
+    base = tmp_path / "base"
+    result = pretrain.run(small_settings(cache, tmp_path / "run", "trainer.max_steps=2", f"export_to={base}"))
+    assert result.trainer.global_step == 2
+    assert result.metrics["val/loss"] > 0
+    pretrain.show(result)
+    assert str(base) in capsys.readouterr().out.replace("\n", "")
+
+    images = torch.randn(2, 3, result.model.image_spec.size, result.model.image_spec.size)
+    loaded, untrained = siglip(str(base)).eval(), siglip(str(tmp_path / "run" / "untrained")).eval()
+    expected = result.model.eval().encode_images(images)
+    torch.testing.assert_close(loaded.encode_images(images), expected)
+    assert not torch.allclose(untrained.encode_images(images), expected, atol=1e-4)
+
+
+def test_a_dry_run_writes_no_base(cache, tmp_path):
+    base = tmp_path / "base"
+    result = pretrain.run(small_settings(cache, tmp_path / "run", "debug=fdr", f"export_to={base}"))
+    assert result.base is None
+    assert not base.exists()
+
+
+def test_a_model_without_both_towers_is_refused_in_one_line(cache, tmp_path):
+    with pytest.raises(UserError) as caught:
+        typed(compose_config(*SMALL, "model=dual_encoder", name="pretrain"), pretrain.Settings)
+    assert "\n" not in str(caught.value)
