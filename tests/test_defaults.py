@@ -71,7 +71,7 @@ PYTHON = [
     ("train", "conditions.geometry", dissimilarity, "geometry"),
     ("train", "conditions.measure", dissimilarity, "measure"),
     ("train", "conditions.weights", dissimilarity, "weights"),
-    ("evaluate", "report.repetitions", bootstrap_intervals, "repetitions"),
+    ("evaluate", "report.bootstrap", bootstrap_intervals, "repetitions"),
     ("evaluate", "report.coverage", bootstrap_intervals, "coverage"),
     ("predict", "top_k", Classifier.predict, "top_k"),
     ("predict", "batch_size", Classifier.predict, "batch_size"),

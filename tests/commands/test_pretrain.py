@@ -28,8 +28,9 @@ def test_two_steps_write_a_base_that_loads_with_the_trained_weights(cache, tmp_p
     images = torch.randn(2, 3, result.model.image_spec.size, result.model.image_spec.size)
     loaded, untrained = siglip(str(base)).eval(), siglip(str(tmp_path / "run" / "untrained")).eval()
     expected = result.model.eval().encode_images(images)
-    torch.testing.assert_close(loaded.encode_images(images), expected)
-    assert not torch.allclose(untrained.encode_images(images), expected, atol=1e-4)
+    # A base is kept in half precision.
+    torch.testing.assert_close(loaded.encode_images(images), expected, atol=4e-3, rtol=0)
+    assert not torch.allclose(untrained.encode_images(images), expected, atol=4e-3, rtol=0)
 
 
 def test_a_dry_run_writes_no_base(cache, tmp_path):

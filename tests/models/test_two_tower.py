@@ -142,7 +142,7 @@ def test_a_frozen_tower_keeps_its_dropout_off_while_the_heads_train(tmp_path):
 
 
 def test_head_noise_has_the_given_size_and_vanishes_in_evaluation(tmp_path):
-    model = runs.build(runs.model_node("dual_encoder", tmp_path, noise=0.5))
+    model = runs.build(runs.model_node("dual_encoder", tmp_path, noise=0.5, image_hidden=0, dropout=0.0))
     features = torch.randn(4000, 24)
     with torch.no_grad():
         model.image_head.linear.weight.copy_(torch.eye(12, 24))
