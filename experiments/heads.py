@@ -1,0 +1,222 @@
+"""Trains heads on the kept features of frozen towers as fast as a plain loop goes: what the studies are made of.
+
+The loop calls the project's own module, losses, prompts, data and optimizer, and leaves out what a study does not read:
+checkpoints, logs, dashboards. Its weights are those of ``python train.py … features=cached`` (a test).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from siglip_med.commands import train
+from siglip_med.conditions import dissimilarity
+from siglip_med.config import instantiate
+from siglip_med.data.splitting import Split
+from siglip_med.metrics import Predictions
+from siglip_med.models import DualEncoder, TwoTower
+from siglip_med.training.components import Components, build_model
+from siglip_med.training.module import FineTuneModule
+
+Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Chooses training rows: of all of them, and their first conditions."""
+
+
+@dataclass
+class Bench:
+    """One seed's data, features and freshly started heads, on which any number of losses is trained in turn.
+
+    Attributes:
+        settings: of the seed; loss and optimizer are those of each run.
+        components: its data, and the model that is trained.
+        module: gets each run's loss.
+        start: the heads' weights before training.
+        features: ``[n, F]`` image features of ``val`` and ``test``.
+        frames: their labels, before training.
+        split: whole, whatever rows are trained on.
+    """
+
+    settings: train.Settings
+    components: Components
+    module: FineTuneModule
+    start: dict[str, Tensor]
+    features: dict[str, Tensor]
+    frames: dict[str, Predictions]
+    split: Split
+
+    @classmethod
+    def build(cls, settings: train.Settings, earlier: "Bench | None" = None) -> "Bench":
+        """Reads the data, and embeds every image and prompt once.
+
+        Args:
+            settings: of a run with ``features=cached`` and frozen towers.
+            earlier: a bench of another seed, whose towers and embedded prompts serve this one from now on.
+        """
+        model = build_model(settings.model, settings.seed)
+        start = {name: value.clone() for name, value in model.trainable_state().items()}
+        components = train.build(settings, torch.device("cpu"), earlier.model if earlier else model)
+        if earlier:
+            # Frozen towers and the same sentences: what they gave for one seed holds for all.
+            vars(components)["prompt_ensemble"] = earlier.components.prompt_ensemble
+            module = earlier.module
+            module.seed = module.texts.seed = settings.seed
+        else:
+            module = train.build_module(settings, components)
+        components.model.load_trainable_state(start)
+        untrained = train.predict(components)
+        loaders = {split: list(components.data.full_loader(split)) for split in ("val", "test")}
+        return cls(
+            settings,
+            components,
+            module,
+            start,
+            features={split: torch.cat([batch.images for batch in batches]) for split, batches in loaders.items()},
+            frames={"val": untrained.val, "test": untrained.test},
+            split=components.data.split,
+        )
+
+    @property
+    def model(self) -> TwoTower:
+        """The model that is trained."""
+        return self.components.model
+
+    def train_on(self, choose: Rows | None) -> None:
+        """Trains on the chosen rows of the training split alone (None: on all); validation and test stay."""
+        data, rows, parts = self.components.data, self.split.train, self.split.parts.copy()
+        kept = rows if choose is None else choose(rows, data.table.frame["primary"].to_numpy()[rows])
+        parts[np.setdiff1d(rows, kept)] = "unused"
+        data.split = replace(self.split, parts=parts)
+        data.train_counts = (data.table.labels[kept] > 0).sum(axis=0)
+
+    @torch.no_grad()
+    def predict(self, split: str) -> Predictions:
+        """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before."""
+        model = self.model.eval()
+        text = self.components.prompt_ensemble.encode(model)
+        image = normalize(model.project_images(self.features[split]).float(), dim=-1)
+        logits = image @ text.T * model.logit_scale.exp() + model.logit_bias
+        return replace(
+            self.frames[split],
+            logits=logits.numpy(),
+            text_embeddings=text.numpy(),
+            image_embeddings=image.numpy(),
+        )
+
+    def training_dissimilarity(self, settings: train.Settings, shuffled: bool) -> np.ndarray:
+        """D of the settings' geometry; shuffled: the same values over a random order of the conditions, by the seed."""
+        data, chosen = self.components.data, settings.conditions
+        labels = data.table.labels[data.split.train]
+        matrix = dissimilarity(self.components.conditions, chosen.geometry, chosen.measure, labels, chosen.weights)
+        if shuffled:
+            order = np.random.default_rng((settings.seed, 1)).permutation(len(matrix))
+            matrix = matrix[order][:, order]
+        return matrix
+
+
+def long_tail(most: int, fewest: int, seed: int) -> Rows:
+    """Training images a condition fall geometrically from ``most`` to ``fewest`` over a random order of conditions."""
+
+    def choose(rows: np.ndarray, primary: np.ndarray) -> np.ndarray:
+        random = np.random.default_rng((seed, 2))
+        present = random.permutation(np.unique(primary))
+        wanted = np.geomspace(most, fewest, len(present)).round().astype(int)
+        kept = [random.permutation(rows[primary == c])[:n] for c, n in zip(present, wanted, strict=True)]
+        return np.sort(np.concatenate(kept))
+
+    return choose
+
+
+def k_shot(images: int, seed: int) -> Rows:
+    """At most ``images`` training images of each condition."""
+
+    def choose(rows: np.ndarray, primary: np.ndarray) -> np.ndarray:
+        random = np.random.default_rng((seed, 3))
+        return np.sort(np.concatenate([random.permutation(rows[primary == c])[:images] for c in np.unique(primary)]))
+
+    return choose
+
+
+def fit(
+    bench: Bench,
+    settings: train.Settings,
+    shuffled: bool = False,
+    seen: Callable[[int], None] | None = None,
+    average_over: float = 0.2,
+) -> dict[str, Tensor]:
+    """Trains the bench's heads from their start.
+
+    Args:
+        bench: of the same data, model and seed; its weights are those of the last step afterwards.
+        settings: loss, schedule, optimizer, dropout, steps and geometry of this run.
+        shuffled: train with a shuffled D (a control).
+        seen: called with the step after each epoch and after the last step, as ``train.py`` validates.
+        average_over: last share of the steps whose weights are averaged.
+
+    Returns:
+        The averaged weights, by name.
+    """
+    module, model = bench.module, bench.model
+    trainer = SimpleNamespace(global_step=0, current_epoch=0, global_rank=0, train_dataloader=None)
+    _prepare(bench, settings, shuffled, trainer)
+    steps, clip = int(settings.trainer["max_steps"]), settings.trainer["gradient_clip_val"]
+    schedule = instantiate(settings.schedule)
+    optimizer, rates = module.optimizer_settings.build(model, steps)
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    total: dict[str, Tensor] = {}
+    averaged = 0
+    trainer.train_dataloader = bench.components.data.train_dataloader()
+    for epoch in count():
+        trainer.current_epoch = epoch
+        batches = iter(trainer.train_dataloader) if epoch == 0 else None
+        module.on_train_epoch_start()
+        # The first epoch's iterator draws its random number before the seed is set, the later ones' after it.
+        for batch in batches or iter(trainer.train_dataloader):
+            model.train()
+            output = module.loss(module.pair(batch)[0], schedule.at(trainer.global_step, steps))
+            optimizer.zero_grad()
+            output.total.backward()
+            torch.nn.utils.clip_grad_norm_(trained, clip)
+            optimizer.step()
+            rates.step()
+            model.clamp_logits()
+            trainer.global_step += 1
+            if trainer.global_step > steps * (1 - average_over):
+                averaged += 1
+                _add(total, model.trainable_state())
+            if trainer.global_step >= steps:
+                break
+        if seen is not None:
+            seen(trainer.global_step)
+        if trainer.global_step >= steps:
+            return {name: value / averaged for name, value in total.items()}
+    raise AssertionError("count() has no end")
+
+
+def _prepare(bench: Bench, settings: train.Settings, shuffled: bool, trainer: Any) -> None:
+    module, model = bench.module, bench.model
+    if settings.seed != bench.settings.seed:
+        raise ValueError(f"the bench is of seed {bench.settings.seed}, the settings of seed {settings.seed}")
+    model.load_trainable_state(bench.start)
+    if isinstance(model, DualEncoder):
+        for head in (model.image_head, model.text_head):
+            head.dropout.p = settings.model["dropout"]
+    module.loss, module.optimizer_settings = instantiate(settings.loss), instantiate(settings.optimizer)
+    module.texts.pool = settings.text_pool
+    matrix = torch.from_numpy(bench.training_dissimilarity(settings, shuffled))
+    module.get_buffer("dissimilarity").copy_(matrix)
+    module.get_buffer("condition_counts").copy_(torch.as_tensor(bench.components.data.train_counts))
+    module.trainer = trainer
+
+
+def _add(total: dict[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    for name, value in state.items():
+        if name in total:
+            total[name] += value
+        else:
+            total[name] = value.clone()

@@ -1,0 +1,341 @@
+"""Runs a study: losses tuned alike on validation, then trained on many seeds and compared on test.
+
+``python experiments/study.py photographs [quick=true] [seeds=n] [key=value …]``
+
+``experiments/<study>/study.yaml`` says what is compared; the other words are overrides of ``train.py`` for every run,
+such as where data and towers lie. Every finished run is a line of ``logs/studies/<study>.jsonl``: a study that was
+interrupted goes on where it stopped. Tables and figure go into the study's folder.
+"""
+
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from pydantic import BaseModel, ConfigDict, PositiveInt
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from experiments.heads import Bench, Rows, fit, k_shot, long_tail
+from experiments.probe import logistic_regression
+from experiments.tables import write_results
+from siglip_med.commands import train
+from siglip_med.config import config_dir, typed
+from siglip_med.metrics import Predictions, crm
+from siglip_med.metrics.hierarchy import spearman_embedding_distance
+from siglip_med.metrics.resampling import CaseStatistics, Scores
+
+CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top5", "hops")
+"""Metrics of every validation of a run; of its end every headline metric is kept but areas under curves."""
+
+
+LOOKS = 20
+"""Validations of a run, at the most; each falls on the end of an epoch."""
+
+
+class Strict(BaseModel):
+    """A model that knows all of its keys."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Spread(Strict):
+    """A range to draw from, evenly or on a logarithmic scale."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class Tuning(Strict):
+    """How every tuned loss gets its settings: the best mean of ``metric`` on validation, at the last step.
+
+    Attributes:
+        trials: settings that each loss tries; the first are the defaults.
+        seeds: splits that a trial is judged on.
+        metric: of the validation split.
+        space: override -> values or range to draw from, the same draws for every loss.
+    """
+
+    trials: PositiveInt
+    seeds: PositiveInt
+    metric: str = "mrr"
+    space: dict[str, list[Any] | Spread]
+
+
+class Variant(Strict):
+    """One row of the study.
+
+    Attributes:
+        overrides: of ``train.py``.
+        space: settings of its own to tune, besides the common ones.
+        tuned_as: takes the settings that were chosen for another variant, in place of its own trials.
+        shuffled: train with D shuffled over the conditions.
+        probe: logistic regression on the image features in place of heads.
+        only: the data settings in which it runs; None: all.
+    """
+
+    overrides: list[str] = []
+    space: dict[str, list[Any] | Spread] = {}
+    tuned_as: str | None = None
+    shuffled: bool = False
+    probe: bool = False
+    only: list[str] | None = None
+
+
+class TrainingData(Strict):
+    """What the training split is cut down to; validation and test stay whole."""
+
+    kind: Literal["all", "long_tail", "k_shot"] = "all"
+    most: int = 200
+    fewest: int = 4
+    images: int = 16
+    overrides: list[str] = []
+
+    def rows(self, seed: int) -> Rows | None:
+        """Which rows a seed trains on; None: all."""
+        if self.kind == "all":
+            return None
+        return long_tail(self.most, self.fewest, seed) if self.kind == "long_tail" else k_shot(self.images, seed)
+
+
+class Study(Strict):
+    """A whole study, as its ``study.yaml`` has it.
+
+    Attributes:
+        common: overrides of ``train.py`` for every run.
+        seeds: splits (and starts) that each variant is trained on.
+        reference: what the others are held against, paired by seed.
+        tuning: None: every variant runs with its defaults.
+        data: name -> what is trained on.
+        variants: name -> what is trained.
+    """
+
+    common: list[str]
+    seeds: PositiveInt
+    reference: str
+    tuning: Tuning | None = None
+    data: dict[str, TrainingData] = {"all": TrainingData()}
+    variants: dict[str, Variant]
+
+    def quick(self) -> "Study":
+        """The same in a minute or two, to see that it runs: few steps, trials and seeds."""
+        tuning = self.tuning and self.tuning.model_copy(update={"trials": 2, "seeds": 1, "space": {}})
+        return self.model_copy(update={"seeds": 2, "tuning": tuning})
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: its key in the log, and what it needs."""
+
+    stage: Literal["tune", "final"]
+    data: str
+    variant: str
+    trial: int
+    seed: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a finished run is known by."""
+        return (self.stage, self.data, self.variant, self.trial, self.seed)
+
+
+@dataclass
+class Runner:
+    """Runs a study's jobs, each once, and appends what they gave to the log."""
+
+    study: Study
+    log: Path
+    overrides: list[str]
+    quick: bool = False
+    done: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+    bench: Bench | None = None
+
+    def __post_init__(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
+        for row in map(json.loads, lines):
+            self.done[Job(*(row[name] for name in Job.__dataclass_fields__)).key] = row
+
+    # ---- what there is to do -----------------------------------------------------------------------------------
+
+    def tuning_jobs(self) -> list[Job]:
+        """Every trial of every loss, seed by seed."""
+        if self.study.tuning is None:
+            return []
+        tuned = [name for name, variant in self.study.variants.items() if not (variant.tuned_as or variant.probe)]
+        first = next(iter(self.study.data))
+        return [
+            Job("tune", first, name, trial, seed)
+            for seed in range(self.study.tuning.seeds)
+            for name in tuned
+            for trial in range(self.study.tuning.trials)
+        ]
+
+    def final_jobs(self) -> list[Job]:
+        """Every variant on every training data, seed by seed."""
+        return [
+            Job("final", data, name, self.chosen(variant.tuned_as or name), seed)
+            for data in self.study.data
+            for seed in range(self.study.seeds)
+            for name, variant in self.study.variants.items()
+            if variant.only is None or data in variant.only
+        ]
+
+    def chosen(self, name: str) -> int:
+        """The trial with the best validation of a loss."""
+        tuning, variant = self.study.tuning, self.study.variants[name]
+        if tuning is None or variant.probe:
+            return 0
+        data = next(iter(self.study.data))
+        rows = [[self.done[("tune", data, name, t, s)] for s in range(tuning.seeds)] for t in range(tuning.trials)]
+        means = [np.mean([row["last"]["val"][tuning.metric] for row in trial]) for trial in rows]
+        return int(np.argmax(means))
+
+    def knobs(self, name: str, trial: int) -> list[str]:
+        """The overrides of a trial: the common draws are those of every loss."""
+        if trial == 0 or self.study.tuning is None:
+            return []
+        random = np.random.default_rng((trial, 4))
+        space = self.study.tuning.space | self.study.variants[name].space
+        return [f"{key}={_draw(choices, random)}" for key, choices in space.items()]
+
+    # ---- doing it ----------------------------------------------------------------------------------------------
+
+    def run(self, jobs: list[Job]) -> None:
+        """Does the jobs that are not done."""
+        left = [job for job in jobs if job.key not in self.done]
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
+            task = progress.add_task("", total=len(left))
+            for job in left:
+                progress.update(task, description=f"{job.stage} {job.data} {job.variant} seed {job.seed}")
+                row = {name: getattr(job, name) for name in Job.__dataclass_fields__} | self.do(job)
+                with self.log.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                self.done[job.key] = row
+                progress.advance(task)
+
+    def settings(self, job: Job) -> train.Settings:
+        """Of ``train.py``, for one run."""
+        variant, data = self.study.variants[job.variant], self.study.data[job.data]
+        knobs = self.knobs(variant.tuned_as or job.variant, job.trial)
+        short = ["trainer.max_steps=30"] if self.quick else []
+        # What a variant leaves out goes last: a setting that was chosen for the whole may be one of the part's.
+        added = [word for word in variant.overrides if not word.startswith("~")]
+        removed = [word for word in variant.overrides if word.startswith("~")]
+        words = [*self.study.common, *data.overrides, *added, *knobs, *short, *self.overrides, *removed]
+        return composed(tuple(words)).model_copy(update={"seed": job.seed})
+
+    def do(self, job: Job) -> dict[str, Any]:
+        """Trains one variant and scores it; a trial never sees the test split."""
+        start, settings, variant = time.perf_counter(), self.settings(job), self.study.variants[job.variant]
+        if self.bench is None or self.bench.settings.seed != job.seed:
+            self.bench = Bench.build(settings, self.bench)
+        bench = self.bench
+        bench.train_on(self.study.data[job.data].rows(job.seed))
+        splits = ("val",) if job.stage == "tune" else ("val", "test")
+        sizes = {"train_images": len(bench.components.data.split.train), "test_images": len(bench.split.test)}
+        if variant.probe:
+            found = logistic_regression(bench)
+            ends = {split: scores(found[split]) for split in splits}
+            return {"seconds": time.perf_counter() - start, "steps": 0, "last": ends} | sizes
+        curve: list[dict[str, Any]] = []
+
+        steps = int(settings.trainer["max_steps"])
+
+        def seen(step: int) -> None:
+            if curve and step < steps and step - curve[-1]["step"] < steps / LOOKS:
+                return
+            values = {split: scores(bench.predict(split)) for split in splits}
+            curve.append({"step": step} | {split: {m: value[m] for m in CURVE} for split, value in values.items()})
+
+        average = fit(bench, settings, variant.shuffled, seen)
+        last = {split: bench.predict(split) for split in splits}
+        row = {
+            "knobs": self.knobs(variant.tuned_as or job.variant, job.trial),
+            "steps": curve[-1]["step"],
+            "curve": curve,
+            "last": {split: scores(predictions) for split, predictions in last.items()},
+        }
+        if job.stage == "final":
+            row["crm"] = {split: scores(crm(predictions)) for split, predictions in last.items()}
+            bench.model.load_trainable_state(average)
+            row["average"] = {split: scores(bench.predict(split)) for split in splits}
+        return row | {"seconds": time.perf_counter() - start} | sizes
+
+
+def scores(predictions: Predictions) -> dict[str, float]:
+    """The headline metrics of first answers and lists of five, and the shape of the prompts' embeddings."""
+    sums = CaseStatistics.build(Scores.of(predictions), metrics=("mrr",))
+    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
+    shape = spearman_embedding_distance(predictions.text_embeddings, predictions.dissimilarity)
+    return {name: round(value, 6) for name, value in {**values, "spearman_text_d": shape}.items()}
+
+
+@lru_cache(maxsize=64)
+def composed(overrides: tuple[str, ...]) -> train.Settings:
+    """The settings that ``python train.py`` with these words has."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir().resolve())):
+        return typed(compose("train", overrides=["paths.output_dir=unused", *overrides]), train.Settings)
+
+
+def _draw(choices: list[Any] | Spread, random: np.random.Generator) -> Any:
+    if isinstance(choices, list):
+        return choices[int(random.integers(len(choices)))]
+    if choices.log:
+        return f"{np.exp(random.uniform(np.log(choices.low), np.log(choices.high))):.3g}"
+    return f"{random.uniform(choices.low, choices.high):.3g}"
+
+
+def run_study(
+    folder: Path, log: Path, overrides: list[str], quick: bool, output: Path, seeds: int | None = None
+) -> None:
+    """Runs what is left of a study and writes its results.
+
+    Args:
+        folder: holds ``study.yaml``.
+        log: the finished runs.
+        overrides: of ``train.py``, for every run.
+        quick: a few steps of everything.
+        output: folder of the results.
+        seeds: in place of the study's.
+    """
+    study = Study.model_validate(yaml.safe_load((folder / "study.yaml").read_text()))
+    study = study.quick() if quick else study
+    study = study if seeds is None else study.model_copy(update={"seeds": seeds})
+    runner = Runner(study, log, overrides, quick)
+    runner.run(runner.tuning_jobs())
+    finals = runner.final_jobs()
+    runner.run(finals)
+    rows = [runner.done[job.key] for job in finals]
+    trials = [runner.done[job.key] for job in runner.tuning_jobs()]
+    write_results(output, study.reference, rows, trials, study.tuning.metric if study.tuning else None)
+
+
+def main(words: list[str]) -> None:
+    """The command line."""
+    if not words or "=" in words[0]:
+        raise SystemExit("give a study: python experiments/study.py photographs [quick=true] [seeds=n] [key=value …]")
+    folder = Path(__file__).parent / words[0]
+    quick = "quick=true" in words
+    seeds = next((int(word.removeprefix("seeds=")) for word in words if word.startswith("seeds=")), None)
+    overrides = [word for word in words[1:] if not word.startswith(("quick=", "seeds="))]
+    output = Path("logs/studies") / f"{words[0]}_quick" if quick else folder
+    output.mkdir(parents=True, exist_ok=True)
+    run_study(
+        folder, Path("logs/studies") / f"{words[0]}{'_quick' if quick else ''}.jsonl", overrides, quick, output, seeds
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,235 @@
+"""What a study's runs say: means, paired intervals, which checkpoint to keep, and a figure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from siglip_med.report.leaderboard import to_markdown
+
+METRICS = {
+    "r_at_1": "R@1",
+    "r_at_5": "R@5",
+    "mrr": "MRR",
+    "macro_r_at_1": "macro R@1",
+    "icd_distance_all": "ICD dist. all ↓",
+    "icd_distance_top5": "AHD@5 ↓",
+    "icd_distance_mistakes": "ICD dist. mistakes ↓",
+    "hops": "HOPS",
+    "spearman_text_d": "Spearman(text, D)",
+}
+PANELS = ("r_at_1", "r_at_5", "macro_r_at_1", "icd_distance_all", "icd_distance_top5")
+CHOICES = {"r_at_1": "best R@1", "r_at_5": "best R@5", "mrr": "best MRR", "map": "best mAP"}
+
+
+def corrected_interval(
+    differences: Sequence[float], train_images: float, test_images: float, coverage: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean of paired differences over random splits, with an interval that knows that the splits overlap.
+
+    The variance of the mean is ``(1 / J + test / train) s²`` in place of ``s² / J``; the interval is Student's with
+    J - 1 degrees of freedom.
+
+    Args:
+        differences: J of them, one a split.
+        train_images: images that a split trains on.
+        test_images: images that it tests.
+        coverage: of the interval.
+
+    Returns:
+        Mean, low, high; without an interval (NaN) where there are fewer than two.
+
+    Source: Nadeau & Bengio 2003, Machine Learning 52.
+    """
+    values = np.asarray(differences, dtype=float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, float("nan"), float("nan")
+    error = np.sqrt((1 / len(values) + test_images / train_images) * values.var(ddof=1))
+    half = float(stats.t.ppf((1 + coverage) / 2, len(values) - 1) * error)
+    return mean, mean - half, mean + half
+
+
+def frame(rows: Iterable[Mapping[str, Any]], ends: Sequence[str] = ("last", "average", "crm")) -> pd.DataFrame:
+    """One line a run and end: the last step, the average of the last steps' weights, CRM on the last step."""
+    lines = []
+    for row in rows:
+        for end in ends:
+            if end in row:
+                line = {name: row[name] for name in ("data", "variant", "seed", "steps", "train_images", "test_images")}
+                lines.append(line | {"end": end} | {m: row[end]["test"][m] for m in METRICS if m in row[end]["test"]})
+    return pd.DataFrame(lines)
+
+
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean ± sample standard deviation over seeds, a line a variant and end."""
+    lines = []
+    for (variant, end), group in table.groupby(["variant", "end"], sort=False):
+        cells = {title: f"{group[m].mean():.3f} ± {group[m].std(ddof=1):.3f}" for m, title in METRICS.items()}
+        lines.append({"": label(variant, end), "seeds": len(group)} | cells)
+    return pd.DataFrame(lines)
+
+
+def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Each variant less the reference on the same seeds, with corrected 95% intervals; clear ones are bold."""
+    base = table[(table["variant"] == reference) & (table["end"] == "last")].set_index("seed")
+    lines = []
+    for (variant, end), group in table.groupby(["variant", "end"], sort=False):
+        if variant == reference and end == "last":
+            continue
+        ours = group.set_index("seed")
+        shared = ours.index.intersection(base.index)
+        cells = {}
+        for metric, title in METRICS.items():
+            change = (ours.loc[shared, metric] - base.loc[shared, metric]).to_numpy()
+            sizes = ours["train_images"].mean(), ours["test_images"].mean()
+            mean, low, high = corrected_interval(change, *sizes)
+            text = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+            cells[title] = f"**{text}**" if low > 0 or high < 0 else text
+        lines.append({f"minus {reference}": label(variant, end), "seeds": len(shared)} | cells)
+    return pd.DataFrame(lines)
+
+
+def label(variant: str, end: str) -> str:
+    """What a line is called."""
+    return variant + {"last": "", "average": ", weights averaged", "crm": " + CRM"}[end]
+
+
+def checkpoint_choice(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Test metrics of the checkpoint that each validation metric would keep, less those of the last step.
+
+    Mean over runs ± standard error of the mean; ``steps`` is the mean share of the run at which it lies.
+    """
+    found: dict[str, list[dict[str, float]]] = {}
+    watched = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_top5")
+    for row in rows:
+        curve = row.get("curve")
+        if not curve:
+            continue
+        last = {m: curve[-1]["test"][m] for m in watched}
+        for metric, name in CHOICES.items():
+            kept = curve[int(np.argmax([point["val"][metric] for point in curve]))]
+            change = {m: kept["test"][m] - last[m] for m in watched}
+            found.setdefault(name, []).append(change | {"share": kept["step"] / curve[-1]["step"]})
+        if "average" in row:
+            change = {m: row["average"]["test"][m] - last[m] for m in watched}
+            found.setdefault("weights averaged over the last fifth", []).append(change | {"share": 1.0})
+    lines = []
+    for name, values in found.items():
+        table = pd.DataFrame(values)
+        error = table.std(ddof=1) / np.sqrt(len(table))
+        cells = {METRICS.get(m, "mAP"): f"{table[m].mean():+.4f} ± {error[m]:.4f}" for m in watched}
+        lines.append({"kept": name, "runs": len(table), "at, of the run": f"{table['share'].mean():.2f}"} | cells)
+    return pd.DataFrame(lines)
+
+
+def draw(table: pd.DataFrame, reference: str, path: Path) -> None:
+    """One panel a metric: the paired difference to the reference, a dot a seed, a bar for the corrected interval."""
+    shown = table[table["end"] == "last"]
+    base = shown[shown["variant"] == reference].set_index("seed")
+    order = [name for name in dict.fromkeys(shown["variant"]) if name != reference]
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(15, 1.6 + 0.34 * len(order)), sharey=True, squeeze=False)
+    for axis, metric in zip(axes[0], PANELS, strict=True):
+        for place, name in enumerate(reversed(order)):
+            ours = shown[shown["variant"] == name].set_index("seed")
+            shared = ours.index.intersection(base.index)
+            change = (ours.loc[shared, metric] - base.loc[shared, metric]).to_numpy()
+            mean, low, high = corrected_interval(change, ours["train_images"].mean(), ours["test_images"].mean())
+            axis.plot(change, [place] * len(change), "o", color="#0072B2", alpha=0.35, markersize=4)
+            axis.plot([low, high], [place, place], color="black", linewidth=2)
+            axis.plot([mean], [place], "|", color="black", markersize=12)
+        axis.axvline(0, color="#D55E00", linewidth=1)
+        axis.set_yticks(range(len(order)), list(reversed(order)))
+        axis.set_title(METRICS[metric], fontsize=10)
+        axis.grid(axis="x", alpha=0.3)
+    figure.suptitle(
+        f"test split, minus {reference} on the same seeds: a dot a seed, a bar the 95% interval", fontsize=11
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, chosen: Sequence[str]) -> None:
+    """R@1 and the mean ICD distance of the five first answers on test against steps, mean over seeds."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))
+    for name in chosen:
+        curves = [row["curve"] for row in rows if row["variant"] == name and row.get("curve")]
+        if not curves:
+            continue
+        length = min(map(len, curves))
+        steps = [point["step"] for point in curves[0][:length]]
+        for axis, metric in zip(axes, ("r_at_1", "icd_distance_top5"), strict=True):
+            mean = np.mean([[point["test"][metric] for point in curve[:length]] for curve in curves], axis=0)
+            axis.plot(steps, mean, label=name)
+            axis.set(xlabel="step", title=METRICS[metric])
+            axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def tuning_table(trials: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFrame:
+    """The settings that validation chose for each loss, and what its defaults had."""
+    lines = []
+    for variant in dict.fromkeys(row["variant"] for row in trials):
+        values: dict[int, list[float]] = {}
+        knobs: dict[int, list[str]] = {}
+        for row in trials:
+            if row["variant"] == variant:
+                values.setdefault(row["trial"], []).append(row["last"]["val"][metric])
+                knobs[row["trial"]] = row["knobs"]
+        mean = {trial: float(np.mean(found)) for trial, found in values.items()}
+        best = max(mean, key=lambda trial: mean[trial])
+        short = ", ".join(word.split(".")[-1] for word in knobs[best]) or "the defaults"
+        line = {"": variant, "trials": len(mean), f"val {METRICS[metric]} of the defaults": f"{mean[0]:.4f}"}
+        lines.append(line | {"of the chosen": f"{mean[best]:.4f}", "chosen": short})
+    return pd.DataFrame(lines)
+
+
+def write_results(
+    folder: Path,
+    reference: str,
+    rows: Sequence[Mapping[str, Any]],
+    trials: Sequence[Mapping[str, Any]],
+    metric: str | None,
+) -> None:
+    """Writes results.csv, table.md, figure.png and curves.png.
+
+    Args:
+        folder: of the study.
+        reference: the variant that others are held against.
+        rows: of the final runs.
+        trials: of the tuning.
+        metric: that chose the settings.
+    """
+    table = frame(rows)
+    table.round(5).to_csv(folder / "results.csv", index=False)
+    parts = []
+    for data, group in table.groupby("data", sort=False):
+        parts += [f"## {data}\n\nTest split at the last step, mean ± sd over seeds.\n", to_markdown(means(group))]
+        parts += ["Paired by seed, 95% intervals corrected for overlapping splits.\n"]
+        parts += [to_markdown(differences(group, reference))]
+    if trials and metric:
+        parts += ["## Chosen on validation\n", to_markdown(tuning_table(trials, metric))]
+    choice = checkpoint_choice(rows)
+    if not choice.empty:
+        parts += ["## Which checkpoint\n\nTest, minus the last step: mean ± standard error over all runs.\n"]
+        parts += [to_markdown(choice)]
+    (folder / "table.md").write_text("\n".join(parts))
+    first = str(table["data"].iloc[0])
+    draw(table[table["data"] == first], reference, folder / "figure.png")
+    draw_curves(
+        [row for row in rows if row["data"] == first],
+        folder / "curves.png",
+        list(dict.fromkeys(row["variant"] for row in rows))[:7],
+    )
+    print((folder / "table.md").read_text())

@@ -1,0 +1,98 @@
+"""The plain loop of the studies is a run of train.py without its trimmings."""
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.heads import Bench, fit, k_shot, long_tail
+from siglip_med.commands import train
+from tests.models.tiny import write_dual
+from tests.runs import small_settings
+
+FROZEN = ["model=dual_encoder", "model/adaptation=frozen", "features=cached", "trainer.max_steps=17"]
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    towers = write_dual(tmp_path_factory.mktemp("study_towers"))
+    return [*FROZEN, *(f"model.{tower}={path}" for tower, path in towers.items()), "seed=1"]
+
+
+@pytest.fixture(scope="module")
+def bench(cache, tmp_path_factory, words):
+    return Bench.build(small_settings(cache, tmp_path_factory.mktemp("bench"), *words, "model.dropout=0.1"))
+
+
+def test_its_weights_and_scores_are_those_of_train(bench, cache, tmp_path, words):
+    settings = small_settings(cache, tmp_path, *words, "experiment=layered", "callbacks.checkpoint=null")
+    result = train.run(settings)  # several epochs, dropout .3: the random numbers have to agree too
+    assert result.trainer.current_epoch > 1
+    steps = []
+    fit(bench, settings, seen=steps.append)
+    expected = result.components.model.trainable_state()
+    for name, value in bench.model.trainable_state().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+    assert steps[-1] == 17
+    for split, theirs in (("val", result.tuned.val), ("test", result.tuned.test)):
+        ours = bench.predict(split)
+        np.testing.assert_allclose(ours.logits, theirs.logits, rtol=1e-3, atol=1e-3)
+        assert (ours.labels == theirs.labels).all()
+
+
+def test_every_run_starts_from_the_same_heads(bench, cache, tmp_path, words):
+    settings = small_settings(cache, tmp_path, *words, "experiment=baseline", "trainer.max_steps=3")
+    fit(bench, settings)
+    first = {name: value.clone() for name, value in bench.model.trainable_state().items()}
+    fit(bench, small_settings(cache, tmp_path, *words, "experiment=infonce", "trainer.max_steps=3"))
+    fit(bench, settings)
+    for name, value in bench.model.trainable_state().items():
+        assert torch.equal(value, first[name])
+
+
+def test_the_average_is_that_of_the_last_weights(bench, cache, tmp_path, words):
+    settings = small_settings(cache, tmp_path, *words, "experiment=baseline", "trainer.max_steps=4")
+    last = fit(bench, settings, average_over=0.25)
+    for name, value in bench.model.trainable_state().items():
+        assert torch.equal(value, last[name])
+    half = fit(bench, settings, average_over=0.5)
+    assert not torch.equal(half["image_head.linear.weight"], last["image_head.linear.weight"])
+
+
+def test_a_shuffled_tree_reaches_the_loss_and_not_the_scores(bench, cache, tmp_path, words):
+    settings = small_settings(cache, tmp_path, *words, "experiment=layered", "trainer.max_steps=1")
+    matrix = bench.training_dissimilarity(settings, shuffled=False)
+    shuffled = bench.training_dissimilarity(settings, shuffled=True)
+    assert not np.array_equal(matrix, shuffled)
+    np.testing.assert_allclose(np.sort(matrix.ravel()), np.sort(shuffled.ravel()))
+    fit(bench, settings, shuffled=True)
+    np.testing.assert_allclose(bench.module.get_buffer("dissimilarity").numpy(), shuffled, rtol=1e-6)
+    np.testing.assert_array_equal(bench.predict("val").dissimilarity, bench.components.dissimilarity)
+
+
+def test_training_rows_are_cut_and_come_back(bench):
+    rows = bench.split.train
+    primary = bench.components.data.table.frame["primary"].to_numpy()
+    bench.train_on(k_shot(1, seed=0))
+    kept = bench.components.data.split.train
+    assert set(kept) < set(rows)
+    assert len(kept) == len(np.unique(primary[kept])) == len(np.unique(primary[rows]))
+    assert bench.components.data.train_counts.sum() == (bench.components.data.table.labels[kept] > 0).sum()
+    assert np.array_equal(bench.components.data.split.test, bench.split.test)
+    bench.train_on(None)
+    assert np.array_equal(bench.components.data.split.train, rows)
+
+
+def test_a_long_tail_falls_geometrically():
+    primary = np.repeat(np.arange(5), 300)
+    kept = long_tail(200, 4, seed=0)(np.arange(1500), primary)
+    assert sorted(np.bincount(primary[kept])) == [4, 11, 28, 75, 200]
+    assert not np.array_equal(kept, long_tail(200, 4, seed=1)(np.arange(1500), primary))
+
+
+def test_another_seed_on_the_same_towers_is_that_seeds_bench(bench, cache, tmp_path, words):
+    settings = small_settings(cache, tmp_path, *words, "seed=2", "experiment=baseline", "trainer.max_steps=3")
+    alone, after = Bench.build(settings), Bench.build(settings, bench)
+    for one in (alone, after):
+        fit(one, settings)
+    np.testing.assert_allclose(after.predict("test").logits, alone.predict("test").logits, rtol=1e-5, atol=1e-5)
+    bench.module.seed = bench.module.texts.seed = bench.settings.seed

@@ -1,0 +1,86 @@
+"""A whole study at toy size: tuned alike, resumed, and the test split unseen while tuning."""
+
+import json
+
+import pytest
+import yaml
+
+from experiments import study as module
+from experiments.study import Job, Runner, Study, run_study
+from tests.models.tiny import write_dual
+from tests.runs import SMALL
+
+STUDY = {
+    "common": ["model=dual_encoder", "model/adaptation=frozen", "features=cached"],
+    "seeds": 2,
+    "reference": "sigmoid",
+    "tuning": {
+        "trials": 2,
+        "seeds": 1,
+        "space": {"optimizer.head_learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "model.dropout": [0.2]},
+    },
+    "data": {"natural": {}, "few": {"kind": "k_shot", "images": 2}},
+    "variants": {
+        "sigmoid": {"overrides": ["experiment=baseline"]},
+        "layered": {"overrides": ["experiment=layered"], "space": {"loss.terms.icd_tree.scale": [4.0]}},
+        "without_tree": {"overrides": ["experiment=layered", "~loss.terms.icd_tree"], "tuned_as": "layered"},
+        "logistic_regression": {"probe": True, "only": ["natural"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def words(cache, tmp_path_factory):
+    towers = write_dual(tmp_path_factory.mktemp("study_towers"))
+    return [*SMALL, f"paths.cache_dir={cache}", *(f"model.{tower}={path}" for tower, path in towers.items())]
+
+
+def test_a_quick_study_runs_resumes_and_writes_its_tables(tmp_path, words, monkeypatch):
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY))
+    log = tmp_path / "runs.jsonl"
+    run_study(tmp_path, log, words, quick=True, output=tmp_path)
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert len(rows) == 2 * 2 + 2 * (2 * 3 + 1)
+    assert all("test" not in end for row in rows if row["stage"] == "tune" for end in [row["last"], *row["curve"]])
+    text = (tmp_path / "table.md").read_text()
+    assert {"sigmoid + CRM", "without_tree", "logistic_regression"} <= {
+        line.split("|")[1].strip() for line in text.splitlines() if "|" in line
+    }
+    assert (tmp_path / "figure.png").is_file()
+
+    # A study that was cut off in its last run does that run again, and no other.
+    log.write_text("".join(f"{json.dumps(row)}\n" for row in rows[:-1]))
+    done: list[Job] = []
+    do = Runner.do
+    monkeypatch.setattr(Runner, "do", lambda self, job: done.append(job) or do(self, job))
+    run_study(tmp_path, log, words, quick=True, output=tmp_path)
+    assert [job.key for job in done] == [tuple(rows[-1][name] for name in Job.__dataclass_fields__)]
+    again = json.loads(log.read_text().splitlines()[-1])
+    assert again["last"]["test"]["mrr"] == pytest.approx(rows[-1]["last"]["test"]["mrr"], abs=1e-6)
+
+
+def test_every_loss_tries_the_same_draws_and_a_part_takes_those_of_the_whole(tmp_path, words):
+    runner = Runner(Study.model_validate(STUDY), tmp_path / "log.jsonl", words)
+    assert runner.knobs("sigmoid", 0) == []
+    assert runner.knobs("layered", 1)[:2] == runner.knobs("sigmoid", 1)
+    settings = runner.settings(Job("final", "natural", "without_tree", 1, 3))
+    assert settings.seed == 3
+    assert settings.model["dropout"] == 0.2
+    assert "icd_tree" not in settings.loss["terms"]
+
+
+def test_the_trial_with_the_best_validation_is_chosen(tmp_path, words):
+    runner = Runner(Study.model_validate(STUDY), tmp_path / "log.jsonl", words)
+    for trial, value in enumerate((0.3, 0.5)):
+        runner.done[("tune", "natural", "sigmoid", trial, 0)] = {"last": {"val": {"mrr": value}}}
+    assert runner.chosen("sigmoid") == 1
+
+
+def test_a_misspelt_key_of_a_study_is_refused():
+    with pytest.raises(ValueError, match="seedz"):
+        Study.model_validate(STUDY | {"seedz": 3})
+
+
+def test_without_a_study_the_command_says_what_to_give():
+    with pytest.raises(SystemExit, match="give a study"):
+        module.main([])

@@ -1,0 +1,43 @@
+"""The intervals and the choice of checkpoints, by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from experiments.tables import checkpoint_choice, corrected_interval
+
+
+def test_without_test_images_the_interval_is_students():
+    values = [0.01, 0.03, -0.02, 0.05]
+    mean, low, high = corrected_interval(values, train_images=100, test_images=0)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (mean, low, high) == pytest.approx((np.mean(values), expected.low, expected.high))
+
+
+def test_overlapping_splits_widen_it_as_nadeau_and_bengio_say():
+    values = [0.01, 0.03, -0.02, 0.05, 0.02]
+    mean, low, high = corrected_interval(values, train_images=700, test_images=150)
+    half = stats.t.ppf(0.975, 4) * math.sqrt((1 / 5 + 150 / 700) * np.var(values, ddof=1))
+    assert (mean - low, high - mean) == pytest.approx((half, half))
+
+
+def test_one_split_has_no_interval():
+    mean, low, high = corrected_interval([0.2], 70, 15)
+    assert mean == 0.2
+    assert math.isnan(low)
+    assert math.isnan(high)
+
+
+def test_a_checkpoint_is_chosen_by_validation_and_judged_by_test():
+    metrics = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_top5")
+
+    def point(step: int, val: float, test: float) -> dict:
+        return {"step": step, "val": dict.fromkeys(metrics, val), "test": dict.fromkeys(metrics, test)}
+
+    run = {"curve": [point(10, 0.4, 0.3), point(20, 0.6, 0.2), point(40, 0.5, 0.5)]}
+    table = checkpoint_choice([run, run])
+    row = table[table["kept"] == "best MRR"].iloc[0]
+    assert row["R@1"] == "-0.3000 ± 0.0000"
+    assert row["at, of the run"] == "0.50"
