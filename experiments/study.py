@@ -1,6 +1,6 @@
 """Runs a study: losses tuned alike on validation, then trained on many seeds and compared on test.
 
-``python experiments/study.py photographs [quick=true] [seeds=n] [key=value …]``
+``python experiments/study.py photographs [quick=true] [seeds=n] [variants=a,b] [training=a] [key=value …]``
 
 ``experiments/<study>/study.yaml`` says what is compared; the other words are overrides of ``train.py`` for every run,
 such as where data and towers lie. Every finished run is a line of ``logs/studies/<study>.jsonl``: a study that was
@@ -36,6 +36,9 @@ from siglip_med.metrics.resampling import CaseStatistics, Scores
 CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top5", "hops")
 """Metrics of every validation of a run; of its end every headline metric is kept but areas under curves."""
 
+
+OPTIONS = ("quick", "seeds", "variants", "training")
+"""Words of the command line that are the study's; all others are the runs'."""
 
 LOOKS = 20
 """Validations of a run, at the most; each falls on the end of an epoch."""
@@ -115,7 +118,7 @@ class Study(Strict):
         seeds: splits (and starts) that each variant is trained on.
         reference: what the others are held against, paired by seed.
         tuning: None: every variant runs with its defaults.
-        data: name -> what is trained on.
+        training: name -> what is trained on.
         variants: name -> what is trained.
     """
 
@@ -123,7 +126,7 @@ class Study(Strict):
     seeds: PositiveInt
     reference: str
     tuning: Tuning | None = None
-    data: dict[str, TrainingData] = {"all": TrainingData()}
+    training: dict[str, TrainingData] = {"all": TrainingData()}
     variants: dict[str, Variant]
 
     def quick(self) -> "Study":
@@ -131,13 +134,21 @@ class Study(Strict):
         tuning = self.tuning and self.tuning.model_copy(update={"trials": 2, "seeds": 1, "space": {}})
         return self.model_copy(update={"seeds": 2, "tuning": tuning})
 
+    def part(self, name: str, kept: list[str]) -> "Study":
+        """The study with some of its ``variants`` or ``training`` data alone."""
+        there = getattr(self, name)
+        unknown = [one for one in kept if one not in there]
+        if unknown:
+            raise SystemExit(f"{name}={unknown[0]}: the study has {', '.join(there)}")
+        return self.model_copy(update={name: {one: value for one, value in there.items() if one in kept}})
+
 
 @dataclass(frozen=True)
 class Job:
     """One run: its key in the log, and what it needs."""
 
     stage: Literal["tune", "final"]
-    data: str
+    training: str
     variant: str
     trial: int
     seed: int
@@ -145,7 +156,7 @@ class Job:
     @property
     def key(self) -> tuple[Any, ...]:
         """What a finished run is known by."""
-        return (self.stage, self.data, self.variant, self.trial, self.seed)
+        return (self.stage, self.training, self.variant, self.trial, self.seed)
 
 
 @dataclass
@@ -172,7 +183,7 @@ class Runner:
         if self.study.tuning is None:
             return []
         tuned = [name for name, variant in self.study.variants.items() if not (variant.tuned_as or variant.probe)]
-        first = next(iter(self.study.data))
+        first = next(iter(self.study.training))
         return [
             Job("tune", first, name, trial, seed)
             for seed in range(self.study.tuning.seeds)
@@ -184,7 +195,7 @@ class Runner:
         """Every variant on every training data, seed by seed."""
         return [
             Job("final", data, name, self.chosen(variant.tuned_as or name), seed)
-            for data in self.study.data
+            for data in self.study.training
             for seed in range(self.study.seeds)
             for name, variant in self.study.variants.items()
             if variant.only is None or data in variant.only
@@ -195,7 +206,7 @@ class Runner:
         tuning, variant = self.study.tuning, self.study.variants[name]
         if tuning is None or variant.probe:
             return 0
-        data = next(iter(self.study.data))
+        data = next(iter(self.study.training))
         rows = [[self.done[("tune", data, name, t, s)] for s in range(tuning.seeds)] for t in range(tuning.trials)]
         means = [np.mean([row["last"]["val"][tuning.metric] for row in trial]) for trial in rows]
         return int(np.argmax(means))
@@ -212,28 +223,52 @@ class Runner:
 
     def run(self, jobs: list[Job]) -> None:
         """Does the jobs that are not done."""
-        left = [job for job in jobs if job.key not in self.done]
+        left = [job for job in jobs if not self.is_done(job)]
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress:
             task = progress.add_task("", total=len(left))
             for job in left:
-                progress.update(task, description=f"{job.stage} {job.data} {job.variant} seed {job.seed}")
-                row = {name: getattr(job, name) for name in Job.__dataclass_fields__} | self.do(job)
+                progress.update(task, description=f"{job.stage} {job.training} {job.variant} seed {job.seed}")
+                row = {name: getattr(job, name) for name in Job.__dataclass_fields__} | {"recipe": self.recipe(job)}
+                row |= self.do(job)
                 with self.log.open("a") as file:
                     file.write(json.dumps(row) + "\n")
                 self.done[job.key] = row
                 progress.advance(task)
 
-    def settings(self, job: Job) -> train.Settings:
-        """Of ``train.py``, for one run."""
-        variant, data = self.study.variants[job.variant], self.study.data[job.data]
+    def words(self, job: Job) -> list[str]:
+        """The study's own words of a run's command line; what a variant leaves out goes last.
+
+        A setting that was chosen for the whole may be one of a part that is left out.
+        """
+        variant, data = self.study.variants[job.variant], self.study.training[job.training]
         knobs = self.knobs(variant.tuned_as or job.variant, job.trial)
         short = ["trainer.max_steps=30"] if self.quick else []
-        # What a variant leaves out goes last: a setting that was chosen for the whole may be one of the part's.
         added = [word for word in variant.overrides if not word.startswith("~")]
         removed = [word for word in variant.overrides if word.startswith("~")]
-        words = [*self.study.common, *data.overrides, *added, *knobs, *short, *self.overrides, *removed]
+        return [*self.study.common, *data.overrides, *added, *knobs, *short, *removed]
+
+    def settings(self, job: Job) -> train.Settings:
+        """Of ``train.py``, for one run."""
+        words = self.words(job)
+        place = next((i for i, word in enumerate(words) if word.startswith("~")), len(words))
+        words[place:place] = self.overrides
         return composed(tuple(words)).model_copy(update={"seed": job.seed})
+
+    def recipe(self, job: Job) -> dict[str, Any]:
+        """Everything that decides what a run gives, but where its files lie."""
+        variant, training = self.study.variants[job.variant], self.study.training[job.training]
+        return {
+            "words": self.words(job),
+            "shuffled": variant.shuffled,
+            "probe": variant.probe,
+            "rows": training.model_dump(exclude={"overrides"}),
+        }
+
+    def is_done(self, job: Job) -> bool:
+        """Whether the log holds this run, as the study has it today."""
+        row = self.done.get(job.key)
+        return row is not None and row["recipe"] == self.recipe(job)
 
     def do(self, job: Job) -> dict[str, Any]:
         """Trains one variant and scores it; a trial never sees the test split."""
@@ -241,7 +276,7 @@ class Runner:
         if self.bench is None or self.bench.settings.seed != job.seed:
             self.bench = Bench.build(settings, self.bench)
         bench = self.bench
-        bench.train_on(self.study.data[job.data].rows(job.seed))
+        bench.train_on(self.study.training[job.training].rows(job.seed))
         splits = ("val",) if job.stage == "tune" else ("val", "test")
         sizes = {"train_images": len(bench.components.data.split.train), "test_images": len(bench.split.test)}
         if variant.probe:
@@ -297,22 +332,16 @@ def _draw(choices: list[Any] | Spread, random: np.random.Generator) -> Any:
     return f"{random.uniform(choices.low, choices.high):.3g}"
 
 
-def run_study(
-    folder: Path, log: Path, overrides: list[str], quick: bool, output: Path, seeds: int | None = None
-) -> None:
+def run_study(study: Study, log: Path, overrides: list[str], quick: bool, output: Path) -> None:
     """Runs what is left of a study and writes its results.
 
     Args:
-        folder: holds ``study.yaml``.
+        study: what to run.
         log: the finished runs.
         overrides: of ``train.py``, for every run.
         quick: a few steps of everything.
         output: folder of the results.
-        seeds: in place of the study's.
     """
-    study = Study.model_validate(yaml.safe_load((folder / "study.yaml").read_text()))
-    study = study.quick() if quick else study
-    study = study if seeds is None else study.model_copy(update={"seeds": seeds})
     runner = Runner(study, log, overrides, quick)
     runner.run(runner.tuning_jobs())
     finals = runner.final_jobs()
@@ -325,16 +354,23 @@ def run_study(
 def main(words: list[str]) -> None:
     """The command line."""
     if not words or "=" in words[0]:
-        raise SystemExit("give a study: python experiments/study.py photographs [quick=true] [seeds=n] [key=value …]")
+        raise SystemExit("give a study: python experiments/study.py photographs [quick=true] [key=value …]")
     folder = Path(__file__).parent / words[0]
-    quick = "quick=true" in words
-    seeds = next((int(word.removeprefix("seeds=")) for word in words if word.startswith("seeds=")), None)
-    overrides = [word for word in words[1:] if not word.startswith(("quick=", "seeds="))]
+    options = dict(word.split("=", 1) for word in words[1:] if word.split("=", 1)[0] in OPTIONS)
+    overrides = [word for word in words[1:] if word.split("=", 1)[0] not in OPTIONS]
+    study = Study.model_validate(yaml.safe_load((folder / "study.yaml").read_text()))
+    quick = options.get("quick") == "true"
+    if quick:
+        study = study.quick()
+    if "seeds" in options:
+        study = study.model_copy(update={"seeds": int(options["seeds"])})
+    for part in ("variants", "training"):
+        if part in options:
+            study = study.part(part, options[part].split(","))
     output = Path("logs/studies") / f"{words[0]}_quick" if quick else folder
     output.mkdir(parents=True, exist_ok=True)
-    run_study(
-        folder, Path("logs/studies") / f"{words[0]}{'_quick' if quick else ''}.jsonl", overrides, quick, output, seeds
-    )
+    log = Path("logs/studies") / f"{words[0]}{'_quick' if quick else ''}.jsonl"
+    run_study(study, log, overrides, quick, output)
 
 
 if __name__ == "__main__":

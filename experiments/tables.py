@@ -63,7 +63,9 @@ def frame(rows: Iterable[Mapping[str, Any]], ends: Sequence[str] = ("last", "ave
     for row in rows:
         for end in ends:
             if end in row:
-                line = {name: row[name] for name in ("data", "variant", "seed", "steps", "train_images", "test_images")}
+                line = {
+                    name: row[name] for name in ("training", "variant", "seed", "steps", "train_images", "test_images")
+                }
                 lines.append(line | {"end": end} | {m: row[end]["test"][m] for m in METRICS if m in row[end]["test"]})
     return pd.DataFrame(lines)
 
@@ -214,7 +216,7 @@ def write_results(
     table = frame(rows)
     table.round(5).to_csv(folder / "results.csv", index=False)
     parts = []
-    for data, group in table.groupby("data", sort=False):
+    for data, group in table.groupby("training", sort=False):
         parts += [f"## {data}\n\nTest split at the last step, mean ± sd over seeds.\n", to_markdown(means(group))]
         parts += ["Paired by seed, 95% intervals corrected for overlapping splits.\n"]
         parts += [to_markdown(differences(group, reference))]
@@ -225,10 +227,10 @@ def write_results(
         parts += ["## Which checkpoint\n\nTest, minus the last step: mean ± standard error over all runs.\n"]
         parts += [to_markdown(choice)]
     (folder / "table.md").write_text("\n".join(parts))
-    first = str(table["data"].iloc[0])
-    draw(table[table["data"] == first], reference, folder / "figure.png")
+    first = str(table["training"].iloc[0])
+    draw(table[table["training"] == first], reference, folder / "figure.png")
     draw_curves(
-        [row for row in rows if row["data"] == first],
+        [row for row in rows if row["training"] == first],
         folder / "curves.png",
         list(dict.fromkeys(row["variant"] for row in rows))[:7],
     )

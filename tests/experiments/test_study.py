@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import yaml
 
 from experiments import study as module
 from experiments.study import Job, Runner, Study, run_study
@@ -19,7 +18,7 @@ STUDY = {
         "seeds": 1,
         "space": {"optimizer.head_learning_rate": {"low": 0.001, "high": 0.01, "log": True}, "model.dropout": [0.2]},
     },
-    "data": {"natural": {}, "few": {"kind": "k_shot", "images": 2}},
+    "training": {"natural": {}, "few": {"kind": "k_shot", "images": 2}},
     "variants": {
         "sigmoid": {"overrides": ["experiment=baseline"]},
         "layered": {"overrides": ["experiment=layered"], "space": {"loss.terms.icd_tree.scale": [4.0]}},
@@ -29,6 +28,9 @@ STUDY = {
 }
 
 
+PARSED = Study.model_validate(STUDY)
+
+
 @pytest.fixture(scope="module")
 def words(cache, tmp_path_factory):
     towers = write_dual(tmp_path_factory.mktemp("study_towers"))
@@ -36,9 +38,8 @@ def words(cache, tmp_path_factory):
 
 
 def test_a_quick_study_runs_resumes_and_writes_its_tables(tmp_path, words, monkeypatch):
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(STUDY))
     log = tmp_path / "runs.jsonl"
-    run_study(tmp_path, log, words, quick=True, output=tmp_path)
+    run_study(PARSED.quick(), log, words, quick=True, output=tmp_path)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
     assert len(rows) == 2 * 2 + 2 * (2 * 3 + 1)
     assert all("test" not in end for row in rows if row["stage"] == "tune" for end in [row["last"], *row["curve"]])
@@ -53,14 +54,28 @@ def test_a_quick_study_runs_resumes_and_writes_its_tables(tmp_path, words, monke
     done: list[Job] = []
     do = Runner.do
     monkeypatch.setattr(Runner, "do", lambda self, job: done.append(job) or do(self, job))
-    run_study(tmp_path, log, words, quick=True, output=tmp_path)
+    run_study(PARSED.quick(), log, words, quick=True, output=tmp_path)
     assert [job.key for job in done] == [tuple(rows[-1][name] for name in Job.__dataclass_fields__)]
     again = json.loads(log.read_text().splitlines()[-1])
     assert again["last"]["test"]["mrr"] == pytest.approx(rows[-1]["last"]["test"]["mrr"], abs=1e-6)
 
 
+def test_a_run_of_an_earlier_version_of_the_study_is_run_again(tmp_path, words):
+    job = Job("final", "natural", "layered", 0, 0)
+    runner = Runner(PARSED, tmp_path / "log.jsonl", words)
+    runner.done[job.key] = {"recipe": runner.recipe(job)}
+    assert runner.is_done(job)
+    for change in (
+        {"common": [*STUDY["common"], "trainer.max_steps=9"]},
+        {"training": {"natural": {"kind": "k_shot"}}},
+    ):
+        assert not Runner(
+            Study.model_validate(STUDY | change), tmp_path / "log.jsonl", words, done=runner.done
+        ).is_done(job)
+
+
 def test_every_loss_tries_the_same_draws_and_a_part_takes_those_of_the_whole(tmp_path, words):
-    runner = Runner(Study.model_validate(STUDY), tmp_path / "log.jsonl", words)
+    runner = Runner(PARSED, tmp_path / "log.jsonl", words)
     assert runner.knobs("sigmoid", 0) == []
     assert runner.knobs("layered", 1)[:2] == runner.knobs("sigmoid", 1)
     settings = runner.settings(Job("final", "natural", "without_tree", 1, 3))
@@ -70,7 +85,7 @@ def test_every_loss_tries_the_same_draws_and_a_part_takes_those_of_the_whole(tmp
 
 
 def test_the_trial_with_the_best_validation_is_chosen(tmp_path, words):
-    runner = Runner(Study.model_validate(STUDY), tmp_path / "log.jsonl", words)
+    runner = Runner(PARSED, tmp_path / "log.jsonl", words)
     for trial, value in enumerate((0.3, 0.5)):
         runner.done[("tune", "natural", "sigmoid", trial, 0)] = {"last": {"val": {"mrr": value}}}
     assert runner.chosen("sigmoid") == 1
@@ -79,6 +94,12 @@ def test_the_trial_with_the_best_validation_is_chosen(tmp_path, words):
 def test_a_misspelt_key_of_a_study_is_refused():
     with pytest.raises(ValueError, match="seedz"):
         Study.model_validate(STUDY | {"seedz": 3})
+
+
+def test_a_part_of_a_study_keeps_what_is_named_and_refuses_what_is_not_there():
+    assert list(PARSED.part("variants", ["layered", "sigmoid"]).variants) == ["sigmoid", "layered"]
+    with pytest.raises(SystemExit, match="training=long: the study has natural, few"):
+        PARSED.part("training", ["long"])
 
 
 def test_without_a_study_the_command_says_what_to_give():
