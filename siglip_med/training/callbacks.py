@@ -4,7 +4,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import RichProgressBar
 from pydantic import PositiveInt
 
 
@@ -48,13 +47,3 @@ class FinishWithValidation(pl.Callback):
         """Asks the trainer to stop, which makes it validate first."""
         if trainer.max_steps > 0 and trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True
-
-
-class Progress(RichProgressBar):
-    """Lightning's rich bar without the logger's version number."""
-
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """The metrics that were logged for the bar."""
-        metrics = dict(super().get_metrics(trainer, pl_module))
-        metrics.pop("v_num", None)
-        return metrics

@@ -48,7 +48,7 @@ class LossDiagnostics(pl.Callback):
     """Logs the pull of each term on the embeddings every few optimizer steps.
 
     ``grad_norm/<term>`` is the L2 norm of the weighted term's gradient on all embeddings of the step, and
-    ``grad_cosine/<a>~<b>`` the cosine between two terms' gradients: below 0 they pull against each other. A term
+    ``grad_cosine/<a>_vs_<b>`` the cosine between two terms' gradients: below 0 they pull against each other. A term
     without a pull has no cosine and none is logged. The module keeps ``loss``, ``coefficients`` and
     ``last_pair_batch``; the terms' values it logs itself.
     """
@@ -70,5 +70,5 @@ class LossDiagnostics(pl.Callback):
         for a, b in combinations(gradients, 2):
             product = norms[a] * norms[b]
             if product > 0:
-                values[f"grad_cosine/{a}~{b}"] = gradients[a] @ gradients[b] / product
+                values[f"grad_cosine/{a}_vs_{b}"] = gradients[a] @ gradients[b] / product
         module.log_dict(values)
