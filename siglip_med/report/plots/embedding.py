@@ -43,7 +43,7 @@ def project(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, Method]:
         return np.asarray(tsne.fit_transform(embeddings), dtype=np.float64), "t-SNE"
     try:
         from umap import UMAP
-    except ImportError:
+    except ModuleNotFoundError:
         return _principal_components(embeddings), "PCA"
 
     umap = UMAP(n_neighbors=min(15, images - 1), min_dist=0.15, metric="cosine", random_state=seed, n_jobs=1)
