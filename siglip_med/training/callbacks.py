@@ -27,14 +27,15 @@ class GradientNorm(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Logs ``grad_norm/total`` and ``parameter_norm/total``; a mixed-precision gradient is unscaled first."""
+        """Logs ``grad_norm/total`` and ``parameter_norm/total``.
+
+        Lightning has unscaled a mixed-precision gradient by now, and clips it only after this.
+        """
         if (trainer.global_step + 1) % self.every_n_steps:
             return
-        scaler: Any = getattr(trainer.precision_plugin, "scaler", None)
-        scale = scaler.get_scale() if scaler is not None else 1.0
         trained = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        pl_module.log("grad_norm/total", torch.nn.utils.get_total_norm(gradients) / scale)
+        pl_module.log("grad_norm/total", torch.nn.utils.get_total_norm(gradients))
         pl_module.log("parameter_norm/total", torch.nn.utils.get_total_norm([p.detach() for p in trained]))
 
 

@@ -92,6 +92,15 @@ def test_a_checkpoint_restores_the_model_that_made_the_predictions(short_run):
     assert np.abs(tuned - base).max() > 1e-3, "training changed something"
 
 
+def test_a_checkpoint_of_another_split_is_not_scored_on_images_that_it_trained_on(short_run, tmp_path):
+    checkpoint = torch.load(short_run.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    checkpoint["siglip_med"]["split_hash"] = "0123456789abcdef"
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    ours = short_run.components.data.split.hash[:12]
+    with pytest.raises(UserError, match=f"other.ckpt: it was trained on split 0123456789ab, but .* into {ours}"):
+        predict_run(tmp_path / "other.ckpt")
+
+
 def test_the_checkpoint_leaves_the_base_out_and_says_what_the_run_was(short_run):
     path = short_run.folder / "checkpoints" / "best.ckpt"
     checkpoint = read_checkpoint(path)

@@ -95,6 +95,7 @@ def test_the_complement_may_be_written_with_or_without_spaces(written: str) -> N
 @pytest.mark.parametrize("written", [0.5, "0.5", 1])
 def test_a_number_needs_no_schedule(written: str | float) -> None:
     assert WeightedTerm(Constant(1.0), written).weight({}) == float(written)
+    assert WeightedTerm(Constant(1.0), written, scale=3.0).weight({}) == 3 * float(written)
 
 
 def test_an_unknown_coefficient_names_those_there_are() -> None:
