@@ -64,7 +64,14 @@ def read_table(vocabulary: str) -> tuple[Condition, ...]:
 
 
 def known_conditions(vocabulary: str = "catalog") -> tuple[str, ...]:
-    """Names of a curated table's conditions as its data set writes them: SCIN's 66 for ``catalog``."""
+    """Names of a curated table's conditions as its data set writes them: SCIN's 66 for ``catalog``.
+
+    Example:
+        >>> known_conditions("ham10000")
+        ('akiec', 'bcc', 'bkl', 'df', 'mel', 'nv', 'vasc')
+        >>> len(known_conditions())
+        66
+    """
     return tuple(condition.name for condition in read_table(vocabulary))
 
 

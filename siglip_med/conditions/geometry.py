@@ -64,6 +64,16 @@ def dissimilarity(
     Raises:
         UserError: labels, weights or coarse groups are needed and missing, or wrong.
         ValueError: the geometry or measure does not exist.
+
+    Example:
+        >>> from siglip_med.conditions import load_conditions
+        >>> conditions = load_conditions(["Eczema", "Psoriasis", "Melanoma"])
+        >>> conditions.codes
+        ('L30.9', 'L40.9', 'C43.9')
+        >>> dissimilarity(conditions)
+        array([[0. , 0.8, 1. ],
+               [0.8, 0. , 1. ],
+               [1. , 1. , 0. ]])
     """
     if geometry not in GEOMETRIES or measure not in MEASURES:
         raise ValueError(f"geometry={geometry!r}, measure={measure!r}: choose from {GEOMETRIES} and {MEASURES}")

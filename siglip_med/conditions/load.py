@@ -25,6 +25,11 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
     Raises:
         UserError: no names, a name twice, two names of one condition, a name that is nowhere (with the nearest names
             and codes), or a map that is wrong.
+
+    Example:
+        >>> conditions = load_conditions(["mel", "nv", "bcc"])
+        >>> [(condition.phrase, condition.code) for condition in conditions]
+        [('melanoma', 'C43.9'), ('melanocytic nevus', 'D22.9'), ('basal cell carcinoma', 'C44.91')]
     """
     if not names:
         raise UserError("the data has no conditions; name at least one label column")

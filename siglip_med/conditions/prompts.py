@@ -50,6 +50,14 @@ def training_prompts(
 
     Raises:
         UserError: two conditions would get the same prompt after the tokenizer, or a template has an unknown field.
+
+    Example:
+        >>> from siglip_med.conditions import load_conditions
+        >>> psoriasis = load_conditions(["Psoriasis"])
+        >>> training_prompts(psoriasis)[0][2:]
+        ('A dermatological image showing psoriasis.', 'A close-up photograph of skin with psoriasis.')
+        >>> training_prompts(psoriasis, described=["{condition} of the skin"])
+        (('Psoriasis of the skin',),)
     """
     prompts = tuple(
         tuple(
@@ -70,6 +78,11 @@ def evaluation_prompts(
     """The sentences whose embeddings are averaged to stand for a condition (prompt ensembling, Radford et al. 2021).
 
     Takes, returns and raises what `training_prompts` does.
+
+    Example:
+        >>> from siglip_med.conditions import load_conditions
+        >>> [len(prompts) for prompts in evaluation_prompts(load_conditions(["Psoriasis", "Acne"]))]
+        [3, 3]
     """
     return training_prompts(conditions, described, plain)
 

@@ -28,6 +28,14 @@ def eye_sigmoid(
         0-dim loss. With ``sum_over_n`` and ``pos_weight=1`` it is SigLIP's own.
 
     Source: Zhai et al. 2023, arXiv 2303.15343.
+
+    Example:
+        >>> import torch
+        >>> from siglip_med.losses import PairBatch
+        >>> image, text = torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, 1]])
+        >>> batch = PairBatch.from_targets(image, text, torch.tensor(0.0), torch.tensor(0.0), torch.eye(2))
+        >>> round(eye_sigmoid(batch, reduction="sum_over_n").item(), 4)  # 2 log 2
+        1.3863
     """
     paired = (batch.targets > 0).any(dim=1).nonzero().squeeze(1)
     if len(paired) == 0:

@@ -42,6 +42,16 @@ def hard_negatives(
             matrix or no labels (give ``slack=0, exclude_within=None`` for image-caption pairs).
 
     Source: Schroff et al. 2015 (FaceNet); Faghri et al. 2018 (VSE++); Robinson et al. 2021.
+
+    Example:
+        A negative that is as near as the positive violates the margin by all of it:
+
+        >>> import torch
+        >>> from siglip_med.losses import PairBatch
+        >>> same, zero = torch.ones(2, 1), torch.tensor(0.0)
+        >>> batch = PairBatch.from_targets(same, same, zero, zero, torch.eye(2))
+        >>> round(hard_negatives(batch, margin=0.2, slack=0.0, exclude_within=None).item(), 4)
+        0.2
     """
     positive = batch.targets > 0
     count = positive.sum(dim=1, keepdim=True)

@@ -38,6 +38,16 @@ def icd_geometric(batch: PairBatch, pairs: Pairs = "cross", fit: Fit = "squared"
         ValueError: the batch has no dissimilarity matrix or no labels.
 
     Source: Barz & Denzler 2019 (WACV); Bertinetto et al. 2020 (CVPR); metric multidimensional scaling, Kruskal 1964.
+
+    Example:
+        Two conditions at D = 0.4 whose texts are at right angles, at a cosine distance of 1:
+
+        >>> import torch
+        >>> from siglip_med.losses import PairBatch
+        >>> zero, own = torch.tensor(0.0), torch.eye(2)
+        >>> batch = PairBatch.build(own, own, zero, zero, own, torch.arange(2), torch.tensor([[0, 0.4], [0.4, 0]]))
+        >>> round(icd_geometric(batch, pairs="text").item(), 4)  # (1 - 0.4) ** 2
+        0.36
     """
     cosine, dissimilarity, valid = _compared(batch, pairs)
     weight = _weights(dissimilarity, valid, balance)

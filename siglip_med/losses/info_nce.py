@@ -31,6 +31,16 @@ def info_nce(batch: PairBatch, direction: Direction = "both", adjustment: float 
         0-dim loss.
 
     Source: Radford et al. 2021 (CLIP); Yang et al. 2022 (UniCL).
+
+    Example:
+        Where all logits are equal it is the logarithm of the number of candidates:
+
+        >>> import torch
+        >>> from siglip_med.losses import PairBatch
+        >>> same = torch.ones(8, 2)
+        >>> batch = PairBatch.from_targets(same, same, torch.tensor(0.0), torch.tensor(0.0), torch.eye(8))
+        >>> round(info_nce(batch).item(), 4)  # log 8
+        2.0794
     """
     losses = []
     if direction != "text_to_image":

@@ -79,6 +79,12 @@ class WeightedTerm(nn.Module):
 class LayeredLoss(nn.Module):
     """Total = sum of coefficient x scale x term.
 
+    Example:
+        >>> from siglip_med.losses.debug import example_batch
+        >>> loss = LayeredLoss({"far": WeightedTerm(lambda batch: 3 + batch.zero, "1 - alpha", scale=2.0)})
+        >>> loss(example_batch(), {"alpha": 0.25}).total.item()
+        4.5
+
     A term whose coefficient is 0 is not computed. The total always has a live graph to every input of the batch (with
     a gradient of zero where no term asks for one), which DistributedDataParallel needs.
 

@@ -44,6 +44,18 @@ def multi_positive_sigmoid(
 
     Source: Zhai et al. 2023, arXiv 2303.15343 (sigmoid loss); Khosla et al. 2020 and Yang et al. 2022 (UniCL) for
     several positives.
+
+    Example:
+        With every logit 0 a pair costs log 2, here for the positives and again for the negatives:
+
+        >>> import torch
+        >>> from siglip_med.losses import PairBatch
+        >>> image, text = torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, 1]])
+        >>> batch = PairBatch.from_targets(image, text, torch.tensor(0.0), torch.tensor(0.0), torch.eye(2))
+        >>> round(multi_positive_sigmoid(batch).item(), 4)
+        1.3863
+        >>> round(multi_positive_sigmoid(batch, reduction="mean").item(), 4)
+        0.6931
     """
     positives = (batch.targets > 0).to(batch.targets) if targets == "hard" else batch.targets
     weight = _pos_weight(batch, pos_weight)

@@ -27,6 +27,16 @@ def soft_label_softmax(batch: PairBatch, temperature: float = 0.1, adjustment: f
         ValueError: the batch has no dissimilarity matrix or no labels.
 
     Source: Bertinetto et al. 2020 (CVPR), "soft labels".
+
+    Example:
+        Where all logits are equal it is the logarithm of the number of prompts, whatever the targets:
+
+        >>> import torch
+        >>> from siglip_med.losses import PairBatch
+        >>> zero, same, own = torch.tensor(0.0), torch.ones(3, 1), torch.eye(3)
+        >>> batch = PairBatch.build(same, same, zero, zero, own, torch.arange(3), 1 - own)
+        >>> round(soft_label_softmax(batch).item(), 4)  # log 3
+        1.0986
     """
     target = F.softmax(-batch.min_dissimilarity / temperature, dim=1)
     row = -(target * F.log_softmax(adjusted_logits(batch, adjustment), dim=1)).sum(dim=1)
