@@ -1,4 +1,4 @@
-"""Writes a checkpoint's model in a form that other software loads, with a model card."""
+"""Writes a checkpoint's model in a format that other software loads, with a model card."""
 
 import logging
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from siglip_med.export import Form, export_checkpoint
+from siglip_med.export import Format, export_checkpoint
 
 
 class Settings(BaseModel):
@@ -15,7 +15,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     checkpoint: str
-    format: Form
+    format: Format
     output: str
     license: str
     base: str | dict[str, str] | None
@@ -25,7 +25,7 @@ def run(settings: Settings) -> Path:
     """Exports the checkpoint and returns the folder.
 
     Raises:
-        UserError: the folder exists, the checkpoint cannot be read, or the model has no such form.
+        UserError: the folder exists, the checkpoint cannot be read, or the model has no such format.
     """
     # The exporter warns of torchvision operators that these models do not have.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

@@ -41,10 +41,10 @@ def suggest_codes(text: str, limit: int = 5) -> list[Suggestion]:
 
     A wording scores the Dice coefficient of its words with the text's, each word weighted by its inverse document
     frequency (Spärck Jones 1972); curated names count 20% more and the skin chapter 10% more, since the text names a
-    skin condition. A word that no wording has is first replaced by the most similarly spelt one.
+    skin condition. A word that no wording has is first replaced by the most similarly spelled one.
     """
     wordings, weights = _index()
-    wanted = frozenset(_spelt_like(word, weights) for word in _words(text)) - {""}
+    wanted = frozenset(_spelled_like(word, weights) for word in _words(text)) - {""}
     total = sum(weights[word] for word in wanted)
     best: dict[str, Suggestion] = {}
     for wording in wordings:
@@ -60,7 +60,7 @@ def suggest_codes(text: str, limit: int = 5) -> list[Suggestion]:
 
 
 def suggest_names(text: str, names: Iterable[str], limit: int = 3) -> list[str]:
-    """The names spelt most like a text, best first; none if all are far."""
+    """The names spelled most like a text, best first; none if all are far."""
     folded = {name.casefold(): name for name in names}
     return [folded[near] for near in difflib.get_close_matches(text.casefold(), folded, n=limit, cutoff=0.6)]
 
@@ -99,7 +99,7 @@ def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
-def _spelt_like(word: str, weights: dict[str, float]) -> str:
+def _spelled_like(word: str, weights: dict[str, float]) -> str:
     if word in weights:
         return word
     near = difflib.get_close_matches(word, weights, n=1, cutoff=0.75)

@@ -1,4 +1,4 @@
-"""The batch that leaves the data room."""
+"""What a data loader gives."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The way out: a trained model in the forms that the ecosystem uses."""
+"""The way out: a trained model in the formats that the ecosystem uses."""
 
 import json
 import tempfile
@@ -10,10 +10,10 @@ from siglip_med.errors import UserError
 from siglip_med.export.card import model_card
 from siglip_med.export.onnx_towers import write_onnx
 from siglip_med.export.pretrained import write_adapter, write_merged
-from siglip_med.export.recipes import Form
+from siglip_med.export.recipes import Format
 from siglip_med.models import TwoTower, load_model
 
-__all__ = ["Form", "export_checkpoint", "model_card", "write_adapter", "write_merged", "write_onnx"]
+__all__ = ["Format", "export_checkpoint", "model_card", "write_adapter", "write_merged", "write_onnx"]
 
 
 _WRITERS = {"peft": write_adapter, "merged": write_merged, "onnx": write_onnx}
@@ -21,7 +21,7 @@ _WRITERS = {"peft": write_adapter, "merged": write_merged, "onnx": write_onnx}
 
 def export_checkpoint(
     checkpoint: str | Path,
-    form: Form,
+    format: Format,
     output: str | Path,
     license: str = "other",
     base: str | Mapping[str, str] | None = None,
@@ -30,7 +30,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
-        form: ``peft``, ``merged`` or ``onnx``.
+        format: ``peft``, ``merged`` or ``onnx``.
         output: a folder that does not exist yet; it appears whole or not at all.
         license: of the exported files, for the card.
         base: where the base lies now, as in `load_model`.
@@ -39,7 +39,7 @@ def export_checkpoint(
         The folder.
 
     Raises:
-        UserError: the folder exists, the checkpoint cannot be read, or the model has no such form.
+        UserError: the folder exists, the checkpoint cannot be read, or the model has no such format.
     """
     output = Path(output)
     if output.exists():
@@ -49,9 +49,9 @@ def export_checkpoint(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
         folder = Path(temporary) / output.name
         folder.mkdir()
-        _WRITERS[form](model, folder)
+        _WRITERS[format](model, folder)
         (folder / "conditions.json").write_text(json.dumps(_about(model, payload), indent=2), encoding="utf-8")
-        (folder / "README.md").write_text(model_card(model, payload, form, license), encoding="utf-8")
+        (folder / "README.md").write_text(model_card(model, payload, format, license), encoding="utf-8")
         folder.rename(output)
     return output
 

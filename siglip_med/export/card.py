@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from siglip_med.export.recipes import Form, loading_recipe, text_recipe
+from siglip_med.export.recipes import Format, loading_recipe, text_recipe
 from siglip_med.models import DualEncoder, TwoTower
 
 _TEMPLATE = "model_card.md.jinja"
@@ -15,13 +15,13 @@ _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx"}
 
 
-def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, license: str) -> str:
+def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, license: str) -> str:
     """Fills the card from a checkpoint's payload.
 
     Args:
         model: the trained model.
         payload: from `load_model`.
-        form: which form lies beside the card.
+        format: which format lies beside the card.
         license: of the exported files, as the Hugging Face hub spells it (e.g. ``apache-2.0``, ``cc-by-nc-4.0``).
 
     Returns:
@@ -38,12 +38,12 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, license:
     return environment.get_template(_TEMPLATE).render(
         title=f"{base['name']}, adapted to {len(payload['conditions'])} skin conditions",
         license=license,
-        library=_LIBRARIES[form],
-        pipeline=form == "merged" and not isinstance(model, DualEncoder),
+        library=_LIBRARIES[format],
+        pipeline=format == "merged" and not isinstance(model, DualEncoder),
         base=base,
         base_id=base["name"] if _HUB_ID.fullmatch(base["name"]) else None,
         adaptation=_settings(config.get("model", {}).get("adaptation")) or type(model.adaptation).__name__,
-        form=form,
+        format=format,
         data=_settings(config.get("data")) or "not recorded",
         split_hash=payload["split_hash"] or "not recorded",
         scale=model.logit_scale.exp().item(),
@@ -51,7 +51,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], form: Form, license:
         calibration=payload["calibration"],
         metrics=metric_rows(payload["metrics"]),
         coverage=config.get("evaluation", {}).get("coverage"),
-        recipe=f"```python\n{loading_recipe(model, form)}```",
+        recipe=f"```python\n{loading_recipe(model, format)}```",
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),
         std=list(model.image_spec.std),

@@ -1,4 +1,4 @@
-"""How each form of an exported model is loaded: the lines that its card shows, and that the tests run."""
+"""How each format of an exported model is loaded: the lines that its card shows, and that the tests run."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from siglip_med.models import ClipTwoTower, DualEncoder, TwoTower
 from siglip_med.models.adaptation import Tower
 from siglip_med.models.dual import TEXT, VISION
 
-Form = Literal["peft", "merged", "onnx"]
+Format = Literal["peft", "merged", "onnx"]
 
 _MERGED = """from transformers import AutoModel, AutoProcessor, pipeline
 
@@ -69,23 +69,23 @@ _HIDDEN = (
 _MASKED_MEAN = "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)"
 
 
-def loading_recipe(model: TwoTower, form: Form) -> str:
+def loading_recipe(model: TwoTower, format: Format) -> str:
     """Python lines that turn ``folder``, ``pixels`` and ``tokens`` into ``logits`` without this project.
 
     ``pixels`` and ``tokens`` are what the folder's processor or tokenizer gives, ``pixel_values`` is
     ``[B, 3, H, W]`` as the card describes it; ``base`` (``vision_base`` and ``text_base`` for a dual encoder) is the
     base model that PEFT adapters are put on.
     """
-    if form == "onnx":
+    if format == "onnx":
         return _ONNX
     if isinstance(model, DualEncoder):
-        return _dual_recipe(model, form)
+        return _dual_recipe(model, format)
     bias = f" {model.logit_bias.item():+.7g}" if isinstance(model, ClipTwoTower) else ""
-    return (_MERGED if form == "merged" else _PEFT).format(bias=bias)
+    return (_MERGED if format == "merged" else _PEFT).format(bias=bias)
 
 
-def _dual_recipe(model: DualEncoder, form: Form) -> str:
-    if form == "merged":
+def _dual_recipe(model: DualEncoder, format: Format) -> str:
+    if format == "merged":
         lines = [f'{name} = AutoModel.from_pretrained(f"{{folder}}/{name}")' for name in (VISION, TEXT)]
     else:
         lines = []
@@ -97,7 +97,7 @@ def _dual_recipe(model: DualEncoder, form: Form) -> str:
             if model.adaptation.trains_encoder(name):
                 lines.append(f'{name} = PeftModel.from_pretrained({name}, f"{{folder}}/{name}")')
     return _DUAL.format(
-        imports="from peft import PeftModel\n" if form == "peft" else "",
+        imports="from peft import PeftModel\n" if format == "peft" else "",
         towers="\n".join(lines),
         hidden="" if model.image_head.hidden is None else _HIDDEN,
         image_pool=_POOLS[model.vision_pooling],

@@ -74,10 +74,10 @@ def hard_negatives(
 
 
 def _colisted(batch: PairBatch) -> Tensor:
-    listed = (batch.needed("labels") > 0).to(batch.text.dtype)
-    with torch.autocast(listed.device.type, enabled=False):
-        together = (listed.T @ listed > 0).to(listed)
-        return (listed @ together > 0)[:, batch.needed("text_condition")]
+    positive = (batch.needed("labels") > 0).to(batch.text.dtype)
+    with torch.autocast(positive.device.type, enabled=False):
+        together = (positive.T @ positive > 0).to(positive)
+        return (positive @ together > 0)[:, batch.needed("text_condition")]
 
 
 @dataclass(frozen=True)

@@ -162,16 +162,16 @@ class PairBatch:
     def _nearest_label(self, table: Tensor) -> Tensor:
         """``[B, K]`` minimum over the labels of each image of the rows of a ``[C, K]`` table; 1 without a label.
 
-        It goes through the labels that are listed, first ones first, and not through all C: time and memory grow with
+        It goes through the positive labels, first ones first, and not through all C: time and memory grow with
         B K, where masking a ``[B, C, K]`` expansion would grow with B C K.
         """
-        listed = self.needed("labels") > 0
-        longest = int(listed.sum(dim=1).max()) if len(listed) else 0
-        marked, condition = listed.to(torch.uint8).topk(longest, dim=1)
+        positive = self.needed("labels") > 0
+        longest = int(positive.sum(dim=1).max()) if len(positive) else 0
+        marked, condition = positive.to(torch.uint8).topk(longest, dim=1)
         # A last row of ones stands for "no further label".
         padded = torch.cat([table, table.new_ones(1, table.shape[1])])
         condition = condition.where(marked > 0, len(table))
-        nearest = table.new_ones(len(listed), table.shape[1])
+        nearest = table.new_ones(len(positive), table.shape[1])
         for column in condition.T:
             nearest = torch.minimum(nearest, padded[column])
         return nearest

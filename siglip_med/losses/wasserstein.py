@@ -48,7 +48,7 @@ def wasserstein(
     al. 2015 (sliced).
 
     Example:
-        Transport does not ask which image belongs to which text; turned by a right angle, everything moves by 2 - 2 cos 90°:
+        Transport does not ask which image belongs to which text; turned by a right angle, each moves by 2 - 2 cos 90°:
 
         >>> import torch
         >>> from siglip_med.losses import PairBatch

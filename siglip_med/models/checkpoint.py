@@ -238,7 +238,7 @@ def finalize_checkpoint(path: str | Path, **entries: Any) -> None:
 
 
 def _check_targets(path: str | Path, node: Any) -> None:
-    """A config that comes out of a file may name any function: only this room's builders are called."""
+    """A config that comes out of a file may name any function: only this package's builders are called."""
     if isinstance(node, Mapping):
         target = node.get("_target_")
         if target is not None and target not in _TARGETS:

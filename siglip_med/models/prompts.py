@@ -86,7 +86,7 @@ def _state(model: TwoTower) -> object:
     written = [
         (id(parameter), parameter._version)
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and model.part_of(name) in ("text", "heads")
+        if parameter.requires_grad and model.component_of(name) in ("text", "heads")
     ]
     return _place(model), written
 

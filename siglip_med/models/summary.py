@@ -8,8 +8,8 @@ from torch import nn
 
 from siglip_med.errors import UserError
 
-Part = Literal["vision", "text", "heads", "logits"]
-_TITLES: dict[Part, str] = {
+Component = Literal["vision", "text", "heads", "logits"]
+_TITLES: dict[Component, str] = {
     "vision": "vision tower",
     "text": "text tower",
     "heads": "projections",
@@ -17,7 +17,7 @@ _TITLES: dict[Part, str] = {
 }
 
 
-def parameter_table(title: str, parameters: Iterable[tuple[Part, nn.Parameter]]) -> Table:
+def parameter_table(title: str, parameters: Iterable[tuple[Component, nn.Parameter]]) -> Table:
     """A table of all and of trained parameters by part.
 
     Args:

@@ -17,7 +17,7 @@ from siglip_med.models.adaptation import Adaptation
 from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint
 from siglip_med.models.logits import Logits
-from siglip_med.models.summary import Part, parameter_table
+from siglip_med.models.summary import Component, parameter_table
 
 
 class TwoTower(nn.Module, ABC):
@@ -189,7 +189,7 @@ class TwoTower(nn.Module, ABC):
 
     def _is_frozen(self, part: str) -> bool:
         return not any(
-            parameter.requires_grad for name, parameter in self.named_parameters() if self.part_of(name) == part
+            parameter.requires_grad for name, parameter in self.named_parameters() if self.component_of(name) == part
         )
 
     def trainable_state(self) -> dict[str, Tensor]:
@@ -257,7 +257,7 @@ class TwoTower(nn.Module, ABC):
         }
         groups: dict[str, dict[str, Any]] = {}
         for name, parameter in self._trained():
-            part = {"logits": "scales", "heads": "heads"}.get(self.part_of(name), "encoder")
+            part = {"logits": "scales", "heads": "heads"}.get(self.component_of(name), "encoder")
             decays = part != "scales" and parameter.ndim >= 2 and not name.endswith(".probe")
             key = part if decays or part == "scales" else f"{part}_no_decay"
             decay = weight_decay if decays else 0.0
@@ -274,8 +274,8 @@ class TwoTower(nn.Module, ABC):
             if name.startswith(prefix) and ".lora_" not in name
         }
 
-    def part_of(self, name: str) -> Part:
-        """Which part of the model a parameter belongs to, by its name."""
+    def component_of(self, name: str) -> Component:
+        """Which component of the model a parameter belongs to, by its name."""
         if name in ("logit_scale", "logit_bias"):
             return "logits"
         _, _, rest = name.partition("backbones.")
@@ -292,7 +292,11 @@ class TwoTower(nn.Module, ABC):
         replaced = (".logit_scale", ".logit_bias")  # the base's own, whose place this class's parameters take
         return parameter_table(
             f"{self.base.name} ({type(self.adaptation).__name__})",
-            ((self.part_of(name), value) for name, value in self.named_parameters() if not name.endswith(replaced)),
+            (
+                (self.component_of(name), value)
+                for name, value in self.named_parameters()
+                if not name.endswith(replaced)
+            ),
         )
 
     def print_summary(self) -> None:

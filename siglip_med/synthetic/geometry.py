@@ -15,7 +15,7 @@ class Lesions:
 
     Attributes:
         layer: what they are.
-        centres: ``[n, 2]`` x, y; radii: ``[n]`` (strokes: half the length); angles: ``[n]`` radians.
+        centers: ``[n, 2]`` x, y; radii: ``[n]`` (strokes: half the length); angles: ``[n]`` radians.
         strengths: ``[n]`` factor on the color, about 1.
         warp: how far the outline strays from its shape, as a share of the radius.
     """
@@ -50,7 +50,7 @@ def place(rng: np.random.Generator, n: int, size: float, arrangement: str) -> tu
         arrangement: one of `vocabulary.ARRANGEMENTS`.
 
     Returns:
-        centres ``[n, 2]`` and angles ``[n]`` in radians.
+        centers ``[n, 2]`` and angles ``[n]`` in radians.
     """
     angles = rng.uniform(0, np.pi, n)
     heading = rng.uniform(0, np.pi)
@@ -137,7 +137,7 @@ def distance_field(
         warp_y: the same, up and down.
 
     Returns:
-        ``[S, S]`` float32 distance (0 at a centre, 1 on an outline), and ``[S, S]`` index of the nearest lesion.
+        ``[S, S]`` float32 distance (0 at a center, 1 on an outline), and ``[S, S]`` index of the nearest lesion.
     """
     layer, radii = lesions.layer, lesions.radii
     bend = lesions.warp * float(radii.mean())

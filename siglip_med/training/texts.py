@@ -45,8 +45,8 @@ class CaptionBatch:
 class PromptPool:
     """Draws one prompt a condition and step, from prompts that were tokenized once.
 
-    The draw depends on the seed, the step and the condition alone. So a resumed run continues the stream, and the
-    processes of a distributed run agree on the prompt of a condition that several of them hold.
+    The draw depends on the seed, the step and the condition alone. So a resumed run draws what the whole run would
+    have drawn, and the processes of a distributed run agree on the prompt of a condition that several of them hold.
     """
 
     def __init__(self, prompts: Sequence[Sequence[str]], tokenize: Tokenizer, pool: Pool, seed: int) -> None:
@@ -55,7 +55,7 @@ class PromptPool:
         Args:
             prompts: C lists of sentences.
             tokenize: pads to the model's length.
-            pool: ``batch``: conditions listed by an image of the batch; ``all``: every condition, every step.
+            pool: ``batch``: conditions that are positive in the batch; ``all``: every condition, every step.
             seed: seed of the draws.
         """
         self.pool = pool

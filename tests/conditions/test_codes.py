@@ -40,7 +40,7 @@ def test_a_code_is_found_however_it_is_written(text):
     assert found.code == "L30.9"
 
 
-def test_normalise_three_characters():
+def test_normalize_three_characters():
     assert normalize("l80") == "L80"
 
 

@@ -47,5 +47,5 @@ def test_nothing_near_gives_nothing():
     assert in_words([]) == "none"
 
 
-def test_names_spelt_alike():
+def test_names_spelled_alike():
     assert suggest_names("eczma", ["Acne", "Eczema", "Vitiligo"]) == ["Eczema"]

@@ -128,7 +128,7 @@ def test_each_factor_means_what_it_means_in_the_library(name: str, change: float
     assert np.abs(step(image=image)["image"] - found).max() < 1  # OpenCV rounds in fixed point
 
 
-def test_hue_turns_about_the_grey_axis() -> None:
+def test_hue_turns_about_the_gray_axis() -> None:
     matrix = color_matrix(0, 0, 0, 1 / 3, gray=99)[:, :3]
     np.testing.assert_allclose(matrix @ [255, 0, 0], [0, 255, 0], atol=1e-9)
     np.testing.assert_allclose(matrix @ [80, 80, 80], [80, 80, 80], atol=1e-9)

@@ -45,7 +45,7 @@ def epoch_sampler(table: ImageTable, seed: int = 5, world_size: int = 1, rank: i
     return EpochSampler(dataset, OversampleToMinimum(7), table.labels, primary, seed, world_size, rank)
 
 
-def test_normalise_follows_the_definition() -> None:
+def test_normalize_follows_the_definition() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, size=(3, 5, 4, 3), dtype=np.uint8)
     expected = (pixels / 255 - np.array(SPEC.mean)) / np.array(SPEC.std)
     found = normalize(pixels, SPEC)

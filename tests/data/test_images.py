@@ -119,7 +119,7 @@ def test_transparency_is_laid_over_white(mode: str) -> None:
     assert (found[22:] != 255).any()
 
 
-def test_grey_jpeg_has_three_equal_channels() -> None:
+def test_gray_jpeg_has_three_equal_channels() -> None:
     found = decode(encode(Image.fromarray(photograph()).convert("L"), "JPEG"), 32, LIMIT)
     assert (found == found[..., :1]).all()
 

@@ -1,4 +1,4 @@
-"""Every form of every family, loaded in another process that cannot import this project."""
+"""Every format of every family, loaded in another process that cannot import this project."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ from tests.models import runs, tiny
 
 VARIANTS: dict[str, tuple[str, dict]] = {kind: (kind, {}) for kind in runs.KINDS}
 VARIANTS["dual_encoder with a hidden layer"] = ("dual_encoder", {"image_hidden": 10})
-FORMS = ("peft", "merged", "onnx")
+FORMATS = ("peft", "merged", "onnx")
 METRICS = {"r_at_5": {"estimate": 0.75, "low": 0.7, "high": 0.8}, "icd_distance_all": 0.25}
 
 STRANGER = """
@@ -62,7 +62,7 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
     jobs = {}
     for variant, (kind, settings) in VARIANTS.items():
         node = runs.model_node(kind, root / variant / "base", **settings)
-        if kind == "siglip":  # trained weights that are no adapters have to come along in every form
+        if kind == "siglip":  # trained weights that are no adapters have to come along in every format
             node["adaptation"] = {**runs.LORA, "train_projection": True, "train_pooling_head": True}
         model = runs.train(runs.build(node))
         calibration = {"temperature": 1.25, "bias": -0.5}
@@ -70,14 +70,14 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
         torch.save(inputs_of(model), root / variant / "inputs.pt")
         names = ("vision", "text") if kind == "dual_encoder" else ("path",)
         bases = {("base" if name == "path" else f"{name}_base"): node[name] for name in names}
-        for form in FORMS:
-            folder = export_checkpoint(checkpoint, form, root / variant / form, license="cc-by-nc-4.0")
-            jobs[variant, form] = {
+        for format in FORMATS:
+            folder = export_checkpoint(checkpoint, format, root / variant / format, license="cc-by-nc-4.0")
+            jobs[variant, format] = {
                 "folder": str(folder),
                 "bases": bases,
                 "inputs": str(root / variant / "inputs.pt"),
-                "recipe": loading_recipe(model, form),
-                "output": str(root / variant / f"{form}.pt"),
+                "recipe": loading_recipe(model, format),
+                "output": str(root / variant / f"{format}.pt"),
                 "expected": runs.scores(model).detach(),
             }
     listing = root / "jobs.json"
@@ -89,9 +89,9 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("form", FORMS)
-def test_a_stranger_gets_the_same_logits_from_the_cards_own_lines(variant, form, exports):
-    job = exports[variant, form]
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_stranger_gets_the_same_logits_from_the_cards_own_lines(variant, format, exports):
+    job = exports[variant, format]
     found = torch.load(job["output"], weights_only=True)
     assert found.shape == (3, 3)
     assert torch.allclose(found, job["expected"], atol=1e-4), (found - job["expected"]).abs().max()

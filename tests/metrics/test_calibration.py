@@ -58,7 +58,7 @@ def test_reliability_table_by_hand():
     assert table["count"].sum() == confidence.size
 
 
-def test_fit_equals_unpenalised_logistic_regression():
+def test_fit_equals_unpenalized_logistic_regression():
     p = make_predictions(images=400)
     fit = fit_calibration(p)
     reference = LogisticRegression(C=np.inf, tol=1e-10, max_iter=1000)

@@ -206,6 +206,6 @@ def test_summary_counts_what_each_part_has_and_trains(tmp_path):
     assert rows["all"][1] == adapters + 2
 
 
-def test_normalised_rows_are_left_to_the_caller(model):
+def test_normalized_rows_are_left_to_the_caller(model):
     embedding = model.encode_images(runs.images())
     assert not torch.allclose(embedding, normalize(embedding, dim=-1), atol=1e-3)

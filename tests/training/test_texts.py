@@ -88,7 +88,7 @@ class Towers(nn.Module):
         return torch.nn.functional.pad(features * self.head, (0, 1), value=1.0)
 
 
-def test_the_ensemble_is_the_normalised_mean_of_normalised_embeddings():
+def test_the_ensemble_is_the_normalized_mean_of_normalized_embeddings():
     towers = Towers()
     found = PromptEnsemble(PROMPTS, tokenize).encode(towers, chunk=3)
     for row, prompts in zip(found, PROMPTS, strict=True):

@@ -149,7 +149,7 @@ def test_k_fold_tests_each_image_once():
         KFoldSplitter(4, 4)
 
 
-def test_the_given_split_is_honoured():
+def test_the_given_split_is_honored():
     table = table_of(5)
     given_parts = make_split(table, GroupStratifiedSplitter(), 0).parts
     given_table = with_column(table, source_split=given_parts.astype(object))
