@@ -76,7 +76,7 @@ class _ScaleGradient(torch.autograd.Function):
 def _gather_embeddings(local: Tensor) -> tuple[Tensor, list[int]]:
     counts = _row_counts(local)
     parts = list(_gather(local.detach(), counts).split(counts))
-    parts[dist.get_rank()] = _ScaleGradient.apply(local, float(dist.get_world_size()))
+    parts[dist.get_rank()] = _ScaleGradient.apply(local, float(dist.get_world_size()))  # type: ignore[no-untyped-call]
     return torch.cat(parts), counts
 
 
