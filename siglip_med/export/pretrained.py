@@ -17,7 +17,7 @@ from siglip_med.models.joint import MODEL
 
 HEADS_FILE = "heads.safetensors"
 
-_PROCESSORS = {"siglip": SiglipProcessor, "siglip2": Siglip2Processor, "clip": CLIPProcessor}
+_PROCESSORS: dict[str, Any] = {"siglip": SiglipProcessor, "siglip2": Siglip2Processor, "clip": CLIPProcessor}
 
 
 def write_merged(model: TwoTower, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from siglip_med.errors import UserError
+from siglip_med.extras import missing
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
@@ -25,7 +26,7 @@ def wandb_logger(save_dir: str, project: str, name: str, offline: bool = False) 
     try:
         return WandbLogger(save_dir=save_dir, project=project, name=name, offline=offline)
     except ModuleNotFoundError as error:
-        raise UserError("logger=wandb needs wandb: pip install 'siglip-med[wandb]'") from error
+        raise UserError(missing("wandb", "logger=wandb", "wandb")) from error
 
 
 def mlflow_logger(experiment_name: str, run_name: str, tracking_uri: str) -> "MLFlowLogger":
@@ -44,4 +45,4 @@ def mlflow_logger(experiment_name: str, run_name: str, tracking_uri: str) -> "ML
     try:
         return MLFlowLogger(experiment_name=experiment_name, run_name=run_name, tracking_uri=tracking_uri)
     except ModuleNotFoundError as error:
-        raise UserError("logger=mlflow needs mlflow: pip install 'siglip-med[mlflow]'") from error
+        raise UserError(missing("mlflow", "logger=mlflow", "mlflow")) from error
