@@ -77,7 +77,7 @@ class Towers(nn.Module):
         self.table = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
         self.read = 0
 
-    def part_of(self, name):
+    def component_of(self, name):
         return "heads" if name == "head" else "logits"
 
     def text_features(self, input_ids, attention_mask):
