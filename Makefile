@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LOWEST := huggingface,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types wheel lowest tensorboard bench debug-losses pretrain clean
+.PHONY: help setup train test lint format types wheel lowest tensorboard bench debug-losses pretrain chaos flips mutations clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -59,6 +59,15 @@ debug-losses: setup  ## the terms of the loss on fixed batches: raw, coefficient
 
 pretrain: setup  ## train the tiny base again, from nothing (about a quarter of an hour)
 	$(BIN)/siglip-med-pretrain export_to=siglip_med/models/siglip_tiny
+
+chaos: setup  ## kill 30 runs at random moments, resume them, compare them with an unbroken one (about ten minutes)
+	$(BIN)/python -m tests.reliability.chaos
+
+flips: setup  ## flip 500 bits in checkpoints, exports, caches, split and code files: each is noticed or changes nothing
+	$(BIN)/python -m tests.reliability.flips
+
+mutations: setup  ## 300 random changes to the settings: a run, or one line that names the key
+	SIGLIP_MED_MUTATIONS=300 $(BIN)/python -m pytest -q tests/reliability/test_mutations.py
 
 clean:  ## remove caches and build leftovers; keeps logs/ and .venv
 	rm -rf .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info

@@ -173,10 +173,9 @@ def fit(
     trainer.train_dataloader = bench.components.data.train_dataloader()
     for epoch in count():
         trainer.current_epoch = epoch
-        batches = iter(trainer.train_dataloader) if epoch == 0 else None
-        module.on_train_epoch_start()
-        # The first epoch's iterator draws its random number before the seed is set, the later ones' after it.
-        for batch in batches or iter(trainer.train_dataloader):
+        trainer.train_dataloader.sampler.set_epoch(epoch)
+        for number, batch in enumerate(trainer.train_dataloader):
+            module.on_train_batch_start(batch, number)
             model.train()
             output = module.loss(module.pair(batch)[0], schedule.at(trainer.global_step, steps))
             optimizer.zero_grad()

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from siglip_med.commands import train
-from siglip_med.commands.evaluate import run_settings
+from siglip_med.commands.evaluate import stored_components, stored_run
 from siglip_med.metrics import CHOOSING, Predictions, headline_metrics
 from siglip_med.training.components import Components
 
@@ -41,10 +41,10 @@ def scores(probe: Pipeline, values: np.ndarray, predictions: Predictions) -> dic
 
 def probe_run(run: Path) -> dict[str, float | str]:
     """Fits the probe on a run's training split, chooses C on validation, scores the test split once."""
-    settings = run_settings(run / "checkpoints" / "best.ckpt")
-    if settings.features is None:
+    stored = stored_run(run / "checkpoints" / "best.ckpt")
+    if stored.features is None:
         raise SystemExit(f"{run}: a probe needs the features of a frozen tower; give runs with features=cached")
-    components = train.build(settings, torch.device("cpu"))
+    components = stored_components(stored, torch.device("cpu"))
     predictions = train.predict(components)
     values, primary = features(components, "train")
     probes = {

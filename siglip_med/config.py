@@ -2,8 +2,12 @@
 
 import difflib
 import inspect
+import math
+import re
+import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +30,18 @@ Settings = TypeVar("Settings", bound=BaseModel)
 Node = dict[str, Any]
 """A config node with a ``_target_``, or named nodes: checked against the signatures that they name."""
 
-_HYDRA_KEYS = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+TARGET = "_target_"
+_HYDRA_KEYS = {TARGET, "_partial_", "_recursive_", "_convert_", "_args_"}
+_PROVIDED = {"image", "seed", "datamodule", "model", "callbacks", "logger"}
+"""Arguments that the program gives: a config may leave them out."""
+
+
+@dataclass(frozen=True)
+class Builds:
+    """Annotates a `Node` of a settings model with what its ``_target_`` must build; ``each``: every node in it."""
+
+    kind: type
+    each: bool = False
 
 
 def config_dir() -> Path:
@@ -34,6 +49,22 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
+
+
+def targets(node: Any) -> set[str]:
+    """Every ``_target_`` of a plain config tree."""
+    if isinstance(node, Mapping):
+        own = {node[TARGET]} if isinstance(node.get(TARGET), str) else set()
+        return own.union(*(targets(value) for value in node.values()))
+    return set().union(*map(targets, node)) if isinstance(node, list | tuple) else set()
+
+
+def shipped_targets() -> frozenset[str]:
+    """Every ``_target_`` that the package's own configs name."""
+    found: set[str] = set()
+    for path in config_dir().rglob("*.yaml"):
+        found |= targets(OmegaConf.to_container(OmegaConf.load(path), resolve=False))
+    return frozenset(found)
 
 
 def typed(config: DictConfig, settings: type[Settings]) -> Settings:
@@ -88,9 +119,18 @@ def validate_config(config: DictConfig, settings: type | None = None) -> None:
     if missing:
         raise UserError(f"{missing[0]} has no value: give it on the command line, e.g. {missing[0]}=…")
     assert isinstance(plain, dict)
+    _check_numbers("", plain)
     if settings is not None:
         _check_value("", settings, plain)
     _walk("", plain)
+    for name, field in getattr(settings, "model_fields", {}).items():
+        for builds in (item for item in field.metadata if isinstance(item, Builds)):
+            nodes = {name: plain.get(name)}
+            if builds.each:
+                nodes = {f"{name}.{key}": node for key, node in (plain.get(name) or {}).items()}
+            for path, node in nodes.items():
+                if node is not None:
+                    _check_kind(path, builds.kind, node)
 
 
 def instantiate(node: Any, **given: Any) -> Any:
@@ -103,10 +143,19 @@ def instantiate(node: Any, **given: Any) -> Any:
     try:
         return hydra.utils.instantiate(node, **given)
     except InstantiationException as error:
-        cause = error.__cause__
+        cause: BaseException | None = error.__cause__
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__
-        raise cause or error from None
+        raise cause or _of_a_library(error) or error from error.__cause__
+
+
+def _of_a_library(error: InstantiationException) -> UserError | None:
+    """What a library says of the arguments that it got; any other error is a bug and keeps its traceback."""
+    found = re.search(r"call to target '([^']+)'", str(error))
+    key = re.search(r"full_key: (\S+)", str(error))
+    if found is None or not found[1].startswith(("lightning.", "torch.")) or error.__cause__ is None:
+        return None
+    return UserError(f"{key[1] if key else found[1]}: {_one_line(str(error.__cause__))}")
 
 
 def _missing(config: DictConfig) -> set[str]:
@@ -115,7 +164,7 @@ def _missing(config: DictConfig) -> set[str]:
 
 def _walk(path: str, node: Any) -> None:
     if isinstance(node, Mapping):
-        if "_target_" in node:
+        if TARGET in node:
             _check_node(path, node)
         for key, value in node.items():
             _walk(f"{path}.{key}" if path else str(key), value)
@@ -124,37 +173,129 @@ def _walk(path: str, node: Any) -> None:
             _walk(f"{path}[{position}]", value)
 
 
-def _check_node(path: str, node: Mapping[str, Any]) -> None:
-    target = node["_target_"]
+def _check_numbers(path: str, node: Any) -> None:
+    """No number of a config is nan or infinite, and none is beyond what libraries can count."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            _check_numbers(f"{path}.{key}" if path else str(key), value)
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            _check_numbers(f"{path}[{position}]", value)
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise UserError(f"{path}: must be a finite number, not {node}")
+    elif isinstance(node, int) and abs(node) >= 2**63:
+        raise UserError(f"{path}: must have fewer than 64 bits, not {node}")
+
+
+def _target(path: str, node: Mapping[str, Any]) -> Callable[..., Any]:
+    target = node[TARGET]
     try:
-        function = hydra.utils.get_object(target)
+        function: Callable[..., Any] = hydra.utils.get_object(target)
     except Exception as error:  # Hydra raises whatever the import raised
-        raise UserError(f"{path}._target_: cannot import {target!r} ({_one_line(str(error))})") from error
-    parameters = inspect.signature(function).parameters
+        raise UserError(f"{path}.{TARGET}: cannot import {target!r} ({_one_line(str(error))})") from error
+    if not callable(function):
+        raise UserError(f"{path}.{TARGET}: {target} is not something that can be called")
+    return function
+
+
+def _check_node(path: str, node: Mapping[str, Any]) -> None:
+    arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
+    check_arguments(path, _target(path, node), node[TARGET], arguments, complete="_args_" not in node)
+
+
+def check_arguments(
+    path: str, function: Callable[..., Any], target: str, arguments: Mapping[str, Any], complete: bool = True
+) -> None:
+    """Checks the arguments of a call against the signature: names, types, ranges, and that none is missing.
+
+    Args:
+        path: key of the node, for messages.
+        function: what would be called.
+        target: its name, for messages.
+        arguments: nodes in them that have a ``_target_`` are checked by what they would build.
+        complete: whether all arguments are here, but for those that the program gives.
+
+    Raises:
+        UserError: an argument is unknown, missing, or of a wrong type or range.
+    """
+    try:
+        parameters = dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
     open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    hints = _hints(function) if target.startswith("siglip_med.") else {}
-    for key, value in node.items():
-        if key in _HYDRA_KEYS:
-            continue
+    if target.endswith(".TensorBoardLogger"):  # hands the rest on
+        from torch.utils.tensorboard import SummaryWriter
+
+        parameters, open_ended = {**inspect.signature(SummaryWriter).parameters, **parameters}, False
+    hints = _hints(function)
+    for key, value in arguments.items():
         if key not in parameters:
             if open_ended:
                 continue
-            raise UserError(f"{path}.{key}: no such setting of {target}{_nearest(key, list(parameters))}")
-        if key in hints and not _holds_target(value):
-            _check_value(f"{path}.{key}", hints[key], value)
+            raise UserError(f"{path}.{key}: no such setting of {target}{_nearest(str(key), list(parameters))}")
+        if key in hints:
+            _check_argument(f"{path}.{key}", hints[key], value)
+    for name, parameter in parameters.items():
+        positional = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        required = positional and parameter.default is inspect.Parameter.empty
+        if complete and required and name not in arguments and name not in _PROVIDED and _partial_hint(target):
+            raise UserError(f"{path}.{name}: the setting is missing; give it a value")
+
+
+def _partial_hint(target: str) -> bool:
+    return target.startswith(("siglip_med.", "lightning."))
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     source = function.__init__ if inspect.isclass(function) else function
     try:
         return typing.get_type_hints(source, include_extras=True)
-    except NameError:  # a hint that only a type checker can resolve
+    except (NameError, TypeError):  # a hint that only a type checker can resolve
         return {}
+
+
+def _check_argument(path: str, hint: Any, value: Any) -> None:
+    if not _holds_target(value):
+        _check_value(path, hint, value)
+    elif isinstance(value, Mapping) and TARGET in value:
+        _check_kind(path, hint, value)
+    elif isinstance(value, Mapping) and inspect.isclass(typing.get_origin(hint)):
+        arguments = typing.get_args(hint)
+        if issubclass(typing.get_origin(hint), Mapping) and len(arguments) == 2:
+            for key, item in value.items():
+                _check_argument(f"{path}.{key}", arguments[1], item)
+
+
+def _check_kind(path: str, hint: Any, node: Any) -> None:
+    """What a node builds must be what is asked for: a loss is no model."""
+    if not (isinstance(node, Mapping) and TARGET in node):
+        raise UserError(f"{path}: give a node with a {TARGET}, as the files of conf/ have, not {str(node)[:80]}")
+    wanted = _classes(hint)
+    function = _target(path, node)
+    built = function if inspect.isclass(function) else _hints(function).get("return")
+    if node.get("_partial_") or not wanted or not inspect.isclass(built):
+        return
+    try:
+        fits = any(issubclass(built, kind) for kind in wanted)
+    except TypeError:  # a protocol that cannot be asked
+        return
+    if not fits:
+        names = " or ".join(kind.__name__ for kind in wanted if kind is not type(None))
+        raise UserError(f"{path}.{TARGET}: {node[TARGET]} builds no {names}")
+
+
+def _classes(hint: Any) -> list[type]:
+    """The classes that a hint allows; none where anything may do."""
+    hint = typing.get_args(hint)[0] if typing.get_origin(hint) is typing.Annotated else hint
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        found = [_classes(item) for item in typing.get_args(hint)]
+        return [kind for kinds in found for kind in kinds] if all(found) else []
+    return [hint] if inspect.isclass(hint) and hint is not object and typing.get_origin(hint) is None else []
 
 
 def _holds_target(value: Any) -> bool:
     if isinstance(value, Mapping):
-        return "_target_" in value or any(_holds_target(item) for item in value.values())
+        return TARGET in value or any(_holds_target(item) for item in value.values())
     return isinstance(value, list) and any(_holds_target(item) for item in value)
 
 
@@ -166,17 +307,43 @@ def _check_value(path: str, hint: Any, value: Any) -> None:
     except PydanticSchemaGenerationError:  # a type that pydantic cannot describe is checked by the callee
         return
     try:
-        adapter.validate_python(value)
+        understood = adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        inner = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("function-", "tuple[")))
+        inner = ".".join(
+            str(part)
+            for part in first["loc"]
+            if not str(part).startswith(("function-", "tuple[", "list[", "dict[", "literal["))
+        )
         name = ".".join(part for part in (path, inner if not path else "") if part)
         if first["type"] == "extra_forbidden":
             known = list(getattr(hint, "model_fields", {}))
             raise UserError(f"{name}: no such setting{_nearest(inner, known)}") from error
         if first["type"] == "missing":
             raise UserError(f"{name}: the setting is missing; give it a value") from error
-        raise UserError(f"{name}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}") from error
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(
+            f"{name}: {message[0].lower()}{message[1:]}, not {_one_line(repr(first['input']))[:200]}"
+        ) from error
+    _check_reading(path, value, understood)
+
+
+def _check_reading(path: str, value: Any, understood: Any) -> None:
+    """A text that reads like a number, or a truth value for a number: the callee would get what was written."""
+    if isinstance(understood, BaseModel):
+        understood = {name: getattr(understood, name) for name in type(understood).model_fields}
+    if isinstance(value, Mapping) and isinstance(understood, Mapping):
+        for key, item in value.items():
+            if key in understood:
+                _check_reading(f"{path}.{key}" if path else str(key), item, understood[key])
+    elif isinstance(value, list) and isinstance(understood, list | tuple):
+        for position, (item, other) in enumerate(zip(value, understood, strict=False)):
+            _check_reading(f"{path}[{position}]", item, other)
+    elif isinstance(understood, bool | int | float) and type(value) not in (type(understood), int):
+        kind = {"bool": "true or false", "int": "a whole number", "float": "a number"}[type(understood).__name__]
+        raise UserError(f"{path}: give {kind}, not {value!r}")
+    elif isinstance(understood, bool) and type(value) is int:
+        raise UserError(f"{path}: give true or false, not {value!r}")
 
 
 def _nearest(key: str, known: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import shlex
 import shutil
 import sys
 import warnings
@@ -11,23 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
+from siglip_med.commands.command_line import (
+    arguments,
+    check_words,
+    composed,
+    is_child,
+    is_flag,
+    make_exclusively,
+    null_groups_removed,
+    plain_settings,
+)
 from siglip_med.config import config_dir, typed
 from siglip_med.errors import UserError, fail
-from siglip_med.extras import missing
+from siglip_med.shell import setting
 
 _LAUNCHERS = {
     "joblib": ("hydra-joblib-launcher", "launcher=parallel", "parallel"),
     "submitit_slurm": ("hydra-submitit-launcher", "launcher=slurm", "slurm"),
 }
 """Hydra's launcher -> package, feature and extra."""
+
+RUNS = frozenset({"train", "pretrain"})
+"""Commands that can go on with a run."""
 
 
 def launch(command: str) -> None:
@@ -39,6 +49,11 @@ def launch(command: str) -> None:
     """
     folder = config_dir()
     check_command_line(folder, command)
+    sys.argv[1:] = null_groups_removed(folder, command, arguments())
+    try:
+        sys.argv += run_folder_words(folder, command, arguments())
+    except UserError as error:
+        fail(error)
     hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
 
 
@@ -48,73 +63,113 @@ train, pretrain, evaluate, predict, export = (
 """Entry points of the console scripts."""
 
 
-def _job(command: str, config: DictConfig) -> Any:
-    """One Hydra job; what it returns is what a sweep optimizes.
-
-    A `UserError` becomes one line and exit status 2, and the empty run folder goes.
-    """
-    _quiet_libraries()
-    try:
-        module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
-        return module.show(module.run(typed(config, module.Settings)))
-    except UserError as error:
-        _remove_if_untouched(Path(HydraConfig.get().runtime.output_dir))
-        fail(error)
-
-
-def check_command_line(folder: Path, config_name: str, arguments: Sequence[str] | None = None) -> None:
-    """Composes the config that the command line asks for, so that a wrong name costs one line and no folder.
-
-    A sweep override is checked value by value. Flags of Hydra itself (``--help``, ``--cfg`` …) are left to it.
+def check_command_line(folder: Path, config_name: str, words: Sequence[str] | None = None) -> None:
+    """Stops with one line and exit status 2 if the command line is wrong; see `check_words`.
 
     Args:
         folder: the folder of configs.
         config_name: the primary config.
-        arguments: the command line after the script's name; the process's own by default.
+        words: the command line after the script's name; the process's own by default.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    flags = [word for word in words if word.startswith("-") and word not in {"-m", "--multirun"}]
-    if flags:
-        return
-    overrides = [word for word in words if not word.startswith("-")]
     try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
-            for combination in _combinations(overrides):
-                compose(config_name, overrides=combination, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(UserError(_short(str(error), folder, overrides)))
-    finally:
-        GlobalHydra.instance().clear()
+        check_words(folder, config_name, arguments() if words is None else words)
+    except UserError as error:
+        fail(error)
 
 
-def _combinations(overrides: list[str]) -> list[list[str]]:
-    """Each value of each sweep once, with the first value of the others."""
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    choices: list[list[str]] = []
-    for text, override in zip(overrides, parsed, strict=True):
-        if override.is_sweep_override():
-            name = text.split("=", 1)[0]
-            choices.append([f"{name}={value}" for value in override.sweep_string_iterator()])
-        else:
-            choices.append([text])
-    first = [options[0] for options in choices]
-    combinations = [first]
-    for position, options in enumerate(choices):
-        combinations += [[*first[:position], option, *first[position + 1 :]] for option in options[1:]]
-    return combinations
+def run_folder_words(folder: Path, command: str, words: Sequence[str]) -> list[str]:
+    """What to add to a command line so that its run has a folder of its own, or goes on in the one it has.
+
+    Args:
+        folder: the folder of configs.
+        command: see `launch`.
+        words: the command line.
+
+    Raises:
+        UserError: the run to go on with is not there, or the folder holds another one.
+    """
+    if is_child() or any(is_flag(word) for word in words):
+        return []  # a sweep gives each job a folder, and a flag of Hydra's own starts no run
+    config = composed(folder, command, words)
+    wanted = Path(OmegaConf.to_container(config.hydra.run, resolve=True)["dir"])  # type: ignore[index,call-overload]
+    if command in RUNS:
+        found = _run_to_go_on_with(folder, command, words, wanted)
+        if found is not None:
+            return [_override("hydra.run.dir", found), "hydra.output_subdir=null"]
+    if any(word.startswith("hydra.run.dir=") for word in words):
+        return []
+    return [_override("hydra.run.dir", make_exclusively(wanted))]
 
 
-def _short(message: str, folder: Path, overrides: list[str]) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text = lines[0]
-    group, _, choice = text.partition("Could not find '")[2].rstrip("'").rpartition("/")
-    if group == "hydra/launcher" and choice in _LAUNCHERS:
-        return missing(*_LAUNCHERS[choice])
-    if group and (folder / group).is_dir():
-        known = sorted(path.stem for path in (folder / group).glob("*.yaml") if not path.stem.startswith("_"))
-        return f"{group}={choice}: there is no such {group}; there is {', '.join(known)}"
-    named = next((word for word in overrides if word.split("=")[0].lstrip("+~") in message), "")
-    return f"{text}{f' (in {named})' if named and named not in text else ''}"
+def _run_to_go_on_with(folder: Path, command: str, words: Sequence[str], wanted: Path) -> Path | None:
+    value = composed(folder, command, words, wanted).resume
+    if value is None:
+        return None
+    from siglip_med.training.resume import find_run, find_same
+
+    if value != "auto":
+        return find_run(str(value)).folder
+    point = find_same(plain_settings(composed(folder, command, words, wanted)), wanted)
+    return None if point is None else point.folder
+
+
+def _override(key: str, value: Path) -> str:
+    return shlex.split(setting(key, value))[0]
+
+
+def _job(command: str, config: DictConfig) -> Any:
+    """One Hydra job; what it returns is what a sweep optimizes.
+
+    A `UserError` becomes one line and exit status 2, and the empty run folder goes. A run that was told to stop exits
+    with 128 + the signal.
+    """
+    _quiet_libraries()
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    from siglip_med.training.preemption import Stopped
+
+    try:
+        module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
+        if command in RUNS:
+            config = _with_own_settings(command, config, folder)
+        return module.show(module.run(typed(config, module.Settings)))
+    except UserError as error:
+        _remove_if_untouched(folder)
+        fail(error)
+    except Stopped as stopped:
+        _remove_if_untouched(folder)
+        print(_farewell(command, stopped, folder), file=sys.stderr)
+        raise SystemExit(stopped.exit_status) from None
+
+
+def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictConfig:
+    """The settings of the run that goes on, where there is one."""
+    if config.get("resume") is None:
+        return config
+    from siglip_med.training.resume import find_run, find_same, own_settings
+
+    words = list(HydraConfig.get().overrides.task)
+    now = plain_settings(config)
+    alone = HydraConfig.get().mode == RunMode.RUN
+    point = find_same(now, folder, neighbors=False) if now["resume"] == "auto" else find_run(str(now["resume"]))
+    if point is None:
+        return config
+    if not alone and point.folder.resolve() != folder.resolve():
+        raise UserError("resume: in a sweep each job goes on in its own folder; use resume=auto with hydra.sweep.dir=…")
+    default = hydra.compose(command, overrides=[_override("paths.output_dir", folder)])
+    config = OmegaConf.create(own_settings(point, now, plain_settings(default), words))
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _farewell(command: str, stopped: Any, folder: Path) -> str:
+    import signal
+
+    name = signal.Signals(stopped.signal).name
+    if stopped.folder is None and not (folder / "checkpoints").is_dir():
+        return f"stopped by {name} before the first checkpoint: start it again"
+    script = f"python {command}.py" if Path(sys.argv[0]).suffix == ".py" else f"siglip-med-{command}"
+    where = "" if stopped.step is None else f" at step {stopped.step}"
+    return f"stopped by {name}{where}; to go on: {script} {setting('resume', stopped.folder or folder)}"
 
 
 def _quiet_libraries() -> None:
@@ -126,12 +181,21 @@ def _quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     for chatty in ("lightning.pytorch", "httpx", "huggingface_hub"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    for known in (".*LeafSpec.*", ".*is_gradient_checkpointing.*", "Found .* module.* in eval mode.*"):
+    for known in (
+        ".*LeafSpec.*",
+        ".*is_gradient_checkpointing.*",
+        "Found .* module.* in eval mode.*",
+        ".*your dataloader is not resumable.*",  # it is: its order is a function of seed, epoch and position
+        ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # it counts, and changes no batch
+    ):
         warnings.filterwarnings("ignore", message=known)  # deprecations between libraries; a frozen tower stays in eval
 
 
 def _remove_if_untouched(folder: Path) -> None:
     """Hydra makes the run folder before the job starts; one that holds nothing else is no result."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    if all(path.parent.name == ".hydra" or (path.suffix == ".log" and path.parent == folder) for path in files):
+    if all(
+        path.parent.name == ".hydra" or path.name == ".lock" or (path.suffix == ".log" and path.parent == folder)
+        for path in files
+    ):
         shutil.rmtree(folder, ignore_errors=True)

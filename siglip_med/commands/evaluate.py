@@ -4,22 +4,39 @@ import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict
+import torch
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, ValidationError
 from rich.console import Console
 
 from siglip_med.commands import train
-from siglip_med.config import Node, instantiate, typed
+from siglip_med.config import Node, instantiate
 from siglip_med.errors import UserError
 from siglip_med.metrics import Predictions, headline_metrics
-from siglip_med.models import Device, choose_device, load_model, model_node, read_checkpoint
+from siglip_med.models import (
+    MODEL_BUILDERS,
+    Device,
+    TwoTower,
+    choose_device,
+    load_model,
+    model_node,
+    read_checkpoint,
+)
 from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
 from siglip_med.report.comparison import PREDICTIONS, Comparison, compare_runs, write_comparison
+from siglip_med.training.components import (
+    Components,
+    ConditionSettings,
+    build_components,
+    build_model,
+    data_builders,
+)
 from siglip_med.training.settings import PathSettings
+from siglip_med.trust import build_trusted, check_trusted
 
 NAMES = ("val", "test", "zero_shot_val", "zero_shot_test")
 _SAME = 1e-5
@@ -120,21 +137,71 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
     return write_report(inputs, Path(settings.output) if settings.output else folder / "report", report)
 
 
-def run_settings(
+@dataclass(frozen=True)
+class StoredRun:
+    """What of a checkpoint's config is needed to predict again; nothing in it is built but by `trust`.
+
+    Attributes:
+        model, data, features: nodes.
+        conditions: codes and geometry.
+        seed: of the run.
+        source: the checkpoint, for messages.
+    """
+
+    model: Node
+    data: Node
+    features: Node | None
+    conditions: ConditionSettings
+    seed: int
+    source: str
+
+
+def stored_run(
     checkpoint: Path, data: Mapping[str, object] | None = None, base: str | Mapping[str, str] | None = None
-) -> train.Settings:
-    """The settings that a checkpoint was trained with.
+) -> StoredRun:
+    """What a checkpoint says of its data and its model.
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
         data: keys of its ``data`` node to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
         base: where the base lies now, as in `load_model`.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or its config would build something else than a model and its data.
     """
     payload = read_checkpoint(checkpoint)["siglip_med"]
-    replaced = {"data": dict(data or {}), "model": model_node(payload, checkpoint, base)}
-    config = OmegaConf.merge(payload["config"], replaced)
-    assert isinstance(config, DictConfig)
-    return typed(config, train.Settings)
+    model = model_node(payload, checkpoint, base)
+    config = payload["config"]
+    for name in ("data", "features", "conditions", "seed"):
+        check_trusted(config.get(name), data_builders(), name, str(checkpoint))
+    stored = config.get("data")
+    if not isinstance(stored, Mapping):
+        raise UserError(f"{checkpoint}: its config names no data: it is no checkpoint of a fine-tuning run")
+    if isinstance(stored.get("source"), Mapping) and stored["source"].get("download"):
+        # What a file says is not fetched from where it says, unless asked again.
+        stored = {**stored, "source": {**stored["source"], "download": False}}
+    node = _replaced(stored, data or {})
+    check_trusted(node, data_builders(), "data", "the data=… given")
+    try:
+        return StoredRun(
+            model,
+            node,
+            config.get("features"),
+            ConditionSettings.model_validate(config.get("conditions")),
+            TypeAdapter(NonNegativeInt).validate_python(config.get("seed")),
+            str(checkpoint),
+        )
+    except ValidationError as error:
+        raise UserError(f"{checkpoint}: its config is damaged: {error.errors()[0]['msg'].lower()}") from error
+
+
+def _replaced(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The node with some of its leaves replaced."""
+    result = dict(node)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = _replaced(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
 
 
 def predict_run(
@@ -147,8 +214,8 @@ def predict_run(
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
-        data: as in `run_settings`.
-        base: as in `run_settings`.
+        data: as in `stored_run`.
+        base: as in `stored_run`.
         device: where the model runs.
 
     Returns:
@@ -158,18 +225,28 @@ def predict_run(
         UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
             trained on.
     """
-    settings, chosen = run_settings(checkpoint, data, base), choose_device(device)
+    stored, chosen = stored_run(checkpoint, data, base), choose_device(device)
     model, payload = load_model(checkpoint, base)
 
-    tuned = train.build(settings, chosen, model)
+    tuned = stored_components(stored, chosen, model)
     tuned.check_split(payload["split_hash"], checkpoint)
-    after, before = train.predict(tuned), train.predict(train.build(settings, chosen))
+    after, before = train.predict(tuned), train.predict(stored_components(stored, chosen))
     return {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
+
+
+def stored_components(stored: StoredRun, device: torch.device, model: TwoTower | None = None) -> Components:
+    """The data of a stored run, with a model or else with its base as it was pretrained."""
+    if model is None:
+        build = partial(build_trusted, allowed=MODEL_BUILDERS, where="model", source=stored.source)
+        model = build_model(stored.model, stored.seed, build)
+    build = partial(build_trusted, allowed=data_builders(), where="data", source=stored.source)
+    return build_components(model, stored.data, stored.features, stored.conditions, stored.seed, device, build)
 
 
 def image_root(checkpoint: Path, data: Mapping[str, object] | None = None) -> Path:
     """The folder that the image paths of a run's table are relative to."""
-    source = instantiate(run_settings(checkpoint, data).data["source"])
+    stored = stored_run(checkpoint, data)
+    source = build_trusted(stored.data.get("source"), data_builders(), "data.source", stored.source)
     source.prepare()
     return Path(source.load().root)
 

@@ -4,16 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
-import torch
 from rich.console import Console
 
 from siglip_med.config import instantiate
 from siglip_med.data import DataModule
 from siglip_med.errors import UserError
-from siglip_med.models import JointTwoTower, checkpoint_payload, read_checkpoint
+from siglip_med.models import JointTwoTower, checkpoint_payload
 from siglip_med.models.tiny import write_pretrained, write_untrained
+from siglip_med.training.checkpointing import is_trial
 from siglip_med.training.components import build_data, build_model
 from siglip_med.training.module import CaptionModule
+from siglip_med.training.references import PRETRAINING_METRICS, check_references
+from siglip_med.training.session import fit, last_metrics, resume_point, session
 from siglip_med.training.settings import RunSettings
 from siglip_med.training.texts import CaptionPool
 
@@ -46,28 +48,31 @@ def run(settings: Settings) -> Result:
     Raises:
         UserError: something that the settings or the data say is wrong.
     """
-    if settings.resume is not None:
-        read_checkpoint(settings.resume)  # a wrong or dangerous file stops here
-    write_untrained(Path(settings.model["path"]), settings.seed)
-    model = build_model(settings.model, settings.seed)
-    if not isinstance(model, JointTwoTower):
-        raise UserError("model: pretraining makes a base with both towers; take model=siglip_tiny")
-    data = build_data(settings.data, model, settings.seed)
-    captions = CaptionPool(data.table.frame["description"].tolist(), model.tokenize)
-    module = CaptionModule(model, instantiate(settings.loss), instantiate(settings.optimizer), captions, settings.seed)
-    module.checkpoint_payload = checkpoint_payload(
-        model,
-        config=settings.model_dump(),
-        conditions=data.conditions,
-        codes=(),
-        prompts=(),
-        split_hash=data.split.hash,
-    )
-    trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
-    trainer.fit(module, datamodule=data, ckpt_path=settings.resume, weights_only=True)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
+    check_references(settings, PRETRAINING_METRICS)
+    point = resume_point(settings)
+    trainer: pl.Trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
+    loss, optimizer = instantiate(settings.loss), instantiate(settings.optimizer)
+    with session(settings, trainer, point) as begin:
+        write_untrained(Path(settings.model["path"]), settings.seed)
+        model = build_model(settings.model, settings.seed)
+        if not isinstance(model, JointTwoTower):
+            raise UserError("model: pretraining makes a base with both towers; take model=siglip_tiny")
+        data = build_data(settings.data, model, settings.seed)
+        captions = CaptionPool(data.table.frame["description"].tolist(), model.tokenize)
+        module = CaptionModule(model, loss, optimizer, captions, settings.seed)
+        module.checkpoint_payload = checkpoint_payload(
+            model,
+            config=settings.model_dump(),
+            conditions=data.conditions,
+            codes=(),
+            prompts=(),
+            split_hash=data.split.hash,
+        )
+        begin()
+        fit(trainer, module, data, point, settings)
+    metrics = last_metrics(trainer)
     base = None
-    if settings.export_to is not None and trainer.is_global_zero and not trainer.fast_dev_run:
+    if settings.export_to is not None and trainer.is_global_zero and not is_trial(trainer):
         base = Path(settings.export_to)
         write_pretrained(model, base)
     return Result(metrics, model, data, module, trainer, base)
@@ -76,4 +81,4 @@ def run(settings: Settings) -> Result:
 def show(result: Result) -> None:
     """Says where the base went."""
     if result.base is not None:
-        Console().print(f"wrote the base to {result.base}", soft_wrap=True, highlight=False)
+        Console().print(f"wrote the base to {result.base}", soft_wrap=True, highlight=False, markup=False)

@@ -3,32 +3,45 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from siglip_med.config import Node, flat, instantiate
+from siglip_med.config import Builds, Node, flat, instantiate
+from siglip_med.data import LabeledData
 from siglip_med.errors import UserError
 from siglip_med.inference import predict_split
+from siglip_med.losses import LayeredLoss
 from siglip_med.metrics import CHOOSING, RetrievalMetrics, fit_calibration, write_per_image
 from siglip_med.models import (
     TwoTower,
+    check_same_function,
     checkpoint_payload,
     finalize_checkpoint,
     load_trained,
+    model_node,
     read_checkpoint,
     read_trained,
 )
 from siglip_med.report.summary import RunSummary, SplitPredictions
 from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
+from siglip_med.seals import write_sidecar
 from siglip_med.training.components import Components, ConditionSettings, build_components, build_model
 from siglip_med.training.module import FineTuneModule
-from siglip_med.training.optim import Share
+from siglip_med.training.optim import AdamW, Share
+from siglip_med.training.references import (
+    FINE_TUNING_METRICS,
+    check_coefficients,
+    check_optimized,
+    check_references,
+)
+from siglip_med.training.resume import ResumePoint
+from siglip_med.training.schedule import CoefficientSchedule
+from siglip_med.training.session import checkpoints_of, fit, last_metrics, resume_point, session
 from siglip_med.training.settings import RunSettings
 from siglip_med.training.texts import Pool, PromptPool
 
@@ -38,7 +51,7 @@ class EvaluationSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    bootstrap: PositiveInt
+    bootstrap: Annotated[int, Field(gt=0, le=1_000_000)]
     coverage: Share
 
 
@@ -59,8 +72,8 @@ class Settings(RunSettings):
     text_pool: Pool
     conditions: ConditionSettings
     evaluation: EvaluationSettings
-    features: Node | None = None
-    schedule: Node
+    features: Annotated[Node | None, Builds(LabeledData)] = None
+    schedule: Annotated[Node, Builds(CoefficientSchedule)]
 
 
 @dataclass(frozen=True)
@@ -96,34 +109,38 @@ def run(settings: Settings) -> Result:
     Raises:
         UserError: something that the settings or the data say is wrong.
     """
-    check_start(settings)
     folder = Path(settings.paths.output_dir)
+    point = check_start(settings)
 
     # build
     trainer: pl.Trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
     device = trainer.strategy.root_device
-    components = build(settings, device)
-    model = components.model
-    start = weights_to_start_from(settings.init_from, components)
-    module = build_module(settings, components)
-    if trainer.is_global_zero:
-        model.print_summary()
-        save_split(components, folder)
+    loss, optimizer = instantiate(settings.loss), instantiate(settings.optimizer)
+    check_coefficients(loss, settings.schedule, settings.callbacks)
+    with session(settings, trainer, point) as begin:
+        components = build(settings, device)
+        model = components.model
+        start = weights_to_start_from(settings, components)
+        module = build_module(settings, components, loss, optimizer)
+        begin()
+        if trainer.is_global_zero:
+            model.print_summary()
+            save_split(components, folder)
 
-    # zero-shot, then fit
-    zero_shot = predict(components)
-    model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
-    trainer.fit(module, datamodule=components.data, ckpt_path=settings.resume, weights_only=True)
+        # zero-shot, then fit
+        zero_shot = predict(components)
+        model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
+        fit(trainer, module, components.data, point, settings)
 
-    # the best checkpoint, scored and saved
-    best = load_best(trainer, components)
-    model.to(device)  # Lightning left it on the CPU
-    tuned = predict(components)
-    summary = RunSummary(zero_shot, tuned, settings.evaluation.bootstrap, settings.evaluation.coverage, settings.seed)
-    if trainer.is_global_zero:
-        save_results(settings, trainer, summary, best)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
-    metrics |= summary.metrics()
+        # the best checkpoint, scored and saved
+        best = load_best(trainer, components)
+        model.to(device)  # Lightning left it on the CPU
+        tuned = predict(components)
+        evaluation = settings.evaluation
+        summary = RunSummary(zero_shot, tuned, evaluation.bootstrap, evaluation.coverage, settings.seed)
+        if trainer.is_global_zero:
+            save_results(settings, trainer, summary, best)
+    metrics = last_metrics(trainer) | summary.metrics()
     objective = optimized_metric(metrics, settings.optimized_metric)
     return Result(metrics, objective, components, module, trainer, zero_shot, tuned, summary, folder, best)
 
@@ -147,41 +164,49 @@ def show(result: Result) -> float | None:
     return result.objective
 
 
-def check_start(settings: Settings) -> None:
-    """Reads the checkpoints that a run starts from: a wrong or dangerous file stops here, before any data is read.
+def check_start(settings: Settings) -> ResumePoint | None:
+    """Checks what the settings say of each other, and reads the checkpoints that a run starts from.
+
+    A wrong or dangerous file stops here, before any data is read.
+
+    Returns:
+        The run that goes on; None for a new one.
 
     Raises:
-        UserError: there are two, or one cannot be read.
+        UserError: something that is monitored will not be there, a run has two starts, or one cannot be read.
     """
+    check_references(settings, FINE_TUNING_METRICS)
+    check_optimized(settings.optimized_metric, FINE_TUNING_METRICS)
     if settings.resume is not None and settings.init_from is not None:
         raise UserError("resume and init_from: a run either goes on from its own checkpoint or starts from another's")
-    for checkpoint in (settings.resume, settings.init_from):
-        if checkpoint is not None:
-            read_checkpoint(checkpoint)
+    if settings.init_from is not None:
+        node = model_node(read_checkpoint(settings.init_from)["siglip_med"], settings.init_from)
+        check_same_function(node, settings.model, settings.init_from)
+    return resume_point(settings)
 
 
-def weights_to_start_from(checkpoint: str | None, components: Components) -> dict[str, Tensor]:
+def weights_to_start_from(settings: Settings, components: Components) -> dict[str, Tensor]:
     """The trained weights of ``init_from``; none without it.
 
     Raises:
         UserError: it has another base or trained what this run does not, or this run would be tested on images that
             it was trained on.
     """
-    if checkpoint is None:
+    if settings.init_from is None:
         return {}
-    weights, payload = read_trained(components.model, checkpoint, partial=True)
-    components.check_split(payload["split_hash"], Path(checkpoint))
+    weights, payload = read_trained(components.model, settings.init_from, partial=True)
+    components.check_split(payload["split_hash"], Path(settings.init_from))
     return weights
 
 
-def build_module(settings: Settings, components: Components) -> FineTuneModule:
+def build_module(settings: Settings, components: Components, loss: LayeredLoss, optimizer: AdamW) -> FineTuneModule:
     """The LightningModule of a fine-tuning run, and what its checkpoints will say of it."""
     data, model = components.data, components.model
     dissimilarity = torch.from_numpy(components.dissimilarity).float()
     module = FineTuneModule(
         model,
-        instantiate(settings.loss),
-        instantiate(settings.optimizer),
+        loss,
+        optimizer,
         PromptPool(components.training_prompts, model.tokenize, settings.text_pool, settings.seed),
         evaluation_prompts=components.prompt_ensemble,
         dissimilarity=dissimilarity,
@@ -206,6 +231,7 @@ def save_split(components: Components, folder: Path) -> None:
     data = components.data
     folder.mkdir(parents=True, exist_ok=True)
     data.split.save(folder / "split.csv")
+    write_sidecar(folder / "split.csv")
     data.split.report(data.table).save(folder / "split_report.json")
     data.save_bad_images(folder / "bad_images.csv")
 
@@ -221,13 +247,21 @@ def predict(components: Components) -> SplitPredictions:
 
 
 def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
-    """Reloads the checkpoint that validation chose; None where a run keeps no checkpoint."""
-    callback = trainer.checkpoint_callback
-    kept = callback.best_model_path if isinstance(callback, ModelCheckpoint) else ""
-    best = Path(kept) if kept else None
-    if best is not None:
-        trainer.strategy.barrier("best checkpoint written")
-        load_trained(components.model, best)
+    """Reloads the checkpoint that validation chose; None where a run keeps no checkpoint.
+
+    Raises:
+        UserError: the run was to keep one, and no validation chose any.
+    """
+    checkpoints = checkpoints_of(trainer)
+    if checkpoints is None:
+        return None
+    if not checkpoints.best_model_path:
+        raise UserError(
+            "the run ended without a validation, so no checkpoint was chosen: lower trainer.val_check_interval"
+        )
+    trainer.strategy.barrier("best checkpoint written")
+    best = Path(checkpoints.best_model_path)
+    load_trained(components.model, best)
     return best
 
 

@@ -9,6 +9,7 @@ from siglip_med.conditions.curated import coarse_groups, fold, lookup
 from siglip_med.conditions.prompts import MAX_DESCRIPTION_WORDS
 from siglip_med.conditions.suggest import in_words, suggest_codes
 from siglip_med.errors import UserError
+from siglip_med.seals import check_sidecar
 
 REQUIRED = ("condition", "code")
 LISTED_CODES = 6
@@ -48,6 +49,7 @@ def read_user_map(path: Path) -> dict[str, Condition]:
 def _read_rows(path: Path) -> list[dict[str, str | None]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; conditions.codes must be a CSV with the columns condition and code")
+    check_sidecar(path)
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)

@@ -24,8 +24,9 @@ from rich.progress import Progress
 
 from siglip_med.data.images import BadImageError, decode, read_bytes
 from siglip_med.errors import UserError
+from siglip_med.seals import crc
 
-FORMAT = 1
+FORMAT = 2
 """Raise it whenever the same file would decode to other pixels: old stores are then left alone and rebuilt."""
 
 CHUNK = 512
@@ -41,10 +42,24 @@ class _Pixels:
 
 @dataclass
 class _Index:
-    """What the store holds: content hash -> record, and path -> [bytes, mtime in ns, content hash]."""
+    """What the store holds.
+
+    Attributes:
+        records: content hash -> record.
+        files: path -> [bytes, mtime in ns, content hash].
+        sums: CRC-32 of each record.
+    """
 
     records: dict[str, int] = field(default_factory=dict)
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    sums: list[int] = field(default_factory=list)
+
+    def check(self) -> None:
+        """A file may say anything; raises ValueError, TypeError or KeyError if this is no index."""
+        if sorted(self.records.values()) != list(range(len(self.sums))) or not all(type(n) is int for n in self.sums):
+            raise ValueError("records and sums do not fit")
+        if any(digest not in self.records for _, _, digest in self.files.values()):
+            raise KeyError("a file has no record")
 
     def record(self, path: Path) -> int | None:
         known = self.files.get(str(path))
@@ -68,6 +83,8 @@ class PixelCache:
         self.side = side
         self.max_pixels = max_pixels
         self._pixels: np.ndarray | None = None
+        self._sums = np.empty(0, dtype=np.int64)
+        self._checked = np.empty(0, dtype=bool)
 
     def add(self, paths: Sequence[Path], workers: int = 1) -> tuple[np.ndarray, dict[int, str]]:
         """Decodes what the store does not hold yet.
@@ -97,8 +114,21 @@ class PixelCache:
             ) from error
 
     def read(self, records: np.ndarray) -> np.ndarray:
-        """``[B, side, side, 3]`` uint8 copy of the squares at ``records`` (``[B]``)."""
-        return self._view()[records]
+        """``[B, side, side, 3]`` uint8 copy of the squares at ``records`` (``[B]``); each is checked on first use.
+
+        Raises:
+            UserError: one is no longer what was decoded.
+        """
+        squares = self._view()[records]
+        for record, square in zip(records, squares, strict=True):
+            if not self._checked[record]:
+                if crc(square) != self._sums[record]:
+                    raise UserError(
+                        f"{self._pixel_file}: record {record} is damaged (its checksum does not fit); remove "
+                        f"{self.folder} while no run uses it, and it is made again"
+                    )
+                self._checked[record] = True
+        return squares
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker opens the file itself: pickling a memory map would copy all of it.
@@ -117,6 +147,8 @@ class PixelCache:
             count = self._pixel_file.stat().st_size // self._item
             shape = (count, self.side, self.side, 3)
             self._pixels = np.memmap(self._pixel_file, dtype=np.uint8, mode="r", shape=shape)
+            self._sums = np.array(self._read_index().sums, dtype=np.int64)
+            self._checked = np.zeros(len(self._sums), dtype=bool)
         return self._pixels
 
     def _lookup(self, index: _Index, paths: Sequence[Path]) -> np.ndarray:
@@ -128,7 +160,8 @@ class PixelCache:
         try:
             raw = json.loads((self.folder / "index.json").read_bytes())
             files = {path: (size, mtime, digest) for path, (size, mtime, digest) in raw["files"].items()}
-            index = _Index(raw["records"], files)
+            index = _Index(raw["records"], files, raw["sums"])
+            index.check()
             complete = self._pixel_file.stat().st_size >= len(index.records) * self._item
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return _Index()
@@ -137,7 +170,7 @@ class PixelCache:
     def _write_index(self, index: _Index) -> None:
         temporary = self.folder / "index.json.part"
         with temporary.open("w") as file:
-            json.dump({"records": index.records, "files": index.files}, file)
+            json.dump({"records": index.records, "files": index.files, "sums": index.sums}, file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.folder / "index.json")
@@ -197,6 +230,7 @@ class PixelCache:
     def _append(index: _Index, file: BinaryIO, path: Path, pixels: _Pixels) -> int:
         if pixels.digest not in index.records and pixels.square is not None:
             file.write(pixels.square.tobytes())
+            index.sums.append(crc(pixels.square))
             index.records[pixels.digest] = len(index.records)
         index.files[str(path)] = (*pixels.stamp, pixels.digest)
         return index.records[pixels.digest]

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import cv2
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from torch.utils.data import DataLoader, Sampler
 
 from siglip_med.data.augmentation import Augmentation
@@ -26,6 +26,8 @@ from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
 
 logger = logging.getLogger(__name__)
+
+BatchSize = Annotated[int, Field(gt=0, le=1_000_000)]
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,9 @@ class DataModule(LabeledData):
         cache_dir: str,
         seed: NonNegativeInt,
         augmentation: Augmentation | None = None,
-        batch_size: PositiveInt = 32,
-        eval_batch_size: PositiveInt = 128,
-        num_workers: NonNegativeInt = 2,
+        batch_size: BatchSize = 32,
+        eval_batch_size: BatchSize = 128,
+        num_workers: Annotated[int, Field(ge=0, le=1024)] = 2,
         drop_last: bool = True,
         on_bad_image: Literal["error", "skip"] = "error",
         max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS_LIMIT)] = 150_000_000,
@@ -162,6 +164,8 @@ class DataModule(LabeledData):
                 f"{self.table.source}: {len(sampler):,} training images a rank do not fill one batch of "
                 f"{self.batch_size:,}; lower data.batch_size or set data.drop_last=false"
             )
+        epoch, batches = self.start
+        sampler.start_at(epoch, batches * self.batch_size)
         return self._loader(dataset, sampler, self.batch_size, drop_last=self.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -135,6 +135,21 @@ class EpochSampler(DistributedSampler[Draw]):
         self._labels = labels
         self._primary = primary
         self._length = len(self.positions(0)) // world_size
+        self._done = 0
+
+    def start_at(self, epoch: int, done: int) -> None:
+        """Leaves out the draws of an epoch that a run has done already; later epochs are whole.
+
+        Args:
+            epoch: the one to begin with.
+            done: draws of this rank.
+        """
+        self.epoch, self._done = epoch, done
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next order is for."""
+        if epoch != self.epoch:
+            self.epoch, self._done = epoch, 0
 
     def __len__(self) -> int:
         return self._length
@@ -147,7 +162,7 @@ class EpochSampler(DistributedSampler[Draw]):
         positions = self.positions(self.epoch)
         seeds = self._generator(self.epoch, 1).integers(2**63, size=len(positions))
         mine = slice(self.rank, self._length * self.num_replicas, self.num_replicas)
-        return positions[mine], seeds[mine]
+        return positions[mine][self._done :], seeds[mine][self._done :]
 
     def positions(self, epoch: int) -> np.ndarray:
         """Places in the training split that an epoch draws, over all ranks, in order."""

@@ -20,12 +20,23 @@ class LabeledData(pl.LightningDataModule, ABC):
         split: which of them are train, val and test.
         conditions: the C names.
         train_counts: ``[C]`` int64, training images that list each condition.
+        start: epoch and batches of it that a run which goes on has done.
     """
 
     table: ImageTable
     split: Split
     conditions: tuple[str, ...]
     train_counts: np.ndarray
+    start: tuple[int, int] = (0, 0)
+
+    def start_at(self, epoch: int, batches: int) -> None:
+        """Makes the training loader begin inside a run: the order of an epoch, without what it has seen already.
+
+        Args:
+            epoch: counted from 0.
+            batches: of that epoch that are done.
+        """
+        self.start = (epoch, batches)
 
     @abstractmethod
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 
 @runtime_checkable
@@ -45,7 +45,7 @@ class OversampleToMinimum:
         minimum: images a condition and epoch.
     """
 
-    minimum: PositiveInt = 30
+    minimum: Annotated[int, Field(gt=0, le=1_000_000)] = 30
 
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """All positions and the repeated ones in random order; see `SamplingStrategy`."""
@@ -77,7 +77,7 @@ class SquareRoot:
         maximum_repeats: expected draws of one image and epoch stay below this.
     """
 
-    maximum_repeats: PositiveInt = 10
+    maximum_repeats: Annotated[int, Field(gt=0, le=1_000_000)] = 10
 
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Positions drawn towards the target shares; see `SamplingStrategy`."""
@@ -98,7 +98,7 @@ class ClassBalanced:
     """
 
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    maximum_repeats: PositiveInt = 10
+    maximum_repeats: Annotated[int, Field(gt=0, le=1_000_000)] = 10
 
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Positions drawn towards the target shares; see `SamplingStrategy`."""

@@ -12,6 +12,7 @@ from siglip_med.export.onnx_towers import write_onnx
 from siglip_med.export.pretrained import write_adapter, write_merged
 from siglip_med.export.recipes import Format
 from siglip_med.models import TwoTower, load_model
+from siglip_med.seals import write_sums
 
 __all__ = ["Format", "export_checkpoint", "model_card", "write_adapter", "write_merged", "write_onnx"]
 
@@ -52,6 +53,7 @@ def export_checkpoint(
         _WRITERS[format](model, folder)
         (folder / "conditions.json").write_text(json.dumps(_about(model, payload), indent=2), encoding="utf-8")
         (folder / "README.md").write_text(model_card(model, payload, format, license), encoding="utf-8")
+        write_sums(folder)
         folder.rename(output)
     return output
 

@@ -1,6 +1,7 @@
 """Photographs in, a differential out: the most likely conditions with code and confidence."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
@@ -75,7 +77,10 @@ class PredictionRun:
         """Writes ``predictions.csv`` and ``predictions.json`` and returns their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         table, tree = folder / "predictions.csv", folder / "predictions.json"
-        self.frame().to_csv(table, index=False)
+        frame = self.frame()
+        for column in ("image", "condition", "code"):
+            frame[column] = frame[column].map(without_formula)
+        frame.to_csv(table, index=False)
         content = {
             "calibrated": self.calibrated,
             "images": [asdict(item) for item in self.differentials],
@@ -93,14 +98,25 @@ class PredictionRun:
         for item in self.differentials:
             for candidate in item.candidates:
                 table.add_row(
-                    Path(item.image).name if candidate.rank == 1 else "",
+                    escape(Path(item.image).name) if candidate.rank == 1 else "",
                     str(candidate.rank),
-                    candidate.condition,
+                    escape(candidate.condition),
                     candidate.code,
                     f"{candidate.confidence:.3g}",
                     end_section=candidate.rank == len(item.candidates),
                 )
         return table
+
+
+def without_formula(text: str) -> str:
+    """A text that no spreadsheet runs: one that begins like a formula gets an apostrophe in front.
+
+    A name such as ``-123.png`` is no formula and stays.
+    """
+    risky = text.startswith(("=", "+", "@", "\t", "\r")) or (
+        text.startswith("-") and re.fullmatch(r"-[\w./ ]*", text) is None
+    )
+    return f"'{text}" if risky else text
 
 
 def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:

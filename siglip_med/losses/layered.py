@@ -50,6 +50,11 @@ class WeightedTerm(nn.Module):
         self.scale = float(scale)
         self._constant, self._name, self._complement = _parse(coefficient)
 
+    @property
+    def coefficient(self) -> str:
+        """What the schedule calls it; empty for a number."""
+        return self._name if self._constant is None else ""
+
     def weight(self, coefficients: Mapping[str, float]) -> float:
         """Coefficient times scale at this step.
 
@@ -106,6 +111,11 @@ class LayeredLoss(nn.Module):
         for name, term in terms.items():
             # A ModuleDict would refuse names that a Module has as attributes: half, double, float, type …
             self.add_module(f"term_{name}", term)
+
+    @property
+    def coefficients(self) -> frozenset[str]:
+        """The names of the schedule that its terms ask for."""
+        return frozenset(name for term in map(self._term, self.names) if (name := term.coefficient))
 
     def weights(self, coefficients: Mapping[str, float]) -> dict[str, float]:
         """Coefficient times scale of every term, also of those at 0.

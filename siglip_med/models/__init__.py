@@ -3,6 +3,9 @@
 from siglip_med.models.adaptation import Adaptation, Frozen, FullFineTune, Lora
 from siglip_med.models.base import BaseReference, fingerprint
 from siglip_med.models.checkpoint import (
+    MODEL_BUILDERS,
+    DamagedCheckpoint,
+    check_same_function,
     checkpoint_payload,
     finalize_checkpoint,
     load_model,
@@ -10,6 +13,7 @@ from siglip_med.models.checkpoint import (
     model_node,
     read_checkpoint,
     read_trained,
+    write_checkpoint,
 )
 from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
@@ -21,9 +25,11 @@ from siglip_med.models.summary import check_gradients
 from siglip_med.models.two_tower import TwoTower
 
 __all__ = [
+    "MODEL_BUILDERS",
     "Adaptation",
     "BaseReference",
     "ClipTwoTower",
+    "DamagedCheckpoint",
     "Device",
     "DualEncoder",
     "DualEncoderSettings",
@@ -38,6 +44,7 @@ __all__ = [
     "Tokenizer",
     "TwoTower",
     "check_gradients",
+    "check_same_function",
     "checkpoint_payload",
     "choose_device",
     "clip",
@@ -51,4 +58,5 @@ __all__ = [
     "read_trained",
     "siglip",
     "siglip2",
+    "write_checkpoint",
 ]

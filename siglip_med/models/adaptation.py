@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import nn
 
 from siglip_med.errors import UserError
@@ -49,8 +49,8 @@ class Lora:
             A dual encoder's are always trained, since nobody pretrained them.
     """
 
-    rank: PositiveInt = 16
-    alpha: PositiveInt = 32
+    rank: Annotated[int, Field(gt=0, le=4096)] = 16
+    alpha: Annotated[int, Field(gt=0, le=1_000_000)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     towers: Towers = "both"
     target_modules: Sequence[LayerTarget] = TARGETS

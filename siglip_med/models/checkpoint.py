@@ -1,30 +1,46 @@
 """Checkpoints that hold what was trained and name the base that they belong to."""
 
-import os
 import pickle
-import tempfile
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import hydra
 import numpy as np
 import torch
-from hydra.errors import InstantiationException
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from siglip_med.errors import UserError
+from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.two_tower import TwoTower
+from siglip_med.seals import check_sealed, write_sealed
+from siglip_med.trust import build_trusted, builders, check_trusted
 
 PAYLOAD = "siglip_med"
 FORMAT = "siglip-med checkpoint"
-VERSION = 2
-"""2: settings of the re-cut package; the weights of version 1 have other names."""
+VERSION = 3
+"""3: sealed, and says where its run stood; 2: settings of the re-cut package."""
 STATE_PREFIX = "model."
 
-_TARGETS = frozenset(
-    f"siglip_med.models.{name}"
-    for name in ("siglip", "siglip2", "clip", "dual_encoder", "Lora", "FullFineTune", "Frozen", "Logits")
-)
+MODEL_BUILDERS = builders(siglip, siglip2, clip, dual_encoder)
+"""All that the ``model`` node of a checkpoint may build."""
+
+
+class Payload(BaseModel):
+    """The shape of what a checkpoint says of its run; a file may say anything."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    format: str
+    version: int
+    config: dict[str, Any]
+    base: dict[Literal["name", "revision", "fingerprint"], str | None]
+    conditions: list[str]
+    codes: list[str]
+    prompts: list[list[str]]
+    split_hash: str
+    metrics: dict[str, Any]
+    calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
 
 
 def checkpoint_payload(
@@ -66,6 +82,23 @@ def checkpoint_payload(
     }
 
 
+class DamagedCheckpoint(UserError):
+    """A file that was a checkpoint, and is cut off or altered."""
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
+    """Writes a checkpoint whole, with a checksum over all of it; `torch.load` reads it like any other.
+
+    Args:
+        checkpoint: Lightning's dictionary.
+        path: an earlier file of that name is replaced when the new one is on the disk, and not before.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full.
+    """
+    write_sealed(path, lambda file: torch.save(dict(checkpoint), file), archive=True)
+
+
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads a checkpoint without running any code that may hide in it.
 
@@ -83,18 +116,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint {path}: give a file such as logs/…/checkpoints/best.ckpt")
     try:
+        wrong = check_sealed(path)
+        if wrong is not None and wrong.startswith("is damaged"):
+            raise DamagedCheckpoint(f"{path} {wrong}: train or copy it again")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"refused to load {path}: it holds more than tensors and plain values, and could run code; "
             "only checkpoints that this project wrote are read"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, LookupError, ArithmeticError, *_OF_BYTES) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"{path} is cut off or no checkpoint ({reason}): train or copy it again") from error
+        raise DamagedCheckpoint(f"{path} is cut off or no checkpoint ({reason}): train or copy it again") from error
     payload = checkpoint.get(PAYLOAD) if isinstance(checkpoint, dict) else None
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project: it has no entry {PAYLOAD!r}")
+    if not isinstance(payload.get("version"), int):
+        raise UserError(f"{path} names no version of its format: it is damaged, or was written by something else")
     if payload["version"] != VERSION:
         advice = (
             "update it" if payload["version"] > VERSION else "train it again, or read it with siglip-med as of then"
@@ -102,6 +140,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path} has version {payload['version']} of the format, this program reads version {VERSION}: {advice}"
         )
+    if wrong is not None:
+        raise DamagedCheckpoint(f"{path} {wrong}: train or copy it again")
+    try:
+        Payload.model_validate(payload)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path} is damaged or was written by something else: {where}: {first['msg'].lower()}"
+        ) from None
+    weights = checkpoint.get("state_dict")
+    if not (isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())):
+        raise UserError(f"{path} is damaged or was written by something else: its state_dict holds no tensors")
     return checkpoint
 
 
@@ -153,8 +204,11 @@ def model_node(
     Raises:
         UserError: the checkpoint names something else than a model, or has no such base.
     """
-    node = dict(payload["config"].get("model") or {})
-    _check_targets(path, node)
+    node = payload["config"].get("model")
+    check_trusted(node, MODEL_BUILDERS, "model", str(path))
+    if not isinstance(node, Mapping):
+        raise UserError(f"{path}: its config has no model that could be built")
+    node = dict(node)
     if isinstance(base, str):
         if "path" not in node:
             raise UserError(
@@ -185,15 +239,43 @@ def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) ->
     try:
         # The random numbers that initialize adapters and heads are overwritten: leave the caller's stream alone.
         with torch.random.fork_rng(devices=[]):
-            model: TwoTower = hydra.utils.instantiate(node, _convert_="all")
-    except InstantiationException as error:  # Hydra wraps whatever the factory raised
-        if not isinstance(error.__cause__, UserError):
-            raise
+            model: TwoTower = build_trusted(node, MODEL_BUILDERS, "model", str(path))
+    except UserError as error:
         raise UserError(
-            f"cannot rebuild the base of {path}: {error.__cause__}; or say where it lies now with base=folder"
+            f"cannot rebuild the base of {path}: {error}; or say where it lies now with base=folder"
         ) from error
     model.load_trainable_state(_weights_for(model, checkpoint, path, partial=False))
     return model.eval(), checkpoint[PAYLOAD]
+
+
+# what unpickling arbitrary bytes raises besides
+_OF_BYTES = (ValueError, AttributeError, TypeError, AssertionError, MemoryError, struct.error)
+_FUNCTION = ("embedding_dim", "image_size", "max_text_length", "vision_pooling", "text_pooling", "image_hidden")
+_ADAPTERS = ("rank", "alpha", "use_rslora", "use_dora")
+
+
+def check_same_function(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: str | Path) -> None:
+    """Makes sure that trained weights mean the same in another run: what they are multiplied with is in its settings.
+
+    Args:
+        theirs: the ``model`` node of the checkpoint.
+        ours: that of this run.
+        path: the checkpoint.
+
+    Raises:
+        UserError: a setting differs that changes what the same weights compute.
+    """
+    same_family = theirs.get("_target_") == ours.get("_target_")
+    pairs = [("model", key, theirs, ours) for key in _FUNCTION if same_family]
+    mine, yours = ours.get("adaptation") or {}, theirs.get("adaptation") or {}
+    if set(_ADAPTERS) & set(mine) and set(_ADAPTERS) & set(yours):
+        pairs += [("model.adaptation", key, yours, mine) for key in _ADAPTERS]
+    for where, key, a, b in pairs:
+        if a.get(key) != b.get(key):
+            raise UserError(
+                f"{where}.{key}={b.get(key)}: the weights of {path} were trained with {a.get(key)}, and would compute "
+                f"something else; give {where}.{key}={a.get(key)}"
+            )
 
 
 def _weights_for(
@@ -228,26 +310,7 @@ def finalize_checkpoint(path: str | Path, **entries: Any) -> None:
     path = Path(path)
     checkpoint = read_checkpoint(path)
     checkpoint[PAYLOAD] |= {name: _plain(value) for name, value in entries.items()}
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        torch.save(checkpoint, name)
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _check_targets(path: str | Path, node: Any) -> None:
-    """A config that comes out of a file may name any function: only this package's builders are called."""
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and target not in _TARGETS:
-            raise UserError(f"refused to load {path}: its model config would call {target!r}")
-        for value in node.values():
-            _check_targets(path, value)
-    elif isinstance(node, list):
-        for value in node:
-            _check_targets(path, value)
+    write_checkpoint(checkpoint, path)
 
 
 def _plain(value: Any) -> Any:

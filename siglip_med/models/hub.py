@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
 
 from siglip_med.errors import UserError
+from siglip_med.seals import check_sums
 
 PACKAGE_PREFIX = "package:"
 """Start of a path that names a model folder inside this package, e.g. ``package:siglip_tiny``."""
@@ -23,7 +24,7 @@ def resolve_path(path: str) -> str:
         path: a folder, ``package:<name>``, or an id of the Hugging Face hub.
 
     Raises:
-        UserError: the folder does not exist or holds no model.
+        UserError: the folder does not exist or holds no model, or a file of an export is altered.
     """
     if path.startswith(PACKAGE_PREFIX):
         folder = Path(__file__).parent / path.removeprefix(PACKAGE_PREFIX)
@@ -36,13 +37,14 @@ def resolve_path(path: str) -> str:
         return path
     if not (folder / "config.json").is_file():
         raise UserError(f"{path} is no model folder: it holds no config.json")
+    check_sums(folder)
     return str(folder)
 
 
 def load_config(path: str, revision: str | None) -> Any:
     """The model's configuration, which alone says of which family it is."""
     with _explained(path, revision):
-        return AutoConfig.from_pretrained(path, revision=revision)
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
 def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) -> PreTrainedModel:
@@ -58,7 +60,12 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     """
     with _explained(path, revision):
         model, loading = AutoModel.from_pretrained(
-            path, revision=revision, dtype=torch.float32, weights_only=True, output_loading_info=True
+            path,
+            revision=revision,
+            dtype=torch.float32,
+            weights_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     missing = sorted(name for name in loading["missing_keys"] if not name.startswith(unused))
     wrong = sorted(str(item[0]) for item in loading["mismatched_keys"])
@@ -78,13 +85,13 @@ def load_tokenizer(path: str, revision: str | None, mask: bool = True) -> Any:
     """
     settings = {} if mask else {"model_input_names": ["input_ids"]}
     with _explained(path, revision):
-        return AutoTokenizer.from_pretrained(path, revision=revision, **settings)
+        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **settings)
 
 
 def load_image_processor(path: str, revision: str | None) -> Any:
     """The image processor that belongs to the model."""
     with _explained(path, revision):
-        return AutoImageProcessor.from_pretrained(path, revision=revision)
+        return AutoImageProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
 @contextmanager

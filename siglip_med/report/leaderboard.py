@@ -9,6 +9,7 @@ import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from scipy import stats
 
@@ -121,5 +122,5 @@ class Leaderboard(Callback):
         for column in table.columns:
             shown.add_column(column)
         for row in table.itertuples(index=False):
-            shown.add_row(*map(str, row))
+            shown.add_row(*(escape(str(cell)) for cell in row))
         Console(width=max(Console().width, 150)).print(shown)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from siglip_med.metrics import (
     paired_bootstrap,
     table_label,
 )
+from siglip_med.shell import setting
 
 
 @dataclass(frozen=True)
@@ -124,15 +126,15 @@ class RunSummary:
             "split and its report": folder / "split.csv",
         }
         for what, where in places.items():
-            console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False)
+            console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False, markup=False)
         if checkpoint is not None:
             console.print("next:")
             for command in (
-                f"tensorboard --logdir {folder}",
-                f"python evaluate.py checkpoint={checkpoint}",
-                f"python predict.py checkpoint={checkpoint} images=path/to/photographs",
+                f"tensorboard --logdir {shlex.quote(str(folder))}",
+                f"python evaluate.py {setting('checkpoint', checkpoint)}",
+                f"python predict.py {setting('checkpoint', checkpoint)} images=path/to/photographs",
             ):
-                console.print(f"  {command}", soft_wrap=True, highlight=False)
+                console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _defined(values: dict[str, float]) -> dict[str, float | None]:

@@ -31,6 +31,7 @@ _SEPARATOR = "|"
 _STALE_SECONDS = 3600.0
 _PARTIAL = ".partial-"
 
+Count = Annotated[int, Field(gt=0, le=10_000_000)]
 Size = Annotated[int, Field(ge=16, le=512)]
 
 
@@ -158,7 +159,7 @@ class SyntheticSource(RenderedSource):
         UserError: fewer pictures than that.
     """
 
-    n_images: PositiveInt = 3200
+    n_images: Count = 3200
 
     name: ClassVar[str] = "synthetic"
 
@@ -205,7 +206,7 @@ class CaptionSource(RenderedSource):
         n_images: number of pairs.
     """
 
-    n_images: PositiveInt = 12000
+    n_images: Count = 12000
 
     name: ClassVar[str] = "captions"
 

@@ -1,14 +1,15 @@
 """Builds what a run consists of from its settings: the same for training and for a run that is evaluated again."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from hydra.utils import get_class, get_object
 from pydantic import BaseModel, ConfigDict
 
 from siglip_med.conditions import (
@@ -20,10 +21,30 @@ from siglip_med.conditions import (
     load_conditions,
     training_prompts,
 )
-from siglip_med.config import Node, instantiate
+from siglip_med.config import Node, instantiate, shipped_targets
 from siglip_med.data import DataModule, LabeledData
+from siglip_med.data.sampling import SamplingStrategy
+from siglip_med.data.sources import Source
+from siglip_med.data.splitting import Splitter
 from siglip_med.errors import UserError
 from siglip_med.models import PromptEnsemble, TwoTower
+from siglip_med.training.features import FeatureDataModule
+from siglip_med.trust import Builders, builders
+
+Build = Callable[..., Any]
+"""Makes an object of a node and of arguments that the program gives."""
+
+
+@cache
+def data_builders() -> Builders:
+    """All that the ``data`` and ``features`` nodes of a checkpoint may build: the parts that the own configs name."""
+    named = [get_class(name) for name in sorted(shipped_targets()) if name.startswith("siglip_med.") and _is_part(name)]
+    return builders(DataModule, FeatureDataModule, parts=named)
+
+
+def _is_part(name: str) -> bool:
+    found = get_object(name)
+    return isinstance(found, type) and issubclass(found, (Source, Splitter, SamplingStrategy))
 
 
 class ConditionSettings(BaseModel):
@@ -66,16 +87,22 @@ class Components:
             )
 
 
-def build_data(node: Mapping[str, Any], model: TwoTower, seed: int) -> DataModule:
+def build_data(node: Node, model: TwoTower, seed: int, build: Build = instantiate) -> DataModule:
     """Reads, splits and caches the data of a ``data`` node for a model's image size."""
-    data: DataModule = instantiate(node, image=model.image_spec, seed=seed)
+    data: DataModule = build(node, image=model.image_spec, seed=seed)
     data.prepare_data()
     data.setup("fit")
     return data
 
 
 def build_components(
-    model: TwoTower, data: Node, features: Node | None, conditions: ConditionSettings, seed: int, device: torch.device
+    model: TwoTower,
+    data: Node,
+    features: Node | None,
+    conditions: ConditionSettings,
+    seed: int,
+    device: torch.device,
+    build: Build = instantiate,
 ) -> Components:
     """Reads the data for a model, and works out the geometry and the sentences of the conditions in it.
 
@@ -86,12 +113,13 @@ def build_components(
         conditions: codes and geometry.
         seed: of the split, the order and the augmentation.
         device: where the model predicts, and computes the features of a frozen tower.
+        build: makes objects of nodes; what comes out of a file is built by `siglip_med.trust`.
 
     Raises:
         UserError: the data or the codes cannot be had as the settings say.
     """
     model = model.to(device)
-    images = build_data(data, model, seed)
+    images = build_data(data, model, seed, build)
     found = load_conditions(images.conditions, codes=conditions.codes)
     distances = dissimilarity(
         found,
@@ -100,12 +128,12 @@ def build_components(
         labels=images.table.labels[images.split.train],
         weights=conditions.weights,
     )
-    source: LabeledData = images if features is None else instantiate(features, datamodule=images, model=model)
+    source: LabeledData = images if features is None else build(features, datamodule=images, model=model)
     return Components(model, source, found, distances, training_prompts(found), evaluation_prompts(found))
 
 
-def build_model(node: Node, seed: int) -> TwoTower:
+def build_model(node: Node, seed: int, build: Build = instantiate) -> TwoTower:
     """The model of a ``model`` node; the seed decides how adapters and heads start."""
     pl.seed_everything(seed, workers=True, verbose=False)
-    model: TwoTower = instantiate(node)
+    model: TwoTower = build(node)
     return model

@@ -1,13 +1,14 @@
 """A frozen vision tower sees each image once: its features are computed, kept, and trained on in seconds."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import NonNegativeInt
+from pydantic import Field
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
@@ -19,6 +20,9 @@ from siglip_med.data.labeled import LabeledData
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
+from siglip_med.seals import check_sealed, write_sealed
+
+Views = Annotated[int, Field(ge=0, le=1000)]
 
 
 class FeatureDataset(SplitDataset):
@@ -58,7 +62,10 @@ class BatchSampler(DistributedSampler[Draws]):
 
     def __iter__(self) -> Iterator[Draws]:
         draws = self._sampler.draws()
-        starts = range(0, len(self) * self._batch_size, self._batch_size)
+        # a run that goes on inside an epoch has fewer left than `len` says
+        left = len(draws[0])
+        whole = left - left % self._batch_size if self.drop_last else left
+        starts = range(0, whole, self._batch_size)
         return (Draws(*(part[start : start + self._batch_size] for part in draws)) for start in starts)
 
     def set_epoch(self, epoch: int) -> None:
@@ -69,7 +76,7 @@ class BatchSampler(DistributedSampler[Draws]):
 class FeatureDataModule(LabeledData):
     """Batches of features in place of images; otherwise the data module that it is made from."""
 
-    def __init__(self, datamodule: DataModule, model: TwoTower, cache_dir: str, views: NonNegativeInt = 0) -> None:
+    def __init__(self, datamodule: DataModule, model: TwoTower, cache_dir: str, views: Views = 0) -> None:
         """Computes the features of the whole table, or reads those of an earlier run with the same files and weights.
 
         Args:
@@ -101,6 +108,8 @@ class FeatureDataModule(LabeledData):
         dataset = FeatureDataset(self._views, self.table, self.split.train)
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
         sampler = EpochSampler(dataset, inner.sampling, labels, primary, inner.seed, *self.world_size_and_rank())
+        epoch, batches = self.start
+        sampler.start_at(epoch, batches * inner.batch_size)
         return _loader(dataset, sampler, inner.batch_size, inner.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -119,9 +128,13 @@ class FeatureDataModule(LabeledData):
 
     def _features(self, folder: Path, model: TwoTower, view: int | None) -> np.ndarray:
         path = folder / f"{self._key(model, view)}.npy"
+        if path.is_file() and (wrong := check_sealed(path)) is not None:
+            Console(stderr=True).print(f"{path} {wrong}: computing it again", soft_wrap=True, markup=False)
+            path.unlink()
         if not path.is_file():
             name = "embedding the images" if view is None else f"embedding view {view}"
-            save_whole(path, embed(model, self._inner.table_loader(view), name))
+            values = embed(model, self._inner.table_loader(view), name)
+            write_sealed(path, lambda file: np.save(file, values))
         features: np.ndarray = np.load(path)
         return features
 
@@ -147,14 +160,6 @@ def embed(model: TwoTower, loader: DataLoader[Batch], description: str) -> np.nd
     ]
     model.train(training)
     return torch.cat(parts).numpy()
-
-
-def save_whole(path: Path, values: np.ndarray) -> None:
-    """Writes an array under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-        np.save(file, values)
-    Path(file.name).replace(path)
 
 
 def _loader(

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from siglip_med.losses import LayeredLoss, PairBatch
+from siglip_med.training.callbacks import log_now
 
 
 def term_gradients(loss: LayeredLoss, batch: PairBatch, coefficients: dict[str, float]) -> dict[str, Tensor]:
@@ -71,4 +72,4 @@ class LossDiagnostics(pl.Callback):
             product = norms[a] * norms[b]
             if product > 0:
                 values[f"grad_cosine/{a}_vs_{b}"] = gradients[a] @ gradients[b] / product
-        module.log_dict(values)
+        log_now(trainer, values)

@@ -8,7 +8,6 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DistributedSampler
 
 from siglip_med.data.batch import Batch
 from siglip_med.errors import UserError
@@ -17,6 +16,7 @@ from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
 from siglip_med.training.callbacks import keeps_step
+from siglip_med.training.checkpointing import Checkpoints, position, settle_progress
 from siglip_med.training.optim import AdamW
 from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
 
@@ -27,6 +27,8 @@ class TwoTowerModule(pl.LightningModule, ABC):
     Attributes:
         coefficients: weight of each group of loss terms; a callback sets them before each step.
         last_pair_batch: the embeddings of the current step, for callbacks that look at gradients.
+        last_loss, last_terms: total and raw terms of the current step, for the callback that looks whether they are
+            finite.
         checkpoint_payload: what a checkpoint says of the run besides its weights.
     """
 
@@ -39,6 +41,8 @@ class TwoTowerModule(pl.LightningModule, ABC):
         self.optimizer_settings = optimizer
         self.coefficients: Mapping[str, float] = {}
         self.last_pair_batch: PairBatch | None = None
+        self.last_loss = torch.zeros(())
+        self.last_terms: dict[str, Tensor] = {}
         self.checkpoint_payload: dict[str, Any] = {}
         self.strict_loading = False
         self._checked_gradients = False
@@ -56,12 +60,8 @@ class TwoTowerModule(pl.LightningModule, ABC):
         pairs = gather_pair_batch(*self.pair(batch))
         self.last_pair_batch = pairs
         output: LossOutput = self.loss(pairs, self.coefficients)
-        if not torch.isfinite(output.total):
-            terms = ", ".join(f"{name} {value.item():.4g}" for name, value in output.raw.items())
-            raise UserError(
-                f"the loss is {output.total.item()} at step {self.global_step} ({terms}): lower "
-                "optimizer.learning_rate, or train with trainer.precision=32-true"
-            )
+        self.last_loss = output.total.detach()
+        self.last_terms = {name: value.detach() for name, value in output.raw.items()}
         if keeps_step(self.trainer):
             self._log_step(output, len(batch.images))
         return output.total
@@ -77,13 +77,16 @@ class TwoTowerModule(pl.LightningModule, ABC):
         self.log_dict(values, batch_size=batch_size)
         self.log("loss/total", output.total.detach(), prog_bar=True, batch_size=batch_size)
 
-    def on_train_epoch_start(self) -> None:
-        """Makes a run that was resumed after an epoch the uninterrupted one: dropout and order follow the epoch."""
-        torch.manual_seed(int(np.random.default_rng((self.seed, self.current_epoch, self.global_rank)).integers(2**62)))
-        sampler = getattr(self.trainer.train_dataloader, "sampler", None)
-        if isinstance(sampler, DistributedSampler):
-            # Lightning counts an epoch too many when the checkpoint was written by that epoch's validation.
-            sampler.set_epoch(self.current_epoch)
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Keeps the loggers' step that of the optimizer: Lightning counts one too many when it goes on with a run."""
+        if self.trainer.training:
+            self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+        return batch
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Makes the random numbers of the step (dropout, noise) a function of seed, epoch, batch and process alone."""
+        place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.default_rng(place).integers(2**62)))
 
     def on_after_backward(self) -> None:
         """Stops the run if a parameter that should learn got no gradient in the first step."""
@@ -102,13 +105,15 @@ class TwoTowerModule(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves the frozen base out and says what the run was."""
+        """Leaves the frozen base out, and says what the run was and where it stands."""
         trained = self.model.trainable_state()
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in trained.items()}
         checkpoint["siglip_med"] = self.checkpoint_payload
+        callback = self.trainer.checkpoint_callback
+        settle_progress(checkpoint, self.trainer, isinstance(callback, Checkpoints) and callback.saving_finished)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume on another base or another split than the checkpoint's."""
+        """Refuses to resume on another base or split, and puts the data where the run stood."""
         theirs, ours = checkpoint["siglip_med"], self.checkpoint_payload
         for what, a, b in (
             ("base model", theirs["base"]["fingerprint"], ours["base"]["fingerprint"]),
@@ -116,6 +121,9 @@ class TwoTowerModule(pl.LightningModule, ABC):
         ):
             if a != b:
                 raise UserError(f"cannot resume: the checkpoint's {what} is {a[:16]}, this run's is {b[:16]}")
+        where = position(checkpoint)
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data.start_at(where["epoch"], where["batches"])
 
 
 class FineTuneModule(TwoTowerModule):

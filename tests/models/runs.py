@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from siglip_med.models import TwoTower, checkpoint_payload
+from siglip_med.models import TwoTower, checkpoint_payload, write_checkpoint
 from tests.models import tiny
 
 KINDS = ("siglip", "siglip2", "clip", "dual_encoder")
@@ -67,7 +67,7 @@ def save(model: TwoTower, node: dict[str, Any], path: Path, **results: Any) -> P
         **results,
     )
     state = {f"model.{name}": value for name, value in model.trainable_state().items()}
-    torch.save({"state_dict": state, "siglip_med": payload, "epoch": 1}, path)
+    write_checkpoint({"state_dict": state, "siglip_med": payload, "epoch": 1}, path)
     return path
 
 

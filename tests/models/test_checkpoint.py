@@ -15,6 +15,7 @@ from siglip_med.models import (
     load_trained,
     read_checkpoint,
     read_trained,
+    write_checkpoint,
 )
 from tests.models import runs, tiny
 
@@ -145,7 +146,7 @@ def test_a_config_that_names_another_function_is_refused(run, tmp_path):
     checkpoint = read_checkpoint(run[2])
     model = checkpoint["siglip_med"]["config"]["model"]
     model["adaptation"] = {"_target_": "os.mkdir", "path": str(tmp_path / "trace")}
-    torch.save(checkpoint, tmp_path / "evil.ckpt")
+    write_checkpoint(checkpoint, tmp_path / "evil.ckpt")
     assert "would call 'os.mkdir'" in refusal(load_model, tmp_path / "evil.ckpt")
     assert not (tmp_path / "trace").exists()
 
@@ -164,7 +165,7 @@ def test_files_that_are_no_checkpoint_are_one_line(run, tmp_path):
 def test_a_newer_format_is_refused(run, tmp_path):
     checkpoint = read_checkpoint(run[2])
     checkpoint["siglip_med"]["version"] = 99
-    torch.save(checkpoint, tmp_path / "new.ckpt")
+    write_checkpoint(checkpoint, tmp_path / "new.ckpt")
     assert "version 99" in refusal(read_checkpoint, tmp_path / "new.ckpt")
 
 

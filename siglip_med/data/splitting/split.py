@@ -16,6 +16,7 @@ from siglip_med.data.splitting.report import SplitReport, report_split
 from siglip_med.data.splitting.stratification import leak_groups, straddling_groups, stratify
 from siglip_med.data.table import SPLITS, ImageTable
 from siglip_med.errors import UserError
+from siglip_med.seals import check_sidecar
 
 _COLUMNS = ["image_id", "case", "split"]
 
@@ -85,6 +86,7 @@ class Split:
         Raises:
             UserError: no such file, a column is missing, or its images are not the table's.
         """
+        check_sidecar(path)
         text = read_csv(path, required=_COLUMNS)
         saved: dict[tuple[str, str], str] = {}
         for number, row in text.numbered():

@@ -1,0 +1,27 @@
+"""Settings as one types them: quotes for Hydra inside, quotes for the shell outside."""
+
+import os
+import shlex
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+
+def quoted(word: str) -> str:
+    """How to type a setting whose value has characters of Hydra's own: quotes for Hydra, quotes for the shell."""
+    key, _, value = word.partition("=")
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{inner}"')
+
+
+def setting(key: str, value: str | os.PathLike[str]) -> str:
+    """``key=value`` as one types it in a shell, quoted where it has to be."""
+    word = f"{key}={os.fspath(value)}"
+    try:
+        plain = OverridesParser.create().parse_override(word)
+        same = not plain.is_sweep_override() and plain.value() == os.fspath(value)
+    except HydraException:
+        same = False
+    return shlex.quote(word) if same else quoted(word)
