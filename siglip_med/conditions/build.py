@@ -17,6 +17,7 @@ from siglip_med.conditions.codes import (
 from siglip_med.conditions.curated import VOCABULARIES, lookup, read_table, table_path
 from siglip_med.errors import UserError
 from siglip_med.extras import require
+from siglip_med.files import write_bytes, write_text
 
 
 def build_codes() -> str:
@@ -72,7 +73,7 @@ def write_code_file(rows: list[tuple[int, str, str, str]], release: str, path: P
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([release])
     writer.writerows(rows)
-    _replace(path, gzip.compress(text.getvalue().encode("utf-8"), compresslevel=9, mtime=0))
+    write_bytes(path, gzip.compress(text.getvalue().encode("utf-8"), compresslevel=9, mtime=0))
 
 
 def refresh_table(path: Path, book: CodeBook) -> None:
@@ -95,15 +96,9 @@ def refresh_table(path: Path, book: CodeBook) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    _replace(path, text.getvalue().encode("utf-8"))
+    write_text(path, text.getvalue())
 
 
 def _release(library: Any) -> str:
     lists = sorted(path.stem for path in (Path(library.__file__).parent / "data").glob("code-list-*.txt"))
     return "ICD-10-CM " + " ".join(lists[-1].removeprefix("code-list-").split("-"))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -9,6 +9,7 @@ import numpy as np
 
 from siglip_med.conditions.condition import ConditionSet
 from siglip_med.conditions.report import tree_order
+from siglip_med.files import write_whole
 
 SMALLEST_INCHES, LARGEST_INCHES, INCHES_A_CONDITION = 3.0, 40.0, 0.17
 BAR_INCHES, GAP_POINTS = 0.1, 10
@@ -43,9 +44,8 @@ def draw_heatmap(matrix: np.ndarray, conditions: ConditionSet, title: str, path:
     figure.colorbar(image, cax=scale)
     scale.set_title("dissimilarity D", loc="left", fontsize=8)
     scale.tick_params(labelsize=7)
-    temporary = path.with_name(f".part-{path.name}")
-    figure.savefig(temporary, dpi=130, bbox_inches="tight", pad_inches=0.2)
-    temporary.replace(path)
+    kind = path.suffix.removeprefix(".")
+    write_whole(path, lambda file: figure.savefig(file, format=kind, dpi=130, bbox_inches="tight", pad_inches=0.2))
 
 
 def _chapter_bars(axes: Any, chapters: list[str], thickness: float) -> None:

@@ -24,6 +24,7 @@ from rich.progress import Progress
 
 from siglip_med.data.images import BadImageError, decode, read_bytes
 from siglip_med.errors import UserError
+from siglip_med.files import write_json
 from siglip_med.seals import crc
 
 FORMAT = 2
@@ -168,12 +169,8 @@ class PixelCache:
         return index if complete else _Index()
 
     def _write_index(self, index: _Index) -> None:
-        temporary = self.folder / "index.json.part"
-        with temporary.open("w") as file:
-            json.dump({"records": index.records, "files": index.files, "sums": index.sums}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.folder / "index.json")
+        content = {"records": index.records, "files": index.files, "sums": index.sums}
+        write_json(self.folder / "index.json", content, indent=None)
 
     def _fill(self, paths: Sequence[Path], workers: int) -> tuple[np.ndarray, dict[int, str]]:
         index = self._read_index()  # again: another run may have filled it while this one waited for the lock

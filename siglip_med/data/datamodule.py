@@ -1,6 +1,5 @@
 """Source, split, cache, sampling and augmentation, joined into the loaders that Lightning asks for."""
 
-import csv
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from siglip_med.data.sources import Source
 from siglip_med.data.splitting.split import Split, Splitter, make_split
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
+from siglip_med.files import write_csv
 from siglip_med.image_spec import ImageSpec
 
 logger = logging.getLogger(__name__)
@@ -237,13 +237,7 @@ class DataModule(LabeledData):
 
 def write_bad_images(path: Path, bad: tuple[BadImage, ...] | list[BadImage]) -> None:
     """A CSV of images that cannot be used: row, image, reason; in place only when whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("row", "image", "reason"))
-        writer.writerows((item.row, item.image, item.reason) for item in bad)
-    temporary.replace(path)
+    write_csv(path, ("row", "image", "reason"), ((item.row, item.image, item.reason) for item in bad))
 
 
 def _one_thread(worker: int) -> None:

@@ -20,6 +20,10 @@ from siglip_med.errors import UserError
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
 """Formats that are read (Pillow's names). The rest is refused: some of Pillow's readers start other programs."""
 
+Image.init()
+SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
+"""Endings, in lower case, of files of these formats; folders are searched for them."""
+
 MIN_SIDE = 8
 """Shortest side in pixels of anything that can be a photograph; below it lie placeholders and tracking pixels."""
 

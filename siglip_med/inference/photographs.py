@@ -1,6 +1,5 @@
 """Photographs in, a differential out: the most likely conditions with code and confidence."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,13 +14,12 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
-from siglip_med.data.images import read_image
+from siglip_med.data.dataset import normalize
+from siglip_med.data.images import SUFFIXES, read_image
 from siglip_med.errors import UserError
+from siglip_med.files import write_json, write_text
 from siglip_med.image_spec import ImageSpec
 from siglip_med.models import Device, PromptEnsemble, TwoTower, choose_device, load_model
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif"})
-"""Endings that a folder is searched for; a file that is named itself may have any."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +73,17 @@ class PredictionRun:
 
     def save(self, folder: Path) -> tuple[Path, Path]:
         """Writes ``predictions.csv`` and ``predictions.json`` and returns their paths."""
-        folder.mkdir(parents=True, exist_ok=True)
         table, tree = folder / "predictions.csv", folder / "predictions.json"
         frame = self.frame()
         for column in ("image", "condition", "code"):
             frame[column] = frame[column].map(without_formula)
-        frame.to_csv(table, index=False)
+        write_text(table, frame.to_csv(index=False))
         content = {
             "calibrated": self.calibrated,
             "images": [asdict(item) for item in self.differentials],
             "unreadable": [{"image": image, "reason": reason} for image, reason in self.unreadable],
         }
-        tree.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+        write_json(tree, content)
         return table, tree
 
     def table(self) -> Table:
@@ -177,8 +174,7 @@ def _batches(
 ) -> Iterator[tuple[list[Path], Tensor]]:
     """Readable images in batches ``[B, 3, H, W]``; the others are appended to ``unreadable``."""
     paths: list[Path] = []
-    pixels: list[Tensor] = []
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (spec.mean, spec.std))
+    pixels: list[np.ndarray] = []
     for path in track(images, description="ranking conditions", transient=True):
         try:
             image = read_image(path, spec.size)
@@ -186,12 +182,12 @@ def _batches(
             unreadable.append((str(path), str(error)))
             continue
         paths.append(path)
-        pixels.append((torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255 - mean) / std)
+        pixels.append(image)
         if len(paths) == batch_size:
-            yield paths, torch.stack(pixels)
+            yield paths, normalize(np.stack(pixels), spec)
             paths, pixels = [], []
     if paths:
-        yield paths, torch.stack(pixels)
+        yield paths, normalize(np.stack(pixels), spec)
 
 
 def _ranked(

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from rich.progress import track
-from torch import nn
+from torch.nn.functional import normalize
 
 from siglip_med.conditions import ConditionSet
 from siglip_med.data import LabeledData
@@ -36,19 +36,19 @@ def predict_split(
     model.eval()
     device = model.logit_scale.device
     text = prompts.encode(model)
-    images, indices = [], []
+    images, scores, indices = [], [], []
     for batch in track(
         data.full_loader(split), description=f"predicting {split}", disable=not progress, transient=True
     ):
         encoded = model.encode_images(batch.images.to(device)).float()
-        images.append(nn.functional.normalize(encoded, dim=-1).cpu())
+        images.append(normalize(encoded, dim=-1).cpu())
+        scores.append(model.logits(encoded, text).cpu())
         indices.append(batch.index.cpu())
     model.train(training)
-    embeddings, rows = torch.cat(images), torch.cat(indices).numpy()
-    logits = embeddings @ text.cpu().T * model.logit_scale.exp().cpu() + model.logit_bias.cpu()
+    rows = torch.cat(indices).numpy()
     frame = data.table.frame.iloc[rows].reset_index(drop=True)
     return Predictions(
-        logits=logits.numpy(),
+        logits=torch.cat(scores).numpy(),
         labels=data.table.labels[rows],
         primary=frame["primary"].to_numpy(),
         frame=frame[["image", "image_id", "case", "skin_tone", "sex", "age_group", "site"]],
@@ -60,6 +60,6 @@ def predict_split(
         dissimilarity=dissimilarity,
         train_counts=np.asarray(data.train_counts),
         text_embeddings=text.cpu().numpy(),
-        image_embeddings=embeddings.numpy(),
+        image_embeddings=torch.cat(images).numpy(),
         split=split,
     )

@@ -1,11 +1,10 @@
 """What a model said of a split: everything a metric, a plot or a later reader needs."""
 
 import json
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from siglip_med.errors import UserError
+from siglip_med.files import write_json, write_text, write_whole
 
 FORMAT_VERSION = 2
 IMAGES_FILE = "images.csv"
@@ -154,12 +154,11 @@ class Predictions:
         folder = Path(folder)
         meta = {"format": "siglip_med.predictions", "version": FORMAT_VERSION, "images": len(self), "split": self.split}
         meta |= {"meta": self.meta} | {name: list(getattr(self, name)) for name in _NAMES}
-        text = json.dumps(meta, indent=1, ensure_ascii=False).encode()
-        images = self.frame.astype(str).to_csv(index=False, lineterminator="\n").encode()
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / IMAGES_FILE, lambda file: file.write(images))
-        _write(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **{n: getattr(self, n) for n in _ARRAYS}))
-        _write(folder / META_FILE, lambda file: file.write(text))
+        images = self.frame.astype(str).to_csv(index=False, lineterminator="\n")
+        write_text(folder / IMAGES_FILE, images)
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        write_whole(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **arrays))
+        write_json(folder / META_FILE, meta, indent=1)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Predictions":
@@ -194,17 +193,6 @@ class Predictions:
                 f"{folder}: these predictions cannot be read ({reason}); write them again: train, or evaluate with "
                 "recompute=true"
             ) from error
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write to a temporary name beside ``path`` and move it there, so that no reader sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _check_shapes(predictions: Predictions) -> None:

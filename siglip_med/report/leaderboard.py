@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy import stats
 
+from siglip_med.files import write_text
 from siglip_med.metrics import CHOOSING, KEY_METRICS, LOWER_IS_BETTER, metric_label, saturation, table_label
 
 RANKED_BY = f"tuned/val/{CHOOSING}"
@@ -115,8 +116,8 @@ class Leaderboard(Callback):
         if runs.empty:
             return
         table = summarize(runs)
-        runs.to_csv(folder / "leaderboard.csv", index=False)
-        (folder / "leaderboard.md").write_text(to_markdown(table))
+        write_text(folder / "leaderboard.csv", runs.to_csv(index=False))
+        write_text(folder / "leaderboard.md", to_markdown(table))
         best = metric_label(CHOOSING, short=True)
         shown = Table(title=f"leaderboard, best validation {best} first (mean ± sd over seeds): {folder}")
         for column in table.columns:

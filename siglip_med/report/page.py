@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from siglip_med.files import write_bytes, write_text
 from siglip_med.report.plots.style import DPI
 
 NOT_DEFINED = "–"
@@ -113,13 +113,12 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
     environment.filters["cell"] = _markdown_cell
     html = environment.get_template("page.html.jinja").render(page=page)
     markdown = environment.get_template("page.md.jinja").render(page=page)
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
     for section in page.sections:
         for figure in section.figures:
-            _replace(folder / "figures" / f"{figure.name}.png", figure.png)
-    _replace(folder / f"{name}.md", markdown.encode())
-    _replace(folder / f"{name}.json", _json(page).encode())
-    _replace(folder / f"{name}.html", html.encode())
+            write_bytes(folder / "figures" / f"{figure.name}.png", figure.png)
+    write_text(folder / f"{name}.md", markdown)
+    write_text(folder / f"{name}.json", _json(page))
+    write_text(folder / f"{name}.html", html)
     return folder / f"{name}.html"
 
 
@@ -146,12 +145,3 @@ def plain(value: Any) -> Any:
 
 def _markdown_cell(text: str) -> str:
     return text.replace("|", "\\|")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

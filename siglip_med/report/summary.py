@@ -1,6 +1,5 @@
 """What a run leaves: one table on the screen, the numbers in metrics.json, and what to type next."""
 
-import json
 import math
 import shlex
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from siglip_med.files import write_json
 from siglip_med.metrics import (
     KEY_METRICS,
     SUMMARY_METRICS,
@@ -84,7 +84,7 @@ class RunSummary:
             "test_intervals": {key: _defined(asdict(value)) for key, value in self.intervals.items()},
             "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
         }
-        path.write_text(json.dumps(content, indent=2))
+        write_json(path, content)
 
     def for_model_card(self) -> dict[str, dict[str, float]]:
         """The test metrics that have an interval: estimate, low and high."""

@@ -7,7 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from siglip_med.data.batch import Batch
 from siglip_med.errors import UserError
@@ -197,8 +197,7 @@ class FineTuneModule(TwoTowerModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores the images against every condition."""
         assert self._text_embeddings is not None
-        image = nn.functional.normalize(self.model.encode_images(batch.images).float(), dim=-1)
-        logits = image @ self._text_embeddings.T * self.model.logit_scale.exp() + self.model.logit_bias
+        logits = self.model.logits(self.model.encode_images(batch.images), self._text_embeddings)
         self.log(
             "val/loss", weighted_sigmoid(logits, batch.labels, 1.0, "balanced"), sync_dist=True, batch_size=len(logits)
         )

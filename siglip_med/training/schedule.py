@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from siglip_med.config import config_dir
 from siglip_med.errors import UserError, fail
+from siglip_med.files import write_whole
 from siglip_med.training.callbacks import keeps_step
 
 
@@ -201,13 +202,10 @@ def plot_schedule(schedule: CoefficientSchedule, path: Path, total_steps: int) -
     axes.set_ylim(-0.03, None)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    partial = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
-        figure.savefig(partial, dpi=150)
-    except (ValueError, OSError) as error:
-        partial.unlink(missing_ok=True)
+        write_whole(path, lambda file: figure.savefig(file, format=path.suffix.removeprefix("."), dpi=150))
+    except ValueError as error:
         raise UserError(f"{path}: cannot write the picture ({' '.join(str(error).split())})") from error
-    partial.replace(path)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

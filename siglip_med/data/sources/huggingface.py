@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from siglip_med.data.sources.base import FolderSource
 from siglip_med.data.sources.csv_file import CsvSource
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.extras import require
+from siglip_med.files import write_bytes, write_csv, write_json
 
 _SEPARATOR = "|"
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -62,8 +61,8 @@ class HuggingFaceSource(FolderSource):
         records = [record for part, rows in self._splits().items() for record in self._export(root, part, rows)]
         if not records:
             raise UserError(f"{self.dataset}: holds no row; check data.source.dataset and split")
-        _write(root / "labels.csv", pd.DataFrame(records).to_csv(index=False).encode())
-        _write(stamp, json.dumps(settings).encode())
+        write_csv(root / "labels.csv", list(records[0]), (list(record.values()) for record in records))
+        write_json(stamp, settings)
 
     def read(self) -> ImageTable:
         """The exported table."""
@@ -123,7 +122,7 @@ class HuggingFaceSource(FolderSource):
         suffix = Path(image["path"] or "").suffix.lower() or ".img"
         data = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
         path = stem.with_name(stem.name + suffix)
-        _write(root / path, data)
+        write_bytes(root / path, data)
         return path.as_posix()
 
 
@@ -139,10 +138,3 @@ def _conditions(value: Any, names: list[str] | None, where: str) -> str:
     if any(_SEPARATOR in text for text in texts):
         raise UserError(f"{where}: a condition's name holds {_SEPARATOR!r}, which the export needs; rename it")
     return _SEPARATOR.join(text for text in texts if text)
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)

@@ -4,13 +4,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from siglip_med.data.images import SUFFIXES
 from siglip_med.data.sources.base import FolderSource
 from siglip_med.data.sources.values import parse_split
 from siglip_med.data.table import ImageTable, TableRow, build_table
 from siglip_med.errors import UserError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-"""Extensions, in lower case, of the files that are taken for images."""
 
 _SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test"})
 

@@ -1,6 +1,5 @@
 """What a split did: counts by condition, divergence of the label shares, straddling groups, missing conditions."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from scipy.spatial.distance import jensenshannon
 
 from siglip_med.data.splitting.stratification import straddling_groups
 from siglip_med.data.table import SPLITS, ImageTable
+from siglip_med.files import write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ class SplitReport:
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON, and as readable text beside it; each in place only when whole."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(asdict(self), indent=2, ensure_ascii=False))
-        _write(path.with_suffix(".txt"), str(self))
+        write_json(path, asdict(self))
+        write_text(path.with_suffix(".txt"), str(self))
 
     def __str__(self) -> str:
         def numbers(values: dict[str, int]) -> str:
@@ -148,9 +147,3 @@ def _missing(
                     reason = f"none of its {cases} cases was placed there"
                 found.append(MissingCondition(condition, name, cases, reason))
     return found
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -1,8 +1,6 @@
 """Splits by case, stratified over many labels, so that no person is in two splits and no condition is lost."""
 
-import csv
 import hashlib
-import io
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ from siglip_med.data.splitting.report import SplitReport, report_split
 from siglip_med.data.splitting.stratification import leak_groups, straddling_groups, stratify
 from siglip_med.data.table import SPLITS, ImageTable
 from siglip_med.errors import UserError
+from siglip_med.files import write_csv
 from siglip_med.seals import check_sidecar
 
 _COLUMNS = ["image_id", "case", "split"]
@@ -70,14 +69,8 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Writes ``image_id, case, split`` as CSV; in place only when whole."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text)
-        writer.writerow(_COLUMNS)
-        writer.writerows(zip(self.image_ids.tolist(), self.cases.tolist(), self.parts.tolist(), strict=True))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
-        temporary.replace(path)
+        columns = (self.image_ids.tolist(), self.cases.tolist(), self.parts.tolist())
+        write_csv(path, _COLUMNS, zip(*columns, strict=True))
 
     @classmethod
     def load(cls, path: Path, table: ImageTable) -> "Split":
