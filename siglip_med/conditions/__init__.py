@@ -8,7 +8,7 @@ from siglip_med.conditions.condition import Condition, ConditionSet
 from siglip_med.conditions.curated import VOCABULARIES, known_conditions
 from siglip_med.conditions.geometry import GEOMETRIES, MEASURES, Geometry, Measure, dissimilarity
 from siglip_med.conditions.load import load_conditions
-from siglip_med.conditions.prompts import evaluation_prompts, training_prompts
+from siglip_med.conditions.prompts import evaluation_prompts, training_prompts, wording_notes
 
 __all__ = [
     "GEOMETRIES",
@@ -23,4 +23,5 @@ __all__ = [
     "known_conditions",
     "load_conditions",
     "training_prompts",
+    "wording_notes",
 ]

@@ -38,6 +38,8 @@ class ConditionSet:
     """The C conditions of a data set, in the order of its label columns."""
 
     conditions: tuple[Condition, ...]
+    notes: tuple[str, ...] = ()
+    """What had to be found out about the file of codes."""
 
     def __len__(self) -> int:
         return len(self.conditions)

@@ -5,6 +5,7 @@ description, synonyms and rationale; ``python -m siglip_med.conditions build-cod
 """
 
 import csv
+import unicodedata
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import NamedTuple
 from siglip_med.conditions.condition import Condition
 
 FOLDER = Path(__file__).parent
-VOCABULARIES = ("catalog", "fitzpatrick17k", "ham10000", "pad_ufes_20", "isic2019")
+VOCABULARIES = ("catalog", "fitzpatrick17k", "ham10000", "pad_ufes_20", "isic2019", "isic_archive")
 """Names of the curated tables, in the order in which a name is looked up."""
 
 
@@ -38,8 +39,8 @@ def table_path(vocabulary: str) -> Path:
 
 
 def fold(name: str) -> str:
-    """A name without the differences that do not count: case and runs of spaces."""
-    return " ".join(name.split()).casefold()
+    """A name without the differences that do not count: case, runs of spaces, hyphens and underscores for spaces."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("-", " ").replace("_", " ").split()).casefold()
 
 
 @cache

@@ -9,6 +9,7 @@ from siglip_med.conditions.curated import fold, lookup
 from siglip_med.conditions.suggest import in_words, suggest_codes, suggest_names
 from siglip_med.conditions.user_map import read_user_map
 from siglip_med.errors import UserError
+from siglip_med.reading import read_csv
 
 
 def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> ConditionSet:
@@ -35,6 +36,7 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
         raise UserError("the data has no conditions; name at least one label column")
     known: Mapping[str, Condition] = lookup() if codes is None else read_user_map(Path(codes))
     found: list[Condition] = []
+    unknown: list[tuple[int, str]] = []
     positions: dict[str, int] = {}
     meanings: dict[str, str] = {}
     for position, name in enumerate(names, start=1):
@@ -46,7 +48,8 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
         positions[key] = position
         condition = known.get(key)
         if condition is None:
-            raise UserError(_unknown(position, name, known, codes))
+            unknown.append((position, name))
+            continue
         meaning = condition.description or condition.phrase
         if meaning in meanings:
             raise UserError(
@@ -55,17 +58,22 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
             )
         meanings[meaning] = name
         found.append(replace(condition, name=name))
-    return ConditionSet(tuple(found))
+    if unknown:
+        raise UserError(_unknown(unknown, known, codes))
+    return ConditionSet(tuple(found), () if codes is None else read_csv(Path(codes)).notes)
 
 
-def _unknown(position: int, name: str, known: Mapping[str, Condition], codes: str | Path | None) -> str:
-    """What to say of a name that is in neither the map nor the curated tables."""
+def _unknown(unknown: Sequence[tuple[int, str]], known: Mapping[str, Condition], codes: str | Path | None) -> str:
+    """What to say of names that are in neither the map nor the curated tables: all of them, the first in full."""
+    position, name = unknown[0]
+    others = f"; the same holds for {len(unknown) - 1} more: {', '.join(repr(other) for _, other in unknown[1:])}"
+    others = others if len(unknown) > 1 else ""
     near = suggest_names(name, (condition.name for condition in known.values()))
     names = f"nearest names: {', '.join(map(repr, near))}; " if near else ""
     suggestions = f"{names}nearest codes: {in_words(suggest_codes(name, limit=3))}"
     if codes is None:
         return (
             f"condition {position}, {name!r}: not in the curated tables; {suggestions}; rename it, or give all "
-            "conditions in a CSV with the columns condition and code (conditions.codes=…)"
+            f"conditions in a CSV with the columns condition and code (conditions.codes=…){others}"
         )
-    return f"{codes}: condition {position} of the data, {name!r}, has no row; {suggestions}; add a row for it"
+    return f"{codes}: condition {position} of the data, {name!r}, has no row; {suggestions}; add a row for it{others}"

@@ -8,6 +8,7 @@ import string
 from collections.abc import Sequence
 
 from siglip_med.conditions.condition import ConditionSet
+from siglip_med.conditions.curated import fold
 from siglip_med.errors import UserError
 
 MAX_DESCRIPTION_WORDS = 36
@@ -85,6 +86,18 @@ def evaluation_prompts(
         [3, 3]
     """
     return training_prompts(conditions, described, plain)
+
+
+def wording_notes(conditions: ConditionSet) -> tuple[str, ...]:
+    """What to say of names before training: of the file of codes, and of names that sentences do not use."""
+    other = [condition for condition in conditions if fold(condition.phrase) != fold(condition.name)]
+    if not other:
+        return conditions.notes
+    some = ", ".join(f"{condition.name!r} as {condition.phrase!r}" for condition in other[:3])
+    return (
+        *conditions.notes,
+        f"prompts word {len(other)} of {len(conditions)} conditions otherwise than the data: {some}",
+    )
 
 
 def _fill(template: str, condition: str, description: str) -> str:

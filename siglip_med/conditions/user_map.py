@@ -1,14 +1,14 @@
 """A user's own map from conditions to codes: a CSV with the columns ``condition`` and ``code``."""
 
-import csv
 from pathlib import Path
 
 from siglip_med.conditions.codes import Code, read_code_book
 from siglip_med.conditions.condition import Condition
 from siglip_med.conditions.curated import coarse_groups, fold, lookup
 from siglip_med.conditions.prompts import MAX_DESCRIPTION_WORDS
-from siglip_med.conditions.suggest import in_words, suggest_codes
+from siglip_med.conditions.suggest import in_words, is_english, suggest_codes
 from siglip_med.errors import UserError
+from siglip_med.reading import read_csv
 from siglip_med.seals import check_sidecar
 
 REQUIRED = ("condition", "code")
@@ -16,10 +16,12 @@ LISTED_CODES = 6
 
 
 def read_user_map(path: Path) -> dict[str, Condition]:
-    """Reads a map: ``condition, code`` and, if wanted, ``group`` and ``description``; other columns are ignored.
+    """Reads a map: ``condition, code`` and, if wanted, ``wording``, ``synonyms``, ``group``, ``description``.
 
-    What a row leaves open (group, description) comes from the curated tables where they know the condition's name, and
-    stays empty where they don't.
+    ``condition`` is the key, as the data writes it; ``wording`` is how a sentence names it; ``synonyms`` are separated
+    by semicolons. Other columns are ignored. What a row leaves open comes from the curated tables where they know the
+    condition's name. A wording that nobody gives is the name itself if it reads like English (see `is_english`),
+    and the title of its code otherwise: keys such as ``AKIEC``, ``0`` or ``Ekzem`` are no English.
 
     Returns:
         folded name → condition, in the order of the file.
@@ -46,23 +48,17 @@ def read_user_map(path: Path) -> dict[str, Condition]:
     return conditions
 
 
-def _read_rows(path: Path) -> list[dict[str, str | None]]:
+def _read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; conditions.codes must be a CSV with the columns condition and code")
     check_sidecar(path)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            columns = [(column or "").strip().casefold() for column in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV in UTF-8 ({error}); save it as one") from error
-    missing = [column for column in REQUIRED if column not in columns]
+    table = read_csv(path, hints=REQUIRED)
+    columns = {column: column.casefold() for column in table.columns}
+    missing = [column for column in REQUIRED if column not in columns.values()]
     if missing:
-        found = ", ".join(columns) or "none"
+        found = ", ".join(table.columns) or "none"
         raise UserError(f"{path}: the column {missing[0]!r} is missing (columns found: {found}); add it to the header")
-    return rows
+    return [{columns[column]: cell for column, cell in row.items()} for row in table.rows]
 
 
 def _leaf(where: str, name: str, text: str) -> Code:
@@ -88,7 +84,7 @@ def _leaf(where: str, name: str, text: str) -> Code:
     raise UserError(f"{where}: {text!r} is not an ICD-10-CM code ({book.release}); {by_code}{by_name}")
 
 
-def _condition(where: str, name: str, code: Code, row: dict[str, str | None]) -> Condition:
+def _condition(where: str, name: str, code: Code, row: dict[str, str]) -> Condition:
     book = read_code_book()
     known = lookup().get(fold(name))
     description = " ".join((row.get("description") or "").split())
@@ -99,6 +95,7 @@ def _condition(where: str, name: str, code: Code, row: dict[str, str | None]) ->
             f"so shorten it to {MAX_DESCRIPTION_WORDS} words"
         )
     group = " ".join((row.get("group") or "").split())
+    synonyms = tuple(" ".join(text.split()) for text in (row.get("synonyms") or "").split(";") if text.strip())
     groups = {fold(coarse): coarse for coarse in coarse_groups()}
     return Condition(
         name=name,
@@ -108,7 +105,15 @@ def _condition(where: str, name: str, code: Code, row: dict[str, str | None]) ->
         block=book.block(code),
         path=code.path,
         group=groups.get(fold(group), group) or (known.group if known else ""),
-        phrase=known.phrase if known else name,
+        phrase=" ".join((row.get("wording") or "").split()) or (known.phrase if known else _wording(name, code)),
         description=description or (known.description if known else ""),
-        synonyms=known.synonyms if known else (),
+        synonyms=synonyms or (known.synonyms if known else ()),
     )
+
+
+def _wording(name: str, code: Code) -> str:
+    """How to name a condition of which only a key and a code are known: see `read_user_map`."""
+    if is_english(name):
+        return name
+    title = code.title.removesuffix(", initial encounter").removesuffix(", unspecified")
+    return title[:1].lower() + title[1:] if title[1:2].islower() else title

@@ -57,6 +57,7 @@ def test_sizes_and_groups():
         "ham10000": 7,
         "pad_ufes_20": 6,
         "isic2019": 8,
+        "isic_archive": 6,
     }
     assert len(coarse_groups()) == 16
 

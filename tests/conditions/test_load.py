@@ -10,6 +10,15 @@ from siglip_med.conditions import VOCABULARIES, known_conditions, load_condition
 from siglip_med.errors import UserError
 
 
+def test_all_unknown_names_are_said_at_once():
+    with pytest.raises(UserError, match=r"condition 1, 'qqqx'.*the same holds for 2 more: 'qqqy', 'qqqz'"):
+        load_conditions(["qqqx", "Acne", "qqqy", "qqqz"])
+
+
+def test_hyphens_and_underscores_are_spaces():
+    assert load_conditions(["basal-cell-carcinoma", "Seborrheic_keratosis"]).codes == ("C44.91", "L82.1")
+
+
 def test_names_are_kept_as_given_and_looked_up_without_case_or_spacing():
     conditions = load_conditions(["scc/sccis", "  ECZEMA", "atopic  thing".replace("atopic  thing", "Herpes  zoster")])
     assert conditions.names == ("scc/sccis", "  ECZEMA", "Herpes  zoster")

@@ -67,6 +67,6 @@ def test_own_templates():
 
 
 def test_names_that_the_tokenizer_cannot_tell_apart_stop(tmp_path, tokenizer):
-    assert tokenizer("rash L40.0")["input_ids"] == tokenizer("Rash (L400)")["input_ids"]
-    with pytest.raises(UserError, match=r"conditions 'rash L40\.0' and 'Rash \(L400\)': both have the prompt"):
-        evaluation_prompts(plain_set(tmp_path, "rash L40.0", "Rash (L400)"))
+    assert tokenizer("dry rash")["input_ids"] == tokenizer("Dry (rash)")["input_ids"]
+    with pytest.raises(UserError, match=r"conditions 'dry rash' and 'Dry \(rash\)': both have the prompt"):
+        evaluation_prompts(plain_set(tmp_path, "dry rash", "Dry (rash)"))

@@ -9,6 +9,7 @@ from siglip_med.conditions.suggest import in_words, suggest_codes, suggest_names
     ("text", "code"),
     [
         ("eczema", "L30.9"),
+        ("coin shaped eczema", "L30.0"),  # the example of docs/geometry.md
         ("psorasis", "L40.9"),
         ("Behcet disease", "M35.2"),
         ("Behçet’s disease", "M35.2"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siglip_med.conditions import dissimilarity, load_conditions
+from siglip_med.conditions import dissimilarity, load_conditions, training_prompts
 from siglip_med.conditions.codes import read_code_book
 from siglip_med.conditions.user_map import read_user_map
 from siglip_med.errors import UserError
@@ -46,6 +46,24 @@ def test_what_nobody_said_stays_empty(write):
     assert conditions.descriptions == ("",)
 
 
+def test_a_key_is_worded_by_its_own_words_or_by_the_title_of_its_code(write):
+    path = write(
+        "condition;code;wording;synonyms\n0;L20.9;;\nlabel_X;C43.9;;\nEkzem;L30.9;;\nsunburn blister;L55.1;;\n"
+        'Schuppenflechte;L40.9;psoriasis;"scaly lichen; psora"\n',
+        encoding="cp1252",
+    )
+    conditions = load_conditions(["0", "label_X", "Ekzem", "Schuppenflechte", "sunburn blister"], path)
+    assert [condition.phrase for condition in conditions] == [
+        "atopic dermatitis",
+        "malignant melanoma of skin",
+        "dermatitis",
+        "psoriasis",
+        "sunburn blister",
+    ]
+    assert conditions.conditions[3].synonyms == ("scaly lichen", "psora")
+    assert "showing atopic dermatitis." in " ".join(training_prompts(conditions)[0])
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -61,9 +79,9 @@ def test_what_nobody_said_stays_empty(write):
         ("condition,code\nTooth wear,K03\n", r"header, not a complete code; choose one below it: .* and 5 more"),
         ("condition,code\nAcne,L70.9\nacne ,L70.0\n", r"row 2: 'acne' is already in row 1"),
         ("condition,code\nAcne,L70.9\n,L70.0\n", r"row 2: the condition is empty"),
-        ("condition,code\nAcne\n", r"row 1: the code is empty"),
+        ("condition,code\nAcne\n", r"row 1: has 1 fields where the header has 2"),
         ("condition,code\n", r"it has no rows"),
-        ("", r"column 'condition' is missing \(columns found: none\)"),
+        ("", r"my_codes\.csv: the file is empty"),
         ("condition,icd\nAcne,L70.9\n", r"column 'code' is missing \(columns found: condition, icd\)"),
         (
             "condition,code,description\nAcne,L70.9," + "word " * 37 + "\n",
@@ -87,9 +105,9 @@ def test_a_condition_that_the_map_lacks(write):
 def test_a_missing_or_unreadable_file(write, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         load_conditions(["Acne"], tmp_path / "nothing.csv")
-    with pytest.raises(UserError, match="not a CSV in UTF-8"):
-        load_conditions(["Acne"], write("condition,code\nBehçet,M35.2\n", encoding="latin-1"))
-    with pytest.raises(UserError, match="not a CSV in UTF-8"):
+    found = load_conditions(["Behçet"], write("condition,code\nBehçet,M35.2\n", encoding="latin-1"))
+    assert "was read as cp1252" in found.notes[0]
+    with pytest.raises(UserError, match="not readable as CSV"):
         load_conditions(["Acne"], write('condition,code\n"Acne,L70.9\n'))
 
 
