@@ -5,10 +5,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from iterstrat.ml_stratifiers import IterativeStratification
+from scipy.sparse import csr_array
 
 from siglip_med.data.near_duplicates import merge_groups
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
+
+_ONE_BY_ONE = 8000
+"""Groups up to which each improvement looks at all of them anew."""
 
 
 def leak_groups(table: ImageTable) -> np.ndarray:
@@ -102,26 +106,52 @@ def _improve(part: np.ndarray, counts: np.ndarray, has: np.ndarray, shares: np.n
     target = shares[:, None] * counts.sum(axis=0)
     weight = 1.0 / np.maximum(target, 0.5)
     weight[:, 0] *= counts.shape[1]  # the size of a part counts as much as its labels together
-    squares = counts**2
     everyone = np.arange(len(part))
     have = np.zeros_like(target)
     groups = np.zeros((len(shares), has.shape[1]), dtype=np.int64)
     np.add.at(have, part, counts)
     np.add.at(groups, part, has)
+    # a group has few conditions of many
+    sparse, listed = csr_array(counts), csr_array(has.astype(np.float64))
+    alone = csr_array(counts**2) @ weight.T
+    # in big tables the better moves are tried too before all are worked out again, in small ones the best alone
+    tried = max(1, int((len(part) / _ONE_BY_ONE) ** 2))
     for _ in range(4 * len(part)):
-        off = (have - target) * weight
         # change of sum w (have - target)^2 when a group leaves its part, and when it enters one
-        leave = (squares * weight[part]).sum(axis=1) - 2 * (counts * off[part]).sum(axis=1)
-        enter = squares @ weight.T + 2 * counts @ off.T
-        change = leave[:, None] + enter
-        last = (has & (groups == 1)[part]).any(axis=1)
+        off = 2 * (sparse @ ((have - target) * weight).T)
+        change = (alone - off)[everyone, part][:, None] + (alone + off)
+        last = (listed @ (groups == 1).T.astype(np.float64))[everyone, part] > 0
         change[last] = np.inf
         change[everyone, part] = np.inf
-        best, to = np.unravel_index(np.argmin(change), change.shape)
-        if change[best, to] >= -1e-9:
+        flat = change.min(axis=1)
+        best = np.argpartition(flat, tried - 1)[:tried] if tried > 1 else np.array([np.argmin(flat)])
+        moved = False
+        for group in best[np.argsort(flat[best], kind="stable")].tolist():
+            to = int(np.argmin(change[group]))
+            if not _lowers(have, groups, target, weight, counts[group], has[group], part[group], to):
+                continue
+            for table, row in ((have, counts[group]), (groups, has[group])):
+                table[part[group]] -= row
+                table[to] += row
+            part[group], moved = to, True
+        if not moved:
             break
-        for table, row in ((have, counts[best]), (groups, has[best])):
-            table[part[best]] -= row
-            table[to] += row
-        part[best] = to
     return part
+
+
+def _lowers(
+    have: np.ndarray,
+    groups: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray,
+    row: np.ndarray,
+    has: np.ndarray,
+    old: int,
+    new: int,
+) -> bool:
+    """Whether moving a group of counts ``row`` lowers the distance now, and takes no condition's last group away."""
+    if (has & (groups[old] == 1)).any():
+        return False
+    leave = weight[old] * row * (row - 2 * (have[old] - target[old]))
+    enter = weight[new] * row * (row + 2 * (have[new] - target[new]))
+    return bool(leave.sum() + enter.sum() < -1e-9)
