@@ -1,0 +1,82 @@
+"""Labels that look wrong, from predictions of models that never saw the image: confident learning.
+
+Source: Northcutt, Jiang and Chuang, Journal of Artificial Intelligence Research 2021 (arXiv 1911.00068).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """What predictions say of N given labels.
+
+    Attributes:
+        margin: ``[N]`` normalized margin: probability of the given label minus that of the most probable other, -1 to
+            1; the lower, the more doubtful the label.
+        suggested: ``[N]`` int, the most probable other condition.
+        confident: ``[N]`` bool: the image counts off the diagonal of the confident joint, so its label is likely wrong.
+        joint: ``[C, C]`` int: images by given label (row) and confidently predicted one (column).
+    """
+
+    margin: np.ndarray
+    suggested: np.ndarray
+    confident: np.ndarray
+    joint: np.ndarray
+
+    def ranked(self) -> np.ndarray:
+        """``[N]`` rows, the most doubtful label first."""
+        return np.argsort(self.margin, kind="stable")
+
+    def likely(self) -> np.ndarray:
+        """Rows whose label is likely wrong, the most doubtful first."""
+        order = self.ranked()
+        return order[self.confident[order]]
+
+
+def find_label_errors(probabilities: np.ndarray, given: np.ndarray, positive: np.ndarray | None = None) -> LabelErrors:
+    """Compares given labels with predictions that were made without them.
+
+    An image is counted for condition j where its probability of j is at least the mean probability of j over the images
+    labeled j; of several such conditions the most probable one. Where that is not the given label, the label is likely
+    wrong. Conditions that are listed beside the given one are no mistake.
+
+    Args:
+        probabilities: ``[N, C]`` out-of-fold, rows sum to 1.
+        given: ``[N]`` int, the given label.
+        positive: ``[N, C]`` bool, every condition that an image lists; the given label alone where None.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    count, conditions = probabilities.shape
+    if given.shape != (count,) or (positive is not None and positive.shape != probabilities.shape):
+        raise ValueError(f"probabilities {probabilities.shape} and labels {given.shape} do not fit")
+    rows = np.arange(count)
+    own = np.zeros((count, conditions), dtype=bool) if positive is None else positive.copy()
+    own[rows, given] = True
+    others = np.where(own, -np.inf, probabilities)
+    suggested = np.argmax(others, axis=1)
+    margin = probabilities[rows, given] - np.where(own.all(axis=1), 0.0, others[rows, suggested])
+    labeled = np.bincount(given, minlength=conditions)
+    sums = np.zeros(conditions)
+    np.add.at(sums, given, probabilities[rows, given])
+    threshold = np.where(labeled > 0, sums / np.maximum(labeled, 1), np.inf)
+    passing = np.where(probabilities >= threshold, probabilities, -np.inf)
+    counted = np.isfinite(passing).any(axis=1)
+    predicted = np.argmax(passing, axis=1)
+    joint = np.zeros((conditions, conditions), dtype=np.int64)
+    np.add.at(joint, (given[counted], predicted[counted]), 1)
+    return LabelErrors(margin, suggested, counted & ~own[rows, predicted], joint)
+
+
+def precision_at(order: np.ndarray, wrong: np.ndarray, count: int) -> float:
+    """Share of the first ``count`` rows of an order that are wrong; at the number of wrong ones it equals the recall.
+
+    Args:
+        order: ``[N]`` rows.
+        wrong: ``[N]`` bool.
+        count: how many of the order to look at.
+    """
+    return float(wrong[order[:count]].mean())
