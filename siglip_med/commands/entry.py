@@ -57,8 +57,8 @@ def launch(command: str) -> None:
     hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
 
 
-train, pretrain, evaluate, predict, export = (
-    partial(launch, name) for name in ("train", "pretrain", "evaluate", "predict", "export")
+train, pretrain, evaluate, predict, export, check, labels = (
+    partial(launch, name) for name in ("train", "pretrain", "evaluate", "predict", "export", "check", "labels")
 )
 """Entry points of the console scripts."""
 

@@ -1,0 +1,68 @@
+"""A data set looked at as a run would use it."""
+
+import cv2
+import numpy as np
+import pytest
+
+from siglip_med.commands.check import Settings, run
+from siglip_med.config import typed
+from siglip_med.report.data_page import findings_lines
+from tests.runs import compose_config
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Twelve photographs of two conditions: a blank, a dark and a blurred one, a copy, and one that is no image."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for name in ("acne", "eczema"):
+        (root / name).mkdir(parents=True)
+        for number in range(10):
+            picture = cv2.resize(rng.integers(60, 255, (24, 24, 3), dtype=np.uint8), (96, 96))
+            cv2.imwrite(str(root / name / f"{number}.png"), picture)
+    cv2.imwrite(str(root / "acne" / "0.png"), np.full((96, 96, 3), 128, np.uint8))
+    cv2.imwrite(str(root / "acne" / "1.png"), rng.integers(0, 30, (96, 96, 3), dtype=np.uint8))
+    soft = cv2.GaussianBlur(rng.integers(0, 255, (96, 96, 3), dtype=np.uint8), (0, 0), 12)
+    cv2.imwrite(str(root / "acne" / "2.png"), cv2.normalize(soft, None, 0, 255, cv2.NORM_MINMAX))
+    near = cv2.imread(str(root / "acne" / "3.png"))
+    near[:2, :2] = 0
+    cv2.imwrite(str(root / "eczema" / "3.png"), near)
+    (root / "eczema" / "4.png").write_bytes((root / "eczema" / "5.png").read_bytes())
+    (root / "eczema" / "6.png").write_bytes(b"no image")
+    (root / "eczema" / "notes.txt").write_text("x")
+    return root
+
+
+def check(folder, cache, *overrides):
+    config = compose_config(
+        "data=image_folder",
+        f"data.source.root={folder}",
+        f"output={folder.parent / 'out'}",
+        f"paths.output_dir={folder.parent}",
+        f"paths.cache_dir={cache}",
+        "data.num_workers=0",
+        *overrides,
+        name="check",
+    )
+    return run(typed(config, Settings))
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_what_looks_wrong_is_found_and_shown(folder, tmp_path, images):
+    result = check(folder, tmp_path / "cache", f"images={str(images).lower()}")
+    found = result.findings
+    names = found.table.frame["image"]
+    assert [names[row] for row in found.faults["blank"]] == ["acne/0.png"]
+    assert [names[row] for row in found.faults["dark"]] == ["acne/1.png"]
+    assert [names[row] for row in found.faults["blurred"]] == ["acne/2.png"]
+    assert [(names[a], names[b]) for a, b, _ in found.copies] == [("acne/3.png", "eczema/3.png")]
+    assert [path for path, _ in found.bad] == ["eczema/6.png"]
+    assert found.report.read == 21
+    assert found.report.used == 19
+    said = "\n".join(findings_lines(found))
+    for line in ("21 files read = 19 used + 2 left out", "1 images are blank", "1 images are byte-identical copies"):
+        assert line in said
+    page = result.page.read_text()
+    assert "acne/0.png" in page
+    assert "A dermatological image showing" in page or "showing acne" in page.lower()
+    assert ("must not be published" in page) == images
