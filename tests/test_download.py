@@ -8,9 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from siglip_med.data.sources import ScinSource
 from siglip_med.download import Download, download_all, fetch
 from siglip_med.errors import UserError
+from siglip_med.sources import ScinSource
 from tests.data.test_source_scin import CASE_COLUMNS, CASES, LABEL_COLUMNS, LABELS, table_text
 
 BODY = bytes(range(256)) * 2000

@@ -144,7 +144,7 @@ def test_the_allow_lists_hold_builders_of_this_package_alone():
     assert {
         "siglip_med.data.DataModule",
         "siglip_med.synthetic.SyntheticSource",
-        "siglip_med.data.sources.CsvSource",
+        "siglip_med.sources.CsvSource",
         "siglip_med.data.splitting.split.GroupStratifiedSplitter",
         "siglip_med.data.sampling.OversampleToMinimum",
         "siglip_med.data.augmentation.Augmentation",

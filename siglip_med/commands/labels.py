@@ -19,14 +19,14 @@ class Settings(BaseModel):
     """Top level of ``conf/labels.yaml``.
 
     Attributes:
-        runs: folders of the k runs of ``data/splitter=kfold``.
-        output: folder of ``label_errors.csv``.
+        runs: folders of the k runs of ``data/splitter=kfold``, or the folder of the sweep that holds them.
+        output_dir: folder of ``label_errors.csv``.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    runs: list[str]
-    output: str
+    runs: str | list[str]
+    output_dir: str
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,27 @@ def run(settings: Settings) -> Result:
     Raises:
         UserError: a run has no predictions, the runs have other conditions, or an image is tested twice.
     """
-    folders = [Path(folder) for folder in settings.runs]
-    if len(folders) < 2:
-        raise UserError("runs: give the folders of all runs of a k-fold sweep: runs=[fold0,fold1,…]")
+    folders = find_runs(settings.runs)
     ranking = rank_labels([Predictions.load(folder / "predictions" / "test") for folder in folders], folders)
-    path = Path(settings.output) / "label_errors.csv"
+    path = Path(settings.output_dir) / "label_errors.csv"
     write_text(path, ranking.to_csv(index=False))
     return Result(ranking, path)
+
+
+def find_runs(runs: str | list[str]) -> list[Path]:
+    """The run folders that are named, or those in the folder of a sweep.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    if isinstance(runs, str):
+        sweep = Path(runs).expanduser()
+        found = sorted(folder.parents[1] for folder in sweep.glob("*/predictions/test"))
+    else:
+        found = [Path(folder).expanduser() for folder in runs]
+    if len(found) < 2:
+        raise UserError(f"runs={runs}: holds {len(found)} runs; give the folders of all runs of a k-fold sweep")
+    return found
 
 
 def show(result: Result) -> None:

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from pydantic import BaseModel, ConfigDict, Field
+from rich.console import Console
 from torch import Tensor
 
 from siglip_med.config import Builds, Node, flat, instantiate
@@ -126,6 +127,7 @@ def run(settings: Settings) -> Result:
         if trainer.is_global_zero:
             model.print_summary()
             save_split(components, folder)
+            show_data(components)
 
         # zero-shot, then fit
         zero_shot = predict(components)
@@ -222,6 +224,7 @@ def build_module(settings: Settings, components: Components, loss: LayeredLoss, 
         codes=components.conditions.codes,
         prompts=components.evaluation_prompts,
         split_hash=data.split.hash,
+        account=data.split.report(data.table).account(),
     )
     return module
 
@@ -234,6 +237,14 @@ def save_split(components: Components, folder: Path) -> None:
     write_sidecar(folder / "split.csv")
     data.split.report(data.table).save(folder / "split_report.json")
     data.save_bad_images(folder / "bad_images.csv")
+
+
+def show_data(components: Components) -> None:
+    """Says what became of every row of the data, and what was decided about the prompts, before anything is trained."""
+    data = components.data
+    console = Console()
+    for line in (*data.split.report(data.table).account(), *components.prompt_notes):
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 
 def predict(components: Components) -> SplitPredictions:

@@ -13,12 +13,14 @@ from torch.utils.data import DataLoader, Sampler
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
+from siglip_med.data.checks import check_table, join_identical
 from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, ViewSampler, passthrough_collate
 from siglip_med.data.filters import keep_rows
-from siglip_med.data.images import MAX_PIXELS_LIMIT, BadImageError, locate
+from siglip_med.data.images import MAX_PIXELS_LIMIT, MISSING_FILE, BadImageError, locate
 from siglip_med.data.labeled import LabeledData
+from siglip_med.data.paths import near_files
 from siglip_med.data.sampling import SamplingStrategy
-from siglip_med.data.sources import Source
+from siglip_med.data.source import Source
 from siglip_med.data.splitting.split import Split, Splitter, make_split
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
@@ -28,6 +30,7 @@ from siglip_med.image_spec import ImageSpec
 logger = logging.getLogger(__name__)
 
 BatchSize = Annotated[int, Field(gt=0, le=1_000_000)]
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ class DataModule(LabeledData):
     """Batches of one data set.
 
     After `setup`: ``table`` (the images in use, rows 0..N-1), ``split``, ``conditions`` (C names),
-    ``train_counts`` (``[C]`` int64, training images that list each condition) and ``bad_images`` (what was skipped).
+    ``train_counts`` (``[C]`` int64, training images that list each condition), ``records`` (``[N]`` in the cache) and
+    ``bad_images`` (what was skipped).
 
     Args:
         source: Where the table comes from.
@@ -66,12 +70,15 @@ class DataModule(LabeledData):
         on_bad_image: ``error`` stops before training and names the first; ``skip`` leaves them out, lists them.
         max_pixels: Width times height above which a file is not decoded.
         split_file: A split saved by an earlier run, used in place of ``splitter``.
+        max_left_out: Share of the source's rows that may be left out without a setting that asks for it.
+        max_case_share: Share of the images that one case may hold; a larger one is rarely one person.
 
     Raises:
         UserError: in `prepare_data` and `setup`: the source, an image, the split file or the cache folder is wrong.
     """
 
     bad_images: tuple[BadImage, ...]
+    records: np.ndarray
 
     def __init__(
         self,
@@ -89,6 +96,8 @@ class DataModule(LabeledData):
         on_bad_image: Literal["error", "skip"] = "error",
         max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS_LIMIT)] = 150_000_000,
         split_file: str | None = None,
+        max_left_out: Share = 0.5,
+        max_case_share: Share = 0.5,
     ) -> None:
         super().__init__()
         self.source = source
@@ -103,6 +112,8 @@ class DataModule(LabeledData):
         self.drop_last = drop_last
         self.on_bad_image = on_bad_image
         self.split_file = split_file
+        self.max_left_out = max_left_out
+        self.max_case_share = max_case_share
         self.cache_dir = Path(cache_dir)
         self.cache = PixelCache(self.cache_dir, image.size, max_pixels)
         self._ready = False
@@ -120,8 +131,9 @@ class DataModule(LabeledData):
         write_bad_images(listed, bad)
         if self.on_bad_image == "error":
             first, others = bad[0], f", and {len(bad) - 1:,} more" if len(bad) > 1 else ""
+            near = near_files(table.root / first.image) if first.reason == MISSING_FILE else ""
             raise UserError(
-                f"{table.root / first.image} (row {first.row:,} of {table.source}) {first.reason}{others} "
+                f"{table.root / first.image} (row {first.row:,} of {table.source}) {first.reason}{near}{others} "
                 f"(listed in {listed}); mend the files or set data.on_bad_image=skip"
             )
         logger.warning("%d of %d images give no image and are skipped (listed in %s)", len(bad), len(records), listed)
@@ -133,9 +145,11 @@ class DataModule(LabeledData):
         table = self.source.load()
         records, bad = self._decode(table)
         if bad:
-            table = keep_rows(table, records >= 0, f"{len(bad):,} files that give no image are skipped")
+            table = keep_rows(table, records >= 0, "the file gives no image (see bad_images.csv)")
+        self.records = records[records >= 0]
+        table = join_identical(table, self.records)
+        check_table(table, self.max_left_out, self.max_case_share)
         self.table = table
-        self._records = records[records >= 0]
         self.bad_images = tuple(bad)
         if self.split_file is None:
             self.split = make_split(table, self.splitter, self.seed)
@@ -185,7 +199,7 @@ class DataModule(LabeledData):
         """
         rows = np.arange(len(self.table))
         augment = self.augmentation.pipeline(self.image.size) if view is not None and self.augmentation else None
-        dataset = ImageDataset(self.table, rows, self.cache, self._records, self.image, augment)
+        dataset = ImageDataset(self.table, rows, self.cache, self.records, self.image, augment)
         sampler = ShardSampler(dataset) if view is None else ViewSampler(dataset, view)
         return self._loader(dataset, sampler, self.eval_batch_size)
 
@@ -213,7 +227,7 @@ class DataModule(LabeledData):
 
     def _dataset(self, split: str, augmented: bool) -> ImageDataset:
         augment = self.augmentation.pipeline(self.image.size) if augmented and self.augmentation else None
-        return ImageDataset(self.table, self.rows(split), self.cache, self._records, self.image, augment)
+        return ImageDataset(self.table, self.rows(split), self.cache, self.records, self.image, augment)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         dataset = self._dataset(split, augmented=False)

@@ -1,53 +1,71 @@
-"""Leaves conditions and rows out of a table, and says how many."""
+"""Leaves conditions and rows out of a table, renames and merges conditions, and counts what each does."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from siglip_med.data.accounting import LeftOut, sum_up
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 
 
-def keep_rows(table: ImageTable, mask: np.ndarray, note: str = "") -> ImageTable:
-    """The rows where ``mask`` is true, renumbered from 0; columns stay.
+def keep_rows(table: ImageTable, mask: np.ndarray, reason: str, asked: bool = False) -> ImageTable:
+    """The rows where ``mask`` is true, renumbered from 0; columns stay, and the others are counted as left out.
 
     Args:
         table: what to choose from.
         mask: ``[N]`` bool.
-        note: sentence to add to the table's notes.
+        reason: why the others are left out, see `LeftOut`.
+        asked: whether a setting asked for it.
 
     Raises:
         UserError: no row is left.
     """
     if not mask.any():
-        raise UserError(f"{table.source}: no image is left after the filters ({note or 'none passes'})")
-    kept = replace(table, frame=table.frame[mask].reset_index(drop=True), labels=table.labels[mask])
-    return kept.with_notes(note) if note else kept
+        raise UserError(f"{table.source}: no image is left after the filters ({reason})")
+    if mask.all():
+        return table
+    left_out = sum_up([*table.left_out, LeftOut(reason, int((~mask).sum()), asked)])
+    frame = table.frame[mask].reset_index(drop=True)
+    return replace(table, frame=frame, labels=table.labels[mask], left_out=left_out)
 
 
-def keep_conditions(table: ImageTable, names: Sequence[str]) -> ImageTable:
-    """Keeps the images whose primary condition is one of ``names``, and of their labels those in ``names``.
+def keep_conditions(table: ImageTable, names: Sequence[str], reason: str = "none of the conditions kept") -> ImageTable:
+    """Keeps the images that list one of ``names``, and of their labels those in ``names``.
 
-    Column order is the table's own. A label that is left out changes no other weight.
+    The first condition of an image whose own is left out becomes the kept one of highest weight; ties go to the one
+    that the fewest images list. So nothing depends on the order of columns. Weights stay as they are.
 
     Raises:
-        UserError: a name that the table does not have, a name given twice, or no image is left.
+        UserError: a name that the table does not have, or no image is left.
     """
-    unknown = [name for name in names if name not in table.conditions]
-    if unknown:
-        have = ", ".join(table.conditions)
-        raise UserError(f"{table.source}: no image has condition {unknown[0]!r}; there are {have}")
-    keep = np.array([name in set(names) for name in table.conditions])
+    keep = _wanted(table, names)
     if keep.all():
         return table
-    mask = keep[table.frame["primary"].to_numpy()]
-    note = f"{(~mask).sum():,} images whose first condition is none of the {keep.sum()} kept are left out"
-    kept = keep_rows(table, mask, note)
-    position = np.cumsum(keep) - 1
-    frame = kept.frame.assign(primary=position[kept.frame["primary"].to_numpy()])
-    names_kept = tuple(name for name, kept_ in zip(table.conditions, keep, strict=True) if kept_)
-    return replace(kept, frame=frame, labels=kept.labels[:, keep], conditions=names_kept)
+    kept = keep_rows(table, np.asarray((table.labels[:, keep] > 0).any(axis=1)), reason, asked=True)
+    primary = kept.frame["primary"].to_numpy()
+    lost = ~keep[primary]
+    if lost.any():
+        counts = (table.labels > 0).sum(axis=0)
+        order = sorted(np.flatnonzero(keep), key=lambda column: (counts[column], table.conditions[column]))
+        best = np.array(order)[np.argmax(kept.labels[:, order], axis=1)]
+        primary = np.where(lost, best, primary)
+        kept = kept.with_notes(f"{lost.sum():,} images get another first condition, since theirs is left out")
+    return _only(kept, keep, primary)
+
+
+def keep_primary(table: ImageTable, names: Sequence[str], reason: str) -> ImageTable:
+    """Keeps the images whose first condition is one of ``names``, and of their labels those in ``names``.
+
+    Raises:
+        UserError: as `keep_conditions`.
+    """
+    keep = _wanted(table, names)
+    if keep.all():
+        return table
+    kept = keep_rows(table, keep[table.frame["primary"].to_numpy()], reason, asked=True)
+    return _only(kept, keep, kept.frame["primary"].to_numpy())
 
 
 def drop_rare_conditions(table: ImageTable, minimum_images: int) -> ImageTable:
@@ -68,4 +86,36 @@ def drop_rare_conditions(table: ImageTable, minimum_images: int) -> ImageTable:
             )
         common = [name for name, is_rare in zip(table.conditions, rare, strict=True) if not is_rare]
         note = f"{rare.sum()} conditions with fewer than {minimum_images} images are left out"
-        table = keep_conditions(table, common).with_notes(note)
+        reason = f"only conditions with fewer than {minimum_images} images"
+        table = keep_conditions(table, common, reason).with_notes(note)
+
+
+def rename_conditions(weights: Mapping[str, float], aliases: Mapping[str, str | None]) -> dict[str, float]:
+    """One image's conditions under other names; names that become one get the higher of their weights.
+
+    Args:
+        weights: of the listed conditions.
+        aliases: old name → new name, or None to leave it out; names that are not in it stay.
+    """
+    renamed: dict[str, float] = {}
+    for name, weight in weights.items():
+        new = aliases.get(name, name)
+        if new is not None:
+            renamed[new] = max(weight, renamed.get(new, 0.0))
+    return renamed
+
+
+def _wanted(table: ImageTable, names: Sequence[str]) -> np.ndarray:
+    unknown = [name for name in names if name not in table.conditions]
+    if unknown:
+        have = ", ".join(table.conditions)
+        raise UserError(f"{table.source}: no image has condition {', '.join(map(repr, unknown))}; there are {have}")
+    return np.array([name in set(names) for name in table.conditions])
+
+
+def _only(table: ImageTable, keep: np.ndarray, primary: np.ndarray) -> ImageTable:
+    """The columns that are kept; ``primary`` counts the old ones."""
+    position = np.cumsum(keep) - 1
+    names = tuple(name for name, is_kept in zip(table.conditions, keep, strict=True) if is_kept)
+    frame = table.frame.assign(primary=position[primary])
+    return replace(table, frame=frame, labels=table.labels[:, keep], conditions=names)

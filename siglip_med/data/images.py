@@ -7,22 +7,38 @@ libjpeg itself has noticed; everything else goes through Pillow.
 
 import io
 import os
+import re
 import stat
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from siglip_med.errors import UserError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000")
+
+def register_heic() -> tuple[str, ...]:
+    """Teaches Pillow HEIC where pillow-heif is installed (an extra), and names the format."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return ()
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "PPM", "AVIF", "JPEG2000", *register_heic())
 """Formats that are read (Pillow's names). The rest is refused: some of Pillow's readers start other programs."""
 
 Image.init()
 SUFFIXES = frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in FORMATS)
 """Endings, in lower case, of files of these formats; folders are searched for them."""
+
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+"""Endings of the photographs that phones write; read where pillow-heif is installed."""
 
 MIN_SIDE = 8
 """Shortest side in pixels of anything that can be a photograph; below it lie placeholders and tracking pixels."""
@@ -33,6 +49,9 @@ MAX_PIXELS_LIMIT = 178_956_970
 SCALE_SLACK = 2
 """A JPEG is decoded no smaller than this many times the wanted side, so that the final resize decides the look."""
 
+MISSING_FILE = "does not exist"
+
+_STRAY_BYTES = 2
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -92,7 +111,7 @@ def read_bytes(path: Path) -> bytes:
             raise BadImageError("is not a file")
         data = path.read_bytes()
     except FileNotFoundError:
-        raise BadImageError("does not exist") from None
+        raise BadImageError(MISSING_FILE) from None
     except (OSError, ValueError) as error:
         raise BadImageError(f"cannot be read ({_first_line(error)})") from error
     if not data:
@@ -104,7 +123,8 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
     """Pixels of an encoded image, resized to a square without keeping the aspect, as SigLIP's processor does.
 
     EXIF orientation is applied; of an animation or a multi-page file the first frame is taken; transparency is laid
-    over white; 16 bits a channel become the upper 8; CMYK becomes RGB; embedded color profiles are ignored, as in
+    over white; of 16 bits a channel the upper 8 that are in use are taken (12-bit cameras leave the uppermost four
+    empty); CMYK becomes RGB; embedded color profiles are ignored, as in
     the processor. The resize is Pillow's antialiased bicubic, the processor's own: the result equals the
     processor's pixel by pixel unless a JPEG is over `SCALE_SLACK` times as large as ``side``, in which case
     libjpeg decodes it at a smaller scale first (mean difference about 0.5 of 255).
@@ -161,19 +181,58 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 def _decode_jpeg(data: bytes, image: Image.Image, side: int) -> Image.Image:
     orientation = image.getexif().get(_EXIF_ORIENTATION)
     least = SCALE_SLACK * side
-    pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=least, min_width=least, strict=True)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=least, min_width=least, strict=True)
+    except ValueError as error:
+        whole = _without_stray_bytes(data, str(error))
+        pixels = simplejpeg.decode_jpeg(whole, colorspace="RGB", min_height=least, min_width=least, strict=True)
     square = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
     # Turning the square costs less than turning the photograph, and is the same: both axes were resized alike.
     return square.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else square
+
+
+def _without_stray_bytes(data: bytes, complaint: str) -> bytes:
+    """A JPEG without one or two stray bytes before a marker, which some cameras write and which cost no pixel.
+
+    More of them are what a damaged scan leaves over, so they stay, and the strict decoder refuses them again.
+    """
+    said = re.search(r"(\d+) extraneous bytes before marker 0x(..)", complaint)
+    count = int(said[1]) if said else 0
+    if said is None or not 1 <= count <= _STRAY_BYTES:
+        return data
+    if said[2] == "d9":  # the end of the image
+        end = data.rfind(b"\xff\xd9")
+        return data[: end - count] + data[end:]
+    start = 2  # behind the start of the image come segments: marker, length, content
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+    return data[:start] + data[start + count :]
 
 
 def _decode_other(data: bytes, image: Image.Image, side: int) -> Image.Image:
     if image.format == "PNG":
         with Image.open(io.BytesIO(data), formats=("PNG",)) as checked:
             checked.verify()  # the chunks' checksums, which loading the pixels does not look at
+    deep = _sixteen_bits(data, image)
+    if deep is not None:
+        return Image.fromarray(deep).resize((side, side), Image.Resampling.BICUBIC)
     image.load()
     upright = ImageOps.exif_transpose(image)
     return _to_rgb(upright).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def _sixteen_bits(data: bytes, image: Image.Image) -> np.ndarray | None:
+    """``[H, W, 3]`` uint8 of a color PNG or TIFF with 16 bits a channel, whose lower half Pillow cuts off unseen."""
+    if image.format not in ("PNG", "TIFF") or image.mode != "RGB":
+        return None
+    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
+    return None if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 else _to_eight_bits(pixels)
+
+
+def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """The upper 8 of the bits that uint16 pixels use: 10, 12, 14 or 16, the fewest that hold the brightest."""
+    used = next(bits for bits in (10, 12, 14, 16) if int(pixels.max()) < 2**bits)
+    return (pixels >> (used - 8)).astype(np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -181,11 +240,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return image
     if image.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255 and would turn a 16-bit photograph white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(_to_eight_bits(np.asarray(image).astype(np.uint16))).convert("RGB")
     if image.mode in ("I", "F"):
         raise BadImageError(f"has 32-bit pixels (mode {image.mode}), which have no defined range; save 8 or 16 bits")
     if image.has_transparency_data:
         layered = image.convert("RGBA")
+        if not np.asarray(layered.getchannel("A")).any():
+            raise BadImageError("is fully transparent, so it shows nothing")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), layered).convert("RGB")
     return image.convert("RGB")
 

@@ -80,6 +80,28 @@ def near_duplicate_pairs(hashes: np.ndarray, distance: int, other: np.ndarray | 
     return pairs if other is not None else pairs[pairs[:, 0] < pairs[:, 1]]
 
 
+def near_duplicate_links(hashes: np.ndarray, distance: int) -> np.ndarray:
+    """Pairs that connect all near-duplicates, without every pair of a heap of equal hashes.
+
+    Of images with one hash each is linked to the first alone; of unequal hashes the first images stand for the others.
+    So thousands of copies give thousands of links, not millions, and joining them joins the same groups.
+
+    Args:
+        hashes: ``[N]`` uint64; masked ones pair with nothing.
+        distance: largest Hamming distance, in bits of 64.
+
+    Returns:
+        ``[K, 3]`` int64: row, row, distance.
+    """
+    rows = np.flatnonzero(~np.ma.getmaskarray(hashes))
+    values, first, index = np.unique(np.ma.getdata(hashes)[rows], return_index=True, return_inverse=True)
+    heads = rows[first]
+    equal = np.stack([heads[index], rows, np.zeros(len(rows), dtype=np.int64)], axis=1)
+    near = near_duplicate_pairs(values, distance)
+    near[:, :2] = np.sort(heads[near[:, :2]], axis=1)
+    return np.concatenate([equal[equal[:, 0] != equal[:, 1]], near])
+
+
 def duplicates_across_splits(table: ImageTable, hashes: np.ndarray, parts: np.ndarray, distance: int) -> pd.DataFrame:
     """Near-duplicates that a split separates.
 
@@ -130,10 +152,10 @@ def group_near_duplicates(table: ImageTable, hashes: np.ndarray, distance: int) 
         hashes: ``[N]`` uint64 of its images.
         distance: largest Hamming distance in bits.
     """
-    pairs = near_duplicate_pairs(hashes, distance)
+    pairs = near_duplicate_links(hashes, distance)
     merged = merge_groups(table.cases, pairs[:, :2])
     before, after = len(np.unique(table.cases)), len(np.unique(merged))
-    note = f"{len(pairs):,} near-duplicate pairs (up to {distance} of 64 bits apart) join {before:,} cases to {after:,}"
+    note = f"{len(pairs):,} links of near-duplicates (up to {distance} of 64 bits) join {before:,} cases to {after:,}"
     return replace(table, frame=table.frame.assign(case=merged.astype(object))).with_notes(note)
 
 

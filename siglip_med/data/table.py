@@ -1,6 +1,7 @@
 """The one table that every source becomes, whatever its files looked like."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -8,13 +9,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from siglip_med.data.accounting import LeftOut, shown, sum_up
+from siglip_med.data.values import SKIN_TONES
 from siglip_med.errors import UserError
 
 TEXT_COLUMNS = ("image", "image_id", "case", "description", "skin_tone", "sex", "age_group", "site", "source_split")
 """Columns of `ImageTable.frame` that hold text; unknown is the empty string, never a made-up value."""
 
 SPLITS = ("train", "val", "test")
-_SKIN_TONES = ("", "1", "2", "3", "4", "5", "6")
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,16 @@ class ImageTable:
         frame: index 0..N-1; columns `TEXT_COLUMNS` plus ``primary`` (int, the image's first condition) and
             ``source_row`` (int, 1-based row in the file it came from, header not counted; for error messages).
             ``image`` is a path relative to ``root``; ``case`` is the group that never straddles a split;
-            ``skin_tone`` is a Fitzpatrick type "1" to "6"; ``source_split`` is "", "train", "val" or "test".
+            ``skin_tone`` is a Fitzpatrick type "1" to "6", or "1-2", "3-4", "5-6" where a data set says no more;
+            ``source_split`` is "", "train", "val" or "test".
         labels: ``[N, C]`` float32 in [0, 1].
         conditions: the C condition names, in the order of the label columns.
         root: folder that the image paths are relative to.
         source: file or folder that the table came from, for error messages.
-        notes: what was left out on the way here and why, one sentence each, with counts.
+        notes: what was changed on the way here and why, one sentence each, with counts.
+        left_out: what the source has and the table has not, by reason; with the rows of the table this is everything
+            that was read.
+        unit: what was counted: rows of a file, images, files of a folder.
     """
 
     frame: pd.DataFrame
@@ -39,6 +45,8 @@ class ImageTable:
     root: Path
     source: str = ""
     notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    unit: str = "rows"
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -47,6 +55,11 @@ class ImageTable:
     def cases(self) -> np.ndarray:
         """``[N]`` case of each image, as text."""
         return self.frame["case"].to_numpy(dtype=str)
+
+    @property
+    def read(self) -> int:
+        """Number of rows (see ``unit``) that the source has: those of the table and those left out."""
+        return len(self) + sum(item.count for item in self.left_out)
 
     def with_notes(self, *notes: str) -> "ImageTable":
         """The same table with more sentences on what happened to it."""
@@ -85,10 +98,16 @@ def build_table(
     source: str,
     conditions: Sequence[str] | None = None,
     notes: Sequence[str] = (),
+    left_out: Sequence[LeftOut] = (),
+    unit: str = "rows",
+    grouped: bool = False,
+    ordered: bool = True,
+    said: Mapping[int, str] | None = None,
 ) -> ImageTable:
-    """Checks rows and makes them the table; rows without a condition are left out and counted in the notes.
+    """Checks rows and makes them the table; rows without a condition are left out and counted.
 
-    The primary condition is the one of highest weight; the first listed wins ties.
+    The primary condition is the one of highest weight. Ties go to the first listed, or, where the order means nothing
+    (``ordered=False``, the columns of a spreadsheet), to the condition that the fewest rows list, then by name.
 
     Args:
         rows: one an image.
@@ -96,21 +115,31 @@ def build_table(
         source: file or folder the rows came from, for messages.
         conditions: order of the label columns; names in alphabetical order where None.
         notes: sentences to put before the table's own.
+        left_out: what the source left out before.
+        unit: what is counted, see `ImageTable`.
+        grouped: whether the source says whose an image is; rows without a case are then noted.
+        ordered: whether the order of a row's conditions means something.
+        said: what stood where a condition should be, by ``source_row``, for rows that have none.
 
     Raises:
         UserError: no row, no labeled row, a path that leaves the root, a weight that is no number in [0, 1],
             a value that the table cannot hold, or an image that one case lists twice. Names file and row.
     """
     if not rows:
-        raise UserError(f"{source}: holds no row below its header; give a table with at least one image")
+        why = "; ".join(f"{item.count:,} left out: {item.reason}" for item in sum_up(left_out))
+        raise UserError(f"{source}: holds no row below its header{f' ({why})' if why else ''}; give at least one image")
     _check_rows(rows, source)
     labeled = [row for row in rows if any(row.weights.values())]
-    said = list(notes)
-    if len(labeled) < len(rows):
-        said.append(f"{len(rows) - len(labeled):,} of {len(rows):,} images have no condition and are left out")
+    without = [(said or {}).get(row.source_row, "") for row in rows if not any(row.weights.values())]
     if not labeled:
-        raise UserError(f"{source}: none of its {len(rows):,} images has a condition; check the condition column")
-    listed = {name for row in labeled for name, weight in row.weights.items() if weight > 0}
+        raise UserError(
+            f"{source}: none of its {len(rows):,} {unit} has a condition ({shown(without)}); check the condition column"
+        )
+    dropped = [*left_out]
+    if without:
+        spelled = f" ({shown(without)})" if any(without) else ""
+        dropped.append(LeftOut(f"no condition{spelled}", len(without)))
+    listed = Counter(name for row in labeled for name, weight in row.weights.items() if weight > 0)
     names = tuple(sorted(listed, key=lambda name: (name.casefold(), name)) if conditions is None else conditions)
     column = {name: position for position, name in enumerate(names)}
     labels = np.zeros((len(labeled), len(names)), dtype=np.float32)
@@ -119,14 +148,22 @@ def build_table(
         for name, weight in row.weights.items():
             if weight > 0:
                 labels[position, column[name]] = weight
-        primary[position] = column[max(row.weights, key=lambda name: row.weights[name])]
+        present = row.weights if ordered else sorted(row.weights, key=lambda name: (listed[name], name))
+        primary[position] = column[max(present, key=lambda name: row.weights[name])]
     text = {name: [getattr(row, name) for row in labeled] for name in TEXT_COLUMNS}
     text["image_id"] = [row.image_id or row.image for row in labeled]
     text["case"] = [row.case or row.image for row in labeled]
+    alone = sum(not row.case for row in labeled) if grouped else 0
+    notes = list(notes)
+    if alone:
+        notes.append(
+            f"{alone:,} of {len(labeled):,} images do not say whose they are: each is its own case, which leaks where "
+            "a patient has several"
+        )
     frame = pd.DataFrame(text, dtype=object)
     frame["primary"] = primary
     frame["source_row"] = np.array([row.source_row for row in labeled], dtype=np.int64)
-    return ImageTable(frame, labels, names, root, source, tuple(said))
+    return ImageTable(frame, labels, names, root, source, tuple(notes), sum_up(dropped), unit)
 
 
 def _check_rows(rows: Sequence[TableRow], source: str) -> None:
@@ -139,8 +176,8 @@ def _check_rows(rows: Sequence[TableRow], source: str) -> None:
                 raise UserError(f"{where}: a condition has an empty name; remove the stray separator")
             if not math.isfinite(weight) or not 0 <= weight <= 1:
                 raise UserError(f"{where}: the weight of {name!r} is {weight}; a weight is a number from 0 to 1")
-        if row.skin_tone not in _SKIN_TONES:
-            raise UserError(f"{where}: skin tone {row.skin_tone!r} is no Fitzpatrick type from 1 to 6")
+        if row.skin_tone not in SKIN_TONES:
+            raise UserError(f"{where}: skin tone {row.skin_tone!r} is none of {', '.join(SKIN_TONES[1:])}")
         if row.source_split not in ("", *SPLITS):
             raise UserError(f"{where}: split {row.source_split!r} is none of {', '.join(SPLITS)}")
         key = (row.case or row.image, str(PurePosixPath(row.image)))

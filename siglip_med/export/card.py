@@ -46,6 +46,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         format=format,
         data=_settings(config.get("data")) or "not recorded",
         split_hash=payload["split_hash"] or "not recorded",
+        account=payload.get("account", ()),
         scale=model.logit_scale.exp().item(),
         bias=model.logit_bias.item(),
         calibration=payload["calibration"],

@@ -1,12 +1,12 @@
 """One row an image, for a spreadsheet: what was predicted, how sure, and how far off."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from siglip_med.files import write_text
 from siglip_med.metrics.hierarchy import label_distance
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
@@ -53,13 +53,6 @@ def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
 
 def write_per_image(predictions: Predictions, folder: str | Path) -> Path:
     """Writes `per_image_table` as ``per_image.csv`` into a folder, which is made if it is absent; returns its path."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / PER_IMAGE_FILE
-    temporary = folder / f".{PER_IMAGE_FILE}.{os.getpid()}.part"
-    try:
-        per_image_table(predictions).to_csv(temporary, index=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path = Path(folder) / PER_IMAGE_FILE
+    write_text(path, per_image_table(predictions).to_csv(index=False))
     return path

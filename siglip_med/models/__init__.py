@@ -20,6 +20,7 @@ from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
+from siglip_med.models.prompt_check import check_prompts
 from siglip_med.models.prompts import PromptEnsemble, Tokenizer
 from siglip_med.models.summary import check_gradients
 from siglip_med.models.two_tower import TwoTower
@@ -44,6 +45,7 @@ __all__ = [
     "Tokenizer",
     "TwoTower",
     "check_gradients",
+    "check_prompts",
     "check_same_function",
     "checkpoint_payload",
     "choose_device",

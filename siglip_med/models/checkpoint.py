@@ -52,6 +52,7 @@ def checkpoint_payload(
     split_hash: str,
     metrics: Mapping[str, Any] | None = None,
     calibration: Mapping[str, float] | None = None,
+    account: Sequence[str] = (),
 ) -> dict[str, Any]:
     """What a checkpoint says of its run besides the weights, as plain types.
 
@@ -64,6 +65,7 @@ def checkpoint_payload(
         split_hash: says which split was trained on.
         metrics: results of the run, if it is over.
         calibration: ``temperature`` and ``bias`` fitted on the validation split, if any.
+        account: what became of every row of the data, a sentence each.
 
     Raises:
         TypeError: a value is neither a number, a text, nor a collection of those.
@@ -77,6 +79,7 @@ def checkpoint_payload(
         "codes": _plain(codes),
         "prompts": _plain(prompts),
         "split_hash": str(split_hash),
+        "account": _plain(account),
         "metrics": _plain(metrics or {}),
         "calibration": None if calibration is None else _plain(calibration),
     }

@@ -20,14 +20,15 @@ from siglip_med.conditions import (
     evaluation_prompts,
     load_conditions,
     training_prompts,
+    wording_notes,
 )
 from siglip_med.config import Node, instantiate, shipped_targets
 from siglip_med.data import DataModule, LabeledData
 from siglip_med.data.sampling import SamplingStrategy
-from siglip_med.data.sources import Source
+from siglip_med.data.source import Source
 from siglip_med.data.splitting import Splitter
 from siglip_med.errors import UserError
-from siglip_med.models import PromptEnsemble, TwoTower
+from siglip_med.models import PromptEnsemble, TwoTower, check_prompts
 from siglip_med.training.features import FeatureDataModule
 from siglip_med.trust import Builders, builders
 
@@ -60,7 +61,7 @@ class ConditionSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Components:
-    """A model, its data, and the geometry and sentences of the conditions in it."""
+    """A model, its data, the geometry and sentences of the conditions in it, and what there is to say of the latter."""
 
     model: TwoTower
     data: LabeledData
@@ -68,6 +69,7 @@ class Components:
     dissimilarity: np.ndarray
     training_prompts: tuple[tuple[str, ...], ...]
     evaluation_prompts: tuple[tuple[str, ...], ...]
+    prompt_notes: tuple[str, ...] = ()
 
     @cached_property
     def prompt_ensemble(self) -> PromptEnsemble:
@@ -120,6 +122,11 @@ def build_components(
     """
     model = model.to(device)
     images = build_data(data, model, seed, build)
+    if len(images.conditions) < 2:
+        raise UserError(
+            f"{images.table.source}: has the one condition {images.conditions[0]!r}, so nothing to tell apart; "
+            "give data with two conditions or more (for a binary target name its negatives: data.source.aliases)"
+        )
     found = load_conditions(images.conditions, codes=conditions.codes)
     distances = dissimilarity(
         found,
@@ -129,7 +136,9 @@ def build_components(
         weights=conditions.weights,
     )
     source: LabeledData = images if features is None else build(features, datamodule=images, model=model)
-    return Components(model, source, found, distances, training_prompts(found), evaluation_prompts(found))
+    training, evaluation = training_prompts(found), evaluation_prompts(found)
+    notes = (*wording_notes(found), *check_prompts(model, found.names, training))
+    return Components(model, source, found, distances, training, evaluation, notes)
 
 
 def build_model(node: Node, seed: int, build: Build = instantiate) -> TwoTower:

@@ -28,7 +28,7 @@ def folds(tmp_path):
 
 
 def test_the_label_that_is_surely_another_comes_first(folds, tmp_path):
-    result = run(Settings(runs=[str(folder) for folder in folds], output=str(tmp_path / "out")))
+    result = run(Settings(runs=str(tmp_path), output_dir=str(tmp_path / "out")))
     assert result.ranking["image"].iloc[0] == "0/3.jpg"
     assert bool(result.ranking["likely_wrong"].iloc[0])
     assert result.ranking["likely_wrong"].sum() == 1
@@ -39,7 +39,7 @@ def test_the_label_that_is_surely_another_comes_first(folds, tmp_path):
 
 def test_one_fold_given_twice_is_refused(folds, tmp_path):
     with pytest.raises(UserError, match=r"0/0\.jpg: is in the test split of two of the runs \(40 images are\)"):
-        run(Settings(runs=[str(folds[0]), str(folds[0])], output=str(tmp_path)))
-    with pytest.raises(UserError, match="give the folders of all runs"):
-        run(Settings(runs=[str(folds[0])], output=str(tmp_path)))
+        run(Settings(runs=[str(folds[0]), str(folds[0])], output_dir=str(tmp_path)))
+    with pytest.raises(UserError, match="holds 1 runs; give the folders of all runs"):
+        run(Settings(runs=[str(folds[0])], output_dir=str(tmp_path)))
     assert not (tmp_path / "label_errors.csv").exists()

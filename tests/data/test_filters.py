@@ -1,7 +1,17 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from siglip_med.data.filters import drop_rare_conditions, keep_conditions, keep_rows
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.filters import (
+    drop_rare_conditions,
+    keep_conditions,
+    keep_primary,
+    keep_rows,
+    rename_conditions,
+)
+from siglip_med.data.table import TableRow, build_table
 from siglip_med.errors import UserError
 from tests.data.tables import random_table
 
@@ -17,25 +27,69 @@ def names(table, row: int) -> set[str]:
 
 def test_keep_rows_renumbers_and_says_why(table):
     mask = np.arange(len(table)) % 2 == 0
-    kept = keep_rows(table, mask, "every second one is left out")
+    kept = keep_rows(table, mask, "every second one")
     assert kept.frame.index.tolist() == list(range(mask.sum()))
     assert kept.frame["image"].tolist() == table.frame["image"][mask].tolist()
     np.testing.assert_array_equal(kept.labels, table.labels[mask])
-    assert kept.notes[-1] == "every second one is left out"
+    assert kept.left_out == (LeftOut("every second one", int((~mask).sum())),)
+    assert kept.read == table.read == len(table)
     with pytest.raises(UserError, match="no image is left"):
-        keep_rows(table, np.zeros(len(table), dtype=bool))
+        keep_rows(table, np.zeros(len(table), dtype=bool), "all")
 
 
-def test_keep_conditions_against_a_loop(table):
+def test_keep_conditions_keeps_every_image_that_lists_one(table):
     wanted = ["c07", "c01", "c03"]
     kept = keep_conditions(table, wanted)
+    assert kept.conditions == ("c01", "c03", "c07")
+    expected = [i for i in range(len(table)) if names(table, i) & set(wanted)]
+    assert kept.frame["image"].tolist() == table.frame["image"][expected].tolist()
+    for new, old in enumerate(expected):
+        assert names(kept, new) == names(table, old) & set(wanted)
+        first = table.conditions[table.frame["primary"][old]]
+        weights = {name: table.labels[old, table.conditions.index(name)] for name in names(kept, new)}
+        now = kept.conditions[kept.frame["primary"][new]]
+        assert now == first if first in wanted else weights[now] == max(weights.values())
+    assert kept.read == table.read
+    assert kept.left_out == (LeftOut("none of the conditions kept", len(table) - len(expected), asked=True),)
+
+
+def columns_as(order: list[int]) -> list[TableRow]:
+    """Rows of a multi-hot table whose columns stand in a given order."""
+    rng = np.random.default_rng(4)
+    rows = []
+    for number in range(60):
+        hot = set(rng.choice(6, size=rng.integers(1, 4), replace=False).tolist())
+        rows.append(TableRow(f"{number}.jpg", {f"c{c}": 1.0 for c in order if c in hot}, number + 1))
+    return rows
+
+
+def test_the_order_of_columns_changes_nothing():
+    tables = [
+        build_table(columns_as(order), root=Path("x"), source="t", ordered=False)
+        for order in ([0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4])
+    ]
+    for change in (lambda t: t, lambda t: keep_conditions(t, ["c1", "c4"]), lambda t: drop_rare_conditions(t, 20)):
+        left, right = map(change, tables)
+        assert left.frame.equals(right.frame)
+        np.testing.assert_array_equal(left.labels, right.labels)
+
+
+def test_names_that_become_one_get_the_higher_weight():
+    weights = {"a": 0.2, "b": 0.7, "c": 0.5}
+    assert rename_conditions(weights, {"a": "x", "b": "x", "c": None}) == {"x": 0.7}
+    assert rename_conditions(weights, {}) == weights
+
+
+def test_keep_primary_against_a_loop(table):
+    wanted = ["c07", "c01", "c03"]
+    kept = keep_primary(table, wanted, "another condition comes first")
     assert kept.conditions == ("c01", "c03", "c07")
     expected = [i for i in range(len(table)) if table.conditions[table.frame["primary"][i]] in wanted]
     assert kept.frame["image"].tolist() == table.frame["image"][expected].tolist()
     for new, old in enumerate(expected):
         assert names(kept, new) == names(table, old) & set(wanted)
         assert kept.conditions[kept.frame["primary"][new]] == table.conditions[table.frame["primary"][old]]
-    assert f"{len(table) - len(expected)} images" in kept.notes[-1]
+    assert kept.left_out[0].count == len(table) - len(expected)
 
 
 def test_keep_conditions_names_those_there_are(table):

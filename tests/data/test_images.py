@@ -97,6 +97,33 @@ def test_sixteen_bit_color() -> None:
     assert difference(decode(data.tobytes(), 64, LIMIT), squared(photograph(), 64)) == 0
 
 
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("color", [False, True])
+def test_a_camera_with_fewer_bits_than_its_file_is_as_bright_as_it_was(bits: int, color: bool) -> None:
+    import cv2
+
+    pixels = photograph() if color else photograph()[..., 0]
+    pixels = pixels.copy()
+    pixels.flat[0] = 255  # something is bright
+    ok, data = cv2.imencode(".png", (pixels[..., ::-1] if color else pixels).astype(np.uint16) << (bits - 8))
+    assert ok
+    assert difference(decode(data.tobytes(), 64, LIMIT), squared(pixels, 64)) == 0
+
+
+def test_nothing_but_transparency_is_no_image() -> None:
+    with pytest.raises(BadImageError, match="fully transparent"):
+        decode(encode(Image.new("RGBA", (40, 40), (200, 0, 0, 0)), "PNG"), 32, LIMIT)
+
+
+@pytest.mark.parametrize("place", ["before the end", "between segments"])
+def test_two_stray_bytes_in_a_jpeg_cost_nothing(place: str) -> None:
+    data = encode(photograph(), "JPEG")
+    second = 2 + 2 + int.from_bytes(data[4:6], "big")
+    at = len(data) - 2 if place == "before the end" else second
+    found = decode(data[:at] + b"\x01\x02" + data[at:], 64, LIMIT)
+    np.testing.assert_array_equal(found, decode(data, 64, LIMIT))
+
+
 def test_thirty_two_bits_have_no_range() -> None:
     data = encode(Image.fromarray(np.ones((40, 40), dtype=np.float32)), "TIFF")
     with pytest.raises(BadImageError, match="no defined range"):
@@ -238,3 +265,8 @@ def test_one_line_names_the_file(tmp_path: Path) -> None:
         read_image(path, 32)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_heic_is_read_where_its_library_is() -> None:
+    pytest.importorskip("pillow_heif")
+    assert difference(decode(encode(photograph(), "HEIF", quality=100), 64, LIMIT), squared(photograph(), 64)) < 4

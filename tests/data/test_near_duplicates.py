@@ -11,12 +11,13 @@ from siglip_med.data.near_duplicates import (
     duplicates_between,
     group_near_duplicates,
     merge_groups,
+    near_duplicate_links,
     near_duplicate_pairs,
     perceptual_hashes,
 )
-from siglip_med.data.sources import CsvSource
 from siglip_med.data.table import TableRow, build_table
 from siglip_med.errors import UserError
+from siglip_med.sources import CsvSource
 from tests.data.tables import write
 
 
@@ -53,7 +54,7 @@ def test_the_same_picture_compressed_resized_blurred_or_turned_is_found(folder):
     assert near_duplicate_pairs(hashes, 6)[:, :2].tolist() == [[0, 1], [2, 3]]
     grouped = group_near_duplicates(table, hashes, 6)
     assert grouped.cases.tolist() == ["0.png", "0.png", "2.png", "2.png", "4.png"]
-    assert "2 near-duplicate pairs" in grouped.notes[-1]
+    assert "2 links of near-duplicates" in grouped.notes[-1]
     assert "join 5 cases to 3" in grouped.notes[-1]
     assert table.cases.tolist() == list(ALL)
 
@@ -136,3 +137,16 @@ def test_a_source_groups_on_request(folder):
     grouped = CsvSource(root=str(folder), condition_column="dx", near_duplicate_distance=6).load()
     assert len(set(plain.cases)) == 5
     assert len(set(grouped.cases)) == 3
+
+
+def test_links_join_the_same_groups_as_all_pairs_and_are_few():
+    rng = np.random.default_rng(3)
+    hashes = rng.integers(0, 2**63, size=30, dtype=np.uint64)[rng.integers(0, 30, size=200)]
+    hashes[:50] ^= np.uint64(1) << rng.integers(0, 60, size=50).astype(np.uint64)
+    masked = np.ma.masked_array(hashes, mask=rng.random(200) < 0.1)
+    names = np.array([f"{i:03d}" for i in range(200)])
+    links, pairs = near_duplicate_links(masked, 4), near_duplicate_pairs(masked, 4)
+    np.testing.assert_array_equal(merge_groups(names, links[:, :2]), merge_groups(names, pairs[:, :2]))
+    copies = np.zeros(5000, dtype=np.uint64)
+    assert len(near_duplicate_links(copies, 4)) == 4999
+    assert len(links) < len(pairs)

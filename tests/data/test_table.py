@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import TEXT_COLUMNS, TableRow, build_table
 from siglip_med.errors import UserError
 
@@ -40,13 +41,15 @@ def test_given_order_of_conditions_is_kept():
 def test_rows_without_a_condition_are_left_out_and_counted():
     table = build(row(), row("b.jpg", {}, 2), row("c.jpg", {"Acne": 0.0}, 3), notes=("before",))
     assert len(table) == 1
-    assert table.notes == ("before", "2 of 3 images have no condition and are left out")
+    assert table.notes == ("before",)
+    assert table.left_out == (LeftOut("no condition", 2),)
+    assert table.read == 3
 
 
 def test_nothing_to_read_is_said():
     with pytest.raises(UserError, match=r"^t\.csv: holds no row"):
         build()
-    with pytest.raises(UserError, match=r"none of its 1 images has a condition"):
+    with pytest.raises(UserError, match=r"none of its 1 rows has a condition"):
         build(row(weights={}))
 
 

@@ -147,7 +147,7 @@ def test_the_card_admits_what_is_missing(exports, tmp_path):
 
 def test_the_card_names_no_folder_of_this_machine_in_the_data(exports):
     model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
-    source = {"_target_": "siglip_med.data.sources.csv.CsvSource", "root": "/home/someone/photos", "seed": 3}
+    source = {"_target_": "siglip_med.sources.csv.CsvSource", "root": "/home/someone/photos", "seed": 3}
     config = {**payload["config"], "data": {"source": source, "batch_size": 4}}
     card = model_card(model, {**payload, "config": config}, "merged", "other")
     assert "| data | CsvSource (seed=3) |" in card

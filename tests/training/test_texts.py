@@ -60,7 +60,7 @@ def test_rows_point_at_the_sentences_whose_features_a_frozen_tower_keeps():
             return input_ids.float() * 10
 
     pool = PromptPool(PROMPTS, tokenize, "all", seed=2)
-    kept = pool.features(Backbone(), chunk=3)
+    kept = pool.features(Backbone())
     for step in range(5):
         batch = pool.sample(torch.ones(1, 4), step)
         assert torch.equal(kept[batch.row], pool.tokens(batch)["input_ids"].float() * 10)

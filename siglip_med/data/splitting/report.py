@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
+from siglip_med.data.accounting import LeftOut, largest_case
 from siglip_med.data.splitting.stratification import straddling_groups
 from siglip_med.data.table import SPLITS, ImageTable
 from siglip_med.files import write_json, write_text
@@ -27,6 +28,8 @@ class SplitReport:
 
     Attributes:
         source: file or folder of the data.
+        unit: what was read: rows, images or files.
+        read: how many of them the source has; ``used`` of them are in the table, the others are in ``left_out``.
         hash: the split's.
         images: number of images by split; ``cases`` likewise.
         counts: by condition, then by split: images that list it.
@@ -35,10 +38,16 @@ class SplitReport:
         primary_divergence: the same for the first conditions.
         straddling: groups (cases, joined where they share an image file) with images in several splits.
         missing: conditions that a split lacks.
-        notes: what was left out before the split.
+        left_out: how many were left out before the split, and why.
+        largest_case: the case with the most images, and how many.
+        notes: what was changed before the split.
     """
 
     source: str
+    unit: str
+    read: int
+    used: int
+    left_out: list[LeftOut]
     hash: str
     images: dict[str, int]
     cases: dict[str, int]
@@ -48,12 +57,25 @@ class SplitReport:
     primary_divergence: dict[str, float]
     straddling: list[str]
     missing: list[MissingCondition]
+    largest_case: tuple[str, int]
     notes: list[str]
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON, and as readable text beside it; each in place only when whole."""
         write_json(path, asdict(self))
         write_text(path.with_suffix(".txt"), str(self))
+
+    def account(self) -> list[str]:
+        """What became of everything that was read, a line each: for the screen and for the files."""
+        case, images = self.largest_case
+        out = self.read - self.used
+        total = sum(self.cases.values())
+        return [
+            f"{self.read:,} {self.unit} read = {self.used:,} used + {out:,} left out",
+            *(f"- {item.count:,} left out: {item.reason}" for item in self.left_out),
+            f"- {total:,} cases; the largest, {case!r}, has {images:,} images ({images / self.used:.1%})",
+            *(f"- {note}" for note in self.notes),
+        ]
 
     def __str__(self) -> str:
         def numbers(values: dict[str, int]) -> str:
@@ -65,7 +87,7 @@ class SplitReport:
         width = max(len("divergence, first condition (bits)"), *(len(name) for name in self.counts))
         lines = [
             f"Split {self.hash[:12]} of {self.source}",
-            *(f"- {note}" for note in self.notes),
+            *self.account(),
             "",
             f"{'':{width}}" + "".join(f"{name:>8}" for name in SPLITS),
             f"{'images':{width}}{numbers(self.images)}",
@@ -97,6 +119,10 @@ def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split
     cases = table.cases
     return SplitReport(
         source=table.source,
+        unit=table.unit,
+        read=table.read,
+        used=len(table),
+        left_out=list(table.left_out),
         hash=split_hash,
         images={name: int((parts == name).sum()) for name in SPLITS},
         cases={name: len(np.unique(cases[parts == name])) for name in SPLITS},
@@ -106,6 +132,7 @@ def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split
         primary_divergence={name: label_divergence(primary[parts == name], primary) for name in SPLITS},
         straddling=straddling_groups(groups, parts),
         missing=_missing(table.conditions, listed, parts, groups),
+        largest_case=largest_case(cases),
         notes=list(table.notes),
     )
 

@@ -9,12 +9,12 @@ from typing import Annotated, Protocol, runtime_checkable
 import numpy as np
 from pydantic import Field, NonNegativeInt
 
-from siglip_med.data.reading import read_csv
 from siglip_med.data.splitting.report import SplitReport, report_split
 from siglip_med.data.splitting.stratification import leak_groups, straddling_groups, stratify
 from siglip_med.data.table import SPLITS, ImageTable
 from siglip_med.errors import UserError
 from siglip_med.files import write_csv
+from siglip_med.reading import read_csv
 from siglip_med.seals import check_sidecar
 
 _COLUMNS = ["image_id", "case", "split"]
@@ -110,13 +110,27 @@ def make_split(table: ImageTable, splitter: Splitter, seed: int) -> Split:
         seed: the same seed gives the same split, whatever the order of the rows.
 
     Raises:
-        UserError: a split would be empty, or a given one separates what belongs together.
+        UserError: a split would be empty, a given one separates what belongs together, or the data comes with a split
+            that would be passed over.
     """
+    _check_given(table, splitter)
     parts = splitter.parts(table, seed)
     for name in SPLITS:
         if not (parts == name).any():
             raise UserError(f"{table.source}: no image is in {name}; give more cases or other data.splitter settings")
     return _split(table, parts)
+
+
+def _check_given(table: ImageTable, splitter: Splitter) -> None:
+    """A split that the data set comes with is used, or passed over knowingly: its test images are not for training."""
+    given = table.frame["source_split"]
+    if (given == "").all() or isinstance(splitter, GivenSplitter) or getattr(splitter, "ignore_given", False):
+        return
+    counts = ", ".join(f"{name} {(given == name).sum():,}" for name in SPLITS if (given == name).any())
+    raise UserError(
+        f"{table.source}: comes with a split of its own ({counts}), which {type(splitter).__name__} would pass over: "
+        "take it with data/splitter=given, or set data.splitter.ignore_given=true"
+    )
 
 
 def _split(table: ImageTable, parts: np.ndarray) -> Split:
@@ -134,9 +148,11 @@ class GroupStratifiedSplitter:
 
     Args:
         fractions: of the images in train, val and test; they sum to 1.
+        ignore_given: split anew where the data set comes with a split.
     """
 
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    ignore_given: bool = False
 
     def __post_init__(self) -> None:
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
@@ -160,10 +176,12 @@ class KFoldSplitter:
     Args:
         folds: how many, at least 3.
         fold: which of them is test, from 0.
+        ignore_given: split anew where the data set comes with a split.
     """
 
     folds: Annotated[int, Field(ge=3)] = 5
     fold: NonNegativeInt = 0
+    ignore_given: bool = False
 
     def __post_init__(self) -> None:
         if self.folds < 3 or not 0 <= self.fold < self.folds:

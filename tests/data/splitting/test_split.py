@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siglip_med.data.sources import ScinSource
+from siglip_med.data.splitting import stratification
 from siglip_med.data.splitting.report import label_divergence
 from siglip_med.data.splitting.split import GivenSplitter, GroupStratifiedSplitter, KFoldSplitter, Split, make_split
 from siglip_med.data.splitting.stratification import leak_groups, stratify
 from siglip_med.data.table import TableRow, build_table
 from siglip_med.errors import UserError
+from siglip_med.sources import ScinSource
 from tests.data.tables import random_table
 
 
@@ -178,6 +179,46 @@ def test_the_given_split_is_honored():
         make_split(with_column(table, source_split=torn), GivenSplitter(), 0)
 
 
+@pytest.mark.parametrize("splitter", [GroupStratifiedSplitter, KFoldSplitter])
+def test_a_split_that_the_data_comes_with_is_not_passed_over_unsaid(splitter):
+    table = table_of(2)
+    given_table = with_column(table, source_split=["test"] * 12 + ["train"] * (len(table) - 12))
+    with pytest.raises(UserError, match=r"split of its own \(train \d+, test 12\), which .* pass over"):
+        make_split(given_table, splitter(), 0)
+    assert len(make_split(given_table, splitter(ignore_given=True), 0).parts) == len(table)
+
+
+def test_a_condition_with_two_cases_is_trained_on_and_tested_but_not_validated():
+    rows = [TableRow(f"{i}.jpg", {"common": 1.0}, i + 1, case=f"c{i}") for i in range(60)]
+    rows += [TableRow(f"r{i}.jpg", {"rare": 1.0}, 61 + i, case=f"r{i}") for i in range(2)]
+    table = build_table(rows, root=Path("x"), source="t")
+    for seed in range(6):
+        parts = GroupStratifiedSplitter().parts(table, seed)
+        assert sorted(parts[60:]) == ["test", "train"]
+
+
+def test_a_big_table_is_improved_as_far_as_a_small_one(monkeypatch):
+    worst = {}
+    for size in (8000, 30):  # one move at a time, and several
+        monkeypatch.setattr(stratification, "_ONE_BY_ONE", size)
+        worst[size] = 0.0
+        for seed in range(4):
+            table = table_of(seed, cases=300, conditions=12)
+            split = make_split(table, GroupStratifiedSplitter(), 1)
+            worst[size] += max(split.report(table).divergence.values())
+            assert straddling(table, split) == set()
+            assert (table.labels[split.train] > 0).any(axis=0).all()
+    assert worst[30] < 1.1 * worst[8000]
+
+
+def test_the_size_of_a_part_counts_beside_its_labels():
+    for seed in range(6):
+        table = table_of(seed, cases=120, conditions=20, images_a_case=6)
+        parts = stratify(table, [0.7, 0.15, 0.15], seed)
+        for part, share in enumerate((0.7, 0.15, 0.15)):
+            assert abs((parts == part).sum() - share * len(table)) < 1
+
+
 def test_too_few_cases_and_wrong_fractions_are_said():
     with pytest.raises(UserError, match="2 cases do not fill 3 splits"):
         make_split(table_of(cases=2), GroupStratifiedSplitter(), 0)
@@ -228,6 +269,8 @@ def test_report_in_figures(tmp_path):
     assert saved["hash"] == split.hash
     assert saved["counts"] == report.counts
     assert saved["notes"] == ["3 images are left out"]
+    assert saved["read"] == saved["used"] == len(table)
+    assert f"{len(table):,} rows read = {len(table):,} used + 0 left out" in report.account()
     text = (tmp_path / "split_report.txt").read_text()
     assert text == str(report)
     assert all(condition in text for condition in table.conditions)

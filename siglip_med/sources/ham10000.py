@@ -5,10 +5,11 @@ Source: Tschandl, Rosendahl and Kittler, Scientific Data 2018, https://doi.org/1
 
 from dataclasses import dataclass
 
-from siglip_med.data.reading import read_csv
-from siglip_med.data.sources.base import FolderSource, locate
-from siglip_med.data.sources.values import parse_age_group, parse_sex, parse_text
-from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.table import ImageTable, TableRow
+from siglip_med.data.values import parse_age_group, parse_sex, parse_text
+from siglip_med.reading import read_csv
+from siglip_med.sources.base import FolderSource, locate
 
 _COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")
 
@@ -36,14 +37,16 @@ class Ham10000Source(FolderSource):
         rows = [
             TableRow(
                 image=locate(root, self.image_folders, f"{row['image_id']}.jpg"),
-                weights={row["dx"]: 1.0},
+                weights=self.named(row["dx"]),
                 source_row=number,
                 image_id=row["image_id"],
-                case=row["lesion_id"],
+                case=parse_text(row["lesion_id"]),
                 sex=parse_sex(row["sex"]),
                 age_group=parse_age_group(row["age"]),
                 site=parse_text(row["localization"]),
             )
             for number, row in text.numbered()
         ]
-        return build_table(rows, root=root, source=str(text.path))
+        said = {number: row["dx"] for number, row in text.numbered()}
+        empty = [LeftOut("rows without any text", text.empty)]
+        return self.table_of(rows, text.path, said, notes=text.notes, left_out=empty, grouped=True)

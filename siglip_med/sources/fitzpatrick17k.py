@@ -3,15 +3,15 @@
 Source: Groh et al., CVPRW 2021, https://github.com/mattgroh/fitzpatrick17k (annotations CC BY-NC-SA 3.0).
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from siglip_med.data.reading import read_csv
-from siglip_med.data.sources.base import Distance, FolderSource
-from siglip_med.data.sources.values import parse_skin_tone
-from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.table import ImageTable, TableRow
+from siglip_med.data.values import parse_skin_tone
+from siglip_med.reading import read_csv
+from siglip_med.sources.base import Distance, FolderSource
 
 _WRONG = "3 Wrongly labelled"
 
@@ -43,24 +43,26 @@ class Fitzpatrick17kSource(FolderSource):
         """The CSV as a table; there is no patient in it, so each image is its own case."""
         root = self.folder()
         text = read_csv(root / self.table, required=("md5hash", "label", "qc", self.skin_tone))
-        wrong = Counter(row["qc"] for row in text.rows)[_WRONG] if self.drop_wrong else 0
+        numbered = [(number, row) for number, row in text.numbered() if not (self.drop_wrong and row["qc"] == _WRONG)]
         rows = [
             TableRow(
                 image=str(PurePosixPath(self.image_folder) / f"{row['md5hash']}.jpg"),
-                weights={row["label"]: 1.0},
+                weights=self.named(row["label"]),
                 source_row=number,
                 image_id=row["md5hash"],
                 case=row["md5hash"],
                 skin_tone=parse_skin_tone(row[self.skin_tone], text.where(number)),
             )
-            for number, row in text.numbered()
-            if not (self.drop_wrong and row["qc"] == _WRONG)
+            for number, row in numbered
         ]
-        notes = []
+        notes = list(text.notes)
         if self.near_duplicate_distance is None:
             notes.append(
                 "no patient is known: set data.source.near_duplicate_distance=4 to keep repeated photographs together"
             )
-        if wrong:
-            notes.append(f"{wrong} images that the authors found wrongly labeled are left out")
-        return build_table(rows, root=root, source=str(text.path), notes=notes)
+        left_out = [
+            LeftOut("rows without any text", text.empty),
+            LeftOut("the authors found the label wrong", len(text.rows) - len(numbered), asked=True),
+        ]
+        said = {number: row["label"] for number, row in numbered}
+        return self.table_of(rows, text.path, said, notes=notes, left_out=left_out)

@@ -5,14 +5,15 @@ Source: Tschandl 2018, Codella 2018, Combalia 2019; https://challenge.isic-archi
 
 from dataclasses import dataclass
 
-from siglip_med.data.reading import TextTable, read_csv
-from siglip_med.data.sources.base import FolderSource, locate
-from siglip_med.data.sources.values import parse_age_group, parse_sex, parse_text, parse_weight
-from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.table import ImageTable, TableRow
+from siglip_med.data.values import parse_age_group, parse_flag, parse_sex, parse_text
 from siglip_med.errors import UserError
+from siglip_med.reading import TextTable, read_csv
+from siglip_med.sources.base import FolderSource, locate
 
 DIAGNOSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
-"""Columns of the ground truth; UNK has no image in the training set."""
+"""Columns of the ground truth; UNK has no image in the training set, and some copies leave its column out."""
 
 _METADATA = ("image", "age_approx", "anatom_site_general", "lesion_id", "sex")
 
@@ -38,32 +39,37 @@ class Isic2019Source(FolderSource):
     def read(self) -> ImageTable:
         """Both tables, joined by image."""
         root = self.folder()
-        truth = read_csv(root / self.table, required=("image", *DIAGNOSES))
+        truth = read_csv(root / self.table, required=("image", *DIAGNOSES[:-1]))
         metadata = read_csv(root / self.metadata, required=_METADATA)
-        by_image = {row["image"]: row for row in metadata.rows}
-        if len(by_image) < len(metadata.rows):
-            raise UserError(f"{metadata.path}: an image stands in it twice; give the official table")
-        without_lesion = sum(not row["lesion_id"] for row in metadata.rows)
+        by_image = metadata.by_key("image")
         rows = []
         for number, row in truth.numbered():
             if row["image"] not in by_image:
                 raise UserError(f"{truth.where(number)}: image {row['image']} has no row in {metadata.path}")
-            about = by_image[row["image"]]
+            _, about = by_image[row["image"]]
             rows.append(
                 TableRow(
                     image=locate(root, self.image_folders, f"{row['image']}.jpg"),
                     weights=_weights(truth, number, row),
                     source_row=number,
                     image_id=row["image"],
-                    case=about["lesion_id"] or row["image"],
+                    case=parse_text(about["lesion_id"]),
                     sex=parse_sex(about["sex"]),
                     age_group=parse_age_group(about["age_approx"]),
                     site=parse_text(about["anatom_site_general"]),
                 )
             )
-        notes = [f"{without_lesion:,} images name no lesion and are their own case"] if without_lesion else []
-        return build_table(rows, root=root, source=str(truth.path), notes=notes)
+        return self.table_of(
+            rows,
+            truth.path,
+            notes=[*truth.notes, *metadata.notes],
+            left_out=[LeftOut("rows without any text", truth.empty)],
+            grouped=True,
+            ordered=False,
+        )
 
 
 def _weights(truth: TextTable, number: int, row: dict[str, str]) -> dict[str, float]:
-    return {name: parse_weight(row[name], f"{truth.where(number)}, column {name}") for name in DIAGNOSES}
+    columns = [name for name in DIAGNOSES if name in truth.columns]
+    flags = {name: parse_flag(row[name], f"{truth.where(number)}, column {name!r}") for name in columns}
+    return {name: weight for name, weight in flags.items() if weight > 0}

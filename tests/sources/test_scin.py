@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from siglip_med.conditions import known_conditions
-from siglip_med.data.sources import ScinSource
-from siglip_med.data.sources.scin import NEVER_PUBLISHED
+from siglip_med.data.accounting import LeftOut
 from siglip_med.errors import UserError
+from siglip_med.sources import ScinSource
+from siglip_med.sources.scin import NEVER_PUBLISHED
 from tests.data.tables import write
 
 CASE_COLUMNS = [
@@ -82,7 +83,7 @@ def test_small_tables_by_hand(tmp_path):
     assert frame["description"].tolist()[0] == "raised or bumpy rash on arm with itching for one day"
     assert frame["description"].tolist()[2] == "acne on leg"
     assert table.notes[0] == "4 cases read, 1 of them without a condition"
-    assert any("the public bucket never had it" in note for note in table.notes)
+    assert LeftOut("the tables list it, the public bucket never had it", 1, asked=True) in table.left_out
 
 
 def test_options(tmp_path):
@@ -98,10 +99,10 @@ def test_options(tmp_path):
     )
     graded = load(gradable_only=True)
     assert graded.frame["case"].tolist() == ["-11", "-11"]
-    assert any("2 cases that a dermatologist could not judge" in note for note in graded.notes)
+    assert any("could not judge the case" in item.reason and item.asked for item in graded.left_out)
     assert load(skin_tone="self_reported").frame["skin_tone"].tolist() == ["4", "4", ""]
     assert load(image_folder="png").frame["image"].iloc[0] == "png/-1.png"
-    assert load(conditions=["Eczema"]).frame["case"].tolist() == ["-11", "-11"]
+    assert load(conditions=["Eczema"]).frame["case"].tolist() == ["-11", "-11", "13"]
 
 
 def test_what_is_wrong_is_said_with_file_and_row(tmp_path):
@@ -111,7 +112,7 @@ def test_what_is_wrong_is_said_with_file_and_row(tmp_path):
         return str(error.value)
 
     assert "scin_cases.csv, row 4: case 14 has no row in" in message(labels=LABELS[:3])
-    assert "a case_id stands in it twice" in message(labels=[*LABELS, LABELS[0]])
+    assert "case_id '-11' stands in it twice (row 1" in message(labels=[*LABELS, LABELS[0]])
     for label in ("{'Acne': 0.5", "__import__('os')", "['Acne']", "{'Acne': 'x'}", "", "{0: 1.0}"):
         broken = [LABELS[0], [*LABELS[1][:4], label, ""], *LABELS[2:]]
         assert "scin_labels.csv, row 2: weighted_skin_condition_label" in message(labels=broken)

@@ -13,12 +13,13 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from siglip_med.conditions import known_conditions
-from siglip_med.data.filters import keep_conditions
-from siglip_med.data.reading import TextTable, read_csv
-from siglip_med.data.sources.base import FolderSource
-from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.filters import keep_primary
+from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.download import Download, download_all
 from siglip_med.errors import UserError
+from siglip_med.reading import TextTable, read_csv
+from siglip_med.sources.base import FolderSource
 
 BUCKET = "https://storage.googleapis.com/dx-scin-public-data"
 NEVER_PUBLISHED = frozenset({"-2243186711511406658.png"})
@@ -88,34 +89,35 @@ class ScinSource(FolderSource):
         """Both tables, joined by case, one row a picture."""
         root = self.folder()
         cases, labels = (self._table(root, name) for name in _TABLES)
-        by_case = {row["case_id"]: (number, row) for number, row in labels.numbered()}
-        if len(by_case) < len(labels.rows):
-            raise UserError(f"{labels.path}: a case_id stands in it twice; give the official table")
+        by_case = labels.by_key("case_id")
         rows: list[TableRow] = []
+        said: dict[int, str] = {}
         ungradable = unpublished = unlabeled = 0
         for number, case in cases.numbered():
             if case["case_id"] not in by_case:
                 raise UserError(f"{cases.where(number)}: case {case['case_id']} has no row in {labels.path}")
             label_number, label = by_case[case["case_id"]]
             if self.gradable_only and not _gradable(label):
-                ungradable += 1
+                ungradable += len(_images(case))
                 continue
             weights = self._weights(label["weighted_skin_condition_label"], labels.where(label_number))
             unlabeled += not weights
+            said[number] = label["weighted_skin_condition_label"]
             for name in _images(case):
                 if name in NEVER_PUBLISHED:
                     unpublished += 1
                 else:
                     rows.append(self._row(case, label, number, name, weights))
         notes = [f"{len(cases.rows):,} cases read, {unlabeled:,} of them without a condition"]
-        if ungradable:
-            notes.append(f"{ungradable:,} cases that a dermatologist could not judge are left out")
-        if unpublished:
-            notes.append(f"{unpublished} image is left out: the tables list it, the public bucket never had it")
-        table = build_table(rows, root=root, source=str(cases.path), notes=notes)
+        left_out = [
+            LeftOut("a dermatologist could not judge the case", ungradable, asked=True),
+            LeftOut("the tables list it, the public bucket never had it", unpublished, asked=True),
+        ]
+        table = self.table_of(rows, cases.path, said, notes=notes, left_out=left_out, unit="images", grouped=True)
         if self.published_66:
             published = set(known_conditions("catalog"))
-            table = keep_conditions(table, [name for name in table.conditions if name in published])
+            kept = [name for name in table.conditions if name in published]
+            table = keep_primary(table, kept, "the first condition is none of the published 66")
         return table if self.soft_labels else _multi_hot(table)
 
     def _table(self, root: Path, name: str) -> TextTable:

@@ -5,10 +5,11 @@ Source: Pacheco et al., Data in Brief 2020, https://doi.org/10.17632/zr7vgbcyr2.
 
 from dataclasses import dataclass
 
-from siglip_med.data.reading import read_csv
-from siglip_med.data.sources.base import FolderSource, locate
-from siglip_med.data.sources.values import parse_age_group, parse_sex, parse_skin_tone, parse_text
-from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.table import ImageTable, TableRow
+from siglip_med.data.values import parse_age_group, parse_sex, parse_skin_tone, parse_text
+from siglip_med.reading import read_csv
+from siglip_med.sources.base import FolderSource, locate
 
 _COLUMNS = ("patient_id", "img_id", "diagnostic", "age", "gender", "fitspatrick", "region")
 
@@ -44,10 +45,10 @@ class PadUfes20Source(FolderSource):
         rows = [
             TableRow(
                 image=locate(root, self.image_folders, row["img_id"]),
-                weights={row["diagnostic"]: 1.0},
+                weights=self.named(row["diagnostic"]),
                 source_row=number,
                 image_id=row["img_id"],
-                case=row["patient_id"],
+                case=parse_text(row["patient_id"]),
                 skin_tone=parse_skin_tone(row["fitspatrick"], text.where(number)),
                 sex=parse_sex(row["gender"]),
                 age_group=parse_age_group(row["age"]),
@@ -55,4 +56,6 @@ class PadUfes20Source(FolderSource):
             )
             for number, row in text.numbered()
         ]
-        return build_table(rows, root=root, source=str(text.path))
+        said = {number: row["diagnostic"] for number, row in text.numbered()}
+        empty = [LeftOut("rows without any text", text.empty)]
+        return self.table_of(rows, text.path, said, notes=text.notes, left_out=empty, grouped=True)

@@ -1,9 +1,12 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from siglip_med.data.sources import HuggingFaceSource
+from siglip_med.data.accounting import LeftOut
 from siglip_med.errors import UserError
+from siglip_med.sources import HuggingFaceSource
 
 datasets = pytest.importorskip("datasets")
 
@@ -65,7 +68,8 @@ def test_lists_of_conditions_and_one_split(saved, tmp_path):
     table = one.load()
     assert table.conditions == ("Acne", "Scar, old")
     np.testing.assert_array_equal(table.labels, [[1, 1], [1, 1]])
-    assert "2 of 4 images have no condition and are left out" in table.notes
+    assert table.left_out == (LeftOut("no condition", 2),)
+    assert table.read == 4
 
 
 def test_a_second_export_is_not_made_and_another_is_refused(saved, tmp_path):
@@ -75,6 +79,35 @@ def test_a_second_export_is_not_made_and_another_is_refused(saved, tmp_path):
     assert (tmp_path / "labels.csv").stat().st_mtime_ns == before
     with pytest.raises(UserError, match=r"holds another export; give another data\.source\.root"):
         source(saved, tmp_path, split="train").prepare()
+
+
+def test_an_export_of_a_data_set_that_has_changed_is_refused(saved, tmp_path):
+    grown = tmp_path / "grown"
+    shutil.copytree(saved, grown)
+    source(grown, tmp_path / "export").prepare()
+    (grown / "train" / "more.arrow").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"was exported before .*grown changed; remove the folder"):
+        source(grown, tmp_path / "export").prepare()
+
+
+def test_one_column_a_condition(tmp_path):
+    paths = []
+    for number in range(3):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(np.full((9, 9, 3), number, dtype=np.uint8)).save(paths[-1])
+    rows = {"image": paths, "Scar": [1, 0, 0], "Acne": [True, True, False]}
+    features = {"image": datasets.Image(), "Scar": datasets.Value("int64"), "Acne": datasets.Value("bool")}
+    datasets.Dataset.from_dict(rows, features=datasets.Features(features)).save_to_disk(str(tmp_path / "saved"))
+    tables = []
+    for place, columns in enumerate((["Scar", "Acne"], ["Acne", "Scar"])):
+        one = HuggingFaceSource(
+            root=str(tmp_path / f"out{place}"), dataset=str(tmp_path / "saved"), condition_columns=columns
+        )
+        one.prepare()
+        tables.append(one.load())
+    np.testing.assert_array_equal(tables[0].labels, [[1, 1], [1, 0]])
+    assert tables[0].frame.equals(tables[1].frame)
+    assert tables[0].left_out == (LeftOut("no condition", 1),)
 
 
 def test_what_is_wrong_is_said(saved, tmp_path):

@@ -1,5 +1,6 @@
 """The other data sets: each against its real header, on small tables by hand and on the real ones where they are."""
 
+import os
 import re
 from dataclasses import replace
 
@@ -8,15 +9,16 @@ import pytest
 from PIL import Image
 
 from siglip_med.conditions import known_conditions
-from siglip_med.data.sources import (
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
+from siglip_med.errors import UserError
+from siglip_med.sources import (
     Fitzpatrick17kSource,
     Ham10000Source,
     ImageFolderSource,
     Isic2019Source,
     PadUfes20Source,
 )
-from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
-from siglip_med.errors import UserError
 from tests.data.tables import write
 
 ISIC_TRUTH = "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\nISIC_1,0.0,1.0,0,0,0,0,0,0,0\nISIC_2,1.0,0,0,0,0,0,0,0,0\n"
@@ -88,15 +90,15 @@ def test_isic2019(tmp_path):
     assert table.conditions == ("MEL", "NV")
     assert set(table.conditions) < set(known_conditions("isic2019"))
     np.testing.assert_array_equal(table.labels, [[0, 1], [1, 0]])
-    assert table.frame["case"].tolist() == ["ISIC_1", "BCN_7"]
+    assert table.frame["case"].tolist() == ["images/ISIC_1.jpg", "BCN_7"]
     assert table.frame["age_group"].tolist() == ["", "50-59"]
     assert table.frame["site"].tolist() == ["anterior torso", ""]
-    assert table.notes == ("1 images name no lesion and are their own case",)
+    assert any("1 of 2 images do not say whose they are" in note for note in table.notes)
     write(tmp_path / "ISIC_2019_Training_Metadata.csv", ISIC_METADATA.replace("ISIC_1", "ISIC_3"))
     with pytest.raises(UserError, match=r"GroundTruth\.csv, row 1: image ISIC_1 has no row in"):
         Isic2019Source(root=str(tmp_path)).load()
     write(tmp_path / "ISIC_2019_Training_Metadata.csv", ISIC_METADATA.replace("ISIC_1", "ISIC_2"))
-    with pytest.raises(UserError, match="stands in it twice"):
+    with pytest.raises(UserError, match=r"Metadata\.csv, row 2: image 'ISIC_2' stands in it twice"):
         Isic2019Source(root=str(tmp_path)).load()
 
 
@@ -128,7 +130,89 @@ def test_image_folder(tmp_path):
     assert table.frame["image"].tolist() == ["Acne/p1_a.jpg", "Acne/p1_b.PNG", "Scar tissue/deep/p2_a.jpg"]
     assert table.frame["case"].tolist() == ["p1", "p1", "p2"]
     assert table.frame["source_split"].tolist() == ["", "", ""]
-    assert table.notes == ("1 files without an image extension are passed over",)
+    assert table.left_out == (LeftOut("hidden files", 1), LeftOut("files with the ending .txt", 1))
+    assert (table.unit, table.read) == ("files", 5)
+
+
+@pytest.mark.parametrize("spelling", ["unknown", "", "NA", "-1"])
+def test_a_case_that_is_not_known_is_no_giant_patient_in_any_source(tmp_path, spelling):
+    ham = "lesion_id,image_id,dx,dx_type,age,sex,localization\n" + "".join(
+        f"{spelling if i < 55 else f'L{i}'},i{i},nv,x,,,\n" for i in range(60)
+    )
+    write(tmp_path / "ham/HAM10000_metadata.csv", ham)
+    pad = "patient_id,img_id,diagnostic,fitspatrick,gender,age,region\n" + "".join(
+        f"{spelling if i < 55 else f'P{i}'},i{i}.png,NEV,,,,\n" for i in range(60)
+    )
+    write(tmp_path / "pad/metadata.csv", pad)
+    truth = ISIC_TRUTH.splitlines()[0] + "\n" + "".join(f"I{i},0,1,0,0,0,0,0,0,0\n" for i in range(60))
+    write(tmp_path / "isic/ISIC_2019_Training_GroundTruth.csv", truth)
+    about = (
+        ISIC_METADATA.splitlines()[0]
+        + "\n"
+        + "".join(f"I{i},,,{spelling if i < 55 else f'B{i}'},\n" for i in range(60))
+    )
+    write(tmp_path / "isic/ISIC_2019_Training_Metadata.csv", about)
+    sources = [(Ham10000Source, "ham"), (PadUfes20Source, "pad"), (Isic2019Source, "isic")]
+    for source, folder in sources:
+        table = source(root=str(tmp_path / folder)).load()
+        assert len(set(table.cases[:55])) == 55
+        assert any("55 of 60 images do not say whose they are" in note for note in table.notes)
+
+
+def test_isic2019_without_its_empty_column(tmp_path):
+    write(tmp_path / "ISIC_2019_Training_GroundTruth.csv", ISIC_TRUTH.replace(",UNK", "").replace(",0\n", "\n"))
+    write(tmp_path / "ISIC_2019_Training_Metadata.csv", ISIC_METADATA)
+    assert len(Isic2019Source(root=str(tmp_path)).load()) == 2
+
+
+def test_a_label_that_is_not_known_is_left_out_and_counted_in_every_source(tmp_path):
+    header = "md5hash,label,qc,fitzpatrick_scale\n"
+    write(tmp_path / "fitzpatrick17k.csv", header + "a,acne,,3\nb,unknown,,2\nc,,,1\nd,acne,3 Wrongly labelled,1\n")
+    table = Fitzpatrick17kSource(root=str(tmp_path), drop_wrong=True).load()
+    assert (len(table), table.read) == (1, 4)
+    assert (
+        LeftOut("no condition ('unknown' 1, empty 1)", 2) in table.left_out
+        or LeftOut("no condition (empty 1, 'unknown' 1)", 2) in table.left_out
+    )
+    assert LeftOut("the authors found the label wrong", 1, asked=True) in table.left_out
+
+
+def test_every_file_below_the_root_is_accounted_for(tmp_path):
+    for name in ("Acne/a.jpg", "Acne/b.JFIF", "Scar/deep/c.gif", "Scar/d.png"):
+        image(tmp_path / name)
+    for name in ("Acne/x.heic", "Acne/.DS_Store", "Acne/Thumbs.db", "readme.md", "loose.jpg", "Scar/notes", ".git/x"):
+        write(tmp_path / name, "x")
+    (tmp_path / "Scar/dead.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (tmp_path / "Scar/again").symlink_to(tmp_path / "Acne", target_is_directory=True)
+    files = sum(len(names) for _, _, names in os.walk(tmp_path))
+    table = ImageFolderSource(root=str(tmp_path)).load()
+    assert table.read == files
+    reasons = {item.reason: item.count for item in table.left_out}
+    assert reasons["links that lead nowhere"] == 1
+    assert reasons["in no condition's folder"] == 1
+    assert {"Acne/a.jpg", "Acne/b.JFIF", "Scar/deep/c.gif", "Scar/d.png"} <= set(table.frame["image"])
+
+
+@pytest.mark.parametrize("kind", ["dead links", "raw files"])
+def test_a_condition_whose_files_are_no_images_stops_the_run(tmp_path, kind):
+    image(tmp_path / "Acne/a.jpg")
+    for number in range(3):
+        path = tmp_path / f"Scar/{number}.jpg"
+        if kind == "dead links":
+            path.parent.mkdir(exist_ok=True)
+            path.symlink_to(tmp_path / "gone.jpg")
+        else:
+            write(path.with_suffix(".cr2"), "x")
+    with pytest.raises(UserError, match=r"Scar: none of its files is an image \(3 "):
+        ImageFolderSource(root=str(tmp_path)).load()
+    assert ImageFolderSource(root=str(tmp_path), aliases={"Scar": None}).load().conditions == ("Acne",)
+
+
+def test_splits_beside_conditions_stop_the_run(tmp_path):
+    for name in ("train/Acne/1.jpg", "test/Acne/2.jpg", "Psoriasis/3.jpg"):
+        image(tmp_path / name)
+    with pytest.raises(UserError, match=r"named like splits \(test, train\) beside 'Psoriasis'"):
+        ImageFolderSource(root=str(tmp_path)).load()
 
 
 def test_image_folder_with_splits(tmp_path):

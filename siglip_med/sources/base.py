@@ -1,0 +1,144 @@
+"""What all sources that live in a folder share."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveInt
+
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.filters import drop_rare_conditions, keep_conditions, rename_conditions
+from siglip_med.data.near_duplicates import group_near_duplicates, perceptual_hashes
+from siglip_med.data.paths import find_files
+from siglip_med.data.table import ImageTable, TableRow, build_table
+from siglip_med.data.values import is_unknown, parse_text
+from siglip_med.errors import UserError
+
+Distance = Annotated[int, Field(ge=0, le=32)]
+"""Bits of 64 in which two perceptual hashes differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderSource(ABC):
+    """A data set in a folder; each format says in `read` how its files become a table.
+
+    Args:
+        root: the data set's folder.
+        aliases: other names for conditions, as the data writes them: several may become one (a merge), and null
+            leaves a condition out. A binary target is named so too: ``{"1": Melanoma, "0": Nevus}``.
+        conditions: keep only these; an image that lists none of them is left out.
+        minimum_images: conditions listed on fewer images are left out, with the images that list no other.
+        near_duplicate_distance: images whose perceptual hashes differ in at most this many of 64 bits are put
+            into one case, so that no split separates them; None opens no image. 4 is strict, 8 is loose.
+
+    Raises:
+        UserError: the folder or a table in it is missing or wrong; the line names file and row.
+    """
+
+    root: str
+    aliases: dict[str, str | None] | None = None
+    conditions: list[str] | None = None
+    minimum_images: PositiveInt = 1
+    near_duplicate_distance: Distance | None = None
+
+    def prepare(self) -> None:
+        """Checks that the folder is there, before a run makes anything."""
+        self.folder()
+
+    def folder(self) -> Path:
+        """The root as a path.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        path = Path(self.root).expanduser()
+        if not path.is_dir():
+            raise UserError(f"{path}: no such folder; give data.source.root=FOLDER{self.where_to_get_it()}")
+        return path
+
+    def where_to_get_it(self) -> str:
+        """How the data set can be had, put behind the message that it is missing."""
+        return ""
+
+    @abstractmethod
+    def read(self) -> ImageTable:
+        """The whole data set as a table, before the filters."""
+
+    def load(self) -> ImageTable:
+        """Reads the table and applies the filters.
+
+        Raises:
+            UserError: a file is missing or wrong, or nothing is left.
+        """
+        table = find_files(self.filtered())
+        if self.near_duplicate_distance is not None:
+            # what cannot be read is for the policy of the DataModule to judge
+            hashes = perceptual_hashes(table, on_bad_image="skip")
+            table = group_near_duplicates(table, hashes, self.near_duplicate_distance)
+        return table
+
+    def filtered(self) -> ImageTable:
+        """The table after the filters that need no image."""
+        table = self.read()
+        if self.conditions is not None:
+            table = keep_conditions(table, self.conditions)
+        return drop_rare_conditions(table, self.minimum_images)
+
+    def table_of(
+        self, rows: Sequence[TableRow], source: Path, said: Mapping[int, str] | None = None, **settings: Any
+    ) -> ImageTable:
+        """The rows as a table, with conditions called as `aliases` wants.
+
+        Args:
+            rows: one an image.
+            source: the file or folder that they came from.
+            said: what stood where a condition should be, by ``source_row``.
+            **settings: of `build_table`.
+        """
+        aliases = self.aliases or {}
+        notes, left_out = list(settings.pop("notes", ())), list(settings.pop("left_out", ()))
+        listed = {name for row in rows for name in row.weights}
+        unused = [name for name in aliases if name not in listed]
+        if unused:
+            notes.append(f"{len(unused)} aliases name no condition of the data, the first {unused[0]!r}")
+        kept = []
+        for row in rows:
+            weights = rename_conditions(row.weights, aliases)
+            if row.weights and not weights:
+                left_out.append(LeftOut("every condition is left out by data.source.aliases", 1, asked=True))
+            else:
+                kept.append(replace(row, weights=weights) if aliases else row)
+        return build_table(
+            kept,
+            root=Path(self.root).expanduser(),
+            source=str(source),
+            notes=notes,
+            left_out=left_out,
+            said=said,
+            **settings,
+        )
+
+    def named(self, cell: str) -> dict[str, float]:
+        """The one condition that a cell names, with weight 1; none where it is not known."""
+        return dict.fromkeys(self.names_in(cell), 1.0)
+
+    def names_in(self, cell: str, separator: str | None = None) -> list[str]:
+        """The conditions that a cell names; those that say "not known" are none, unless an alias says what they are."""
+        parts = [cell] if separator is None else cell.split(separator)
+        aliases = self.aliases or {}
+        return [
+            name if name in aliases else parse_text(name)
+            for name in (part.strip() for part in parts)
+            if name in aliases or not is_unknown(name)
+        ]
+
+
+def locate(root: Path, folders: Sequence[str], name: str) -> str:
+    """Path of an image relative to the root: in the first of ``folders`` that has it, else in the last.
+
+    The official archives unpack into several parts, which people then often put into one folder.
+    """
+    folder = next((folder for folder in folders if (root / folder / name).is_file()), folders[-1])
+    return str(PurePosixPath(folder) / name)

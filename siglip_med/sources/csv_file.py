@@ -1,0 +1,254 @@
+"""One's own photographs: a folder and a CSV with one row an image."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.table import ImageTable, TableRow
+from siglip_med.data.values import (
+    is_unknown,
+    parse_age_group,
+    parse_flag,
+    parse_sex,
+    parse_skin_tone,
+    parse_split,
+    parse_text,
+    parse_weight,
+)
+from siglip_med.errors import UserError
+from siglip_med.reading import TextTable, read_csv
+from siglip_med.sources.base import FolderSource
+from siglip_med.sources.columns import Column, condition_columns, match_columns
+
+_FIELD = re.compile(r"{([^{}]+)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvSource(FolderSource):
+    """Images listed in a CSV. Every ``*_column`` names a column of it; None means that there is none.
+
+    Conditions come in one of two shapes: a column of names (``condition_column``, with ``condition_separator``
+    where a cell lists several and ``weight_column`` where they have weights, separated alike), or one column a
+    condition (``condition_columns``, ``condition_prefix`` or ``condition_columns_except``) holding 0, 1, yes, no, a
+    cross or a weight. Cells that say "not known" (see `siglip_med.data.values.UNKNOWN`) mean so in every column.
+
+    Args:
+        table: the CSV, relative to the root.
+        join_table: a second CSV, relative to the root, whose columns are put beside the first's.
+        join_key: the column that both share; a row without a partner is left out and counted.
+        image_column: path of the image, relative to ``image_folder``; or a pattern of several columns, such as
+            ``{lesion_id}/{isic_id}``.
+        image_folder: folder of the images, relative to the root.
+        image_suffix: put behind each path, for tables that leave the extension out (".jpg").
+        condition_column: one condition a cell, or several; the first is the primary one unless weights differ. The
+            column ``condition`` where no other shape is given.
+        condition_separator: between the conditions of a cell ("|"); None takes the cell as one name.
+        condition_columns: names of the columns that are conditions.
+        condition_prefix: how the names of those columns begin ("label_"); the conditions go without it.
+        condition_columns_except: the columns that are no conditions; every other one is.
+        weight_column: weights from 0 to 1 of the cell's conditions, in the same order.
+        group_column: case, patient, lesion or near-duplicate group: what no split may separate. A row that does not
+            know it is its own case, which is noted.
+        image_id_column: a name for each image; the path otherwise.
+        description_column: a sentence on the image, for captions.
+        skin_tone_column: Fitzpatrick type: 1 to 6, I to VI, FST1 to FST6, or 12, 34, 56.
+        sex_column: f, m, female or male; others are kept as written.
+        age_column: years (put into decades) or an age group (kept as written).
+        site_column: body site.
+        split_column: train, val or test, for `GivenSplitter`.
+        encoding: of the CSV; None finds it.
+        delimiter: one character between its fields; None finds it.
+
+    Raises:
+        UserError: as `FolderSource`, and where both shapes of conditions are given.
+    """
+
+    table: str = "labels.csv"
+    join_table: str | None = None
+    join_key: Column | None = None
+    image_column: Column = "image"
+    image_folder: str = ""
+    image_suffix: str = ""
+    condition_column: Column | None = None
+    condition_separator: Annotated[str, Field(min_length=1)] | None = None
+    condition_columns: list[Column] | None = None
+    condition_prefix: Annotated[str, Field(min_length=1)] | None = None
+    condition_columns_except: list[Column] | None = None
+    weight_column: Column | None = None
+    group_column: Column | None = None
+    image_id_column: Column | None = None
+    description_column: Column | None = None
+    skin_tone_column: Column | None = None
+    sex_column: Column | None = None
+    age_column: Column | None = None
+    site_column: Column | None = None
+    split_column: Column | None = None
+    encoding: Literal["utf-8", "utf-16", "latin-1", "cp1252"] | None = None
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        shapes = [
+            name
+            for name in ("condition_column", "condition_columns", "condition_prefix", "condition_columns_except")
+            if getattr(self, name) is not None
+        ]
+        if len(shapes) > 1:
+            raise UserError(f"data.source: give one of {' and '.join(shapes)}; set the other to null")
+        if self._one_hot and (self.weight_column or self.condition_separator):
+            raise UserError(
+                f"data.source.{shapes[0]}: the cells hold the weights; leave weight_column and condition_separator out"
+            )
+        if (self.join_table is None) != (self.join_key is None):
+            raise UserError("data.source: give join_table and join_key together: the second CSV and the shared column")
+
+    @property
+    def _one_hot(self) -> bool:
+        return any((self.condition_columns, self.condition_prefix, self.condition_columns_except))
+
+    def prepare(self) -> None:
+        """Reads the table once, so that what is wrong with it is said before anything else happens."""
+        self.read()
+
+    def read(self) -> ImageTable:
+        """The CSV as a table."""
+        root = self.folder()
+        text = self._read(root / self.table, tuple(_FIELD.findall(self.image_column)) or (self.image_column,))
+        left_out = [LeftOut("rows without any text", text.empty)]
+        notes = list(text.notes)
+        columns, rows = text.columns, [(number, dict(cells)) for number, cells in text.numbered()]
+        if self.join_table is not None and self.join_key is not None:
+            other = self._read(root / self.join_table, (self.join_key,))
+            text.require(self.join_key)
+            columns = (*columns, *(column for column in other.columns if column not in columns))
+            rows, alone = _joined(rows, other, self.join_key)
+            notes += other.notes
+            left_out.append(LeftOut(f"no row of {self.join_table} has the same {self.join_key}", alone))
+        reader = _Rows(self, text, columns)
+        table_rows = [reader.row(number, cells) for number, cells in rows]
+        if self.group_column is None:
+            notes.append("no group column: each image is its own case, which leaks where a patient has several")
+        return self.table_of(
+            table_rows,
+            text.path,
+            reader.said,
+            notes=notes,
+            left_out=left_out,
+            grouped=self.group_column is not None,
+            ordered=not self._one_hot,
+        )
+
+    def _read(self, path: Path, required: tuple[str, ...]) -> TextTable:
+        return read_csv(path, encoding=self.encoding, delimiter=self.delimiter, hints=required)
+
+
+class _Rows:
+    """Turns the rows of one CSV into rows of the table; knows which column is what."""
+
+    def __init__(self, source: CsvSource, text: TextTable, columns: tuple[str, ...]) -> None:
+        self.source = source
+        self.text = text
+        self.said: dict[int, str] = {}
+
+        def column(name: str | None) -> str | None:
+            return None if name is None else match_columns([name], columns, text.path)[0]
+
+        s = source
+        fields = _FIELD.findall(s.image_column) if s.image_column not in columns else []
+        self.image_fields = {field: match_columns([field], columns, text.path)[0] for field in fields}
+        self.image = None if fields else column(s.image_column)
+        self.one_hot: Mapping[str, str] = {}
+        self.condition: str | None = None
+        if s._one_hot:
+            self.one_hot = condition_columns(
+                columns, text.path, s.condition_columns, s.condition_prefix, s.condition_columns_except
+            )
+        else:
+            self.condition = column(s.condition_column or "condition")
+        self.weight = column(s.weight_column)
+        self.group = column(s.group_column)
+        self.image_id = column(s.image_id_column)
+        self.description = column(s.description_column)
+        self.skin_tone = column(s.skin_tone_column)
+        self.sex = column(s.sex_column)
+        self.age = column(s.age_column)
+        self.site = column(s.site_column)
+        self.split = column(s.split_column)
+
+    def row(self, number: int, cells: Mapping[str, str]) -> TableRow:
+        """One row of the CSV as a row of the table."""
+
+        def cell(column: str | None) -> str:
+            return "" if column is None else cells[column].strip()
+
+        def where(column: str | None) -> str:
+            return f"{self.text.where(number)}, column {column!r}"
+
+        return TableRow(
+            image=self._image(number, cells),
+            weights=self._weights(number, cells),
+            source_row=number,
+            image_id=cell(self.image_id),
+            case=parse_text(cell(self.group)),
+            description=parse_text(cell(self.description)),
+            skin_tone=parse_skin_tone(cell(self.skin_tone), where(self.skin_tone)),
+            sex=parse_sex(cell(self.sex)),
+            age_group=parse_age_group(cell(self.age)),
+            site=parse_text(cell(self.site)),
+            source_split=parse_split(cell(self.split), where(self.split)),
+        )
+
+    def _image(self, number: int, cells: Mapping[str, str]) -> str:
+        if self.image is not None:
+            image = cells[self.image].strip()
+        else:
+            empty = [column for column in self.image_fields.values() if not cells[column].strip()]
+            if empty:
+                raise UserError(f"{self.text.where(number)}, column {empty[0]!r}: is empty; the image path needs it")
+            fields = self.image_fields
+            image = _FIELD.sub(lambda match: cells[fields[match[1]]].strip(), self.source.image_column)
+        if not image:
+            return ""
+        folder = f"{self.source.image_folder.rstrip('/')}/" if self.source.image_folder else ""
+        return f"{folder}{image.replace(chr(92), '/')}{self.source.image_suffix}"
+
+    def _weights(self, number: int, cells: Mapping[str, str]) -> dict[str, float]:
+        at = self.text.where(number)
+        if self.condition is None:
+            flags = {
+                name: parse_flag(cells[column], f"{at}, column {column!r}") for column, name in self.one_hot.items()
+            }
+            return {name: weight for name, weight in flags.items() if weight > 0}
+        where = f"{at}, column {self.condition!r}"
+        cell, separator = cells[self.condition], self.source.condition_separator
+        if separator is not None and cell.strip() and any(not part.strip() for part in cell.split(separator)):
+            raise UserError(f"{where}: a condition has an empty name; remove the stray separator")
+        names = self.source.names_in(cell, separator)
+        if not names:
+            self.said[number] = cell.strip()
+        if len(set(names)) < len(names):
+            raise UserError(f"{where}: lists a condition twice: {cell!r}")
+        if self.weight is None:
+            return dict.fromkeys(names, 1.0)
+        where, said = f"{at}, column {self.weight!r}", cells[self.weight]
+        weights = (
+            [] if is_unknown(said) else [part.strip() for part in (said.split(separator) if separator else [said])]
+        )
+        if len(weights) != len(names):
+            raise UserError(f"{where}: {len(names)} conditions but {len(weights)} weights; give one weight each")
+        return {name: parse_weight(weight, where) for name, weight in zip(names, weights, strict=True)}
+
+
+def _joined(
+    rows: list[tuple[int, dict[str, str]]], other: TextTable, key: str
+) -> tuple[list[tuple[int, dict[str, str]]], int]:
+    """Each row with the columns of its partner behind its own, and how many have none."""
+    partners = other.by_key(key)
+    joined = [
+        (number, partners[cells[key].strip()][1] | cells) for number, cells in rows if cells[key].strip() in partners
+    ]
+    return joined, len(rows) - len(joined)
