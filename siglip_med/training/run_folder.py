@@ -81,15 +81,6 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def is_running(folder: Path) -> bool:
-    """Whether a process runs in the folder."""
-    try:
-        with locked(folder):
-            return False
-    except UserError:
-        return True
-
-
 def run_folder(checkpoint: Path) -> Path:
     """The run that a checkpoint belongs to: the folder above ``checkpoints/``, or the checkpoint's own."""
     parent = checkpoint.resolve().parent

@@ -77,6 +77,17 @@ def test_what_is_no_setting_is_said(word, line):
     assert str(refused.value) == line
 
 
+def test_a_group_that_others_follow_is_named_when_it_is_switched_off():
+    with pytest.raises(UserError, match="model") as refused:
+        check_words(CONF, "train", ["model=null"])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("word", ["logger=null", "augmentation=null", "features=null", "debug=null"])
+def test_a_group_that_may_be_off_is_switched_off(word):
+    check_words(CONF, "train", [word])
+
+
 def test_two_runs_of_one_second_get_two_folders(tmp_path):
     words = [f"paths.log_dir={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
     assert run_folder_words(CONF, "train", words) == [], "a folder that is asked for is taken"

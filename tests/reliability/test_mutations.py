@@ -140,7 +140,6 @@ NAMED = [
     ("seed=true", "seed"),
     ("loss._target_=siglip_med.training.optim.AdamW", "loss"),
     ("loss=null", "loss"),
-    ("model=null", "model"),
     ("schedule=null", "schedule"),
     ("trainer=null", "trainer"),
 ]
