@@ -71,11 +71,10 @@ def main() -> None:
         folds = [KFoldSplitter(FOLDS, fold).parts(table, seed) == "test" for fold in range(FOLDS)]
         probabilities = out_of_fold(values, given, folds, conditions)
         found = find_label_errors(probabilities, given)
-        loss = -np.log(np.maximum(probabilities[np.arange(len(given)), given], 1e-12))
         likely = found.likely()
         print(
-            f"| {seed} | {precision_at(found.ranked(), wrong, planted):.3f} | "
-            f"{precision_at(np.argsort(-loss, kind='stable'), wrong, planted):.3f} | {wrong.mean():.3f} | "
+            f"| {seed} | {precision_at(np.argsort(found.margin, kind='stable'), wrong, planted):.3f} | "
+            f"{precision_at(found.ranked(), wrong, planted):.3f} | {wrong.mean():.3f} | "
             f"{len(likely):,}, {wrong[likely].mean():.3f}, {wrong[likely].sum() / planted:.3f} | "
             f"{(probabilities.argmax(axis=1) == clean).mean():.3f} |",
             flush=True,

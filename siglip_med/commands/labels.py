@@ -74,13 +74,13 @@ def show(result: Result) -> None:
         f"  {likely:,} of {len(result.ranking):,} labels are likely wrong; the most doubtful:", highlight=False
     )
     for row in result.ranking.head(10).itertuples():
-        line = f"  {row.margin:+.2f}  {row.image}: {row.given} → {row.suggested}"
+        line = f"  {row.confidence:.4f}  {row.image}: {row.given} → {row.suggested}"
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"  list: {result.path}", soft_wrap=True, highlight=False, markup=False)
 
 
 def rank_labels(parts: list[Predictions], folders: list[Path]) -> pd.DataFrame:
-    """One row an image: rank, image, case, given label, suggested one, margin, whether it is likely wrong.
+    """One row an image: rank, image, case, given and suggested label, confidence, margin, whether it is likely wrong.
 
     Args:
         parts: test predictions of the folds.
@@ -110,6 +110,7 @@ def rank_labels(parts: list[Predictions], folders: list[Path]) -> pd.DataFrame:
     return ranking.assign(
         given=names[given[order]],
         suggested=names[found.suggested[order]],
+        confidence=found.confidence[order].round(6),
         margin=found.margin[order].round(4),
         likely_wrong=found.confident[order],
     )

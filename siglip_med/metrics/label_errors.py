@@ -13,21 +13,27 @@ class LabelErrors:
     """What predictions say of N given labels.
 
     Attributes:
+        confidence: ``[N]`` probability of the given label; the lower, the more doubtful the label.
         margin: ``[N]`` normalized margin: probability of the given label minus that of the most probable other, -1 to
-            1; the lower, the more doubtful the label.
+            1.
         suggested: ``[N]`` int, the most probable other condition.
         confident: ``[N]`` bool: the image counts off the diagonal of the confident joint, so its label is likely wrong.
         joint: ``[C, C]`` int: images by given label (row) and confidently predicted one (column).
     """
 
+    confidence: np.ndarray
     margin: np.ndarray
     suggested: np.ndarray
     confident: np.ndarray
     joint: np.ndarray
 
     def ranked(self) -> np.ndarray:
-        """``[N]`` rows, the most doubtful label first."""
-        return np.argsort(self.margin, kind="stable")
+        """``[N]`` rows, the most doubtful label first: by confidence, that is by plain loss.
+
+        On photographs with planted errors it found twice as many as the margin, which puts images first that are surely
+        taken for a condition that looks alike (docs/data.md).
+        """
+        return np.argsort(self.confidence, kind="stable")
 
     def likely(self) -> np.ndarray:
         """Rows whose label is likely wrong, the most doubtful first."""
@@ -68,7 +74,7 @@ def find_label_errors(probabilities: np.ndarray, given: np.ndarray, positive: np
     predicted = np.argmax(passing, axis=1)
     joint = np.zeros((conditions, conditions), dtype=np.int64)
     np.add.at(joint, (given[counted], predicted[counted]), 1)
-    return LabelErrors(margin, suggested, counted & ~own[rows, predicted], joint)
+    return LabelErrors(probabilities[rows, given], margin, suggested, counted & ~own[rows, predicted], joint)
 
 
 def precision_at(order: np.ndarray, wrong: np.ndarray, count: int) -> float:
