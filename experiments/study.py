@@ -1,10 +1,11 @@
 """Runs a study: losses tuned alike on validation, then trained on many seeds and compared on test.
 
-``python experiments/study.py photographs [quick=true] [seeds=n] [variants=a,b] [training=a] [key=value …]``
+``python experiments/study.py photographs [key=value …]``
 
-``experiments/<study>/study.yaml`` says what is compared; the other words are overrides of ``train.py`` for every run,
-such as where data and towers lie. Every finished run is a line of ``logs/studies/<study>.jsonl``: a study that was
-interrupted goes on where it stopped. Tables and figure go into the study's folder.
+``experiments/<study>/study.yaml`` says what is compared. ``quick=true``, ``tuning=false``, ``seeds=5``,
+``variants=a,b`` and ``training=a`` run a part of it; the other words are overrides of ``train.py`` for every run, such
+as where data and towers lie. Every finished run is a line of ``logs/studies/<study>.jsonl``: a study that was
+interrupted goes on where it stopped. Tables and figures go into the study's folder.
 """
 
 import json
@@ -37,7 +38,7 @@ CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top
 """Metrics of every validation of a run; of its end every headline metric is kept but areas under curves."""
 
 
-OPTIONS = ("quick", "seeds", "variants", "training")
+OPTIONS = ("quick", "tuning", "seeds", "variants", "training")
 """Words of the command line that are the study's; all others are the runs'."""
 
 LOOKS = 20
@@ -362,6 +363,8 @@ def main(words: list[str]) -> None:
     quick = options.get("quick") == "true"
     if quick:
         study = study.quick()
+    if options.get("tuning") == "false":
+        study = study.model_copy(update={"tuning": None})
     if "seeds" in options:
         study = study.model_copy(update={"seeds": int(options["seeds"])})
     for part in ("variants", "training"):
