@@ -150,6 +150,7 @@ def draw(table: pd.DataFrame, reference: str, path: Path) -> None:
         axis.axvline(0, color="#D55E00", linewidth=1)
         axis.set_yticks(range(len(order)), list(reversed(order)))
         axis.set_title(METRICS[metric], fontsize=10)
+        axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="x", alpha=0.3)
     figure.suptitle(
         f"test split, minus {reference} on the same seeds: a dot a seed, a bar the 95% interval", fontsize=11
