@@ -1,7 +1,7 @@
 """The ICD geometric loss: distances between embeddings follow the dissimilarity matrix D."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ Fit = Literal["squared", "correlation"]
 Balance = Literal["level", "none"]
 
 _LEVELS = 10
+_BLOCK = 256
 
 
 def icd_geometric(batch: PairBatch, pairs: Pairs = "cross", fit: Fit = "squared", balance: Balance = "level") -> Tensor:
@@ -63,19 +64,61 @@ def _compared(batch: PairBatch, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
         dissimilarity = batch.min_dissimilarity
         return batch.cosine, dissimilarity, batch.labeled[:, None].expand_as(dissimilarity)
     if pairs == "text":
-        other = ~torch.eye(len(batch.text), dtype=torch.bool, device=batch.text.device)
-        return batch.text_cosine, batch.text_dissimilarity, other
-    other = ~torch.eye(len(batch.image), dtype=torch.bool, device=batch.image.device)
-    return batch.image_cosine, batch.image_dissimilarity, other & batch.labeled & batch.labeled[:, None]
+        return _each_pair_once(
+            batch.text, batch.text_dissimilarity, torch.ones_like(batch.text[:, 0], dtype=torch.bool)
+        )
+    return _each_pair_once(batch.image, batch.image_dissimilarity, batch.labeled)
+
+
+def _each_pair_once(x: Tensor, dissimilarity: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Cosine, dissimilarity and validity of the pairs i < j of one kind, flat: half the work of all pairs.
+
+    Rows are taken in blocks, and each block meets the columns from its own first row on; what lies below the diagonal
+    of a block is there but not valid.
+    """
+    blocks = _blocks(len(x))
+    later = torch.arange(len(x), device=x.device)
+    valid = [usable[i:j, None] & usable[i:] & (later[i:j, None] < later[i:]) for i, j in blocks]
+    with torch.autocast(x.device.type, enabled=False):
+        cosine = _UpperCosine.apply(x)
+    return (
+        cosine,
+        torch.cat([dissimilarity[i:j, i:].flatten() for i, j in blocks]),
+        torch.cat([block.flatten() for block in valid]),
+    )
+
+
+def _blocks(rows: int) -> list[tuple[int, int]]:
+    return [(start, min(start + _BLOCK, rows)) for start in range(0, rows, _BLOCK)]
+
+
+class _UpperCosine(torch.autograd.Function):
+    """The blocks of ``x @ x.T`` on and above the diagonal, flat; autograd would fill a whole matrix for each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.cat([(x[i:j] @ x[i:].T).flatten() for i, j in _blocks(len(x))])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        result, start = torch.zeros_like(x), 0
+        for i, j in _blocks(len(x)):
+            shape = (j - i, len(x) - i)
+            block = gradients[0][start : start + shape[0] * shape[1]].view(shape)
+            result[i:j] += block @ x[i:]
+            result[i:] += block.T @ x[i:j]
+            start += block.numel()
+        return result
 
 
 def _weights(dissimilarity: Tensor, valid: Tensor, balance: Balance) -> Tensor:
     mass = valid.to(dissimilarity)
     if balance == "level":
-        level = (dissimilarity * _LEVELS).round().long().clamp(0, _LEVELS)
-        count = torch.zeros(_LEVELS + 1, dtype=mass.dtype, device=mass.device)
-        count = count.index_add(0, level.flatten(), mass.flatten())
-        mass = mass / count.clamp_min(1.0)[level]
+        level = (dissimilarity * _LEVELS).round_().clamp_(0, _LEVELS).long().flatten()
+        count = mass.new_zeros(_LEVELS + 1).index_add(0, level, mass.flatten())
+        mass = mass * (1.0 / count.clamp_min(1.0)).index_select(0, level).view_as(mass)
     return mass / mass.sum().clamp_min(torch.finfo(mass.dtype).tiny)
 
 

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from siglip_med.losses import IcdGeometric, PairBatch, SoftLabelSoftmax, Wasserstein, hard_negatives
 from siglip_med.losses.debug import example_batch
@@ -105,3 +107,59 @@ def test_shapes_that_do_not_fit_are_named(wrong: dict[str, torch.Tensor], messag
     }
     with pytest.raises(ValueError, match=message):
         PairBatch.build(**(right | wrong))
+
+
+@given(images=st.integers(1, 6), conditions=st.integers(1, 9), texts=st.integers(1, 12), seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_nearest_labels_are_those_of_the_masked_expansion(images: int, conditions: int, texts: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.rand(images, conditions, generator=generator) * torch.randint(
+        2, (images, conditions), generator=generator
+    )
+    dissimilarity = torch.rand(conditions, conditions, generator=generator)
+    dissimilarity = torch.minimum(dissimilarity, dissimilarity.T).fill_diagonal_(0.0)
+    condition = torch.randint(conditions, (texts,), generator=generator)
+    image, text = torch.randn(images, 3, generator=generator), torch.randn(texts, 3, generator=generator)
+    zero = torch.zeros(())
+    batch = PairBatch.build(image, text, zero, zero, labels, condition, dissimilarity)
+    listed = labels > 0
+    nearest = dissimilarity.expand(images, -1, -1).masked_fill(~listed[:, :, None], 1.0).amin(dim=1)
+    both = nearest[:, None, :].expand(-1, images, -1).masked_fill(~listed[None], 1.0).amin(dim=2)
+    assert torch.equal(batch.min_dissimilarity, nearest[:, condition])
+    assert torch.equal(batch.image_dissimilarity, both)
+
+
+@pytest.mark.parametrize("pairs", ["text", "image"])
+@pytest.mark.parametrize("fit", ["squared", "correlation"])
+def test_pairs_of_one_kind_that_fill_several_blocks_give_the_loss_and_gradient_of_the_whole_matrix(
+    pairs: str, fit: str
+) -> None:
+    rows = 600
+    generator = torch.Generator().manual_seed(0)
+    small = example_batch()
+    pool = torch.randint(12, (rows,), generator=generator)
+    labels = torch.nn.functional.one_hot(pool, 12).double()
+    labels[:40] = 0.0
+    x = torch.randn(rows, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    zero, distances = torch.zeros((), dtype=torch.float64), small.needed("dissimilarity").double()
+    batch = PairBatch.build(x, x, zero, zero, labels, pool, distances)
+    value = IcdGeometric(pairs, fit)(batch)  # type: ignore[arg-type]
+    (gradient,) = torch.autograd.grad(value, x)
+
+    u = torch.nn.functional.normalize(x, dim=-1)
+    distance, target = 1 - u @ u.T, distances[pool][:, pool]
+    valid = ~torch.eye(rows, dtype=torch.bool)
+    if pairs == "image":
+        valid &= (torch.arange(rows) >= 40) & (torch.arange(rows) >= 40)[:, None]
+    level = (target * 10).round()
+    weight = torch.zeros_like(target)
+    levels = level[valid].unique()
+    for one in levels:
+        of_level = valid & (level == one)
+        weight[of_level] = 1 / (len(levels) * int(of_level.sum()))
+    expected = (weight * (distance - target).square()).sum()
+    if fit == "correlation":
+        a, b = (z - (weight * z).sum() for z in (distance, target))
+        expected = 1 - (weight * a * b).sum() / ((weight * a * a).sum() * (weight * b * b).sum()).sqrt()
+    torch.testing.assert_close(value, expected, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0], atol=1e-9, rtol=1e-7)
