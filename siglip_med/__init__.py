@@ -1,7 +1,8 @@
 """siglip-med: fine-tune SigLIP with LoRA on long-tailed, multi-label dermatology photographs."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from siglip_med.lazy import lazy_names
 
 if TYPE_CHECKING:
     from siglip_med.conditions import dissimilarity, load_conditions
@@ -22,22 +23,18 @@ __all__ = [
     "load_conditions",
 ]
 
-_HOMES = {
-    "Classifier": "siglip_med.inference",
-    "Predictions": "siglip_med.metrics",
-    "UserError": "siglip_med.errors",
-    "dissimilarity": "siglip_med.conditions",
-    "headline_metrics": "siglip_med.metrics",
-    "load": "siglip_med.inference",
-    "load_conditions": "siglip_med.conditions",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for: torch and its friends take seconds."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Classifier": "siglip_med.inference",
+        "Predictions": "siglip_med.metrics",
+        "UserError": "siglip_med.errors",
+        "dissimilarity": "siglip_med.conditions",
+        "headline_metrics": "siglip_med.metrics",
+        "load": "siglip_med.inference",
+        "load_conditions": "siglip_med.conditions",
+    },
+)
 
 
 def __dir__() -> list[str]:

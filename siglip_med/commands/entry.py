@@ -123,12 +123,12 @@ def _job(command: str, config: DictConfig) -> Any:
     A `UserError` becomes one line and exit status 2, and the empty run folder goes. A run that was told to stop exits
     with 128 + the signal.
     """
-    _quiet_libraries()
     folder = Path(HydraConfig.get().runtime.output_dir)
     from siglip_med.training.preemption import Stopped
 
     try:
         module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
+        _quiet_libraries()
         if command in RUNS:
             config = _with_own_settings(command, config, folder)
         return module.show(module.run(typed(config, module.Settings)))
@@ -173,8 +173,10 @@ def _farewell(command: str, stopped: Any, folder: Path) -> str:
 
 
 def _quiet_libraries() -> None:
-    """Leaves the screen to the run's own progress and table; warnings of Lightning stay."""
-    import lightning.pytorch  # noqa: F401  sets its own logger's level when it is imported
+    """Leaves the screen to the run's own progress and table; warnings of Lightning stay.
+
+    After the command's imports: Lightning sets its own logger's level when it is imported, and a prediction needs none.
+    """
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

@@ -1,5 +1,7 @@
 """A trained model at work: whole splits become predictions, photographs become differentials."""
 
+from typing import TYPE_CHECKING
+
 from siglip_med.inference.photographs import (
     Candidate,
     Classifier,
@@ -8,6 +10,11 @@ from siglip_med.inference.photographs import (
     find_images,
     load,
 )
-from siglip_med.inference.splits import predict_split
+from siglip_med.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from siglip_med.inference.splits import predict_split
 
 __all__ = ["Candidate", "Classifier", "Differential", "PredictionRun", "find_images", "load", "predict_split"]
+
+__getattr__ = lazy_names(__name__, {"predict_split": "siglip_med.inference.splits"})
