@@ -1,12 +1,12 @@
 """What of a pretrained model is trained: adapters in its encoder layers, all of it, or only the heads."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from torch import nn
 
 from siglip_med.errors import UserError
@@ -47,6 +47,9 @@ class Lora:
         train_pooling_head: also train SigLIP's attention pooling head; the other families have none.
         train_projection: also train the linear layers that lead into the shared space (SigLIP: the text head).
             A dual encoder's are always trained, since nobody pretrained them.
+        first_block: the first encoder layer that gets adapters, counted from 0: those before it are frozen, and
+            ``features=cached`` computes what they give once. A number for every tower, or one a tower
+            (``{vision: 8, text: 4}``).
     """
 
     rank: Annotated[int, Field(gt=0, le=4096)] = 16
@@ -58,10 +61,27 @@ class Lora:
     use_rslora: bool = False
     train_pooling_head: bool = False
     train_projection: bool = False
+    first_block: NonNegativeInt | Mapping[Tower, NonNegativeInt] = 0
+
+    def __post_init__(self) -> None:
+        """Refuses blocks of a tower that gets no adapters: they would be frozen in any case."""
+        given = {} if isinstance(self.first_block, int) else self.first_block
+        idle = [tower for tower in given if not self.trains_encoder(tower)]
+        if idle:
+            raise UserError(
+                f"model.adaptation.first_block.{idle[0]}: that tower gets no adapters (towers={self.towers}); leave it "
+                "out, or set model.adaptation.towers=both"
+            )
 
     def trains_encoder(self, tower: Tower) -> bool:
         """Whether encoder weights of this tower change."""
         return self.towers in (tower, "both")
+
+    def frozen_blocks(self, tower: Tower) -> int:
+        """How many of this tower's first encoder layers are frozen while later ones are trained."""
+        if not self.trains_encoder(tower):
+            return 0
+        return self.first_block if isinstance(self.first_block, int) else int(self.first_block.get(tower, 0))
 
     def wrap(self, model: nn.Module, roots: dict[Tower, str]) -> PeftModel | None:
         """Adds the adapters; every weight of the base is frozen.
@@ -76,16 +96,17 @@ class Lora:
         Raises:
             UserError: the encoder's layers are of a kind that is not known here.
         """
-        chosen = [root for tower, root in roots.items() if self.trains_encoder(tower)]
+        chosen = {root: self.frozen_blocks(tower) for tower, root in roots.items() if self.trains_encoder(tower)}
         if not chosen:
             return None
         names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-        for root in chosen:
+        for root, first in chosen.items():
             for target in self.target_modules:
-                if not any(re.fullmatch(_pattern([root], [target]), name) for name in names):
+                if not any(re.fullmatch(_pattern({root: first}, [target]), name) for name in names):
                     raise UserError(
-                        f"model.adaptation: no {target} in the encoder layers of {type(model).__name__}; LoRA knows "
-                        "SigLIP, CLIP, DINO, ViT, BERT-like towers: leave it out of target_modules, or use Frozen"
+                        f"model.adaptation: no {target} in the encoder layers of {type(model).__name__}"
+                        f"{f' from block {first} on' if first else ''}; LoRA knows SigLIP, CLIP, DINO, ViT, BERT-like "
+                        "towers: leave it out of target_modules, or use Frozen"
                     )
         config = LoraConfig(
             r=self.rank,
@@ -109,6 +130,10 @@ class FullFineTune:
         """Both towers change."""
         return True
 
+    def frozen_blocks(self, tower: Tower) -> int:
+        """None."""
+        return 0
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -124,11 +149,24 @@ class Frozen:
         """No tower changes."""
         return False
 
+    def frozen_blocks(self, tower: Tower) -> int:
+        """None, since no later block is trained either."""
+        return 0
+
 
 Adaptation = Lora | FullFineTune | Frozen
 
 
-def _pattern(roots: Sequence[str], targets: Sequence[str]) -> str:
-    prefix = "|".join(re.escape(root) for root in roots)
+def _pattern(roots: Mapping[str, int], targets: Sequence[str]) -> str:
+    """Matches the linear layers ``targets`` in the encoder layers of each root, from its first block on."""
     kinds = "|".join(_SPELLINGS[target] for target in targets)
-    return rf"(?:{prefix})(?:(?:encoder|transformer|model)\.)?layers?\.\d+\.(?:{kinds})"
+    prefixes = "|".join(
+        rf"{re.escape(root)}(?:(?:encoder|transformer|model)\.)?layers?\.{_at_least(first)}"
+        for root, first in roots.items()
+    )
+    return rf"(?:{prefixes})\.(?:{kinds})"
+
+
+def _at_least(first: int) -> str:
+    """Matches the number of a block that is not one of the first (no tower has a hundred)."""
+    return r"\d+" if first == 0 else f"(?:{'|'.join(str(number) for number in range(first, 100))})"

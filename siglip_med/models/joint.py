@@ -150,6 +150,8 @@ class NaflexTwoTower(Siglip2TwoTower):
         image by image, for images of any shape, comes down to a sum.
         """
         tower = self.pretrained(MODEL).vision_model
+        if pixel_values.ndim == 3:  # states: the embeddings are not needed
+            return tower.head(tower.post_layernorm(tower.encoder(inputs_embeds=pixel_values).last_hidden_state))
         patch = tower.config.patch_size
         images, channels, height, width = pixel_values.shape
         patches = pixel_values.reshape(images, channels, height // patch, patch, width // patch, patch)

@@ -1,7 +1,7 @@
 """The one face of every model: images and texts in, embeddings of one space out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,10 +13,11 @@ from torch.nn.functional import normalize
 
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
-from siglip_med.models.adaptation import Adaptation
+from siglip_med.models.adaptation import Adaptation, Tower
 from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint
 from siglip_med.models.logits import Logits
+from siglip_med.models.prefix import Prefix
 from siglip_med.models.summary import Component, parameter_table
 
 
@@ -83,7 +84,17 @@ class TwoTower(nn.Module, ABC):
         self.backbones = nn.ModuleDict(
             {key: backbone.adapt(adaptation, gradient_checkpointing) for key, backbone in backbones.items()}
         )
+        self._prefixes = {
+            tower: Prefix(self._tower(key, root), adaptation.frozen_blocks(tower), tower)
+            for key, backbone in backbones.items()
+            for tower, root in backbone.roots.items()
+            if adaptation.frozen_blocks(tower)
+        }
         self.train()
+
+    def _tower(self, backbone: str, root: str) -> nn.Module:
+        tower: nn.Module = self.pretrained(backbone).get_submodule(root.rstrip("."))
+        return tower
 
     def pretrained(self, backbone: str) -> Any:
         """The transformers model behind a backbone, with or without adapters in it."""
@@ -112,27 +123,59 @@ class TwoTower(nn.Module, ABC):
         """``[T, G]`` features to ``[T, E]`` embeddings, not normalized."""
 
     def encode_images(self, images: Tensor) -> Tensor:
-        """Embeds images, or features that were computed before.
+        """Embeds images, or what was computed of them before.
 
         Args:
-            images: ``[B, 3, H, W]`` normalized, or ``[B, F]`` from `image_features`.
+            images: ``[B, 3, H, W]`` normalized, ``[B, F]`` from `image_features`, or ``[B, N, D]`` from `image_states`.
 
         Returns:
             ``[B, E]``, not normalized.
         """
-        return self.project_images(images if images.ndim == 2 else self.image_features(images))
+        if images.ndim == 2:
+            return self.project_images(images)
+        if images.ndim == 4:
+            return self.project_images(self.image_features(images))
+        with self._prefixes["vision"].resumed(images):
+            return self.project_images(self.image_features(images))
 
-    def encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def encode_texts(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, states: Tensor | None = None
+    ) -> Tensor:
         """Embeds tokenized texts; the mask is ignored by towers that were trained without one.
 
         Args:
             input_ids: ``[T, L]`` from `tokenize`.
             attention_mask: ``[T, L]`` from `tokenize`, 1 for a token, 0 for padding.
+            states: ``[T, L, D]`` from `text_states` of the same texts, if they were computed before.
 
         Returns:
             ``[T, E]``, not normalized.
         """
-        return self.project_texts(self.text_features(input_ids, attention_mask))
+        if states is None:
+            return self.project_texts(self.text_features(input_ids, attention_mask))
+        with self._prefixes["text"].resumed(states):
+            return self.project_texts(self.text_features(input_ids, attention_mask))
+
+    def frozen_blocks(self, tower: Tower) -> int:
+        """How many of a tower's first blocks are frozen while later ones are trained; 0 for a tower frozen whole."""
+        return self.adaptation.frozen_blocks(tower)
+
+    def image_states(self, pixel_values: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to the states ``[B, N, D]`` after the frozen blocks, which never change."""
+        return self._states("vision", lambda: self.image_features(pixel_values))
+
+    def text_states(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """``[T, L]`` tokens to the states ``[T, L, D]`` after the frozen blocks, which never change."""
+        return self._states("text", lambda: self.text_features(input_ids, attention_mask))
+
+    @torch.no_grad()
+    def _states(self, tower: Tower, run: Callable[[], Tensor]) -> Tensor:
+        prefix, training = self._prefixes[tower], self.training
+        self.eval()
+        states = prefix.states(run)
+        prefix.check(states, run)
+        self.train(training)
+        return states
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Turns texts into ``input_ids`` and ``attention_mask``, both ``[T, L]`` int64, padded to the full length."""
@@ -168,13 +211,16 @@ class TwoTower(nn.Module, ABC):
     def train(self, mode: bool = True) -> "TwoTower":
         """Switches to training; a tower without trained encoder weights stays in evaluation mode.
 
-        So the dropout of a frozen BERT never disturbs embeddings that are meant to be fixed.
+        So the dropout of a frozen BERT, or of the frozen first blocks of one, never disturbs what is meant to be fixed.
         """
         super().train(mode)
         for key, backbone in self._layout.items():
             for tower, root in backbone.roots.items():
                 if not self.adaptation.trains_encoder(tower):
-                    self.pretrained(key).get_submodule(root.rstrip(".")).eval()
+                    self._tower(key, root).eval()
+        for prefix in self._prefixes.values():
+            for module in prefix.frozen_modules():
+                module.eval()
         return self
 
     @property

@@ -1,16 +1,16 @@
 """A frozen vision tower sees each image once: its features are computed, kept, and trained on in seconds."""
 
 import hashlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from siglip_med.data.batch import Batch
@@ -28,20 +28,27 @@ Views = Annotated[int, Field(ge=0, le=1000)]
 class FeatureDataset(SplitDataset):
     """Features of one split in several views; a draw's random seed chooses the view."""
 
-    def __init__(self, features: Tensor, table: ImageTable, rows: np.ndarray) -> None:
-        """Takes ``[V, N, F]`` features of the whole table, and the ``[n]`` rows of the split."""
+    def __init__(self, views: Sequence[np.ndarray], table: ImageTable, rows: np.ndarray) -> None:
+        """Takes features ``[N, F]`` or states ``[N, L, D]`` of the whole table a view, and the split's ``[n]`` rows."""
         self.rows = rows
-        self._views = len(features)
-        self._features = features.flatten(0, 1)
+        self._views = views
         self._labels = torch.from_numpy(table.labels)
-        self._index = torch.from_numpy(rows.astype(np.int64))
 
     def __getitem__(self, item: int | Draws) -> Batch:
-        """A batch of B: features ``[B, F]``, labels ``[B, C]``, table rows ``[B]``; a batch of one for a position."""
+        """A batch of B: features ``[B, F]`` or states ``[B, L, D]``, labels ``[B, C]``, table rows ``[B]``."""
         draws = item if isinstance(item, Draws) else Draws(np.array([item]), np.zeros(1, dtype=np.int64))
-        index = self._index[torch.from_numpy(draws.positions)]
-        view = torch.from_numpy(draws.seeds % self._views)
-        return Batch(self._features[view * len(self._labels) + index], self._labels[index], index)
+        rows = self.rows[draws.positions].astype(np.int64)
+        index = torch.from_numpy(rows)
+        return Batch(torch.from_numpy(self._lookup(rows, draws.seeds)), self._labels[index], index)
+
+    def _lookup(self, rows: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        if len(self._views) == 1:
+            return self._views[0][rows].astype(np.float32, copy=False)
+        chosen = seeds % len(self._views)
+        found = np.empty((len(rows), *self._views[0].shape[1:]), dtype=np.float32)
+        for view in np.unique(chosen):
+            found[chosen == view] = self._views[view][rows[chosen == view]]
+        return found
 
 
 class BatchSampler(DistributedSampler[Draws]):
@@ -74,33 +81,51 @@ class BatchSampler(DistributedSampler[Draws]):
 
 
 class FeatureDataModule(LabeledData):
-    """Batches of features in place of images; otherwise the data module that it is made from."""
+    """Batches of features in place of images; otherwise the data module that it is made from.
 
-    def __init__(self, datamodule: DataModule, model: TwoTower, cache_dir: str, views: Views = 0) -> None:
+    Of a vision tower that is frozen whole, the pooled features are kept; of one whose first blocks are frozen
+    (``model.adaptation.first_block``), the states that these give, for the later blocks to go on from.
+    """
+
+    def __init__(
+        self,
+        datamodule: DataModule,
+        model: TwoTower,
+        cache_dir: str,
+        views: Views = 0,
+        dtype: Literal["float16", "float32"] = "float16",
+        max_gigabytes: PositiveFloat = 20.0,
+    ) -> None:
         """Computes the features of the whole table, or reads those of an earlier run with the same files and weights.
 
         Args:
             datamodule: ready data.
-            model: its vision backbone must be frozen.
+            model: its vision backbone must be frozen, whole or in its first blocks.
             cache_dir: where features are kept; any split of the same table shares them.
             views: augmented views of each image to train on; 0: the image as it is.
+            dtype: of kept states (an image has hundreds of vectors); pooled features are float32 in any case.
+            max_gigabytes: states that would take more than this on disk are refused.
 
         Raises:
-            UserError: the vision backbone is trained.
+            UserError: the whole vision backbone is trained, or its states would take too much room.
         """
         super().__init__()
-        if not model.vision_is_frozen:
+        self._blocks = model.frozen_blocks("vision")
+        if not (model.vision_is_frozen or self._blocks):
             raise UserError(
-                "features: the vision tower is trained, so its features change each step; "
-                "set model/adaptation=frozen or model.adaptation.towers=text, or features=null"
+                "features: the vision tower is trained, so its features change each step; set model/adaptation=frozen, "
+                "model.adaptation.towers=text, model.adaptation.first_block=n, or features=null"
             )
         self._inner = datamodule
+        self._dtype = dtype if self._blocks else "float32"
+        self._limit = max_gigabytes
         self.table, self.split = datamodule.table, datamodule.split
         self.conditions, self.train_counts = datamodule.conditions, datamodule.train_counts
         folder = Path(cache_dir) / "features"
-        self._plain = torch.from_numpy(self._features(folder, model, None)).unsqueeze(0)
-        augmented = [torch.from_numpy(self._features(folder, model, view)) for view in range(views)]
-        self._views = torch.stack(augmented) if augmented else self._plain
+        keys = {view: folder / f"{self._key(model, view)}.npy" for view in (None, *range(views))}
+        self._compute(model, keys)
+        kept = [np.load(path, mmap_mode="r" if self._blocks else None) for path in keys.values()]
+        self._plain, self._views = kept[:1], kept[1:] or kept[:1]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled features, a random view of each image; this rank's share."""
@@ -126,17 +151,37 @@ class FeatureDataModule(LabeledData):
         """As of the data module that this is made from."""
         self._inner.save_bad_images(path)
 
-    def _features(self, folder: Path, model: TwoTower, view: int | None) -> np.ndarray:
-        path = folder / f"{self._key(model, view)}.npy"
-        if path.is_file() and (wrong := check_sealed(path)) is not None:
-            Console(stderr=True).print(f"{path} {wrong}: computing it again", soft_wrap=True, markup=False)
-            path.unlink()
-        if not path.is_file():
-            name = "embedding the images" if view is None else f"embedding view {view}"
-            values = embed(model, self._inner.table_loader(view), name)
-            write_sealed(path, lambda file: np.save(file, values))
-        features: np.ndarray = np.load(path)
-        return features
+    def _compute(self, model: TwoTower, paths: dict[int | None, Path]) -> None:
+        """Computes what is not there, or is not as it was written."""
+        for path in paths.values():
+            if path.is_file() and (wrong := check_sealed(path)) is not None:
+                Console(stderr=True).print(f"{path} {wrong}: computing it again", soft_wrap=True, markup=False)
+                path.unlink()
+        missing = {view: path for view, path in paths.items() if not path.is_file()}
+        if missing and self._blocks:
+            self._announce(model, list(missing.values()))
+        for view, path in missing.items():
+            what = f"states after block {self._blocks}" if self._blocks else "embedding the images"
+            name = what if view is None else f"{what}, view {view}"
+            embed(model, self._inner.table_loader(view), path, np.dtype(self._dtype), name)
+
+    def _announce(self, model: TwoTower, paths: Sequence[Path]) -> None:
+        """Says what the states will take on disk, before anything is computed."""
+        batch = next(iter(self._inner.table_loader(None)))
+        images = batch.images[:2].to(model.logit_scale.device)
+        states = model.image_states(images)
+        each = states[0].numel() * np.dtype(self._dtype).itemsize
+        total = each * len(self.table) * len(paths) / 1e9
+        size = f"{len(self.table):,} images x {len(paths)} x {each / 1e3:,.0f} kB = {total:.2f} GB"
+        folder = paths[0].parent
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free / 1e9
+        if total > self._limit or total > free:
+            raise UserError(
+                f"features: the states after block {self._blocks} would take {size} in {folder} (allowed are "
+                f"{self._limit:g} GB, free are {free:.1f}); raise features.max_gigabytes, or lower features.views"
+            )
+        Console(stderr=True).print(f"features: states after block {self._blocks}: {size} in {folder}", soft_wrap=True)
 
     def _key(self, model: TwoTower, view: int | None) -> str:
         """Hash of everything that the features depend on: files, order, weights, size, augmentation."""
@@ -144,22 +189,40 @@ class FeatureDataModule(LabeledData):
         stats = [(self.table.root / image).stat() for image in images]
         files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in zip(images, stats, strict=True)]
         drawn = "" if view is None else f"{view} {vars(self._inner.augmentation) if self._inner.augmentation else None}"
-        parts = (model.base.fingerprint, repr(model.image_spec), str(self.table.root.resolve()), *files, drawn)
+        kept = f"states after block {self._blocks}, {self._dtype}" if self._blocks else ""
+        parts = (model.base.fingerprint, repr(model.image_spec), str(self.table.root.resolve()), *files, drawn, kept)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
 @torch.no_grad()
-def embed(model: TwoTower, loader: DataLoader[Batch], description: str) -> np.ndarray:
-    """``[n, F]`` float32 features of a loader's images, in its order."""
+def embed(model: TwoTower, loader: DataLoader[Batch], path: Path, dtype: np.dtype, description: str) -> None:
+    """Writes ``[n, F]`` features, or ``[n, L, D]`` states, of a loader's images in its order; a whole file or none.
+
+    Raises:
+        UserError: a value is too large for ``dtype``.
+    """
     training = model.training
     model.eval()
     device = model.logit_scale.device
-    parts = [
-        model.image_features(batch.images.to(device)).float().cpu()
-        for batch in track(loader, description=description, transient=True)
-    ]
-    model.train(training)
-    return torch.cat(parts).numpy()
+    read = model.image_states if model.frozen_blocks("vision") else model.image_features
+    images = len(cast(Sized, loader.sampler))
+
+    def write(file: IO[bytes]) -> None:
+        done = 0
+        for batch in track(loader, description=description, transient=True):
+            values = read(batch.images.to(device)).float().cpu().numpy().astype(dtype)
+            if not np.isfinite(values).all():
+                raise UserError(f"features: a state is beyond the range of {dtype}: set features.dtype=float32")
+            if done == 0:
+                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+                np.lib.format.write_array_header_1_0(file, header | {"shape": (images, *values.shape[1:])})
+            file.write(values.tobytes())
+            done += len(values)
+
+    try:
+        write_sealed(path, write)
+    finally:
+        model.train(training)
 
 
 def _loader(

@@ -164,7 +164,7 @@ class FineTuneModule(TwoTowerModule):
         self.register_buffer("condition_counts", condition_counts.float(), persistent=False)
         self.register_buffer("primary", primary, persistent=False)
         self._text_embeddings: Tensor | None = None
-        self._text_features: Tensor | None = None
+        self._kept_texts: Tensor | None = None
         self._text_is_frozen = model.text_is_frozen
 
     def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:
@@ -183,12 +183,18 @@ class FineTuneModule(TwoTowerModule):
         return pairs, texts.condition
 
     def _encode(self, texts: TextBatch) -> Tensor:
-        """Embeds a step's sentences; the backbone of a frozen text tower sees each of them once in a run."""
-        if not self._text_is_frozen:
-            return self.model.encode_texts(**self.texts.tokens(texts))
-        if self._text_features is None:
-            self._text_features = self.texts.features(self.model)
-        return self.model.project_texts(self._text_features[texts.row])
+        """Embeds a step's sentences; what of the text tower is frozen sees each of them once in a run."""
+        model = self.model
+        if self._text_is_frozen:
+            if self._kept_texts is None:
+                self._kept_texts = self.texts.features(model)
+            return model.project_texts(self._kept_texts[texts.row])
+        tokens = self.texts.tokens(texts)
+        if not model.frozen_blocks("text"):
+            return model.encode_texts(**tokens)
+        if self._kept_texts is None:
+            self._kept_texts = self.texts.states(model)
+        return model.encode_texts(**tokens, states=self._kept_texts[texts.row])
 
     def on_validation_epoch_start(self) -> None:
         """Encodes the prompts of all conditions once a validation."""

@@ -1,6 +1,6 @@
 """Which sentences a step sees: prompts of conditions, or the images' own captions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -93,11 +93,19 @@ class PromptPool:
     @torch.no_grad()
     def features(self, model: TwoTower, chunk: int = 256) -> Tensor:
         """``[K, G]`` output of the text backbone for all K sentences of the pool, for a text tower that is frozen."""
+        return self._read(model, model.text_features, chunk)
+
+    @torch.no_grad()
+    def states(self, model: TwoTower, chunk: int = 256) -> Tensor:
+        """``[K, L, D]`` states of all K sentences after the frozen first blocks of the text tower."""
+        return self._read(model, model.text_states, chunk)
+
+    def _read(self, model: TwoTower, read: Callable[..., Tensor], chunk: int) -> Tensor:
         device = model.logit_scale.device
         parts = []
         for start in range(0, int(self._counts.sum()), chunk):
             tokens = {key: value[start : start + chunk].to(device) for key, value in self._tokens.items()}
-            parts.append(model.text_features(**tokens))
+            parts.append(read(**tokens))
         return torch.cat(parts)
 
 

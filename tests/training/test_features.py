@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from siglip_med.commands.train import build
+from siglip_med.commands.train import build, build_module
+from siglip_med.config import instantiate
 from siglip_med.errors import UserError
 from siglip_med.training import features
+from tests.models import tiny
 from tests.models.tiny import write_dual
 from tests.runs import small_settings
 
@@ -61,7 +63,7 @@ def test_a_second_run_with_another_split_reads_the_features_of_the_first(
     settings = small_settings(cache, tmp_path, *FROZEN, *towers, "features.views=2", "seed=2")
     other = build(settings, CPU)
     assert other.data.split.hash != components.data.split.hash
-    assert torch.equal(other.data._plain, components.data._plain)
+    assert np.array_equal(other.data._plain[0], components.data._plain[0])
 
 
 def test_another_augmentation_or_a_changed_file_is_computed_anew(components, towers, cache, tmp_path):
@@ -75,3 +77,49 @@ def test_a_trained_vision_tower_has_no_features_to_keep(cache, tmp_path, towers)
     settings = small_settings(cache, tmp_path, "model=dual_encoder", "features=cached", *towers)
     with pytest.raises(UserError, match="the vision tower is trained"):
         build(settings, CPU)
+
+
+@pytest.fixture(scope="session")
+def deep_towers(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "LAYERS", 2)
+        for settings in (tiny._TEXT, tiny._VISION):
+            patch.setitem(settings, "num_hidden_layers", 2)
+        paths = write_dual(tmp_path_factory.mktemp("deep_towers"))
+    chosen = [f"model.adaptation.{one}" for one in ("rank=2", "dropout=0", "first_block={vision: 1, text: 1}")]
+    return ["model=dual_encoder", "augmentation=none", *chosen, *(f"model.{key}={path}" for key, path in paths.items())]
+
+
+def test_adapters_on_kept_states_end_at_the_weights_of_adapters_on_pixels(cache, tmp_path, deep_towers, capfd):
+    ends = []
+    for number, features_node in enumerate(([], ["features=cached", "features.dtype=float32"])):
+        overrides = [*deep_towers, *features_node, "trainer.max_steps=4", "model.dropout=0"]
+        settings = small_settings(cache, tmp_path / str(number), *overrides)
+        parts = build(settings, CPU)
+        module = build_module(settings, parts)
+        trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=None)
+        trainer.fit(module, datamodule=parts.data)
+        ends.append(parts.model.trainable_state())
+    assert any(".lora_" in name for name in ends[0])
+    for name, weights in ends[0].items():
+        torch.testing.assert_close(
+            ends[1][name], weights, atol=1e-5, rtol=1e-4, msg=lambda text, name=name: name + text
+        )
+    assert "states after block 1: 260 images x 1 x" in capfd.readouterr().err
+
+
+def test_half_precision_states_change_an_embedding_by_less_than_a_thousandth(cache, tmp_path, deep_towers):
+    parts = build(small_settings(cache, tmp_path, *deep_towers, "features=cached"), CPU)
+    assert parts.data._plain[0].dtype == np.float16
+    assert isinstance(parts.data._plain[0], np.memmap)
+    parts.model.eval()
+    kept, pixels = next(iter(parts.data.full_loader("val"))), next(iter(parts.data._inner.full_loader("val")))
+    with torch.no_grad():
+        a, b = parts.model.encode_images(kept.images), parts.model.encode_images(pixels.images)
+    torch.testing.assert_close(a, b, atol=2e-3 * b.abs().max().item(), rtol=0)
+
+
+def test_states_that_would_not_fit_are_refused_before_they_are_computed(cache, tmp_path, deep_towers):
+    overrides = [*deep_towers, "features=cached", "features.views=3", "features.max_gigabytes=1e-5"]
+    with pytest.raises(UserError, match=r"260 images x \d x .* = 0\.\d+ GB .*allowed are 1e-05 GB"):
+        build(small_settings(cache, tmp_path, *overrides), CPU)

@@ -77,6 +77,12 @@ class Towers(nn.Module):
         self.table = torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
         self.read = 0
 
+    def frozen_blocks(self, tower):
+        return 0
+
+    def encode_texts(self, input_ids, attention_mask):
+        return self.project_texts(self.text_features(input_ids, attention_mask))
+
     def component_of(self, name):
         return "heads" if name == "head" else "logits"
 

@@ -1,0 +1,118 @@
+"""The frozen first blocks of a tower: what they give is computed once, and the rest goes on from there."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from siglip_med.errors import UserError
+
+_LAYERS = ("encoder.layers", "encoder.layer", "transformer.layer", "layers", "layer")
+
+
+class Prefix:
+    """The first n blocks of a transformer of the transformers library, split off without a second copy of its forward.
+
+    The library's own forward runs in both halves. To get the states after block n, the later blocks are passed
+    through; to go on from given states, the embeddings and block n give those states and the blocks before n are
+    passed through. So masks, norms and pooling are the library's, whatever the family.
+    """
+
+    def __init__(self, tower: nn.Module, blocks: int, name: str) -> None:
+        """Finds the blocks.
+
+        Args:
+            tower: with ``embeddings`` and a list of encoder layers.
+            blocks: n, at least 1.
+            name: of the tower, for messages.
+
+        Raises:
+            UserError: the tower has no such parts, or not more than n blocks.
+        """
+        layers = encoder_layers(tower)
+        if layers is None or not isinstance(getattr(tower, "embeddings", None), nn.Module):
+            raise UserError(
+                f"model.adaptation.first_block: {type(tower).__name__} does not name its embeddings and blocks as "
+                "SigLIP, CLIP, DINOv2, ViT or BERT do; set it to 0"
+            )
+        if blocks >= len(layers):
+            raise UserError(
+                f"model.adaptation.first_block={blocks}: the {name} tower has {len(layers)} blocks, numbered from 0; "
+                f"give at most {len(layers) - 1}, or freeze it with model.adaptation.towers"
+            )
+        self._name, self._checked = name, False
+        self._embeddings: nn.Module = tower.embeddings  # type: ignore[assignment]
+        self._first, self._last, self._rest = layers[: blocks - 1], layers[blocks - 1], layers[blocks:]
+
+    def frozen_modules(self) -> list[nn.Module]:
+        """What never changes: the embeddings and the first n blocks."""
+        return [self._embeddings, *self._first, self._last]
+
+    def states(self, run: Callable[[], object]) -> Tensor:
+        """``[N, L, D]`` output of block n while ``run`` calls the tower on N inputs."""
+        found: list[Tensor] = []
+        handle = self._last.register_forward_hook(lambda module, inputs, output: found.append(output))
+        try:
+            with _replaced(dict.fromkeys(self._rest, _pass_through)):
+                run()
+        finally:
+            handle.remove()
+        return found[0]
+
+    def check(self, states: Tensor, run: Callable[[], Tensor]) -> None:
+        """Makes sure, once, that going on from states gives what the whole tower gives.
+
+        Args:
+            states: what `states` gave.
+            run: the call that they were taken from; its result is compared.
+
+        Raises:
+            UserError: the results differ: the tower uses its input beyond the embeddings.
+        """
+        if self._checked:
+            return
+        whole = run()
+        with self.resumed(states):
+            difference = (run() - whole).abs().max() / whole.abs().max()
+        if not difference < 1e-2:
+            raise UserError(
+                f"model.adaptation.first_block: the {self._name} tower gives something else from the kept states of "
+                f"its first blocks (off by {float(difference):.2g} of the largest value); set it to 0"
+            )
+        self._checked = True
+
+    @contextmanager
+    def resumed(self, states: Tensor) -> Iterator[None]:
+        """While it is open, the tower goes on from ``[N, L, D]`` states in place of its input."""
+        given = dict.fromkeys((self._embeddings, self._last), lambda *args, **kwargs: states)
+        with _replaced(given | dict.fromkeys(self._first, _pass_through)):
+            yield
+
+
+def encoder_layers(tower: nn.Module) -> nn.ModuleList | None:
+    """The list of a tower's blocks; None where it is not where the families of the library have it."""
+    for path in _LAYERS:
+        try:
+            layers = tower.get_submodule(path)
+        except AttributeError:
+            continue
+        if isinstance(layers, nn.ModuleList):
+            return layers
+    return None
+
+
+def _pass_through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    return hidden_states
+
+
+@contextmanager
+def _replaced(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
+    """While it is open, modules run other functions."""
+    for module, function in forwards.items():
+        module.forward = function  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for module in forwards:
+            del module.forward  # the class's own shows again
