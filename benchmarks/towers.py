@@ -4,7 +4,15 @@ import json
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, BertModel, Dinov2Config, Dinov2Model, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    Dinov2Config,
+    Dinov2Model,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
+    SiglipModel,
+)
 
 
 def write_dual_encoder(
@@ -49,3 +57,19 @@ def write_tokenizer(folder: Path) -> None:
     tokenizer = Tokenizer(models.BPE(vocabulary, merges=[], unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
+
+
+def write_siglip(folder: Path, layers: int = 12) -> Path:
+    """A SigLIP of the widths of google/siglip-base-patch16-224.
+
+    Args:
+        folder: where it is written.
+        layers: blocks of each tower (SigLIP-base has 12).
+    """
+    text = {"num_hidden_layers": layers, "vocab_size": 300, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 1}
+    SiglipModel(SiglipConfig(text_config=text, vision_config={"num_hidden_layers": layers})).save_pretrained(folder)
+    size = {"height": 224, "width": 224}
+    processor = {"image_processor_type": "SiglipImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"size": size}), encoding="utf-8")
+    write_tokenizer(folder)
+    return folder

@@ -110,7 +110,7 @@ def _pass_through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 def _replaced(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
     """While it is open, modules run other functions."""
     for module, function in forwards.items():
-        module.forward = function  # type: ignore[assignment]
+        module.forward = function
     try:
         yield
     finally:

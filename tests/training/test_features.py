@@ -97,7 +97,7 @@ def test_adapters_on_kept_states_end_at_the_weights_of_adapters_on_pixels(cache,
         settings = small_settings(cache, tmp_path / str(number), *overrides)
         parts = build(settings, CPU)
         module = build_module(settings, parts)
-        trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=None)
+        trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
         trainer.fit(module, datamodule=parts.data)
         ends.append(parts.model.trainable_state())
     assert any(".lora_" in name for name in ends[0])
