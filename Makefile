@@ -51,8 +51,8 @@ lowest:  ## the oldest versions that pyproject.toml allows, in build/lowest, and
 tensorboard: setup  ## dashboards of every run under logs/
 	$(BIN)/tensorboard --logdir logs
 
-bench: setup  ## the benchmarks: losses, input pipeline, geometry, retrieval, renderer
-	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: setup  ## the table of docs/performance.md (benchmarks/*.py are parts of it, and more, one by one)
+	$(BIN)/python benchmarks/table.py
 
 debug-losses: setup  ## the terms of the loss on fixed batches: raw, coefficient, weighted
 	$(BIN)/python -m siglip_med.losses.debug

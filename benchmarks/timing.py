@@ -38,4 +38,9 @@ def compare(ours: Callable[[], object], theirs: Callable[[], object], blocks: in
         pair = [ours, theirs] if block % 2 else [theirs, ours]
         costs = {function: cost(function) for function in pair}
         ratios.append(costs[ours] / costs[theirs])
-    return Ratio(statistics.median(ratios[1:]), min(ratios[1:]), max(ratios[1:]))
+    return summarize(ratios[1:])
+
+
+def summarize(ratios: list[float]) -> Ratio:
+    """Median and range of ratios measured in turn."""
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))

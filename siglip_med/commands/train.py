@@ -29,7 +29,6 @@ from siglip_med.models import (
     read_trained,
 )
 from siglip_med.report.summary import RunSummary, SplitPredictions
-from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
 from siglip_med.seals import write_sidecar
 from siglip_med.training.components import Components, ConditionSettings, build_components, build_model
 from siglip_med.training.module import FineTuneModule
@@ -44,7 +43,7 @@ from siglip_med.training.resume import ResumePoint
 from siglip_med.training.schedule import CoefficientSchedule
 from siglip_med.training.session import checkpoints_of, fit, last_metrics, resume_point, session
 from siglip_med.training.settings import RunSettings
-from siglip_med.training.texts import Pool, PromptPool
+from siglip_med.training.texts import PoolChoice, PromptPool, choose_pool
 
 
 class EvaluationSettings(BaseModel):
@@ -64,13 +63,13 @@ class Settings(RunSettings):
         optimized_metric: the metric that a sweep reads, or None.
         init_from: a checkpoint of another run, on the same base and split, whose trained weights this run starts
             from, or None.
-        text_pool: ``batch`` or ``all`` (see docs/losses.md).
+        text_pool: ``batch``, ``all`` or ``auto`` (see docs/losses.md).
     """
 
     name: str
     optimized_metric: str | None
     init_from: str | None
-    text_pool: Pool
+    text_pool: PoolChoice
     conditions: ConditionSettings
     evaluation: EvaluationSettings
     features: Annotated[Node | None, Builds(LabeledData)] = None
@@ -205,11 +204,12 @@ def build_module(settings: Settings, components: Components, loss: LayeredLoss, 
     """The LightningModule of a fine-tuning run, and what its checkpoints will say of it."""
     data, model = components.data, components.model
     dissimilarity = torch.from_numpy(components.dissimilarity).float()
+    pool = choose_pool(settings.text_pool, model, len(components.conditions.names), settings.data["batch_size"])
     module = FineTuneModule(
         model,
         loss,
         optimizer,
-        PromptPool(components.training_prompts, model.tokenize, settings.text_pool, settings.seed),
+        PromptPool(components.training_prompts, model.tokenize, pool, settings.seed),
         evaluation_prompts=components.prompt_ensemble,
         dissimilarity=dissimilarity,
         condition_counts=torch.as_tensor(data.train_counts),
@@ -278,6 +278,9 @@ def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
 
 def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, best: Path | None) -> None:
     """Writes predictions, metrics.json, the dashboards, and what the best checkpoint says of its results."""
+    # Only now: it draws, and a run should not wait for matplotlib before its first step.
+    from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
+
     folder = Path(settings.paths.output_dir)
     for name, predictions in {
         "val": summary.tuned.val,

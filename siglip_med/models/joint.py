@@ -1,10 +1,12 @@
 """Models that were pretrained with both towers: SigLIP, SigLIP 2 with flexible resolution, and CLIP."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from siglip_med.errors import UserError
@@ -12,6 +14,7 @@ from siglip_med.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation
 from siglip_med.models.backbone import Backbone
 from siglip_med.models.logits import Logits
+from siglip_med.models.prefix import replaced_forwards
 from siglip_med.models.two_tower import TwoTower
 
 MODEL = "model"
@@ -119,11 +122,33 @@ class SiglipTwoTower(JointTwoTower):
     def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """``[T, L]`` to the last token's state ``[T, G]``; padding is attended to, as in pretraining."""
         # All states, not pooler_output: the head belongs to project_texts.
-        return self.pretrained(MODEL).text_model(input_ids=input_ids).last_hidden_state[:, -1]
+        text = self.pretrained(MODEL).text_model
+        last = text.encoder.layers[-1]
+        with replaced_forwards({last: partial(_last_token, last)}):
+            return text(input_ids=input_ids).last_hidden_state[:, -1]
 
     def project_texts(self, features: Tensor) -> Tensor:
         """``[T, G]`` to ``[T, E]`` by the text head."""
         return self.pretrained(MODEL).text_model.head(features)
+
+
+def _last_token(layer: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """What a SigLIP encoder layer gives for the last token, ``[T, 1, D]``: nothing reads the others after the last one.
+
+    Every token still gives keys and values; query, projection and perceptron are those of one token.
+    """
+    attention = layer.self_attn
+    normed = layer.layer_norm1(hidden_states)
+
+    def heads(states: Tensor) -> Tensor:
+        return states.unflatten(2, (-1, attention.head_dim)).transpose(1, 2)
+
+    query = heads(attention.q_proj(normed[:, -1:]))
+    keys, values = heads(attention.k_proj(normed)), heads(attention.v_proj(normed))
+    dropout = attention.dropout if attention.training else 0.0
+    mixed = scaled_dot_product_attention(query, keys, values, dropout_p=dropout)
+    states = hidden_states[:, -1:] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+    return states + layer.mlp(layer.layer_norm2(states))
 
 
 class Siglip2TwoTower(SiglipTwoTower):

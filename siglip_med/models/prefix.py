@@ -54,7 +54,7 @@ class Prefix:
         found: list[Tensor] = []
         handle = self._last.register_forward_hook(lambda module, inputs, output: found.append(output))
         try:
-            with _replaced(dict.fromkeys(self._rest, _pass_through)):
+            with replaced_forwards(dict.fromkeys(self._rest, _pass_through)):
                 run()
         finally:
             handle.remove()
@@ -86,7 +86,7 @@ class Prefix:
     def resumed(self, states: Tensor) -> Iterator[None]:
         """While it is open, the tower goes on from ``[N, L, D]`` states in place of its input."""
         given = dict.fromkeys((self._embeddings, self._last), lambda *args, **kwargs: states)
-        with _replaced(given | dict.fromkeys(self._first, _pass_through)):
+        with replaced_forwards(given | dict.fromkeys(self._first, _pass_through)):
             yield
 
 
@@ -107,12 +107,16 @@ def _pass_through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 @contextmanager
-def _replaced(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
-    """While it is open, modules run other functions."""
+def replaced_forwards(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
+    """While it is open, modules run other functions; calls may be nested."""
+    before = {module: vars(module).get("forward") for module in forwards}
     for module, function in forwards.items():
         module.forward = function
     try:
         yield
     finally:
-        for module in forwards:
-            del module.forward  # the class's own shows again
+        for module, function_before in before.items():
+            if function_before is None:
+                del module.forward  # the class's own shows again
+            else:
+                module.forward = function_before

@@ -1,5 +1,6 @@
 """The one face of every model: images and texts in, embeddings of one space out."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -205,6 +206,25 @@ class TwoTower(nn.Module, ABC):
     def clamp_logits(self) -> None:
         """Puts logit scale and bias back into their configured ranges; call it after an optimizer step."""
         self.logits_settings.clamp(self.logit_scale.data, self.logit_bias.data)
+
+    def text_cost(self) -> float:
+        """Multiplications of one text's pass, roughly: weights of the blocks that are not kept, times tokens."""
+        return self._cost("text", self.max_text_length)
+
+    def image_cost(self) -> float:
+        """The same of one image, with a token a patch (16 pixels where the model does not say)."""
+        sizes = (getattr(module.config, "patch_size", None) for module in self.modules() if hasattr(module, "config"))
+        patch = next((int(size) for size in sizes if isinstance(size, int)), 16)
+        return self._cost("vision", (self.image_spec.size // patch) ** 2)
+
+    def _cost(self, tower: Tower, tokens: int) -> float:
+        block = re.compile(r"layers?\.(\d+)\.")
+        counted = 0
+        for name, parameter in self.named_parameters():
+            found = block.search(name)
+            if found and self.part_of(name) == tower and int(found[1]) >= self.frozen_blocks(tower):
+                counted += parameter.numel()
+        return float(counted * tokens)
 
     # ---- training -----------------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Which sentences a step sees: prompts of conditions, or the images' own captions."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,44 @@ from torch.nn.functional import one_hot
 
 from siglip_med.models import Tokenizer, TwoTower
 
+logger = logging.getLogger(__name__)
+
 Pool = Literal["batch", "all"]
+PoolChoice = Literal["auto", "batch", "all"]
+
+CHEAP = 0.25
+"""Texts that cost at most this share of what the images of a step cost are all encoded with ``text_pool=auto``."""
+
+
+def choose_pool(choice: PoolChoice, model: TwoTower, conditions: int, images: int) -> Pool:
+    """The text pool of a run; ``auto`` is decided by what the texts cost, and says why.
+
+    With ``all`` an image's loss depends less on its batch mates and no listed condition lacks negatives, so it is taken
+    wherever it is nearly free: the text tower is frozen (its output is kept, and heads cost nothing), or encoding every
+    condition costs little beside the images.
+
+    Args:
+        choice: what the settings say.
+        model: the towers.
+        conditions: C, texts a step with ``all``.
+        images: images a step.
+    """
+    if choice != "auto":
+        return choice
+    if model.text_is_frozen:
+        logger.info("text_pool=auto: all, since the text tower is frozen and reads every prompt once")
+        return "all"
+    share = conditions * model.text_cost() / (images * model.image_cost())
+    pool: Pool = "all" if share <= CHEAP else "batch"
+    logger.info(
+        "text_pool=auto: %s, since %d conditions a step would cost about %.2f of what %d images cost (limit %.2f)",
+        pool,
+        conditions,
+        share,
+        images,
+        CHEAP,
+    )
+    return pool
 
 
 @dataclass(frozen=True)

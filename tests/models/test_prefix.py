@@ -6,6 +6,7 @@ from peft.tuners.lora import LoraLayer
 
 from siglip_med.errors import UserError
 from siglip_med.models import Lora, TwoTower
+from siglip_med.models.prefix import replaced_forwards
 from tests.models import runs, tiny
 
 BLOCKS = 3
@@ -85,3 +86,19 @@ def test_a_block_that_is_not_there_and_a_tower_without_adapters_are_named(tmp_pa
         runs.build(node)
     with pytest.raises(UserError, match=r"first_block\.text: that tower gets no adapters"):
         Lora(towers="vision", first_block={"text": 1})
+
+
+def test_what_is_kept_costs_nothing_and_the_rest_counts_weights_times_tokens(model):
+    counted = sum(p.numel() for name, p in model.named_parameters() if ".2." in name and model.part_of(name) == "text")
+    assert model.text_cost() == counted * model.max_text_length
+    assert model.image_cost() > 0
+
+
+def test_replaced_forwards_may_be_nested():
+    layer = torch.nn.Identity()
+    x = torch.ones(1)
+    with replaced_forwards({layer: lambda y: y + 1}):
+        with replaced_forwards({layer: lambda y: y + 2}):
+            assert layer(x) == 3
+        assert layer(x) == 2
+    assert layer(x) == 1

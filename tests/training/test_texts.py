@@ -1,11 +1,14 @@
 """Which sentences a step sees."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
 from siglip_med.models import PromptEnsemble
-from siglip_med.training.texts import CaptionPool, PromptPool
+from siglip_med.training.texts import CaptionPool, PromptPool, choose_pool
 
 PROMPTS = [["a0", "a1", "a2"], ["b0"], ["c0", "c1"], ["d0", "d1", "d2", "d3"]]
 WORDS = [word for prompts in PROMPTS for word in prompts]
@@ -148,3 +151,26 @@ def test_captions_that_two_images_share_are_encoded_once_and_positive_for_both()
     assert sorted(lengths) == [1, 2]
     expected = torch.tensor([[float(length == len(captions[row])) for length in lengths] for row in (2, 1, 0)])
     assert torch.equal(batch.targets, expected)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "images", "pool", "why"),
+    [
+        (True, 1, "all", "all, since the text tower is frozen"),
+        (False, 80, "all", "all, since 20 conditions a step would cost about 0.25 of what 80 images cost"),
+        (False, 79, "batch", "batch, since 20 conditions a step would cost about 0.25 of what 79 images cost"),
+    ],
+)
+def test_an_automatic_pool_is_every_condition_where_texts_are_frozen_or_cheap_and_says_why(
+    frozen, images, pool, why, caplog
+):
+    model = SimpleNamespace(text_is_frozen=frozen, text_cost=lambda: 3.0, image_cost=lambda: 3.0)
+    with caplog.at_level("INFO"):
+        assert choose_pool("auto", model, 20, images) == pool
+    assert f"text_pool=auto: {why}" in caplog.text
+
+
+def test_a_pool_that_is_named_is_taken(caplog):
+    assert choose_pool("batch", None, 20, 1) == "batch"
+    assert choose_pool("all", None, 20, 1) == "all"
+    assert not caplog.text
