@@ -222,7 +222,7 @@ class TwoTower(nn.Module, ABC):
         counted = 0
         for name, parameter in self.named_parameters():
             found = block.search(name)
-            if found and self.part_of(name) == tower and int(found[1]) >= self.frozen_blocks(tower):
+            if found and self.component_of(name) == tower and int(found[1]) >= self.frozen_blocks(tower):
                 counted += parameter.numel()
         return float(counted * tokens)
 

@@ -37,7 +37,7 @@ def test_only_later_blocks_get_adapters(model):
     names = [name for name, module in model.named_modules() if isinstance(module, LoraLayer)]
     assert names
     assert all(".2." in name for name in names)
-    assert {model.part_of(name) for name, parameter in model.named_parameters() if ".lora_" in name} == {
+    assert {model.component_of(name) for name, parameter in model.named_parameters() if ".lora_" in name} == {
         "vision",
         "text",
     }
@@ -89,7 +89,9 @@ def test_a_block_that_is_not_there_and_a_tower_without_adapters_are_named(tmp_pa
 
 
 def test_what_is_kept_costs_nothing_and_the_rest_counts_weights_times_tokens(model):
-    counted = sum(p.numel() for name, p in model.named_parameters() if ".2." in name and model.part_of(name) == "text")
+    counted = sum(
+        p.numel() for name, p in model.named_parameters() if ".2." in name and model.component_of(name) == "text"
+    )
     assert model.text_cost() == counted * model.max_text_length
     assert model.image_cost() > 0
 
