@@ -80,7 +80,7 @@ def _each_pair_once(x: Tensor, dissimilarity: Tensor, usable: Tensor) -> tuple[T
     later = torch.arange(len(x), device=x.device)
     valid = [usable[i:j, None] & usable[i:] & (later[i:j, None] < later[i:]) for i, j in blocks]
     with torch.autocast(x.device.type, enabled=False):
-        cosine = _UpperCosine.apply(x)
+        cosine = _UpperCosine.apply(x)  # type: ignore[no-untyped-call]
     return (
         cosine,
         torch.cat([dissimilarity[i:j, i:].flatten() for i, j in blocks]),

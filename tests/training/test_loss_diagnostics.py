@@ -113,6 +113,6 @@ def test_callback_logs_every_few_steps_and_leaves_the_training_alone(diagnosed: 
     assert norms["double"] == pytest.approx(2 * norms["sigmoid"], rel=1e-5)
     assert norms["still"] == 0
     cosines = {name.split("/")[1]: value for name, value in first.items() if name.startswith("grad_cosine/")}
-    expected_cosines = {"sigmoid~double": 1.0, "sigmoid~against": -1.0, "double~against": -1.0}
+    expected_cosines = {"sigmoid_vs_double": 1.0, "sigmoid_vs_against": -1.0, "double_vs_against": -1.0}
     assert cosines == pytest.approx(expected_cosines, abs=1e-5)
     assert all(math.isfinite(value) for value in first.values())
