@@ -35,7 +35,7 @@ def settings(folder: Path, *overrides: str) -> train.Settings:
 def lightning_fit(chosen: train.Settings, components: Components) -> FineTuneModule:
     """The fit of train.py."""
     trainer = instantiate(chosen.trainer, callbacks=chosen.callbacks, logger=chosen.logger)
-    module = train.build_module(chosen, components)
+    module = train.build_module(chosen, components, instantiate(chosen.loss), instantiate(chosen.optimizer))
     trainer.fit(module, datamodule=components.data)
     return module
 
@@ -43,7 +43,7 @@ def lightning_fit(chosen: train.Settings, components: Components) -> FineTuneMod
 def plain_fit(chosen: train.Settings, components: Components) -> None:
     """The same steps and validations, as one would write them without a framework."""
     model, data, steps = components.model, components.data, chosen.trainer["max_steps"]
-    module = train.build_module(chosen, components)
+    module = train.build_module(chosen, components, instantiate(chosen.loss), instantiate(chosen.optimizer))
     optimizer, schedule = module.optimizer_settings.build(model, steps)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     dissimilarity, counts = module.get_buffer("dissimilarity"), module.get_buffer("condition_counts")

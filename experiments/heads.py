@@ -67,7 +67,9 @@ class Bench:
             module = earlier.module
             module.seed = module.texts.seed = settings.seed
         else:
-            module = train.build_module(settings, components)
+            module = train.build_module(
+                settings, components, instantiate(settings.loss), instantiate(settings.optimizer)
+            )
         components.model.load_trainable_state(start)
         untrained = train.predict(components)
         loaders = {split: list(components.data.full_loader(split)) for split in ("val", "test")}

@@ -189,8 +189,8 @@ class FeatureDataModule(LabeledData):
         stats = [(self.table.root / image).stat() for image in images]
         files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in zip(images, stats, strict=True)]
         drawn = "" if view is None else f"{view} {vars(self._inner.augmentation) if self._inner.augmentation else None}"
-        kept = f"states after block {self._blocks}, {self._dtype}" if self._blocks else ""
-        parts = (model.base.fingerprint, repr(model.image_spec), str(self.table.root.resolve()), *files, drawn, kept)
+        kept = [f"states after block {self._blocks}, {self._dtype}"] if self._blocks else []
+        parts = (model.base.fingerprint, repr(model.image_spec), str(self.table.root.resolve()), *files, drawn, *kept)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

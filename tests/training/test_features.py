@@ -96,7 +96,7 @@ def test_adapters_on_kept_states_end_at_the_weights_of_adapters_on_pixels(cache,
         overrides = [*deep_towers, *features_node, "trainer.max_steps=4", "model.dropout=0"]
         settings = small_settings(cache, tmp_path / str(number), *overrides)
         parts = build(settings, CPU)
-        module = build_module(settings, parts)
+        module = build_module(settings, parts, instantiate(settings.loss), instantiate(settings.optimizer))
         trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
         trainer.fit(module, datamodule=parts.data)
         ends.append(parts.model.trainable_state())
