@@ -9,7 +9,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "siglip_med"
-NEUTRAL = {"errors", "config", "files", "image_spec", "extras", "lazy", "download", "reading", "seals", "shell", "trust"}
+NEUTRAL = {
+    "errors",
+    "config",
+    "files",
+    "image_spec",
+    "extras",
+    "lazy",
+    "download",
+    "reading",
+    "seals",
+    "shell",
+    "trust",
+}
 MAY_IMPORT = {
     "conditions": set(),
     "data": {"conditions"},
