@@ -255,7 +255,10 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _check_argument(path: str, hint: Any, value: Any) -> None:
-    if not _holds_target(value):
+    parts = [kind for kind in _classes(hint) if kind.__module__ != "builtins"]
+    if isinstance(value, Mapping) and parts and not any(issubclass(kind, Mapping | BaseModel) for kind in parts):
+        _check_kind(path, hint, value)  # a node whose _target_ is missing or misspelled
+    elif not _holds_target(value):
         _check_value(path, hint, value)
     elif isinstance(value, Mapping) and TARGET in value:
         _check_kind(path, hint, value)

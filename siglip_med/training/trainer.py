@@ -39,7 +39,7 @@ def build_trainer(
     default_root_dir: str,
     precision: Precision = "auto",
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto",
-    devices: PositiveInt | list[NonNegativeInt] | Literal["auto"] = "auto",
+    devices: Annotated[int, Field(ge=1, le=1024)] | list[NonNegativeInt] | Literal["auto"] = "auto",
     num_nodes: Annotated[int, Field(ge=1, le=10_000)] = 1,
     strategy: Strategy = "auto",
     gradient_clip_val: NonNegativeFloat | None = 1.0,
