@@ -153,7 +153,7 @@ def own_settings(
     changes = {}
     for path, value in given.items():
         said = value != plain.get(path, _ABSENT) or any(path == name or path.startswith(f"{name}.") for name in named)
-        if not said or own.get(path, _ABSENT) == value or _within(path, _OWN):
+        if not said or _equal(own.get(path, _ABSENT), value) or _within(path, _OWN):
             continue
         if not _within(path, MAY_CHANGE):
             raise UserError(
@@ -181,7 +181,7 @@ def check_same(point: ResumePoint, now: Mapping[str, Any]) -> None:
     own, given = dict(_leaves(moved)), dict(_leaves(now))
     for path in sorted(own.keys() | given.keys()):
         a, b = own.get(path, _ABSENT), given.get(path, _ABSENT)
-        if a != b and not _within(path, (*MAY_CHANGE, *_OWN)):
+        if not _equal(a, b) and not _within(path, (*MAY_CHANGE, *_OWN)):
             raise UserError(f"{path}={b}: the run in {point.folder} has {a}; go on with its own settings")
 
 
@@ -207,6 +207,12 @@ def _check_length(point: ResumePoint, settings: Mapping[str, Any], changes: Mapp
 
 
 _ABSENT = "nothing"
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two values are the same; a group that is off is stored as None, and a command line leaves it out."""
+    off: tuple[Any, ...] = (None, _ABSENT, {})
+    return bool(a == b) or (a in off and b in off)
 
 
 def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -236,7 +242,8 @@ def _same(record: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     before, after = str(_text(stored, "paths", "output_dir")), str(_text(now, "paths", "output_dir"))
     a, b = dict(_leaves(_moved(stored, before, after))), dict(_leaves(now))
     free = (*MAY_CHANGE, *_OWN)
-    return all(a.get(path, _ABSENT) == b.get(path, _ABSENT) for path in a.keys() | b.keys() if not _within(path, free))
+    paths = [path for path in a.keys() | b.keys() if not _within(path, free)]
+    return all(_equal(a.get(path, _ABSENT), b.get(path, _ABSENT)) for path in paths)
 
 
 def _text(node: Mapping[str, Any], *keys: str) -> Any:

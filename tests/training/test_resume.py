@@ -8,14 +8,14 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from siglip_med.commands import train
-from siglip_med.commands.command_line import make_exclusively
+from siglip_med.commands.command_line import make_exclusively, plain_settings
 from siglip_med.errors import UserError
 from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import FineTuneModule, TwoTowerModule
 from siglip_med.training.resume import find_run, find_same, own_settings
 from siglip_med.training.run_folder import claim, locked, newest_checkpoint
-from tests.runs import compose_config, small_settings
+from tests.runs import SMALL, compose_config, small_settings
 
 WORDS = [
     "experiment=published",
@@ -166,6 +166,9 @@ def test_auto_finds_the_run_of_the_same_settings_alone(cache, whole):
     assert find_same(plain(cache, folder), folder).folder == whole
     assert find_same(plain(cache, folder, "trainer.max_steps=50"), folder).folder == whole
     assert find_same(plain(cache, folder, "seed=1"), folder) is None
+    # what Hydra composes leaves out what is off, and the stored settings say so
+    words = [*SMALL, *WORDS, f"paths.output_dir={folder}", f"paths.cache_dir={cache}"]
+    assert find_same(plain_settings(compose_config(*words)), folder).folder == whole
     assert find_same(plain(cache, folder), folder, neighbors=False) is None
 
 
