@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from siglip_med.commands import train
 from siglip_med.config import config_dir, typed
 from siglip_med.data.splitting.split import KFoldSplitter
-from siglip_med.metrics.label_errors import find_label_errors, precision_at
+from siglip_med.metrics import find_label_errors, precision_at
 
 FOLDS, SHARE, SEEDS, STRENGTH = 5, 0.05, (0, 1, 2), 0.01
 

@@ -30,9 +30,7 @@ from experiments.probe import logistic_regression
 from experiments.tables import write_results
 from siglip_med.commands import train
 from siglip_med.config import config_dir, typed
-from siglip_med.metrics import Predictions, crm
-from siglip_med.metrics.hierarchy import spearman_embedding_distance
-from siglip_med.metrics.resampling import CaseStatistics, Scores
+from siglip_med.metrics import CaseStatistics, Predictions, Scores, crm, spearman_embedding_distance
 
 CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top5", "hops")
 """Metrics of every validation of a run; of its end every headline metric is kept but areas under curves."""

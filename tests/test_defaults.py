@@ -65,8 +65,14 @@ VARIANTS = {
     "trainer/bf16": {"trainer.precision"},
     "trainer/cpu": {"trainer.accelerator"},
     "trainer/ddp": {"trainer.strategy"},
-    "train": {"data.batch_size", "optimizer.learning_rate", "schedule.unit"},  # the recipe of siglip_tiny
+    "train": {
+        "data.batch_size",
+        "optimizer.learning_rate",
+        "schedule.unit",
+        "trainer.max_steps",
+    },  # the recipe of siglip_tiny
     "pretrain": {
+        "trainer.max_steps",
         "data.batch_size",
         "model.logits.scale",
         "model.logits.train_bias",

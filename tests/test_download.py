@@ -11,7 +11,7 @@ import pytest
 from siglip_med.download import Download, download_all, fetch
 from siglip_med.errors import UserError
 from siglip_med.sources import ScinSource
-from tests.data.test_source_scin import CASE_COLUMNS, CASES, LABEL_COLUMNS, LABELS, table_text
+from tests.sources.test_scin import CASE_COLUMNS, CASES, LABEL_COLUMNS, LABELS, table_text
 
 BODY = bytes(range(256)) * 2000
 

@@ -11,8 +11,7 @@ from scipy.special import softmax
 
 from siglip_med.errors import UserError
 from siglip_med.files import write_text
-from siglip_med.metrics import Predictions
-from siglip_med.metrics.label_errors import find_label_errors
+from siglip_med.metrics import Predictions, find_label_errors
 
 
 class Settings(BaseModel):

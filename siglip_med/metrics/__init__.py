@@ -13,7 +13,8 @@ from siglip_med.metrics.calibration import Calibration, calibration_metrics, fit
 from siglip_med.metrics.candidates import candidate_retrieval, print_sample
 from siglip_med.metrics.conformal import conformal_report, fit_conformal
 from siglip_med.metrics.headline import defined_conditions, headline_metrics
-from siglip_med.metrics.hierarchy import label_distance
+from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
+from siglip_med.metrics.label_errors import find_label_errors, precision_at
 from siglip_med.metrics.names import (
     CHOOSING,
     HEADLINE_METRICS,
@@ -31,6 +32,7 @@ from siglip_med.metrics.names import (
 from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
+from siglip_med.metrics.resampling import CaseStatistics, Scores
 from siglip_med.metrics.retrieval import RetrievalMetrics
 from siglip_med.metrics.subgroups import UNKNOWN, subgroup_metrics, worst_gaps
 from siglip_med.metrics.thresholds import (
@@ -50,10 +52,12 @@ __all__ = [
     "SUMMARY_METRICS",
     "UNKNOWN",
     "Calibration",
+    "CaseStatistics",
     "Interval",
     "PairedResult",
     "Predictions",
     "RetrievalMetrics",
+    "Scores",
     "best_rank",
     "bootstrap_function",
     "bootstrap_intervals",
@@ -72,6 +76,7 @@ __all__ = [
     "confusion_matrix",
     "crm",
     "defined_conditions",
+    "find_label_errors",
     "fit_calibration",
     "fit_conformal",
     "headline_metrics",
@@ -79,9 +84,11 @@ __all__ = [
     "label_frequency_predictions",
     "metric_label",
     "paired_bootstrap",
+    "precision_at",
     "print_sample",
     "reliability_table",
     "saturation",
+    "spearman_embedding_distance",
     "subgroup_metrics",
     "table_label",
     "text_to_image",

@@ -41,7 +41,9 @@ def test_both_runs_train_the_same_weights(folders):
     for name, tensor in one["state_dict"].items():
         difference = two["state_dict"][name] - tensor
         # Where a gradient is next to nothing, Adam's first steps make rounding visible.
-        assert difference.abs().max() < 2e-4, name
+        # A softmax over keys does not see their bias: its gradient is rounding alone, and Adam makes steps of it.
+        limit = 4e-3 if name.endswith("in_proj_bias") else 2e-4
+        assert difference.abs().max() < limit, name
         if "lora_B" in name:  # starts at zero: what it holds now is what it learned
             assert difference.norm() < 0.005 * tensor.norm(), name
 

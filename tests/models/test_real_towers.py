@@ -37,7 +37,9 @@ def test_heads_alone_train_on_features_computed_once(shared):
     text = model.encode_texts(**model.tokenize(SENTENCES))
     model.logits(model.encode_images(features), text).square().mean().backward()
     check_gradients(model)
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 2 * 384 * 256 + 2
+    image_head, text_head, scalars = (384 + 1) * 512 + 512 * 256, 384 * 256, 2
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    assert trained == image_head + text_head + scalars
 
 
 def test_lora_reaches_every_layer_of_both_towers(shared):
