@@ -50,3 +50,7 @@ def test_nothing_near_gives_nothing():
 
 def test_names_spelled_alike():
     assert suggest_names("eczma", ["Acne", "Eczema", "Vitiligo"]) == ["Eczema"]
+
+
+def test_short_plurals_are_the_same_word():
+    assert suggest_codes("abscess of lips") == suggest_codes("abscess of lip")

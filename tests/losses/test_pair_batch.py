@@ -163,3 +163,9 @@ def test_pairs_of_one_kind_that_fill_several_blocks_give_the_loss_and_gradient_o
         expected = 1 - (weight * a * b).sum() / ((weight * a * a).sum() * (weight * b * b).sum()).sqrt()
     torch.testing.assert_close(value, expected, atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, x)[0], atol=1e-9, rtol=1e-7)
+
+
+def test_targets_of_another_shape_are_refused() -> None:
+    image, text, scalar = torch.randn(3, 4), torch.randn(2, 4), torch.tensor(0.0)
+    with pytest.raises(ValueError, match="targets"):
+        PairBatch.from_targets(image, text, scalar, scalar, targets=torch.zeros(2, 3))
