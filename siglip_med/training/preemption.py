@@ -15,7 +15,7 @@ SIGNALS = tuple(
 )
 
 
-class Stopped(Exception):
+class Stopped(BaseException):  # as KeyboardInterrupt: no library may take it for an error of its own and wrap it
     """A run was told to stop, and has.
 
     Attributes:

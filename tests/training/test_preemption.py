@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from siglip_med.commands import train
+from siglip_med.config import instantiate
 from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import TwoTowerModule
@@ -57,3 +58,12 @@ def test_a_data_worker_leaves_signals_to_its_parent(capsys):
     interruption._handle(signal.SIGTERM, None)
     assert interruption.received is None
     assert capsys.readouterr().err == ""
+
+
+def stop_while_building() -> None:
+    raise Stopped(15)
+
+
+def test_a_signal_while_something_is_built_arrives_as_it_was_raised():
+    with pytest.raises(Stopped):
+        instantiate({"_target_": "tests.training.test_preemption.stop_while_building"})
