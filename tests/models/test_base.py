@@ -1,5 +1,7 @@
 """The fingerprint of a base: the same wherever the base lies, another for every other base."""
 
+import re
+
 import torch
 from transformers import AutoModel
 
@@ -18,6 +20,7 @@ def test_it_survives_saving_elsewhere_and_does_not_depend_on_the_adaptation(tmp_
 def test_it_sees_weights_and_settings(tmp_path):
     model = AutoModel.from_pretrained(tiny.write_siglip(tmp_path))
     before = fingerprint({"model": model})
+    assert re.fullmatch(r"[0-9a-f]{16}", before)
     model.config.text_config.hidden_act = "relu"
     after_setting = fingerprint({"model": model})
     with torch.no_grad():
