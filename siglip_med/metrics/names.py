@@ -1,5 +1,6 @@
 """Every metric's name, what people call it and which way is better: the one list that tables, figures and logs read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -169,10 +170,7 @@ def by_group() -> dict[str, tuple[str, ...]]:
         >>> by_group()["Confidence"]
         ('ece', 'loss')
     """
-    return {
-        group: tuple(metric.name for metric in METRICS if metric.group == group)
-        for group in dict.fromkeys(metric.group for metric in METRICS)
-    }
+    return _names_by(lambda metric: metric.group)
 
 
 def by_chart() -> dict[str, tuple[str, ...]]:
@@ -182,7 +180,11 @@ def by_chart() -> dict[str, tuple[str, ...]]:
         >>> by_chart()["macro R@K"]
         ('macro_r_at_1', 'macro_r_at_5')
     """
-    return {
-        chart: tuple(metric.name for metric in METRICS if metric.chart == chart)
-        for chart in dict.fromkeys(metric.chart for metric in METRICS)
-    }
+    return _names_by(lambda metric: metric.chart)
+
+
+def _names_by(key: Callable[[Metric], str]) -> dict[str, tuple[str, ...]]:
+    names: dict[str, tuple[str, ...]] = {}
+    for metric in METRICS:
+        names[key(metric)] = (*names.get(key(metric), ()), metric.name)
+    return names
