@@ -30,12 +30,6 @@ from siglip_med.config import config_dir, typed
 from siglip_med.errors import UserError, fail
 from siglip_med.shell import setting
 
-_LAUNCHERS = {
-    "joblib": ("hydra-joblib-launcher", "launcher=parallel", "parallel"),
-    "submitit_slurm": ("hydra-submitit-launcher", "launcher=slurm", "slurm"),
-}
-"""Hydra's launcher -> package, feature and extra."""
-
 RUNS = frozenset({"train", "pretrain"})
 """Commands that can go on with a run."""
 
