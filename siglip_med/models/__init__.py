@@ -21,7 +21,7 @@ from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
 from siglip_med.models.prompt_check import check_prompts
-from siglip_med.models.prompts import PromptEnsemble, Tokenizer
+from siglip_med.models.prompts import PromptEnsemble, Tokenizer, in_chunks
 from siglip_med.models.summary import check_gradients
 from siglip_med.models.two_tower import TwoTower
 
@@ -53,6 +53,7 @@ __all__ = [
     "dual_encoder",
     "finalize_checkpoint",
     "fingerprint",
+    "in_chunks",
     "load_model",
     "load_trained",
     "model_node",

@@ -54,36 +54,48 @@ class PromptEnsemble:
         if self._embeddings is not None and self._embeddings[0] == state and not model.training:
             return self._embeddings[1]
         device = model.logit_scale.device
-        parts = []
-        for start in range(0, len(self._owner), chunk):
-            rows = slice(start, start + chunk)
-            parts.append(normalize(self._encode(model, rows).float(), dim=-1))
-        embeddings = torch.cat(parts)
+        inputs, encode = self._inputs(model, chunk)
+        embeddings = in_chunks(lambda **given: normalize(encode(**given).float(), dim=-1), inputs, device, chunk)
         total = embeddings.new_zeros(self._size, embeddings.shape[1])
         averaged = normalize(total.index_add_(0, self._owner.to(device), embeddings), dim=-1)
         if not model.training:
             self._embeddings = (state, averaged)
         return averaged
 
-    def _encode(self, model: TwoTower, rows: slice) -> Tensor:
-        """``[n, E]``; what of the backbone is frozen reads all prompts at the first call."""
+    def _inputs(self, model: TwoTower, chunk: int) -> tuple[Mapping[str, Tensor], Callable[..., Tensor]]:
+        """What is encoded, and by what: what of the backbone is frozen reads the prompts at the first call."""
         if model.text_is_frozen:
-            return model.project_texts(self._kept(model, model.text_features, rows))
-        tokens = self._on_device(model, rows)
-        if not model.frozen_blocks("text"):
-            return model.encode_texts(**tokens)
-        return model.encode_texts(**tokens, states=self._kept(model, model.text_states, rows))
+            return {"features": self._kept(model, model.text_features, chunk)}, model.project_texts
+        if model.frozen_blocks("text"):
+            return {**self._tokens, "states": self._kept(model, model.text_states, chunk)}, model.encode_texts
+        return self._tokens, model.encode_texts
 
-    def _kept(self, model: TwoTower, read: Callable[..., Tensor], rows: slice) -> Tensor:
+    def _kept(self, model: TwoTower, read: Callable[..., Tensor], chunk: int) -> Tensor:
         key = _place(model)
         if self._frozen is None or self._frozen[0] != key:
-            step = rows.stop - rows.start
-            parts = (slice(start, start + step) for start in range(0, len(self._owner), step))
-            self._frozen = (key, torch.cat([read(**self._on_device(model, part)) for part in parts]))
-        return self._frozen[1][rows]
+            self._frozen = (key, in_chunks(read, self._tokens, model.logit_scale.device, chunk))
+        return self._frozen[1]
 
-    def _on_device(self, model: TwoTower, rows: slice) -> dict[str, Tensor]:
-        return {key: value[rows].to(model.logit_scale.device) for key, value in self._tokens.items()}
+
+def in_chunks(
+    read: Callable[..., Tensor], inputs: Mapping[str, Tensor], device: torch.device, chunk: int = 256
+) -> Tensor:
+    """Reads many rows, a chunk of them at a time.
+
+    Args:
+        read: takes the inputs by name, and gives a row for each of theirs.
+        inputs: ``[n, ...]`` tensors by name.
+        device: where ``read`` wants them.
+        chunk: rows read at once.
+    """
+    rows = len(next(iter(inputs.values())))
+    starts = range(0, rows, chunk)
+    return torch.cat(
+        [
+            read(**{name: values[start : start + chunk].to(device) for name, values in inputs.items()})
+            for start in starts
+        ]
+    )
 
 
 def _state(model: TwoTower) -> object:

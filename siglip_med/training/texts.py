@@ -1,7 +1,7 @@
 """Which sentences a step sees: prompts of conditions, or the images' own captions."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from siglip_med.models import Tokenizer, TwoTower
+from siglip_med.models import Tokenizer, TwoTower, in_chunks
 
 logger = logging.getLogger(__name__)
 
@@ -129,22 +129,14 @@ class PromptPool:
         return {key: value[rows].to(texts.row.device) for key, value in self._tokens.items()}
 
     @torch.no_grad()
-    def features(self, model: TwoTower, chunk: int = 256) -> Tensor:
+    def features(self, model: TwoTower) -> Tensor:
         """``[K, G]`` output of the text backbone for all K sentences of the pool, for a text tower that is frozen."""
-        return self._read(model, model.text_features, chunk)
+        return in_chunks(model.text_features, self._tokens, model.logit_scale.device)
 
     @torch.no_grad()
-    def states(self, model: TwoTower, chunk: int = 256) -> Tensor:
+    def states(self, model: TwoTower) -> Tensor:
         """``[K, L, D]`` states of all K sentences after the frozen first blocks of the text tower."""
-        return self._read(model, model.text_states, chunk)
-
-    def _read(self, model: TwoTower, read: Callable[..., Tensor], chunk: int) -> Tensor:
-        device = model.logit_scale.device
-        parts = []
-        for start in range(0, int(self._counts.sum()), chunk):
-            tokens = {key: value[start : start + chunk].to(device) for key, value in self._tokens.items()}
-            parts.append(read(**tokens))
-        return torch.cat(parts)
+        return in_chunks(model.text_states, self._tokens, model.logit_scale.device)
 
 
 class CaptionPool:
