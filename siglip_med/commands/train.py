@@ -224,7 +224,7 @@ def build_module(settings: Settings, components: Components, loss: LayeredLoss, 
         codes=components.conditions.codes,
         prompts=components.evaluation_prompts,
         split_hash=data.split.hash,
-        account=data.split.report(data.table).account(),
+        account=components.split_report.account(),
     )
     return module
 
@@ -235,15 +235,14 @@ def save_split(components: Components, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     data.split.save(folder / "split.csv")
     write_sidecar(folder / "split.csv")
-    data.split.report(data.table).save(folder / "split_report.json")
+    components.split_report.save(folder / "split_report.json")
     data.save_bad_images(folder / "bad_images.csv")
 
 
 def show_data(components: Components) -> None:
     """Says what became of every row of the data, and what was decided about the prompts, before anything is trained."""
-    data = components.data
     console = Console()
-    for line in (*data.split.report(data.table).account(), *components.prompt_notes):
+    for line in (*components.split_report.account(), *components.prompt_notes):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 

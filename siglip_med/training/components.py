@@ -27,6 +27,7 @@ from siglip_med.data import DataModule, LabeledData
 from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.source import Source
 from siglip_med.data.splitting import Splitter
+from siglip_med.data.splitting.report import SplitReport
 from siglip_med.errors import UserError
 from siglip_med.models import PromptEnsemble, TwoTower, check_prompts
 from siglip_med.training.features import FeatureDataModule
@@ -70,6 +71,11 @@ class Components:
     training_prompts: tuple[tuple[str, ...], ...]
     evaluation_prompts: tuple[tuple[str, ...], ...]
     prompt_notes: tuple[str, ...] = ()
+
+    @cached_property
+    def split_report(self) -> SplitReport:
+        """What became of every row of the data."""
+        return self.data.split.report(self.data.table)
 
     @cached_property
     def prompt_ensemble(self) -> PromptEnsemble:
