@@ -86,8 +86,8 @@ def run_folder_words(folder: Path, command: str, words: Sequence[str]) -> list[s
         return []  # a sweep gives each job a folder, and a flag of Hydra's own starts no run
     config = composed(folder, command, words)
     wanted = Path(OmegaConf.to_container(config.hydra.run, resolve=True)["dir"])  # type: ignore[index,call-overload]
-    if command in RUNS:
-        found = _run_to_go_on_with(folder, command, words, wanted)
+    if command in RUNS and config.resume is not None:
+        found = _run_to_go_on_with(str(config.resume), folder, command, words, wanted)
         if found is not None:
             return [_override("hydra.run.dir", found), "hydra.output_subdir=null"]
     if any(word.startswith("hydra.run.dir=") for word in words):
@@ -95,14 +95,11 @@ def run_folder_words(folder: Path, command: str, words: Sequence[str]) -> list[s
     return [_override("hydra.run.dir", make_exclusively(wanted))]
 
 
-def _run_to_go_on_with(folder: Path, command: str, words: Sequence[str], wanted: Path) -> Path | None:
-    value = composed(folder, command, words, wanted).resume
-    if value is None:
-        return None
+def _run_to_go_on_with(value: str, folder: Path, command: str, words: Sequence[str], wanted: Path) -> Path | None:
     from siglip_med.training.resume import find_run, find_same
 
     if value != "auto":
-        return find_run(str(value)).folder
+        return find_run(value).folder
     point = find_same(plain_settings(composed(folder, command, words, wanted)), wanted)
     return None if point is None else point.folder
 

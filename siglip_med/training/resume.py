@@ -64,16 +64,15 @@ class ResumePoint:
         folder: of the run.
         checkpoint: to go on from; None where the run was stopped before it wrote one, and starts over.
         settings: its own, as plain values.
+        step: optimizer steps that are done.
+        finished: whether it had come to its end.
     """
 
     folder: Path
     checkpoint: Path | None
     settings: Mapping[str, Any]
-
-    @property
-    def step(self) -> int:
-        """Optimizer steps that are done."""
-        return 0 if self.checkpoint is None else int(position(read_checkpoint(self.checkpoint))["step"])
+    step: int = 0
+    finished: bool = False
 
 
 def find_run(value: str) -> ResumePoint:
@@ -88,21 +87,23 @@ def find_run(value: str) -> ResumePoint:
     path = Path(value).expanduser()
     if path.is_dir():
         folder, checkpoint = path.resolve(), newest_checkpoint(path)
+        content = None if checkpoint is None else read_checkpoint(checkpoint)
     else:
         try:
-            position(read_checkpoint(path))
+            content = read_checkpoint(path)
+            position(content)
         except DamagedCheckpoint as error:
             raise UserError(f"{error}{others(path)}") from error
         except UserError as error:
             raise UserError(f"{error}{'' if path.exists() else others(path)}") from error
         folder, checkpoint = run_folder(path), path.resolve()
+    if content is not None:
+        where = position(content)
+        return ResumePoint(folder, checkpoint, content["siglip_med"]["config"], where["step"], where["finished"])
     record = read_record(folder)
-    settings = None if record is None else record["settings"]
-    if checkpoint is not None:
-        settings = read_checkpoint(checkpoint)["siglip_med"]["config"]
-    if settings is None:
+    if record is None:
         raise UserError(f"resume={value}: the folder holds no run; give one with {CHECKPOINTS}/last.ckpt")
-    return ResumePoint(folder, checkpoint, settings)
+    return ResumePoint(folder, None, record["settings"])
 
 
 def find_same(now: Mapping[str, Any], folder: Path, neighbors: bool = True) -> ResumePoint | None:

@@ -9,8 +9,7 @@ import torch
 
 from siglip_med.config import shipped_targets, targets
 from siglip_med.errors import UserError
-from siglip_med.models import read_checkpoint
-from siglip_med.training.checkpointing import Checkpoints, is_trial, position
+from siglip_med.training.checkpointing import Checkpoints, is_trial
 from siglip_med.training.logs import keep_logs_before
 from siglip_med.training.preemption import interruptible
 from siglip_med.training.resume import ResumePoint, check_same, find_run, find_same, is_extended
@@ -90,12 +89,11 @@ def fit(
     """Trains from the start, or from where the run stood."""
     path = None if point is None else point.checkpoint
     if point is not None:
-        where = {"step": 0, "finished": False} if path is None else position(read_checkpoint(path))
         if trainer.is_global_zero:
-            keep_logs_before(trainer.loggers, where["step"])
+            keep_logs_before(trainer.loggers, point.step)
         checkpoints = checkpoints_of(trainer)
         if checkpoints is not None:
-            checkpoints.over = bool(where["finished"]) and not is_extended(point.settings, settings.model_dump())
+            checkpoints.over = point.finished and not is_extended(point.settings, settings.model_dump())
     trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
 
