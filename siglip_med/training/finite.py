@@ -53,16 +53,14 @@ class FiniteGuard(pl.Callback):
     ) -> None:
         """Stops or skips; a gradient scaler's own overflows are left to it."""
         module: Any = pl_module
-        wrong = None
-        if not bool(torch.isfinite(module.last_loss)):
-            wrong = f"the loss is {float(module.last_loss)}"
-        elif getattr(trainer.precision_plugin, "scaler", None) is None:
+        loss_is_finite = finite = torch.isfinite(module.last_loss)
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-            if not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
-                wrong = "the gradient is not finite"
-        if wrong is None:
+            finite = finite & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
+        if bool(finite):  # the one place where the step waits for the device
             self.skipped["in_a_row"] = 0
             return
+        wrong = "the gradient is not finite" if bool(loss_is_finite) else f"the loss is {float(module.last_loss)}"
         message = f"{wrong} at step {trainer.global_step}: {explanation(trainer, module, self._batch)}"
         self.skipped = {name: count + 1 for name, count in self.skipped.items()}
         if self.policy == "stop" or self.skipped["in_a_row"] > self.limit:

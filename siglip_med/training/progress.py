@@ -4,7 +4,9 @@ import logging
 import math
 import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -32,6 +34,14 @@ def validation(trainer: pl.Trainer) -> dict[str, float]:
 class Progress(RichProgressBar):
     """Lightning's rich bar, which says the step and the last validation instead of a version number."""
 
+    _validated: Mapping[str, float] = MappingProxyType({})
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps what it found: read at every step, it would wait for the device each time."""
+        if not trainer.sanity_checking:
+            self._validated = validation(trainer)
+        super().on_validation_end(trainer, pl_module)
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -44,7 +54,7 @@ class Progress(RichProgressBar):
         """The metrics that were logged for the bar, and those of the last validation."""
         metrics = dict(super().get_metrics(trainer, pl_module))
         metrics.pop("v_num", None)
-        return metrics | {f"val {label}": round(value, 3) for label, value in validation(trainer).items()}
+        return metrics | {f"val {label}": round(value, 3) for label, value in self._validated.items()}
 
     def _get_train_description(self, current_epoch: int) -> str:
         # Lightning shows "Epoch 0/-2" where a run is counted in steps.
