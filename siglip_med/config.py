@@ -53,10 +53,31 @@ def config_dir() -> Path:
 
 def targets(node: Any) -> set[str]:
     """Every ``_target_`` of a plain config tree."""
+    found = (value.get(TARGET) for _, value in values(node) if isinstance(value, Mapping))
+    return {target for target in found if isinstance(target, str)}
+
+
+def values(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a plain config tree with its path, ``a.b[0]``, each before what is in it."""
+    yield path, node
     if isinstance(node, Mapping):
-        own = {node[TARGET]} if isinstance(node.get(TARGET), str) else set()
-        return own.union(*(targets(value) for value in node.values()))
-    return set().union(*map(targets, node)) if isinstance(node, list | tuple) else set()
+        for key, value in node.items():
+            yield from values(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, list | tuple):
+        for position, value in enumerate(node):
+            yield from values(value, f"{path}[{position}]")
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of a plain config tree with its path, ``a.b``: all but mappings that hold something.
+
+    A sequence is one setting, and a list: a checkpoint keeps lists where a config may have tuples.
+    """
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, list(node) if isinstance(node, list | tuple) else node
 
 
 def shipped_targets() -> frozenset[str]:
@@ -88,17 +109,11 @@ def flat(settings: BaseModel, left_out: tuple[str, ...] = ()) -> dict[str, str |
         settings: of a command.
         left_out: top-level keys that are no hyper-parameters.
     """
-
-    def leaves(path: str, node: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(node, Mapping):
-            for key, value in node.items():
-                yield from leaves(f"{path}.{key}" if path else str(key), value)
-        elif isinstance(node, bool | int | float | str):
-            yield path, node
-        elif isinstance(node, list | tuple):
-            yield path, ", ".join(map(str, node))
-
-    return {path: value for path, value in leaves("", settings.model_dump()) if path.split(".", 1)[0] not in left_out}
+    return {
+        path: ", ".join(map(str, value)) if isinstance(value, list) else value
+        for path, value in leaves(settings.model_dump())
+        if path.split(".", 1)[0] not in left_out and isinstance(value, bool | int | float | str | list)
+    }
 
 
 def validate_config(config: DictConfig, settings: type | None = None) -> None:
@@ -119,10 +134,13 @@ def validate_config(config: DictConfig, settings: type | None = None) -> None:
     if missing:
         raise UserError(f"{missing[0]} has no value: give it on the command line, e.g. {missing[0]}=…")
     assert isinstance(plain, dict)
-    _check_numbers("", plain)
+    for path, value in values(plain):
+        _check_number(path, value)
     if settings is not None:
         _check_value("", settings, plain)
-    _walk("", plain)
+    for path, value in values(plain):
+        if isinstance(value, Mapping) and TARGET in value:
+            _check_node(path, value)
     for name, field in getattr(settings, "model_fields", {}).items():
         for builds in (item for item in field.metadata if isinstance(item, Builds)):
             nodes = {name: plain.get(name)}
@@ -162,29 +180,12 @@ def _missing(config: DictConfig) -> set[str]:
     return {key for key in OmegaConf.missing_keys(config) if not key.startswith("hydra.")}
 
 
-def _walk(path: str, node: Any) -> None:
-    if isinstance(node, Mapping):
-        if TARGET in node:
-            _check_node(path, node)
-        for key, value in node.items():
-            _walk(f"{path}.{key}" if path else str(key), value)
-    elif isinstance(node, list):
-        for position, value in enumerate(node):
-            _walk(f"{path}[{position}]", value)
-
-
-def _check_numbers(path: str, node: Any) -> None:
+def _check_number(path: str, value: Any) -> None:
     """No number of a config is nan or infinite, and none is beyond what libraries can count."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            _check_numbers(f"{path}.{key}" if path else str(key), value)
-    elif isinstance(node, list):
-        for position, value in enumerate(node):
-            _check_numbers(f"{path}[{position}]", value)
-    elif isinstance(node, float) and not math.isfinite(node):
-        raise UserError(f"{path}: must be a finite number, not {node}")
-    elif isinstance(node, int) and abs(node) >= 2**63:
-        raise UserError(f"{path}: must have fewer than 64 bits, not {node}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{path}: must be a finite number, not {value}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{path}: must have fewer than 64 bits, not {value}")
 
 
 def _target(path: str, node: Mapping[str, Any]) -> Callable[..., Any]:
@@ -235,15 +236,12 @@ def check_arguments(
             raise UserError(f"{path}.{key}: no such setting of {target}{_nearest(str(key), list(parameters))}")
         if key in hints:
             _check_argument(f"{path}.{key}", hints[key], value)
+    says_what_it_needs = target.startswith(("siglip_med.", "lightning."))  # torch and others check it themselves
     for name, parameter in parameters.items():
         positional = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         required = positional and parameter.default is inspect.Parameter.empty
-        if complete and required and name not in arguments and name not in _PROVIDED and _partial_hint(target):
+        if complete and required and name not in arguments and name not in _PROVIDED and says_what_it_needs:
             raise UserError(f"{path}.{name}: the setting is missing; give it a value")
-
-
-def _partial_hint(target: str) -> bool:
-    return target.startswith(("siglip_med.", "lightning."))
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -5,14 +5,14 @@ The run goes on in its own folder with its own settings. What is said on the com
 it, but for what `MAY_CHANGE` lists.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from siglip_med.config import shipped_targets, targets
+from siglip_med.config import leaves, shipped_targets, targets
 from siglip_med.errors import UserError
 from siglip_med.models import DamagedCheckpoint, read_checkpoint
 from siglip_med.training.checkpointing import position
@@ -149,7 +149,7 @@ def own_settings(
     check_trusted(point.settings, shipped_targets() | targets(now), "", source)
     moved = _moved(point.settings, str(_text(point.settings, "paths", "output_dir")), str(point.folder))
     _check_places(moved, point.folder, source)
-    own, given, plain = dict(_leaves(moved)), dict(_leaves(now)), dict(_leaves(default))
+    own, given, plain = dict(leaves(moved)), dict(leaves(now)), dict(leaves(default))
     named = [word.lstrip("+~").split("=", 1)[0].split("@")[0].replace("/", ".") for word in words]
     changes = {}
     for path, value in given.items():
@@ -179,7 +179,7 @@ def check_same(point: ResumePoint, now: Mapping[str, Any]) -> None:
     here = Path(str(_text(now, "paths", "output_dir"))).resolve()
     if here != point.folder.resolve():
         raise UserError(f"paths.output_dir={here}: a run goes on in its own folder, {point.folder}")
-    own, given = dict(_leaves(moved)), dict(_leaves(now))
+    own, given = dict(leaves(moved)), dict(leaves(now))
     for path in sorted(own.keys() | given.keys()):
         a, b = own.get(path, _ABSENT), given.get(path, _ABSENT)
         if not _equal(a, b) and not _within(path, (*MAY_CHANGE, *_OWN)):
@@ -188,7 +188,7 @@ def check_same(point: ResumePoint, now: Mapping[str, Any]) -> None:
 
 def is_extended(own: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether the run is longer now than it was."""
-    before, after = dict(_leaves(own)), dict(_leaves(now))
+    before, after = dict(leaves(own)), dict(leaves(now))
     return any(before.get(key) != after.get(key) for key in LENGTH[:2])
 
 
@@ -216,15 +216,6 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b) or (a in off and b in off)
 
 
-def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}" if path else str(key))
-    else:
-        # a checkpoint keeps lists where a config may have tuples
-        yield path, list(node) if isinstance(node, list | tuple) else node
-
-
 def _put(node: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = path.split(".")
     for key in parents:
@@ -241,7 +232,7 @@ def _within(path: str, names: Sequence[str]) -> bool:
 def _same(record: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     stored = record["settings"]
     before, after = str(_text(stored, "paths", "output_dir")), str(_text(now, "paths", "output_dir"))
-    a, b = dict(_leaves(_moved(stored, before, after))), dict(_leaves(now))
+    a, b = dict(leaves(_moved(stored, before, after))), dict(leaves(now))
     free = (*MAY_CHANGE, *_OWN)
     paths = [path for path in a.keys() | b.keys() if not _within(path, free)]
     return all(_equal(a.get(path, _ABSENT), b.get(path, _ABSENT)) for path in paths)
@@ -266,7 +257,7 @@ def _moved(node: Any, before: str, after: str) -> Any:
 
 def _check_places(settings: Mapping[str, Any], folder: Path, source: str) -> None:
     """What a stored run writes of itself, it writes into its folder."""
-    for path, value in _leaves({key: settings.get(key) for key in ("trainer", "callbacks", "logger")}):
+    for path, value in leaves({key: settings.get(key) for key in ("trainer", "callbacks", "logger")}):
         if path.rpartition(".")[2] in _PLACES and isinstance(value, str):
             place = Path(value).resolve()
             if place != folder and folder not in place.parents:
