@@ -211,7 +211,7 @@ def _prepare(bench: Bench, settings: train.Settings, shuffled: bool, trainer: An
     module.texts.pool = settings.text_pool
     matrix = torch.from_numpy(bench.training_dissimilarity(settings, shuffled))
     module.get_buffer("dissimilarity").copy_(matrix)
-    module.get_buffer("condition_counts").copy_(torch.as_tensor(bench.components.data.train_counts))
+    module.get_buffer("condition_counts").copy_(torch.as_tensor(bench.components.data.drawn_counts()))
     module.trainer = trainer
 
 

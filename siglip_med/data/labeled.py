@@ -8,6 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from siglip_med.data.batch import Batch
+from siglip_med.data.sampling import SamplingStrategy, effective_counts
 from siglip_med.data.splitting import Split
 from siglip_med.data.table import ImageTable
 
@@ -20,6 +21,8 @@ class LabeledData(pl.LightningDataModule, ABC):
         split: which of them are train, val and test.
         conditions: the C names.
         train_counts: ``[C]`` int64, training images that list each condition.
+        sampling: which of the training images an epoch draws.
+        seed: of the draws.
         start: epoch and batches of it that a run which goes on has done.
     """
 
@@ -27,6 +30,8 @@ class LabeledData(pl.LightningDataModule, ABC):
     split: Split
     conditions: tuple[str, ...]
     train_counts: np.ndarray
+    sampling: SamplingStrategy
+    seed: int
     start: tuple[int, int] = (0, 0)
 
     def start_at(self, epoch: int, batches: int) -> None:
@@ -37,6 +42,12 @@ class LabeledData(pl.LightningDataModule, ABC):
             batches: of that epoch that are done.
         """
         self.start = (epoch, batches)
+
+    def drawn_counts(self) -> np.ndarray:
+        """``[C]`` int64: images of an epoch's draws that list each condition, which is what a loss is trained on."""
+        rows = self.split.train
+        labels, primary = self.table.labels[rows], self.table.frame["primary"].to_numpy()[rows]
+        return effective_counts(labels, self.sampling.indices(labels, primary, np.random.default_rng(self.seed)))
 
     @abstractmethod
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -12,7 +12,7 @@ def adjusted_logits(batch: PairBatch, adjustment: float) -> Tensor:
     conditions, which no softmax notices and which leaves a sigmoid's common bias where it was.
 
     Args:
-        batch: the pairs, with the training images of each condition; one without an image counts as one image.
+        batch: the pairs, with the images of each condition that training draws; one without an image counts as one.
         adjustment: tau; 0 adjusts nothing and needs no counts, 1 aims at the mean over conditions of their recalls.
 
     Returns:

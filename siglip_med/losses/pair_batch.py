@@ -24,7 +24,7 @@ class PairBatch:
         labels: ``[B, C]`` in [0, 1], multi-hot or weights; None for image-caption pairs.
         text_condition: ``[T]`` int64, the condition of each text; None for image-caption pairs.
         dissimilarity: ``[C, C]`` the matrix D in [0, 1], or None.
-        condition_counts: ``[C]`` training images of each condition, or None.
+        condition_counts: ``[C]`` images of each condition that an epoch draws, or None.
         given_targets: ``[B, T]`` targets of image-caption pairs; None where labels say them.
     """
 
@@ -60,7 +60,7 @@ class PairBatch:
             labels: ``[B, C]`` in [0, 1].
             text_condition: ``[T]`` int64, the condition that each text describes.
             dissimilarity: ``[C, C]`` the matrix D in [0, 1].
-            condition_counts: ``[C]`` training images of each condition.
+            condition_counts: ``[C]`` images of each condition that an epoch draws.
 
         Raises:
             ValueError: shapes do not fit together.

@@ -121,6 +121,7 @@ class FeatureDataModule(LabeledData):
         self._limit = max_gigabytes
         self.table, self.split = datamodule.table, datamodule.split
         self.conditions, self.train_counts = datamodule.conditions, datamodule.train_counts
+        self.sampling, self.seed = datamodule.sampling, datamodule.seed
         folder = Path(cache_dir) / "features"
         keys = {view: folder / f"{self._key(model, view)}.npy" for view in (None, *range(views))}
         self._compute(model, keys)
@@ -132,7 +133,7 @@ class FeatureDataModule(LabeledData):
         inner = self._inner
         dataset = FeatureDataset(self._views, self.table, self.split.train)
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
-        sampler = EpochSampler(dataset, inner.sampling, labels, primary, inner.seed, *self.world_size_and_rank())
+        sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, *self.world_size_and_rank())
         epoch, batches = self.start
         sampler.start_at(epoch, batches * inner.batch_size)
         return _loader(dataset, sampler, inner.batch_size, inner.drop_last)

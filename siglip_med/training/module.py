@@ -151,7 +151,7 @@ class FineTuneModule(TwoTowerModule):
             texts: draws the prompts of a step.
             evaluation_prompts: the C conditions that validation ranks.
             dissimilarity: ``[C, C]`` matrix D.
-            condition_counts: ``[C]`` training images a condition.
+            condition_counts: ``[C]`` images of an epoch's draws that list each condition.
             primary: ``[N]`` first condition of each row of the table.
             metrics: accumulates the validation metrics.
             seed: of dropout.

@@ -12,7 +12,7 @@ import torch
 from siglip_med.data import Batch, DataModule
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.images import decode
-from siglip_med.data.sampling import Natural
+from siglip_med.data.sampling import Natural, OversampleToMinimum
 from siglip_med.data.splitting.split import GroupStratifiedSplitter
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
@@ -88,6 +88,16 @@ def test_attributes_after_setup(source: Folder) -> None:
     assert datamodule.train_counts.tolist() == expected
     assert datamodule.bad_images == ()
     assert source.asked.count("prepare") == 1
+
+
+def test_drawn_counts_are_those_of_an_epoch(source: Folder) -> None:
+    plain = ready(source)
+    assert plain.drawn_counts().tolist() == plain.train_counts.tolist()
+    repeated = ready(source, sampling=OversampleToMinimum(20))
+    epoch = torch.cat([batch.labels for batch in epochs(repeated, 1)[0]])
+    assert repeated.drawn_counts().tolist() == (epoch > 0).sum(dim=0).tolist()
+    assert (repeated.drawn_counts() >= 20).all()
+    assert (repeated.train_counts < 20).any()
 
 
 def test_asking_again_reads_nothing(source: Folder) -> None:
