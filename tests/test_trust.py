@@ -14,6 +14,7 @@ from siglip_med.config import typed
 from siglip_med.errors import UserError
 from siglip_med.models import MODEL_BUILDERS, write_checkpoint
 from siglip_med.training.components import data_builders
+from siglip_med.training.places import kept_below
 from siglip_med.trust import build_trusted, check_trusted
 from tests.runs import compose_config, small_settings
 
@@ -136,7 +137,35 @@ def test_the_same_checkpoint_without_a_gadget_opens(short_run, cache, tmp_path):
     shutil.copy(short_run.best, path)
     for way in ("predict", "export"):
         open_with(way, path, cache, tmp_path / way)
-    evaluate.predict_run(path, device="cpu")
+    evaluate.predict_run(path, device="cpu", cache_dir=cache)
+
+
+def test_what_is_predicted_again_is_kept_below_the_own_cache(short_run, cache, tmp_path, capsys):
+    checkpoint, path = torch.load(short_run.best, weights_only=True), tmp_path / "theirs.ckpt"
+    data = checkpoint["siglip_med"]["config"]["data"]
+    data["cache_dir"], data["source"]["root"] = str(tmp_path / "there"), str(tmp_path / "drawings")
+    write_checkpoint(checkpoint, path)
+    stored = evaluate.stored_run(path, cache_dir=cache)
+    assert {Path(stored.data["cache_dir"]).parent, Path(stored.data["source"]["root"]).parent} == {cache / "stored"}
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"data.cache_dir: the stored {tmp_path / 'there'} is not below" in said
+    assert f"data.source.root: the stored {tmp_path / 'drawings'} is not below" in said
+    mine = {"cache_dir": str(tmp_path / "mine"), "source": {"root": str(tmp_path / "too")}}
+    named = evaluate.stored_run(path, mine, cache_dir=cache).data
+    assert [named["cache_dir"], named["source"]["root"]] == [mine["cache_dir"], mine["source"]["root"]]
+    own = torch.load(short_run.best, weights_only=True)["siglip_med"]["config"]["data"]
+    assert evaluate.stored_run(short_run.best, cache_dir=cache).data == own
+    assert not capsys.readouterr().err
+
+
+def test_a_folder_that_is_only_read_stays_where_the_file_says(tmp_path):
+    csv = {"_target_": "siglip_med.sources.CsvSource", "root": "/photographs"}
+    kept = {"_target_": "siglip_med.training.features.FeatureDataModule", "cache_dir": "/theirs"}
+    data, features = kept_below(tmp_path, {"source": csv}, kept, {})
+    assert data == {"source": csv}
+    assert Path(features["cache_dir"]).is_relative_to(tmp_path)
+    assert kept["cache_dir"] == "/theirs"
+    assert kept_below(tmp_path, {"source": csv}, None, {}) == ({"source": csv}, None)
 
 
 def test_the_allow_lists_hold_builders_of_this_package_alone():

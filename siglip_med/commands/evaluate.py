@@ -35,10 +35,15 @@ from siglip_med.training.components import (
     build_model,
     data_builders,
 )
+from siglip_med.training.places import kept_below
+from siglip_med.training.run_folder import run_folder
 from siglip_med.training.settings import PathSettings
 from siglip_med.trust import build_trusted, check_trusted
 
 NAMES = ("val", "test", "zero_shot_val", "zero_shot_test")
+CACHE = ".cache"
+"""What `paths.cache_dir` is where nothing is said."""
+
 _SAME = 1e-5
 
 
@@ -122,10 +127,14 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         Console().print(
             "the run folder holds no predictions of this checkpoint: predicting (this needs the run's data)"
         )
-        found = predict_run(checkpoint, settings.data, settings.base, settings.device)
+        found = predict_run(checkpoint, settings.data, settings.base, settings.device, settings.paths.cache_dir)
     root = None
     if report.images:
-        root = Path(report.image_root) if report.image_root else image_root(checkpoint, settings.data)
+        root = (
+            Path(report.image_root)
+            if report.image_root
+            else image_root(checkpoint, settings.data, settings.paths.cache_dir)
+        )
     inputs = ReportInputs(
         test=found["test"],
         val=found["val"],
@@ -157,7 +166,10 @@ class StoredRun:
 
 
 def stored_run(
-    checkpoint: Path, data: Mapping[str, object] | None = None, base: str | Mapping[str, str] | None = None
+    checkpoint: Path,
+    data: Mapping[str, object] | None = None,
+    base: str | Mapping[str, str] | None = None,
+    cache_dir: str | Path = CACHE,
 ) -> StoredRun:
     """What a checkpoint says of its data and its model.
 
@@ -165,6 +177,7 @@ def stored_run(
         checkpoint: a checkpoint of a fine-tuning run.
         data: keys of its ``data`` node to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
         base: where the base lies now, as in `load_model`.
+        cache_dir: what is kept is kept below it, wherever the checkpoint says; ``data`` may name other folders.
 
     Raises:
         UserError: the checkpoint cannot be read, or its config would build something else than a model and its data.
@@ -180,13 +193,14 @@ def stored_run(
     if isinstance(stored.get("source"), Mapping) and stored["source"].get("download"):
         # What a file says is not fetched from where it says, unless asked again.
         stored = {**stored, "source": {**stored["source"], "download": False}}
+    stored, features = kept_below(cache_dir, stored, config.get("features"), data or {})
     node = _replaced(stored, data or {})
     check_trusted(node, data_builders(), "data", "the data=… given")
     try:
         return StoredRun(
             model,
             node,
-            config.get("features"),
+            features,
             ConditionSettings.model_validate(config.get("conditions")),
             TypeAdapter(NonNegativeInt).validate_python(config.get("seed")),
             str(checkpoint),
@@ -209,6 +223,7 @@ def predict_run(
     data: Mapping[str, object] | None = None,
     base: str | Mapping[str, str] | None = None,
     device: Device = "auto",
+    cache_dir: str | Path = CACHE,
 ) -> dict[str, Predictions]:
     """Validation and test predictions of a checkpoint, and the zero-shot ones of its base.
 
@@ -217,6 +232,7 @@ def predict_run(
         data: as in `stored_run`.
         base: as in `stored_run`.
         device: where the model runs.
+        cache_dir: as in `stored_run`.
 
     Returns:
         Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``.
@@ -225,7 +241,7 @@ def predict_run(
         UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
             trained on.
     """
-    stored, chosen = stored_run(checkpoint, data, base), choose_device(device)
+    stored, chosen = stored_run(checkpoint, data, base, cache_dir), choose_device(device)
     model, payload = load_model(checkpoint, base)
 
     tuned = stored_components(stored, chosen, model)
@@ -243,18 +259,12 @@ def stored_components(stored: StoredRun, device: torch.device, model: TwoTower |
     return build_components(model, stored.data, stored.features, stored.conditions, stored.seed, device, build)
 
 
-def image_root(checkpoint: Path, data: Mapping[str, object] | None = None) -> Path:
-    """The folder that the image paths of a run's table are relative to."""
-    stored = stored_run(checkpoint, data)
+def image_root(checkpoint: Path, data: Mapping[str, object] | None = None, cache_dir: str | Path = CACHE) -> Path:
+    """The folder that the image paths of a run's table are relative to; arguments as in `stored_run`."""
+    stored = stored_run(checkpoint, data, cache_dir=cache_dir)
     source = build_trusted(stored.data.get("source"), data_builders(), "data.source", stored.source)
     source.prepare()
     return Path(source.load().root)
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """The run that a checkpoint belongs to: the folder above ``checkpoints/``, or the checkpoint's own."""
-    parent = checkpoint.resolve().parent
-    return parent.parent if parent.name == "checkpoints" else parent
 
 
 def saved_predictions(folder: Path, payload: Mapping[str, Any]) -> dict[str, Predictions] | None:

@@ -12,6 +12,7 @@ from scipy.special import softmax
 from siglip_med.errors import UserError
 from siglip_med.files import write_text
 from siglip_med.metrics import Predictions, find_label_errors
+from siglip_med.report.comparison import PREDICTIONS
 
 
 class Settings(BaseModel):
@@ -43,7 +44,7 @@ def run(settings: Settings) -> Result:
         UserError: a run has no predictions, the runs have other conditions, or an image is tested twice.
     """
     folders = find_runs(settings.runs)
-    ranking = rank_labels([Predictions.load(folder / "predictions" / "test") for folder in folders], folders)
+    ranking = rank_labels([Predictions.load(folder / PREDICTIONS / "test") for folder in folders], folders)
     path = Path(settings.output_dir) / "label_errors.csv"
     write_text(path, ranking.to_csv(index=False))
     return Result(ranking, path)

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
@@ -42,6 +42,9 @@ class FolderSource(ABC):
     conditions: list[str] | None = None
     minimum_images: PositiveInt = 1
     near_duplicate_distance: Distance | None = None
+
+    writes: ClassVar[bool] = False
+    """Whether `prepare` fills the root itself, as a cache."""
 
     def prepare(self) -> None:
         """Checks that the folder is there, before a run makes anything."""

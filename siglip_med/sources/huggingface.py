@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from siglip_med.data.table import ImageTable
 from siglip_med.data.values import parse_flag
@@ -39,6 +39,8 @@ class HuggingFaceSource(FolderSource):
     Raises:
         UserError: as `FolderSource`; no such data set or column, or the root holds another one's export.
     """
+
+    writes: ClassVar[bool] = True
 
     dataset: str
     name: str | None = None

@@ -64,6 +64,8 @@ class RenderedSource(ABC):
     size: Size = 64
 
     name: ClassVar[str]
+    writes: ClassVar[bool] = True
+    """Whether `prepare` fills the root itself, as a cache."""
 
     @abstractmethod
     def draw_cases(self) -> Iterator[DrawnCase]:

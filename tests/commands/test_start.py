@@ -73,9 +73,9 @@ def test_a_run_has_one_start(cache, heads, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_is_predicted_again_where_its_base_lies_now(heads, folders, tmp_path):
+def test_a_run_is_predicted_again_where_its_base_lies_now(heads, folders, tmp_path, cache):
     moved = {tower: str(shutil.copytree(path, tmp_path / tower)) for tower, path in folders.items()}
-    again = predict_run(heads / "checkpoints" / "best.ckpt", base=moved, device="cpu")
+    again = predict_run(heads / "checkpoints" / "best.ckpt", base=moved, device="cpu", cache_dir=cache)
     for name, predictions in again.items():
         np.testing.assert_allclose(predictions.logits, logits(heads, name), atol=1e-4)
 

@@ -80,8 +80,8 @@ def test_the_saved_predictions_give_the_printed_metrics_again(short_run):
             assert again[metric] == pytest.approx(saved[f"{stage}/test/{metric}"], abs=1e-6)
 
 
-def test_a_checkpoint_restores_the_model_that_made_the_predictions(short_run):
-    again = predict_run(short_run.folder / "checkpoints" / "best.ckpt")
+def test_a_checkpoint_restores_the_model_that_made_the_predictions(short_run, cache):
+    again = predict_run(short_run.folder / "checkpoints" / "best.ckpt", cache_dir=cache)
     for name in ("val", "test", "zero_shot_val", "zero_shot_test"):
         saved = Predictions.load(short_run.folder / "predictions" / name)
         assert saved.frame["image_id"].tolist() == again[name].frame["image_id"].tolist()
@@ -90,13 +90,13 @@ def test_a_checkpoint_restores_the_model_that_made_the_predictions(short_run):
     assert np.abs(tuned - base).max() > 1e-3, "training changed something"
 
 
-def test_a_checkpoint_of_another_split_is_not_scored_on_images_that_it_trained_on(short_run, tmp_path):
+def test_a_checkpoint_of_another_split_is_not_scored_on_images_that_it_trained_on(short_run, tmp_path, cache):
     checkpoint = read_checkpoint(short_run.folder / "checkpoints" / "best.ckpt")
     checkpoint["siglip_med"]["split_hash"] = "0123456789abcdef"
     write_checkpoint(checkpoint, tmp_path / "other.ckpt")
     ours = short_run.components.data.split.hash[:12]
     with pytest.raises(UserError, match=f"other.ckpt: it was trained on split 0123456789ab, but .* into {ours}"):
-        predict_run(tmp_path / "other.ckpt")
+        predict_run(tmp_path / "other.ckpt", cache_dir=cache)
 
 
 def test_the_checkpoint_leaves_the_base_out_and_says_what_the_run_was(short_run):
