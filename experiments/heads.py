@@ -1,7 +1,7 @@
-"""Trains heads on the kept features of frozen towers as fast as a plain loop goes: what the studies are made of.
+"""Trains heads on the kept features of frozen towers, or adapters, as fast as a plain loop goes: what studies are made of.
 
 The loop calls the project's own module, losses, prompts, data and optimizer, and leaves out what a study does not read:
-checkpoints, logs, dashboards. Its weights are those of ``python train.py … features=cached`` (a test).
+checkpoints, logs, dashboards. Its weights are those of ``python train.py`` (a test).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,8 +17,9 @@ from torch.nn.functional import normalize
 
 from siglip_med.commands import train
 from siglip_med.conditions import dissimilarity
-from siglip_med.config import instantiate
+from siglip_med.config import instantiate, leaves
 from siglip_med.data.splitting import Split
+from siglip_med.inference import predict_split
 from siglip_med.metrics import Predictions
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.training.components import Components, build_model
@@ -30,15 +31,15 @@ Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass
 class Bench:
-    """One seed's data, features and freshly started heads, on which any number of losses is trained in turn.
+    """One seed's data, features and freshly started heads or adapters, on which any number of losses is trained in turn.
 
     Attributes:
         settings: of the seed; loss and optimizer are those of each run.
         components: its data, and the model that is trained.
         module: gets each run's loss.
-        start: the heads' weights before training.
-        features: ``[n, F]`` image features of ``val`` and ``test``.
-        frames: their labels, before training.
+        start: the trained weights before training.
+        features: ``[n, F]`` image features of ``val`` and ``test``; none where the vision tower is trained.
+        frames: their labels, before training; none likewise.
         split: whole, whatever rows are trained on.
     """
 
@@ -55,11 +56,17 @@ class Bench:
         """Reads the data, and embeds every image and prompt once.
 
         Args:
-            settings: of a run with ``features=cached`` and frozen towers.
-            earlier: a bench of another seed, whose towers and embedded prompts serve this one from now on.
+            settings: of a run.
+            earlier: a bench of another seed, whose frozen towers and embedded prompts serve this one from now on.
         """
         model = build_model(settings.model, settings.seed)
         start = {name: value.clone() for name, value in model.trainable_state().items()}
+        if not (model.vision_is_frozen and settings.features):
+            components = train.build(settings, torch.device("cpu"), model)
+            module = train.build_module(
+                settings, components, instantiate(settings.loss), instantiate(settings.optimizer)
+            )
+            return cls(settings, components, module, start, {}, {}, components.data.split)
         components = train.build(settings, torch.device("cpu"), earlier.model if earlier else model)
         if earlier:
             # Frozen towers and the same sentences: what they gave for one seed holds for all.
@@ -98,9 +105,11 @@ class Bench:
 
     @torch.no_grad()
     def predict(self, split: str) -> Predictions:
-        """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before."""
-        model = self.model.eval()
-        text = self.components.prompt_ensemble.encode(model)
+        """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before if anything was."""
+        model, c = self.model.eval(), self.components
+        if not self.features:
+            return predict_split(model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, False)
+        text = c.prompt_ensemble.encode(model)
         image = normalize(model.project_images(self.features[split]).float(), dim=-1)
         logits = image @ text.T * model.logit_scale.exp() + model.logit_bias
         return replace(
@@ -203,6 +212,13 @@ def _prepare(bench: Bench, settings: train.Settings, shuffled: bool, trainer: An
     module, model = bench.module, bench.model
     if settings.seed != bench.settings.seed:
         raise ValueError(f"the bench is of seed {bench.settings.seed}, the settings of seed {settings.seed}")
+    for name in ("model", "data", "features"):
+        ours, theirs = dict(leaves(getattr(bench.settings, name) or {})), dict(leaves(getattr(settings, name) or {}))
+        differ = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+        if isinstance(model, DualEncoder) and name == "model":
+            differ = [key for key in differ if key != "dropout"]
+        if differ:
+            raise ValueError(f"{name}.{differ[0]} differs from the bench's: one model and its data serve all runs of a seed")
     model.load_trainable_state(bench.start)
     if isinstance(model, DualEncoder):
         for head in (model.image_head, model.text_head):

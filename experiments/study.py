@@ -39,10 +39,6 @@ CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top
 OPTIONS = ("quick", "tuning", "seeds", "variants", "training")
 """Words of the command line that are the study's; all others are the runs'."""
 
-LOOKS = 20
-"""Validations of a run, at the most; each falls on the end of an epoch."""
-
-
 class Strict(BaseModel):
     """A model that knows all of its keys."""
 
@@ -119,6 +115,7 @@ class Study(Strict):
         tuning: None: every variant runs with its defaults.
         training: name -> what is trained on.
         variants: name -> what is trained.
+        looks: validations of a run, at the most; each falls on the end of an epoch.
     """
 
     common: list[str]
@@ -127,6 +124,7 @@ class Study(Strict):
     tuning: Tuning | None = None
     training: dict[str, TrainingData] = {"all": TrainingData()}
     variants: dict[str, Variant]
+    looks: PositiveInt = 20
 
     def quick(self) -> "Study":
         """The same in a minute or two, to see that it runs: few steps, trials and seeds."""
@@ -287,7 +285,7 @@ class Runner:
         steps = int(settings.trainer["max_steps"])
 
         def seen(step: int) -> None:
-            if curve and step < steps and step - curve[-1]["step"] < steps / LOOKS:
+            if curve and step < steps and step - curve[-1]["step"] < steps / self.study.looks:
                 return
             values = {split: scores(bench.predict(split)) for split in splits}
             curve.append({"step": step} | {split: {m: value[m] for m in CURVE} for split, value in values.items()})

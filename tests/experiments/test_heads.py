@@ -96,3 +96,27 @@ def test_another_seed_on_the_same_towers_is_that_seeds_bench(bench, cache, tmp_p
         fit(one, settings)
     np.testing.assert_allclose(after.predict("test").logits, alone.predict("test").logits, rtol=1e-5, atol=1e-5)
     bench.module.seed = bench.module.texts.seed = bench.settings.seed
+
+
+def test_adapters_are_trained_as_train_does(cache, tmp_path):
+    words = ["experiment=layered", "callbacks.checkpoint=null", "trainer.max_steps=5", "model.adaptation.dropout=0.1"]
+    settings = small_settings(cache, tmp_path / "train", *words)
+    result = train.run(settings)
+    bench = Bench.build(settings)
+    fit(bench, settings)
+    expected = result.components.model.trainable_state()
+    assert any("lora" in name for name in expected)
+    for name, value in bench.model.trainable_state().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+    np.testing.assert_allclose(bench.predict("test").logits, result.tuned.test.logits, rtol=1e-3, atol=1e-3)
+    fit(bench, settings)
+    for name, value in bench.model.trainable_state().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("word", "key"), [("data.batch_size=16", "data.batch_size"), ("model.hidden_dim=24", "model.hidden_dim")]
+)
+def test_a_setting_that_a_bench_does_not_take_up_is_refused(bench, cache, tmp_path, words, word, key):
+    with pytest.raises(ValueError, match=key):
+        fit(bench, small_settings(cache, tmp_path, *words, word))
