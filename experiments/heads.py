@@ -1,4 +1,4 @@
-"""Trains heads on the kept features of frozen towers, or adapters, as fast as a plain loop goes: what studies are made of.
+"""Trains heads on the kept features of frozen towers, or adapters, as fast as a plain loop goes, for the studies.
 
 The loop calls the project's own module, losses, prompts, data and optimizer, and leaves out what a study does not read:
 checkpoints, logs, dashboards. Its weights are those of ``python train.py`` (a test).
@@ -31,7 +31,7 @@ Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass
 class Bench:
-    """One seed's data, features and freshly started heads or adapters, on which any number of losses is trained in turn.
+    """One seed's data, features and freshly started heads or adapters; any number of losses is trained on them.
 
     Attributes:
         settings: of the seed; loss and optimizer are those of each run.
@@ -105,7 +105,7 @@ class Bench:
 
     @torch.no_grad()
     def predict(self, split: str) -> Predictions:
-        """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before if anything was."""
+        """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before where it was."""
         model, c = self.model.eval(), self.components
         if not self.features:
             return predict_split(model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, False)
@@ -218,7 +218,9 @@ def _prepare(bench: Bench, settings: train.Settings, shuffled: bool, trainer: An
         if isinstance(model, DualEncoder) and name == "model":
             differ = [key for key in differ if key != "dropout"]
         if differ:
-            raise ValueError(f"{name}.{differ[0]} differs from the bench's: one model and its data serve all runs of a seed")
+            raise ValueError(
+                f"{name}.{differ[0]} differs from the bench's: one model and its data serve all runs of a seed"
+            )
     model.load_trainable_state(bench.start)
     if isinstance(model, DualEncoder):
         for head in (model.image_head, model.text_head):

@@ -39,6 +39,7 @@ CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top
 OPTIONS = ("quick", "tuning", "seeds", "variants", "training")
 """Words of the command line that are the study's; all others are the runs'."""
 
+
 class Strict(BaseModel):
     """A model that knows all of its keys."""
 

@@ -19,7 +19,12 @@ from siglip_med.inference.photographs import Classifier, load
 from siglip_med.metrics.bootstrap import bootstrap_intervals, paired_bootstrap
 from tests.test_configs import COMMANDS, CONF, GROUPS, files
 
-LORA_SMALL = {"model.adaptation.rank", "model.adaptation.train_pooling_head", "model.adaptation.train_projection"}
+LORA_SMALL = {
+    "model.adaptation.dropout",
+    "model.adaptation.rank",
+    "model.adaptation.train_pooling_head",
+    "model.adaptation.train_projection",
+}
 GEOMETRY = {"horizontal_flip", "vertical_flip", "crop", "crop_ratio", "rotation", "rotation_probability"}
 COLOR = {"brightness", "contrast", "saturation", "hue", "color_probability"}
 BLUR = {"blur", "blur_probability", "noise", "noise_probability"}

@@ -115,7 +115,7 @@ def test_adapters_are_trained_as_train_does(cache, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("word", "key"), [("data.batch_size=16", "data.batch_size"), ("model.hidden_dim=24", "model.hidden_dim")]
+    ("word", "key"), [("data.batch_size=8", "data.batch_size"), ("model.image_hidden=24", "model.image_hidden")]
 )
 def test_a_setting_that_a_bench_does_not_take_up_is_refused(bench, cache, tmp_path, words, word, key):
     with pytest.raises(ValueError, match=key):
