@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, Validat
 from rich.console import Console
 
 from siglip_med.commands import train
+from siglip_med.commands.derived import Derivation, Derived, derive_crm, derive_interpolation
 from siglip_med.config import Node, instantiate
 from siglip_med.errors import UserError
 from siglip_med.metrics import Predictions, headline_metrics
@@ -23,6 +24,7 @@ from siglip_med.models import (
     TwoTower,
     choose_device,
     load_model,
+    load_trained,
     model_node,
     read_checkpoint,
 )
@@ -56,6 +58,8 @@ class Settings(BaseModel):
         data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
         base: where the base model lies now, if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
         device: where the model runs, if predictions have to be made.
+        derive: better answers from the run without training: ``interpolation`` takes the weights between base and
+            trained model that validation likes best, ``crm`` ranks by expected ICD distance.
         recompute: whether to predict again where the run folder holds predictions of this checkpoint.
         output: folder of the report; None for ``<run folder>/report``.
     """
@@ -67,6 +71,7 @@ class Settings(BaseModel):
     data: dict[str, Any]
     base: str | dict[str, str] | None
     device: Device
+    derive: Derivation | None
     recompute: bool
     output: str | None
     report: Node
@@ -135,15 +140,41 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
             if report.image_root
             else image_root(checkpoint, settings.data, settings.paths.cache_dir)
         )
+    meta, derived = run_meta(checkpoint, folder, payload), None
+    if settings.derive is not None:
+        derived = derive(settings, checkpoint, folder, found)
+        found = derived.predictions
+        meta = RunMeta(f"{folder.name}, {settings.derive}", meta.facts | {"derived": str(settings.derive)}, meta.config)
     inputs = ReportInputs(
         test=found["test"],
         val=found["val"],
         zero_shot=found.get("zero_shot_test"),
         curves=read_curves(folder),
-        meta=run_meta(checkpoint, folder, payload),
+        meta=meta,
         image_root=root,
     )
-    return write_report(inputs, Path(settings.output) if settings.output else folder / "report", report)
+    place = folder if derived is None else derived.folder
+    return write_report(inputs, Path(settings.output) if settings.output else place / "report", report)
+
+
+def derive(settings: Settings, checkpoint: Path, folder: Path, found: dict[str, Predictions]) -> Derived:
+    """Makes what ``settings.derive`` asks for from a run, in a folder of its own below the run's.
+
+    Args:
+        settings: of the command.
+        checkpoint: of the run.
+        folder: of the run.
+        found: its predictions.
+    """
+    if settings.derive == "crm":
+        return derive_crm(folder, found)
+    stored = stored_run(checkpoint, settings.data, settings.base, settings.paths.cache_dir)
+    components = stored_components(stored, choose_device(settings.device))
+    base = {name: value.clone() for name, value in components.model.trainable_state().items()}
+    payload = load_trained(components.model, checkpoint)
+    components.check_split(payload["split_hash"], checkpoint)
+    before = {name: one for name, one in found.items() if name.startswith("zero_shot")}
+    return derive_interpolation(folder, checkpoint, components, base, before)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from siglip_med.models.checkpoint import (
 from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
+from siglip_med.models.interpolation import interpolated
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
 from siglip_med.models.prompt_check import check_prompts
@@ -54,6 +55,7 @@ __all__ = [
     "finalize_checkpoint",
     "fingerprint",
     "in_chunks",
+    "interpolated",
     "load_model",
     "load_trained",
     "model_node",
