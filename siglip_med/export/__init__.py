@@ -9,15 +9,24 @@ from typing import Any
 from siglip_med.errors import UserError
 from siglip_med.export.card import model_card
 from siglip_med.export.onnx_towers import write_onnx
+from siglip_med.export.open_clip import write_open_clip
 from siglip_med.export.pretrained import write_adapter, write_merged
 from siglip_med.export.recipes import Format
 from siglip_med.models import TwoTower, load_model
 from siglip_med.seals import write_sums
 
-__all__ = ["Format", "export_checkpoint", "model_card", "write_adapter", "write_merged", "write_onnx"]
+__all__ = [
+    "Format",
+    "export_checkpoint",
+    "model_card",
+    "write_adapter",
+    "write_merged",
+    "write_onnx",
+    "write_open_clip",
+]
 
 
-_WRITERS = {"peft": write_adapter, "merged": write_merged, "onnx": write_onnx}
+_WRITERS = {"peft": write_adapter, "merged": write_merged, "onnx": write_onnx, "open_clip": write_open_clip}
 
 
 def export_checkpoint(
@@ -27,11 +36,11 @@ def export_checkpoint(
     license: str = "other",
     base: str | Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes a checkpoint's model as a PEFT adapter, a merged Hugging Face folder, or ONNX, with a model card.
+    """Writes a checkpoint's model, with a card, as PEFT adapter, merged Hugging Face folder, ONNX or open_clip folder.
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
-        format: ``peft``, ``merged`` or ``onnx``.
+        format: ``peft``, ``merged``, ``onnx``, or ``open_clip`` for CLIP models.
         output: a folder that does not exist yet; it appears whole or not at all.
         license: of the exported files, for the card.
         base: where the base lies now, as in `load_model`.

@@ -6,7 +6,7 @@ from siglip_med.models import ClipTwoTower, DualEncoder, TwoTower
 from siglip_med.models.adaptation import Tower
 from siglip_med.models.dual import TEXT, VISION
 
-Format = Literal["peft", "merged", "onnx"]
+Format = Literal["peft", "merged", "onnx", "open_clip"]
 
 _MERGED = """from transformers import AutoModel, AutoProcessor, pipeline
 
@@ -37,6 +37,13 @@ image_embeds = vision.run(None, {"pixel_values": np.asarray(pixel_values)})[0]
 text_embeds = text.run(None, {name: np.asarray(value) for name, value in tokens.items()})[0]
 about = json.loads(Path(folder, "conditions.json").read_text(encoding="utf-8"))
 logits = about["logit_scale"] * image_embeds @ text_embeds.T + about["logit_bias"]
+"""
+
+_OPEN_CLIP = """import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+image, text = model.encode_image(pixel_values, normalize=True), model.encode_text(tokens["input_ids"], normalize=True)
+logits = model.logit_scale.exp() * image @ text.T + model.logit_bias
 """
 
 _DUAL = """import torch
@@ -78,6 +85,8 @@ def loading_recipe(model: TwoTower, format: Format) -> str:
     """
     if format == "onnx":
         return _ONNX
+    if format == "open_clip":
+        return _OPEN_CLIP
     if isinstance(model, DualEncoder):
         return _dual_recipe(model, format)
     bias = f" {model.logit_bias.item():+.7g}" if isinstance(model, ClipTwoTower) else ""

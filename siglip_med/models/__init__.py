@@ -17,7 +17,7 @@ from siglip_med.models.checkpoint import (
 )
 from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
-from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
+from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
 from siglip_med.models.interpolation import interpolated
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
@@ -59,6 +59,7 @@ __all__ = [
     "load_model",
     "load_trained",
     "model_node",
+    "open_clip",
     "read_checkpoint",
     "read_trained",
     "siglip",

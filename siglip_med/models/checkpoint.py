@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
 from siglip_med.errors import UserError
-from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
+from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
 from siglip_med.models.two_tower import TwoTower
 from siglip_med.seals import check_sealed, write_sealed
 from siglip_med.trust import build_trusted, builders, check_trusted
@@ -22,7 +22,7 @@ VERSION = 3
 """3: sealed, and says where its run stood; 2: settings of the re-cut package."""
 STATE_PREFIX = "model."
 
-MODEL_BUILDERS = builders(siglip, siglip2, clip, dual_encoder)
+MODEL_BUILDERS = builders(siglip, siglip2, clip, open_clip, dual_encoder)
 """All that the ``model`` node of a checkpoint may build."""
 
 

@@ -16,6 +16,7 @@ from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.hub import load_config, load_image_processor, load_tokenizer, load_weights, resolve_path
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
+from siglip_med.models.open_clip import find_folder, read_model
 
 Model = TypeVar("Model")
 Joint = TypeVar("Joint", bound=JointTwoTower)
@@ -109,6 +110,37 @@ def clip(settings: JointSettings) -> ClipTwoTower:
         UserError: as `siglip`.
     """
     return _joint({"clip": ClipTwoTower}, settings)
+
+
+@takes_fields_of(JointSettings)
+def open_clip(settings: JointSettings) -> ClipTwoTower:
+    """CLIP with ViT towers in open_clip's format, such as DermLIP; see `siglip_med.models.open_clip`.
+
+    Args:
+        settings: called with the fields of `JointSettings`.
+
+    Raises:
+        UserError: the model cannot be had, is no CLIP with ViT towers, or its tokenizer is not CLIP's.
+    """
+    folder = find_folder(settings.path, settings.revision)
+    model, processor = read_model(folder, settings.path)
+    tokenizer = load_tokenizer(str(folder), None)
+    end, theirs = model.text_model.config.eos_token_id, tokenizer.eos_token_id
+    if theirs != end:
+        raise UserError(
+            f"{settings.path}: its tokenizer ends texts with token {theirs}, its text tower reads them at token {end}: "
+            "put the files of CLIP's own tokenizer into the folder"
+        )
+    return ClipTwoTower(
+        model,
+        name=settings.path,
+        revision=settings.revision,
+        tokenizer=tokenizer,
+        image_processor=processor,
+        adaptation=settings.adaptation,
+        logits=settings.logits,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
 
 
 @takes_fields_of(DualEncoderSettings)

@@ -43,7 +43,7 @@ def resolve_path(path: str) -> str:
 
 def load_config(path: str, revision: str | None) -> Any:
     """The model's configuration, which alone says of which family it is."""
-    with _explained(path, revision):
+    with explained(path, revision):
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
@@ -58,7 +58,7 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     Raises:
         UserError: the model cannot be had, its file is cut off, or weights are missing from it.
     """
-    with _explained(path, revision):
+    with explained(path, revision):
         model, loading = AutoModel.from_pretrained(
             path,
             revision=revision,
@@ -84,18 +84,18 @@ def load_tokenizer(path: str, revision: str | None, mask: bool = True) -> Any:
         mask: False makes it leave out the attention mask unless asked, here and wherever it is saved to.
     """
     settings = {} if mask else {"model_input_names": ["input_ids"]}
-    with _explained(path, revision):
+    with explained(path, revision):
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **settings)
 
 
 def load_image_processor(path: str, revision: str | None) -> Any:
     """The image processor that belongs to the model."""
-    with _explained(path, revision):
+    with explained(path, revision):
         return AutoImageProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
 @contextmanager
-def _explained(path: str, revision: str | None) -> Iterator[None]:
+def explained(path: str, revision: str | None) -> Iterator[None]:
     """Turns what the libraries raise into one line; the original error stays as the cause."""
     try:
         yield

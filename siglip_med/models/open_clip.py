@@ -1,0 +1,268 @@
+"""Models as open_clip keeps them, read into the layers of the transformers library and written back.
+
+CLIP with ViT towers is the same arithmetic in both libraries under other names: open_clip holds query, key and value in
+one matrix, and its projections transposed. So such a folder (the ViT of DermLIP, most of LAION's models) becomes a
+`ClipTwoTower`, with its adapters, kept states and exports, and open_clip itself is not needed.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+from siglip_med.errors import UserError
+from siglip_med.models.hub import explained
+from siglip_med.seals import check_sums
+
+CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
+
+_TOP = {
+    "visual.class_embedding": "vision_model.embeddings.class_embedding",
+    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
+    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
+    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
+    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
+    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+    "positional_embedding": "text_model.embeddings.position_embedding.weight",
+    "ln_final.weight": "text_model.final_layer_norm.weight",
+    "ln_final.bias": "text_model.final_layer_norm.bias",
+    "logit_scale": "logit_scale",
+}
+_TRANSPOSED = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
+_BLOCKS = {
+    "visual.transformer.resblocks": "vision_model.encoder.layers",
+    "transformer.resblocks": "text_model.encoder.layers",
+}
+_IN_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+_KNOWN = {
+    "vision_cfg": {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio"},
+    "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "hf_tokenizer_name"},
+}
+"""What of a config is read; whatever else is set makes another model."""
+_HARMLESS = {
+    "tokenizer_kwargs",
+    "tokenizer_mode",
+    "patch_dropout",
+    "output_tokens",
+    "timm_model_pretrained",
+    "hf_model_pretrained",
+}
+"""Settings that change nothing where the towers are CLIP's: of other libraries' tokenizers, or of training."""
+
+
+def find_folder(path: str, revision: str | None) -> Path:
+    """The folder of a model, downloaded if it is an id of the hub.
+
+    Raises:
+        UserError: there is no such model, or no ``open_clip_config.json`` in it.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        if path.startswith(("/", ".", "~")) or path.count("/") != 1:
+            raise UserError(f"no model folder {path}: give a folder that holds {CONFIG_FILE}, or an id of the hub")
+        with explained(path, revision):
+            folder = Path(snapshot_download(path, revision=revision, allow_patterns=["*.json", "*.txt", WEIGHTS_FILE]))
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            other = " (weights in another format are not read: they could run code)" if name == WEIGHTS_FILE else ""
+            raise UserError(
+                f"{path}: holds no {name}{other}; a folder of the transformers library is read by model=clip_base"
+            )
+    check_sums(folder)
+    return folder
+
+
+def read_model(folder: Path, name: str) -> tuple[CLIPModel, CLIPImageProcessor]:
+    """The model in float32, and an image processor that does as its ``preprocess_cfg`` says.
+
+    Args:
+        folder: from `find_folder`.
+        name: of the model, for messages.
+
+    Raises:
+        UserError: it is no CLIP with ViT towers, or its weights are not what its config says.
+    """
+    try:
+        content = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        config, preprocess = _config(content["model_cfg"], name), content.get("preprocess_cfg") or {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / CONFIG_FILE} is damaged or was written by something else: {error!r}") from error
+    with explained(name, None):
+        theirs = {key: value.float() for key, value in load_file(folder / WEIGHTS_FILE).items()}
+    model = CLIPModel(config)
+    state, left = to_transformers(theirs)
+    expected = {key: value for key, value in model.state_dict().items() if not key.endswith("position_ids")}
+    wrong = sorted(
+        {*left, *(expected.keys() ^ state.keys())} or {k for k in expected if expected[k].shape != state[k].shape}
+    )
+    if wrong:
+        raise UserError(
+            f"the weights of {name} do not fit its {CONFIG_FILE}: {len(wrong)} differ ({', '.join(wrong[:3])})"
+        )
+    bias = theirs.get("logit_bias")
+    model.load_state_dict(state, strict=False)
+    if bias is not None:
+        model.register_parameter("logit_bias", torch.nn.Parameter(bias.reshape(())))
+    return model.eval(), _processor(preprocess, content["model_cfg"]["vision_cfg"].get("image_size", 224))
+
+
+def _config(found: Mapping[str, Any], name: str) -> CLIPConfig:
+    vision, text = found["vision_cfg"], found["text_cfg"]
+    for part, settings in (("vision_cfg", vision), ("text_cfg", text)):
+        strange = [
+            key for key, value in settings.items() if key not in _KNOWN[part] | _HARMLESS and value not in (None, False)
+        ]
+        if strange:
+            what = f"{part}.{strange[0]}={settings[strange[0]]}"
+            raise UserError(
+                f"{name}: its {what} makes it another model than CLIP with ViT towers, the only one that is read from "
+                "open_clip's format; give its towers in the format of the transformers library to model=dual_encoder"
+            )
+    act = "quick_gelu" if found.get("quick_gelu") else "gelu"
+    heads = vision["width"] // vision.get("head_width", 64)
+    shared = {"projection_dim": found["embed_dim"], "hidden_act": act, "layer_norm_eps": 1e-5}
+    return CLIPConfig(
+        projection_dim=found["embed_dim"],
+        vision_config=shared
+        | {
+            "image_size": vision.get("image_size", 224),
+            "patch_size": vision.get("patch_size", 16),
+            "hidden_size": vision["width"],
+            "intermediate_size": int(vision["width"] * vision.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": vision["layers"],
+            "num_attention_heads": heads,
+        },
+        text_config=shared
+        | {
+            "vocab_size": text.get("vocab_size", 49408),
+            "max_position_embeddings": text.get("context_length", 77),
+            "hidden_size": text["width"],
+            "intermediate_size": int(text["width"] * text.get("mlp_ratio", 4.0)),
+            "num_hidden_layers": text["layers"],
+            "num_attention_heads": text["heads"],
+            # The end of a text is the tokenizer's last entry, as open_clip finds it: by the largest token.
+            "bos_token_id": text.get("vocab_size", 49408) - 2,
+            "eos_token_id": text.get("vocab_size", 49408) - 1,
+            "pad_token_id": 0,
+        },
+    )
+
+
+def _processor(preprocess: Mapping[str, Any], side: int) -> CLIPImageProcessor:
+    mean = preprocess.get("mean", [0.48145466, 0.4578275, 0.40821073])
+    std = preprocess.get("std", [0.26862954, 0.26130258, 0.27577711])
+    size = {"height": side, "width": side}
+    return CLIPImageProcessor(size=size, do_center_crop=False, crop_size=size, image_mean=mean, image_std=std)
+
+
+def to_transformers(theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights under the names of `transformers.CLIPModel`, and the names that have no place there.
+
+    Args:
+        theirs: ``state_dict`` of an open_clip ``CLIP`` or ``CustomTextCLIP``.
+    """
+    state: dict[str, Tensor] = {}
+    left = []
+    for full, value in theirs.items():
+        key = full.removeprefix("text.")  # CustomTextCLIP keeps the text tower in a module of its own
+        block = next((start for start in _BLOCKS if key.startswith(f"{start}.")), None)
+        if key in _TOP:
+            state[_TOP[key]] = value
+        elif key in _TRANSPOSED:
+            state[_TRANSPOSED[key]] = value.T.contiguous()
+        elif block is not None:
+            number, _, inner = key.removeprefix(f"{block}.").partition(".")
+            place = f"{_BLOCKS[block]}.{number}"
+            module, _, kind = inner.rpartition(".")
+            if inner.startswith("attn.in_proj_"):
+                kind = inner.removeprefix("attn.in_proj_")
+                parts = zip("qkv", value.chunk(3), strict=True)
+                state |= {f"{place}.self_attn.{one}_proj.{kind}": part.contiguous() for one, part in parts}
+            elif module in _IN_BLOCK:
+                state[f"{place}.{_IN_BLOCK[module]}.{kind}"] = value
+            else:
+                left.append(full)
+        elif key not in ("logit_bias", "attn_mask"):
+            left.append(full)
+    return state, left
+
+
+def from_transformers(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `to_transformers`, as an open_clip ``CLIP`` names its weights.
+
+    Args:
+        ours: ``state_dict`` of a `transformers.CLIPModel`, with or without a ``logit_bias``.
+    """
+    top = {new: old for old, new in _TOP.items()} | {"logit_bias": "logit_bias"}
+    transposed = {new: old for old, new in _TRANSPOSED.items()}
+    blocks, inside = ({new: old for old, new in names.items()} for names in (_BLOCKS, _IN_BLOCK))
+    state: dict[str, Tensor] = {}
+    for key, value in ours.items():
+        block = next((start for start in blocks if key.startswith(f"{start}.")), None)
+        if key in top:
+            state[top[key]] = value
+        elif key in transposed:
+            state[transposed[key]] = value.T.contiguous()
+        elif block is not None:
+            number, _, inner = key.removeprefix(f"{block}.").partition(".")
+            place = f"{blocks[block]}.{number}"
+            module, _, kind = inner.rpartition(".")
+            if module in inside:
+                state[f"{place}.{inside[module]}.{kind}"] = value
+            elif module == "self_attn.q_proj":
+                parts = [ours[f"{block}.{number}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
+                state[f"{place}.attn.in_proj_{kind}"] = torch.cat(parts)
+    return state
+
+
+def config_of(config: Any, mean: Any, std: Any) -> dict[str, Any]:
+    """What ``open_clip_config.json`` says of a CLIP model.
+
+    Args:
+        config: a `transformers.CLIPConfig`.
+        mean: of the three channels.
+        std: likewise.
+    """
+    vision, text = config.vision_config, config.text_config
+    return {
+        "model_cfg": {
+            "embed_dim": config.projection_dim,
+            "quick_gelu": vision.hidden_act == "quick_gelu",
+            "vision_cfg": {
+                "image_size": vision.image_size,
+                "layers": vision.num_hidden_layers,
+                "width": vision.hidden_size,
+                "head_width": vision.hidden_size // vision.num_attention_heads,
+                "patch_size": vision.patch_size,
+                "mlp_ratio": vision.intermediate_size / vision.hidden_size,
+            },
+            "text_cfg": {
+                "context_length": text.max_position_embeddings,
+                "vocab_size": text.vocab_size,
+                "width": text.hidden_size,
+                "heads": text.num_attention_heads,
+                "layers": text.num_hidden_layers,
+                "mlp_ratio": text.intermediate_size / text.hidden_size,
+            },
+        },
+        "preprocess_cfg": {
+            "mean": list(mean),
+            "std": list(std),
+            "interpolation": "bicubic",
+            "resize_mode": "squash",
+        },
+    }
