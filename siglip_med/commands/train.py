@@ -27,9 +27,11 @@ from siglip_med.models import (
     model_node,
     read_checkpoint,
     read_trained,
+    write_checkpoint,
 )
 from siglip_med.report.summary import RunSummary, SplitPredictions
 from siglip_med.seals import write_sidecar
+from siglip_med.training.checkpointing import BEST
 from siglip_med.training.components import Components, ConditionSettings, build_components, build_model
 from siglip_med.training.module import FineTuneModule
 from siglip_med.training.optim import AdamW, Share
@@ -63,12 +65,14 @@ class Settings(RunSettings):
         optimized_metric: the metric that a sweep reads, or None.
         init_from: a checkpoint of another run, on the same base and split, whose trained weights this run starts
             from, or None.
+        fit: whether to train; a run that does not is the report of its base.
         text_pool: ``batch``, ``all`` or ``auto`` (see docs/losses.md).
     """
 
     name: str
     optimized_metric: str | None
     init_from: str | None
+    fit: bool
     text_pool: PoolChoice
     conditions: ConditionSettings
     evaluation: EvaluationSettings
@@ -131,10 +135,11 @@ def run(settings: Settings) -> Result:
         # zero-shot, then fit
         zero_shot = predict(components)
         model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
-        fit(trainer, module, components.data, point, settings)
+        if settings.fit:
+            fit(trainer, module, components.data, point, settings)
 
         # the best checkpoint, scored and saved
-        best = load_best(trainer, components)
+        best = load_best(trainer, components) if settings.fit else save_untrained(trainer, module)
         model.to(device)  # Lightning left it on the CPU
         tuned = predict(components)
         evaluation = settings.evaluation
@@ -178,6 +183,8 @@ def check_start(settings: Settings) -> ResumePoint | None:
     """
     check_references(settings, FINE_TUNING_METRICS)
     check_optimized(settings.optimized_metric, FINE_TUNING_METRICS)
+    if settings.resume is not None and not settings.fit:
+        raise UserError("resume and fit=false: a run that does not train has nothing to go on with")
     if settings.resume is not None and settings.init_from is not None:
         raise UserError("resume and init_from: a run either goes on from its own checkpoint or starts from another's")
     if settings.init_from is not None:
@@ -273,6 +280,19 @@ def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
     best = Path(checkpoints.best_model_path)
     load_trained(components.model, best)
     return best
+
+
+def save_untrained(trainer: pl.Trainer, module: FineTuneModule) -> Path | None:
+    """The checkpoint of a run that does not train, for the other commands; None where a run keeps none."""
+    checkpoints = checkpoints_of(trainer)
+    if checkpoints is None:
+        return None
+    path = checkpoints.folder / BEST
+    if trainer.is_global_zero:
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        state = {f"model.{name}": value for name, value in module.model.trainable_state().items()}
+        write_checkpoint({"global_step": 0, "state_dict": state, "siglip_med": module.checkpoint_payload}, path)
+    return path
 
 
 def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, best: Path | None) -> None:

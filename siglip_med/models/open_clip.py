@@ -6,6 +6,7 @@ one matrix, and its projections transposed. So such a folder (the ViT of DermLIP
 """
 
 import json
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+from transformers import CLIPConfig, CLIPModel
 
 from siglip_med.errors import UserError
-from siglip_med.models.hub import explained
+from siglip_med.models.hub import explained, load_image_processor
 from siglip_med.seals import check_sums
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
@@ -86,7 +87,7 @@ def find_folder(path: str, revision: str | None) -> Path:
     return folder
 
 
-def read_model(folder: Path, name: str) -> tuple[CLIPModel, CLIPImageProcessor]:
+def read_model(folder: Path, name: str) -> tuple[CLIPModel, Any]:
     """The model in float32, and an image processor that does as its ``preprocess_cfg`` says.
 
     Args:
@@ -162,11 +163,20 @@ def _config(found: Mapping[str, Any], name: str) -> CLIPConfig:
     )
 
 
-def _processor(preprocess: Mapping[str, Any], side: int) -> CLIPImageProcessor:
-    mean = preprocess.get("mean", [0.48145466, 0.4578275, 0.40821073])
-    std = preprocess.get("std", [0.26862954, 0.26130258, 0.27577711])
+def _processor(preprocess: Mapping[str, Any], side: int) -> Any:
+    """The library's image processor for such images; which class that is depends on what else is installed."""
     size = {"height": side, "width": side}
-    return CLIPImageProcessor(size=size, do_center_crop=False, crop_size=size, image_mean=mean, image_std=std)
+    settings = {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": size,
+        "crop_size": size,
+        "do_center_crop": False,
+        "image_mean": preprocess.get("mean", [0.48145466, 0.4578275, 0.40821073]),
+        "image_std": preprocess.get("std", [0.26862954, 0.26130258, 0.27577711]),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        return load_image_processor(folder, None)
 
 
 def to_transformers(theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

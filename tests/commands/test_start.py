@@ -97,3 +97,16 @@ def test_predictions_are_made_on_the_trainers_device(cache, tmp_path, monkeypatc
     monkeypatch.setattr("lightning.pytorch.strategies.SingleDeviceStrategy.root_device", torch.device("cpu", 0))
     run(small_settings(cache, tmp_path, STEPS))
     assert moves == ["cpu:0", "cpu:0"], "before zero-shot, and again after training"
+
+
+def test_a_base_is_judged_without_training(cache, tmp_path):
+    result = run(small_settings(cache, tmp_path / "base", "experiment=zero_shot"))
+    for split in ("val", "test"):
+        np.testing.assert_array_equal(getattr(result.tuned, split).logits, getattr(result.zero_shot, split).logits)
+    assert result.trainer.global_step == 0
+    again = predict_run(result.best, device="cpu", cache_dir=cache)
+    np.testing.assert_allclose(again["test"].logits, result.tuned.test.logits, atol=1e-5)
+    metrics = json.loads((tmp_path / "base" / "metrics.json").read_text())["metrics"]
+    assert metrics["tuned/test/mrr"] == metrics["zero_shot/test/mrr"]
+    with pytest.raises(UserError, match="fit=false: a run that does not train has nothing to go on with"):
+        run(small_settings(cache, tmp_path / "more", "experiment=zero_shot", f"resume={tmp_path / 'base'}"))
