@@ -19,12 +19,7 @@ from siglip_med.inference.photographs import Classifier, load
 from siglip_med.metrics.bootstrap import bootstrap_intervals, paired_bootstrap
 from tests.test_configs import COMMANDS, CONF, GROUPS, files
 
-LORA_SMALL = {
-    "model.adaptation.dropout",
-    "model.adaptation.rank",
-    "model.adaptation.train_pooling_head",
-    "model.adaptation.train_projection",
-}
+LORA_SMALL = {f"model.adaptation.{key}" for key in ("dropout", "rank", "train_pooling_head", "train_projection")}
 GEOMETRY = {"horizontal_flip", "vertical_flip", "crop", "crop_ratio", "rotation", "rotation_probability"}
 COLOR = {"brightness", "contrast", "saturation", "hue", "color_probability"}
 BLUR = {"blur", "blur_probability", "noise", "noise_probability"}
