@@ -16,6 +16,7 @@ from siglip_med.config import Builds, Node, flat, instantiate
 from siglip_med.data import LabeledData
 from siglip_med.errors import UserError
 from siglip_med.inference import predict_split
+from siglip_med.inference.neighbours import NEIGHBOURS, training_cases
 from siglip_med.losses import LayeredLoss
 from siglip_med.metrics import CHOOSING, RetrievalMetrics, fit_calibration, write_per_image
 from siglip_med.models import (
@@ -47,12 +48,13 @@ from siglip_med.training.texts import PoolChoice, PromptPool, choose_pool
 
 
 class EvaluationSettings(BaseModel):
-    """How the final numbers get their intervals."""
+    """How the final numbers get their intervals, and how many training images are kept for the nearest cases."""
 
     model_config = ConfigDict(extra="forbid")
 
     bootstrap: Annotated[int, Field(gt=0, le=1_000_000)]
     coverage: Share
+    neighbours: Annotated[int, Field(ge=0, le=1_000_000)] = 20_000
 
 
 class Settings(RunSettings):
@@ -141,6 +143,7 @@ def run(settings: Settings) -> Result:
         summary = RunSummary(zero_shot, tuned, evaluation.bootstrap, evaluation.coverage, settings.seed)
         if trainer.is_global_zero:
             save_results(settings, trainer, summary, best)
+            save_neighbours(settings, components)
     metrics = last_metrics(trainer) | summary.metrics()
     objective = optimized_metric(metrics, settings.optimized_metric)
     return Result(metrics, objective, components, module, trainer, zero_shot, tuned, summary, folder, best)
@@ -308,6 +311,15 @@ def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, b
             logger.log_hyperparams(hyperparameters)
             logger.log_metrics(headline, step=trainer.global_step)
         logger.finalize("success")
+
+
+def save_neighbours(settings: Settings, components: Components) -> None:
+    """Writes the training cases that `predict.py explain=true` looks through, as the best checkpoint embeds them."""
+    if settings.evaluation.neighbours == 0:
+        return
+    found, note = training_cases(components.model, components.data, settings.evaluation.neighbours, settings.seed)
+    found.save(Path(settings.paths.output_dir) / NEIGHBOURS)
+    Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
 
 
 def optimized_metric(metrics: dict[str, float], name: str | None) -> float | None:

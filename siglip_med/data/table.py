@@ -37,6 +37,7 @@ class ImageTable:
         left_out: what the source has and the table has not, by reason; with the rows of the table this is everything
             that was read.
         unit: what was counted: rows of a file, images, files of a folder.
+        thumbnails: whether the data's licence lets a run keep and show small copies of its images.
     """
 
     frame: pd.DataFrame
@@ -47,6 +48,7 @@ class ImageTable:
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     unit: str = "rows"
+    thumbnails: bool = False
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -32,6 +32,8 @@ class FolderSource(ABC):
         minimum_images: conditions listed on fewer images are left out, with the images that list no other.
         near_duplicate_distance: images whose perceptual hashes differ in at most this many of 64 bits are put
             into one case, so that no split separates them; None opens no image. 4 is strict, 8 is loose.
+        thumbnails: whether the data's licence, and the people in it, let a run keep small copies of its images and
+            pages show them.
 
     Raises:
         UserError: the folder or a table in it is missing or wrong; the line names file and row.
@@ -42,6 +44,7 @@ class FolderSource(ABC):
     conditions: list[str] | None = None
     minimum_images: PositiveInt = 1
     near_duplicate_distance: Distance | None = None
+    thumbnails: bool = False
 
     def prepare(self) -> None:
         """Checks that the folder is there, before a run makes anything."""
@@ -77,7 +80,7 @@ class FolderSource(ABC):
             # what cannot be read is for the policy of the DataModule to judge
             hashes = perceptual_hashes(table, on_bad_image="skip")
             table = group_near_duplicates(table, hashes, self.near_duplicate_distance)
-        return table
+        return replace(table, thumbnails=self.thumbnails)
 
     def filtered(self) -> ImageTable:
         """The table after the filters that need no image."""
