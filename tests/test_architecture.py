@@ -34,7 +34,10 @@ MAY_IMPORT = {
     "inference": {"metrics", "data", "models", "losses", "conditions"},
     "report": {"metrics", "data", "models", "losses", "conditions"},
     "export": {"metrics", "data", "models", "losses", "conditions"},
-    "commands": {"training", "inference", "report", "export", "metrics", "data", "models", "losses", "conditions"},
+    "demo": {"inference", "metrics", "data", "models", "conditions"},
+    "commands": {
+        "training", "inference", "report", "export", "demo", "metrics", "data", "models", "losses", "conditions",
+    },
 }
 """Synthetic and sources are in nobody's list: only conf names them."""
 LIBRARIES_THAT_STAY_OUT = {
@@ -42,6 +45,7 @@ LIBRARIES_THAT_STAY_OUT = {
     "data": {"lightning.pytorch.LightningModule", "transformers", "peft", "torchmetrics"},
     "losses": {"lightning", "transformers", "peft"},
     "metrics": {"lightning", "transformers", "peft", "torch.nn"},
+    "demo": {"lightning", "transformers", "peft"},
     "models": {"lightning"},
 }
 LARGEST_PACKAGE, LONGEST_FILE, LONG_FILE = 0.20, 400, 200

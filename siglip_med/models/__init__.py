@@ -17,6 +17,7 @@ from siglip_med.models.checkpoint import (
 )
 from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
+from siglip_med.models.exported import family_of, load_export
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
@@ -51,9 +52,11 @@ __all__ = [
     "choose_device",
     "clip",
     "dual_encoder",
+    "family_of",
     "finalize_checkpoint",
     "fingerprint",
     "in_chunks",
+    "load_export",
     "load_model",
     "load_trained",
     "model_node",
