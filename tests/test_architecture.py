@@ -36,7 +36,16 @@ MAY_IMPORT = {
     "export": {"metrics", "data", "models", "losses", "conditions"},
     "demo": {"inference", "metrics", "data", "models", "conditions"},
     "commands": {
-        "training", "inference", "report", "export", "demo", "metrics", "data", "models", "losses", "conditions",
+        "training",
+        "inference",
+        "report",
+        "export",
+        "demo",
+        "metrics",
+        "data",
+        "models",
+        "losses",
+        "conditions",
     },
 }
 """Synthetic and sources are in nobody's list: only conf names them."""

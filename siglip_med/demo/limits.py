@@ -32,5 +32,5 @@ class Limits(BaseModel):
 
     @property
     def file_bytes(self) -> int:
-        """Largest file in bytes."""
-        return int(self.megabytes * 1_000_000)
+        """Largest file in bytes: a megabyte of 2^20, as the browser counts them."""
+        return int(self.megabytes * 2**20)

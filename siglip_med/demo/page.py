@@ -6,7 +6,6 @@ own name. Every picture is part of the HTML, so that Gradio writes no file of it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +112,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                     "", "", "", ""]  # fmt: skip
 
         def drop(paths: list[str] | None, stated: float, request: gr.Request) -> list[Any]:
-            answers, wrong = read_all(answerer, limits, [Path(path) for path in paths or ()])
+            answers, wrong = read_all(answerer, limits, list(dict.fromkeys(map(Path, paths or ()))))
             if not answers:
                 visits.forget(tab_of(request))
                 return [None, *nothing(wrong)]
@@ -154,13 +153,13 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
             visits.forget(tab_of(request))
 
         # one queue for all that the model does: it is not made for two threads
-        ask = partial(dict, api_visibility="private", concurrency_id="model", concurrency_limit=1)
-        upload.upload(drop, [upload, slider], [upload, *outputs], **ask(), show_progress_on=[photograph])
-        choice.input(choose, [choice, slider], outputs, **ask())
-        slider.change(cover, slider, [message, members], **ask(trigger_mode="always_last", show_progress="hidden"))
-        score.click(say, words, [message, scores], **ask())
-        words.submit(say, words, [message, scores], **ask())
-        forget.click(clear, None, outputs, **ask())
+        ask: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "model", "concurrency_limit": 1}
+        upload.upload(drop, [upload, slider], [upload, *outputs], **ask, show_progress_on=[photograph])
+        choice.input(choose, [choice, slider], outputs, **ask)
+        slider.change(cover, slider, [message, members], **ask, trigger_mode="always_last", show_progress="hidden")
+        score.click(say, words, [message, scores], **ask)
+        words.submit(say, words, [message, scores], **ask)
+        forget.click(clear, None, outputs, **ask)
         page.unload(close)
     page.queue(max_size=limits.queue, api_open=False)
     return page

@@ -80,7 +80,7 @@ class Guard:
 
 
 async def _refuse(send: Send, largest: int) -> None:
-    text = f"The upload is larger than the limit of {largest / 1e6:.0f} MB."
+    text = f"The upload is larger than the limit of {largest / 2**20:.0f} MB."
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})
@@ -119,12 +119,13 @@ class DemoServer:
                 f"host={host} port={port}: cannot listen there ({reason.lower()}); give another port, or port=0 for "
                 "any free one"
             ) from error
+        self.port: int = self._socket.getsockname()[1]
 
     @property
     def url(self) -> str:
         """Where the page is."""
         host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
-        return f"http://{host}:{self._socket.getsockname()[1]}/"
+        return f"http://{host}:{self.port}/"
 
     def close(self) -> None:
         """Gives the port back."""
@@ -180,7 +181,7 @@ class DemoServer:
             page,
             path="/",
             server_name=self.host,
-            server_port=self._socket.getsockname()[1],
+            server_port=self.port,
             max_file_size=self.limits.file_bytes,
             show_error=False,
             mcp_server=False,

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from siglip_med.errors import UserError
@@ -50,12 +50,14 @@ def take(path: Path, largest: int) -> bytes:
     try:
         size = path.stat().st_size
         if size > largest:
-            raise UserError(f"{path.name} has {size / 1e6:.1f} MB, more than the limit of {largest / 1e6:g} MB.")
+            raise UserError(f"{path.name} has {size / 2**20:.1f} MB, more than the limit of {largest / 2**20:g} MB.")
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path.name} is no longer there ({error.strerror}); drop it again.") from error
     finally:
-        shutil.rmtree(path.parent, ignore_errors=True)
+        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a file of the same content and another name is there and not yet read
+            path.parent.rmdir()
 
 
 def sweep(folder: Path, age: float = ABANDONED) -> None:

@@ -87,7 +87,9 @@ def tree(answerer: Answerer, answer: Answer) -> str:
 def sentences(scores: Sequence[SentenceScore], answerer: Answerer, answer: Answer) -> str:
     """Typed sentences beside the best conditions."""
     best = answer.candidates[: answerer.top_k]
-    lines = [(candidate.logit, candidate.confidence, candidate.condition, None) for candidate in best]
+    lines: list[tuple[float, float, str, SentenceScore | None]] = [
+        (candidate.logit, candidate.confidence, candidate.condition, None) for candidate in best
+    ]
     lines += [(score.logit, score.confidence, score.text, score) for score in scores]
     lines.sort(key=lambda line: -line[0])
     return _render("sentences", lines=lines, total=len(answer.logits))
