@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit
 
 from siglip_med.data.dataset import normalize
+from siglip_med.demo.maps import occlusion_map, relevance_map
 from siglip_med.demo.photograph import Photograph, read_photograph
 from siglip_med.demo.tree import Icd, place_in_icd
 from siglip_med.errors import UserError
@@ -155,6 +156,18 @@ class Answerer:
         inside = nonconformity(answer.logits[None], rule.score, rule.temperature)[0] <= rule.threshold
         columns = tuple(int(column) for column in answer.order if inside[column])
         return PredictionSet(coverage, columns, len(self.validation), not np.isfinite(rule.threshold))
+
+    def relevance(self, answer: Answer, column: int) -> np.ndarray:
+        """Where the model looks for a condition, ``[h, w]`` float32; see `relevance_map`."""
+        model = self.classifier.model
+        device = model.logit_scale.device
+        return relevance_map(model, self.pixels(answer.photograph).to(device), self.texts[column])
+
+    def occlusion(self, answer: Answer, column: int) -> np.ndarray:
+        """How much a condition's score falls where the photograph is covered, ``[h, w]``; see `occlusion_map`."""
+        model = self.classifier.model
+        device = model.logit_scale.device
+        return occlusion_map(model, self.pixels(answer.photograph).to(device), self.texts[column])
 
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:

@@ -61,11 +61,16 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 upload = gr.File(
                     label=f"Drop a photograph (up to {limits.files} at once, {limits.megabytes:g} MB each)",
                     file_count="multiple",
-                    height=150,
+                    height=140,
                     elem_id="sm-upload",
                 )
                 message = gr.HTML(elem_id="sm-message")
                 choice = gr.Radio(label="Photograph", visible=False, elem_id="sm-choice")
+                with gr.Group(visible=False) as looking:
+                    condition = gr.Dropdown(label="Where does the model look for …", elem_id="sm-condition")
+                    occlude = gr.Button(
+                        "Check the map: cover one place after the other", size="sm", elem_id="sm-occlude"
+                    )
                 photograph = gr.HTML(elem_id="sm-photograph")
                 forget = gr.Button("Forget", size="sm", visible=False, elem_id="sm-forget")
             with gr.Column(scale=6, min_width=380, visible=False) as results:
@@ -88,16 +93,20 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 score = gr.Button("Score them", size="sm", elem_id="sm-score")
                 scores = gr.HTML(elem_id="sm-scores")
 
-        outputs: list[Any] = [message, choice, photograph, forget, results, differential, members, tree, scores]
+        outputs: list[Any] = [
+            message, choice, photograph, looking, condition, forget, results, differential, members, tree, scores,
+        ]  # fmt: skip
 
         def shown(visit: Visit, stated: float, lines: Sequence[str] = ()) -> list[Any]:
             answer, names = visit.answer, [item.photograph.name for item in visit.answers]
-            numbered = [(f"{number}. {name}", number - 1) for number, name in enumerate(names, start=1)]
+            numbered = [(f"{number}. {name}", number) for number, name in enumerate(names, start=1)]
             spec = answerer.classifier.model.image_spec
             return [
                 views.messages(lines),
-                gr.update(choices=numbered, value=visit.shown, visible=len(names) > 1),
+                gr.update(choices=numbered, value=visit.shown + 1, visible=len(names) > 1),
                 views.photograph(answer.photograph, spec),
+                gr.update(visible=True),
+                gr.update(choices=conditions_of(answer), value=None),
                 gr.update(visible=True),
                 gr.update(visible=True),
                 views.differential(answerer, answer),
@@ -107,9 +116,9 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
             ]
 
         def nothing(lines: Sequence[str] = ()) -> list[Any]:
-            hidden = gr.update(visible=False)
-            return [views.messages(lines), gr.update(choices=[], value=None, visible=False), "", hidden, hidden,
-                    "", "", "", ""]  # fmt: skip
+            hidden, empty = gr.update(visible=False), gr.update(choices=[], value=None)
+            none = gr.update(choices=[], value=None, visible=False)
+            return [views.messages(lines), none, "", hidden, empty, hidden, hidden, "", "", "", ""]
 
         def drop(paths: list[str] | None, stated: float, request: gr.Request) -> list[Any]:
             answers, wrong = read_all(answerer, limits, list(dict.fromkeys(map(Path, paths or ()))))
@@ -124,9 +133,31 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
             visit = visits.get(tab_of(request))
             if visit is None:
                 return nothing([_FORGOTTEN])
-            visit = Visit(visit.answers, number)
+            visit = Visit(visit.answers, number - 1)  # a choice of 0 would count as none in the browser
             visits.put(tab_of(request), visit)
             return shown(visit, stated)
+
+        def look(rank: int | None, covering: bool, request: gr.Request) -> list[str]:
+            visit = visits.get(tab_of(request))
+            if visit is None:
+                return [views.messages([_FORGOTTEN]), ""]
+            answer, spec = visit.answer, answerer.classifier.model.image_spec
+            if rank is None:
+                wrong = ["Choose a condition first, then check its map."] if covering else []
+                return [views.messages(wrong), views.photograph(answer.photograph, spec)]
+            column, name = int(answer.order[rank - 1]), answer.candidates[rank - 1].condition
+            try:
+                found = answerer.occlusion(answer, column) if covering else answerer.relevance(answer, column)
+            except UserError as error:  # a tower without attentions
+                return [views.messages([str(error)]), views.photograph(answer.photograph, spec)]
+            caption = views.caption(name, covering, float(found.max()))
+            return ["", views.photograph(answer.photograph, spec, found, caption)]
+
+        def relevance(rank: int | None, request: gr.Request) -> list[str]:
+            return look(rank, False, request)
+
+        def occlusion(rank: int | None, request: gr.Request) -> list[str]:
+            return look(rank, True, request)
 
         def cover(stated: float, request: gr.Request) -> list[str]:
             visit = visits.get(tab_of(request))
@@ -159,6 +190,8 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
         slider.change(cover, slider, [message, members], **ask, trigger_mode="always_last", show_progress="hidden")
         score.click(say, words, [message, scores], **ask)
         words.submit(say, words, [message, scores], **ask)
+        condition.input(relevance, condition, [message, photograph], **ask)
+        occlude.click(occlusion, condition, [message, photograph], **ask)
         forget.click(clear, None, outputs, **ask)
         page.unload(close)
     page.queue(max_size=limits.queue, api_open=False)
@@ -168,6 +201,11 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
 def tab_of(request: gr.Request) -> str:
     """The random name that Gradio gives a tab."""
     return str(request.session_hash)
+
+
+def conditions_of(answer: Answer) -> list[tuple[str, int]]:
+    """All conditions for a dropdown, the most likely first: what it shows, and the rank."""
+    return [(f"{item.rank}. {item.condition} ({item.code})", item.rank) for item in answer.candidates]
 
 
 def read_all(answerer: Answerer, limits: Limits, paths: Sequence[Path]) -> tuple[list[Answer], list[str]]:

@@ -5,7 +5,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import gradio as gr
 import uvicorn
@@ -175,7 +174,6 @@ class DemoServer:
         if is_loopback(self.host):  # a stranger's web site must not talk to this page under another name
             app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", self.host])
         app.add_middleware(Guard, largest=self.limits.files * self.limits.file_bytes + _MULTIPART_SLACK)
-        settings: dict[str, Any] = {"footer_links": [], "run_history": False, "ssr_mode": False, "pwa": False}
         return gr.mount_gradio_app(
             app,
             page,
@@ -188,5 +186,7 @@ class DemoServer:
             enable_monitoring=False,
             theme=theme(),
             css=views.style(),
-            **settings,
+            footer_links=[],
+            ssr_mode=False,
+            pwa=False,
         )

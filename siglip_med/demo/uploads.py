@@ -13,18 +13,19 @@ from siglip_med.errors import UserError
 ABANDONED = 60.0
 """Seconds after which a file that nobody asked about is deleted."""
 
-_FOLDER, _ANALYTICS = "GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"
+_FOLDER = "GRADIO_TEMP_DIR"
+_SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "GRADIO_SHARE": "False"}
+"""Gradio reports nothing to anybody, stores no answer in the visitor's browser, and opens no tunnel."""
 
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
     """A folder of this page alone, readable by its owner, that Gradio puts uploads into; deleted in the end.
 
-    Gradio learns of it, and that it must not report anything to anybody, by environment variables alone.
+    Gradio learns of it by an environment variable alone, and so of what else it must not do.
     """
-    settings = {_ANALYTICS: "False"}
     with tempfile.TemporaryDirectory(prefix="siglip-med-demo-") as folder:
-        settings[_FOLDER] = str(Path(folder).resolve())
+        settings = {_FOLDER: str(Path(folder).resolve()), **_SILENT}
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
         try:

@@ -63,6 +63,22 @@ def photograph(shown: Photograph, spec: ImageSpec, overlay: np.ndarray | None = 
     )
 
 
+def caption(condition: str, covering: bool, highest: float) -> str:
+    """What a map shows, and what it does not.
+
+    Args:
+        condition: its name.
+        covering: whether places were covered one after the other.
+        highest: value of the map.
+    """
+    if highest <= 0:
+        what = "Covering no place lowers" if covering else "No place raises"
+        return f"{what} the score of {condition}: there is nothing to draw."
+    if covering:
+        return f"Where covering the photograph lowers the score of {condition} most. It shows what the score needs."
+    return f"Where the score of {condition} comes from. A map says where the model looks, not that it is right."
+
+
 def differential(answerer: Answerer, answer: Answer) -> str:
     """The best conditions with code, title and confidence."""
     rows = []

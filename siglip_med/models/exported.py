@@ -87,7 +87,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
     """
     folder = Path(folder)
     about = _read_about(folder)
-    check_sums(folder)
+    check_sums(folder)  # those of a dual encoder lie above its two folders, where nothing else looks
     scale, bias = about.logit_scale, about.logit_bias
     node: dict[str, Any] = {
         "_target_": f"{_TARGET}.{about.model.family}",

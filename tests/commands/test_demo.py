@@ -7,13 +7,15 @@ import pytest
 
 from siglip_med.commands import demo
 from siglip_med.config import typed
+from siglip_med.demo.server import DemoServer
 from siglip_med.errors import UserError
 from siglip_med.export import export_checkpoint
+from tests.demo.conftest import LIMITS
 from tests.runs import compose_config
 
 
 def settings(checkpoint, *overrides):
-    words = (f"checkpoint='{checkpoint}'", "device=cpu", "port=0", *overrides)
+    words = (f"checkpoint='{checkpoint}'", "device=cpu", "port=0", *overrides)  # the last port counts
     return typed(compose_config(*words, name="demo"), demo.Settings)
 
 
@@ -51,8 +53,12 @@ def test_a_run_has_prediction_sets_and_an_export_of_it_has_none(short_run, tmp_p
 
 
 def test_a_checkpoint_that_is_not_there_gives_the_port_back(tmp_path):
-    with pytest.raises(UserError, match="no checkpoint"):
-        demo.run(settings(tmp_path / "none.ckpt"))
+    first = DemoServer("127.0.0.1", 0, LIMITS)
+    first.close()
+    with pytest.raises(UserError, match="no checkpoint") as caught:
+        demo.run(settings(tmp_path / "none.ckpt", f"port={first.port}"))
+    DemoServer("127.0.0.1", first.port, LIMITS).close()
+    assert caught.value.__traceback__ is not None  # it holds the command's variables: no garbage collector closed it
 
 
 def test_what_the_page_lacks_and_who_can_reach_it_is_said(monkeypatch, capsys):

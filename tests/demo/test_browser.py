@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from siglip_med.data import images
+from siglip_med.demo import views
 from siglip_med.demo.server import DemoServer
 from tests.demo.conftest import LIMITS
 
@@ -61,6 +62,8 @@ def page(browser, server):
     page.wait_for_selector("#sm-upload input[type=file]", state="attached")
     yield page
     context.close()
+    for tab in list(server.visits):
+        server.visits.forget(tab)
 
 
 def drop(page, *files):
@@ -118,6 +121,28 @@ def test_a_drawing_gets_five_conditions_a_set_a_tree_and_typed_sentences(page, s
         assert f"after {score.place - 1} of" in row.inner_text() or score.place == 1
 
 
+def test_the_map_follows_the_chosen_condition_and_is_checked_on_demand(page, answerer, drawing):
+    drop(page, drawing)
+    page.wait_for_selector("#sm-differential tbody tr")
+    assert page.locator("#sm-photograph .sm-overlay").count() == 0
+    page.click("#sm-occlude")
+    assert "Choose a condition first" in message(page)
+    answer = answerer.answer(answerer.read(drawing.read_bytes(), "x"))
+    pictures = []
+    for place in (0, 3):
+        page.click("#sm-condition input")
+        page.locator("[role=option]").nth(place).click()
+        name = answer.candidates[place].condition
+        page.wait_for_selector(f'#sm-photograph figcaption:has-text("the score of {name} comes from")')
+        pictures.append(page.locator("#sm-photograph .sm-overlay").get_attribute("src"))
+    expected = answerer.relevance(answer, int(answer.order[3]))
+    assert pictures[1] in views.photograph(answer.photograph, answerer.classifier.model.image_spec, expected, "x")
+    assert pictures[0] != pictures[1]
+    page.click("#sm-occlude")
+    page.wait_for_selector("#sm-photograph figcaption:has-text('covering')")
+    assert page.locator("#sm-photograph .sm-overlay").get_attribute("src") not in pictures
+
+
 def test_the_warning_is_in_sight_wherever_the_page_is_scrolled_to(page, drawing):
     drop(page, drawing)
     page.wait_for_selector("#sm-differential tbody tr")
@@ -158,9 +183,11 @@ def test_too_many_and_too_large_files_are_refused(page, drawing):
     assert page.locator("#sm-choice label:has(input)").all_inner_texts() == ["1. 0.jpg", "2. 1.jpg", "3. 2.jpg"]
     page.locator("#sm-choice input").nth(2).click()
     page.wait_for_selector("#sm-photograph:has-text('2.jpg')")
+    page.locator("#sm-choice input").nth(0).click()
+    page.wait_for_selector("#sm-photograph:has-text('0.jpg')")
 
 
-def test_nothing_is_fetched_from_elsewhere_and_nothing_is_kept(page, server, drawing, browser):
+def test_nothing_is_fetched_from_elsewhere_and_nothing_is_kept(page, server, drawing):
     folders = [path for path in Path(tempfile.gettempdir()).glob("siglip-med-demo-*") if path.is_dir()]
     drop(page, drawing)
     page.wait_for_selector("#sm-differential tbody tr")
@@ -170,15 +197,30 @@ def test_nothing_is_fetched_from_elsewhere_and_nothing_is_kept(page, server, dra
     source = page.locator("#sm-photograph img").first.get_attribute("src")
     assert source.startswith("data:image/jpeg;base64,")
 
-    other = browser.new_page()
-    other.goto(server.url)
-    other.wait_for_selector("#sm-upload input[type=file]", state="attached")
-    assert other.locator("#sm-differential tbody tr").count() == 0
-    other.close()
-    before = len(server.visits)
     page.click("#sm-forget")
     page.wait_for_selector("#sm-differential", state="hidden")
-    assert len(server.visits) == before - 1
+    assert len(server.visits) == 0
+
+
+def test_visitors_do_not_see_each_other_and_a_closed_tab_is_forgotten(page, browser, server, answerer, drawing):
+    drop(page, drawing)
+    page.wait_for_selector("#sm-differential tbody tr")
+    other = browser.new_page()
+    other.goto(server.url)
+    drop(other, drawing.with_name(sorted(path.name for path in drawing.parent.iterdir())[20]))
+    other.wait_for_selector("#sm-differential tbody tr")
+    page.fill("#sm-words textarea", "scaly plaques")
+    page.click("#sm-score")
+    page.wait_for_selector("#sm-scores .sm-typed")
+    (score,) = answerer.score(answerer.answer(answerer.read(drawing.read_bytes(), "x")), ["scaly plaques"])
+    assert page.inner_text("#sm-scores .sm-typed .sm-number") == f"{score.confidence:.1%}"
+    assert len(server.visits) == 2
+    other.close()
+    for _ in range(100):
+        if len(server.visits) == 1:
+            break
+        page.wait_for_timeout(100)
+    assert len(server.visits) == 1
 
 
 def test_a_stranger_by_another_name_is_not_answered(browser, server):

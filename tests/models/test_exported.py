@@ -67,7 +67,15 @@ def test_what_is_no_merged_export_is_refused(copy, tmp_path):
         load(folder, base="elsewhere", device="cpu")
 
 
-def test_an_altered_export_is_refused(copy, tmp_path):
+def test_an_altered_export_is_refused(exported, copy, tmp_path):
+    _, whole = exported
+    damaged = shutil.copytree(whole, tmp_path / "bits")
+    path = next(file for file in damaged.rglob("*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{path.name} is damaged: its checksum"):
+        load_export(damaged)
     _, folder = copy
     altered = shutil.copytree(folder, tmp_path / "altered")
     (altered / "conditions.json").write_text((altered / "conditions.json").read_text().replace("Eczema", "Health"))
