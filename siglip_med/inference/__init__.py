@@ -13,8 +13,26 @@ from siglip_med.inference.photographs import (
 from siglip_med.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from siglip_med.inference.maps import occlusion_map, relevance_map
     from siglip_med.inference.splits import predict_split
 
-__all__ = ["Candidate", "Classifier", "Differential", "PredictionRun", "find_images", "load", "predict_split"]
+__all__ = [
+    "Candidate",
+    "Classifier",
+    "Differential",
+    "PredictionRun",
+    "find_images",
+    "load",
+    "occlusion_map",
+    "predict_split",
+    "relevance_map",
+]
 
-__getattr__ = lazy_names(__name__, {"predict_split": "siglip_med.inference.splits"})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "occlusion_map": "siglip_med.inference.maps",
+        "predict_split": "siglip_med.inference.splits",
+        "relevance_map": "siglip_med.inference.maps",
+    },
+)
