@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.nn.functional import normalize as unit
 
 from siglip_med.data.dataset import normalize
-from siglip_med.demo.maps import occlusion_map, relevance_map
 from siglip_med.demo.photograph import Photograph, read_photograph
 from siglip_med.demo.tree import Icd, place_in_icd
 from siglip_med.errors import UserError
-from siglip_med.inference import Candidate, Classifier
+from siglip_med.inference import Candidate, Classifier, occlusion_map, relevance_map
 from siglip_med.inference.photographs import confidences, ranked
 from siglip_med.metrics import Predictions, fit_conformal
 from siglip_med.metrics.conformal import nonconformity
