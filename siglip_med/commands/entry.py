@@ -24,6 +24,7 @@ from siglip_med.commands.command_line import (
     is_flag,
     make_exclusively,
     null_groups_removed,
+    own_configs_first,
     plain_settings,
 )
 from siglip_med.config import config_dir, typed
@@ -42,6 +43,10 @@ def launch(command: str) -> None:
             config in ``conf/``.
     """
     folder = config_dir()
+    try:
+        sys.argv[1:] = own_configs_first(folder, arguments())
+    except UserError as error:
+        fail(error)
     check_command_line(folder, command)
     sys.argv[1:] = null_groups_removed(folder, command, arguments())
     try:
