@@ -8,13 +8,15 @@ from typing import Any
 
 from siglip_med.errors import UserError
 from siglip_med.export.card import model_card
+from siglip_med.export.example import local_bases
+from siglip_med.export.hub import check_repository, push
 from siglip_med.export.onnx_towers import write_onnx
 from siglip_med.export.pretrained import write_adapter, write_merged
 from siglip_med.export.recipes import Format
 from siglip_med.models import TwoTower, load_model
 from siglip_med.seals import write_sums
 
-__all__ = ["Format", "export_checkpoint", "model_card", "write_adapter", "write_merged", "write_onnx"]
+__all__ = ["Format", "export_checkpoint", "model_card", "push", "write_adapter", "write_merged", "write_onnx"]
 
 
 _WRITERS = {"peft": write_adapter, "merged": write_merged, "onnx": write_onnx}
@@ -26,6 +28,8 @@ def export_checkpoint(
     output: str | Path,
     license: str = "other",
     base: str | Mapping[str, str] | None = None,
+    push_to_hub: str | None = None,
+    private: bool = True,
 ) -> Path:
     """Writes a checkpoint's model as a PEFT adapter, a merged Hugging Face folder, or ONNX, with a model card.
 
@@ -35,17 +39,28 @@ def export_checkpoint(
         output: a folder that does not exist yet; it appears whole or not at all.
         license: of the exported files, for the card.
         base: where the base lies now, as in `load_model`.
+        push_to_hub: ``ORG/NAME`` of a repository on the Hugging Face hub that the folder is uploaded to; None: nothing
+            leaves this machine.
+        private: whether that repository is to be seen by its owners alone.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: the folder exists, the checkpoint cannot be read, or the model has no such format.
+        UserError: the folder exists, the checkpoint cannot be read, the model has no such format, or it cannot be
+            pushed; see `push`.
     """
     output = Path(output)
+    if push_to_hub is not None:
+        check_repository(push_to_hub)
     if output.exists():
         raise UserError(f"output={output} exists: give a new folder, or remove it first")
     model, payload = load_model(checkpoint, base)
+    if push_to_hub is not None and format == "peft" and (unknown := local_bases(model)):
+        raise UserError(
+            f"push_to_hub: the adapters belong to {Path(unknown[0]).name}, a folder of this machine that nobody else "
+            "has: push format=merged"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
         folder = Path(temporary) / output.name
@@ -55,6 +70,8 @@ def export_checkpoint(
         (folder / "README.md").write_text(model_card(model, payload, format, license), encoding="utf-8")
         write_sums(folder)
         folder.rename(output)
+    if push_to_hub is not None:
+        push(output, push_to_hub, private)
     return output
 
 
