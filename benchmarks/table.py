@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from siglip_med.commands.entry import quiet_libraries
+from siglip_med.commands.entry import _quiet_libraries
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=5)
     blocks = parser.parse_args().blocks
     torch.set_num_threads(1)
-    quiet_libraries()
+    _quiet_libraries()
     table = Table("what", "against", "figure", title="CPU, one thread; GPU: not measured")
 
     def row(what: str, against: str, figure: object) -> None:
