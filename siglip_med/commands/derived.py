@@ -12,8 +12,7 @@ from torch import Tensor
 
 from siglip_med.errors import UserError
 from siglip_med.inference import predict_split
-from siglip_med.metrics import Predictions, crm, fit_calibration, headline_metrics
-from siglip_med.metrics.names import CHOOSING
+from siglip_med.metrics import CHOOSING, Predictions, crm, fit_calibration, headline_metrics
 from siglip_med.models import DualEncoder, finalize_checkpoint, interpolated, read_checkpoint, write_checkpoint
 from siglip_med.report.comparison import PREDICTIONS
 from siglip_med.training.components import Components

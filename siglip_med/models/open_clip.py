@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
 from siglip_med.errors import UserError
+from siglip_med.files import write_json
 from siglip_med.models.hub import explained, load_image_processor
 from siglip_med.seals import check_sums
 
@@ -175,7 +176,7 @@ def _processor(preprocess: Mapping[str, Any], side: int) -> Any:
         "image_std": preprocess.get("std", [0.26862954, 0.26130258, 0.27577711]),
     }
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        write_json(Path(folder) / "preprocessor_config.json", settings)
         return load_image_processor(folder, None)
 
 
