@@ -12,7 +12,7 @@ from siglip_med.models import DualEncoder, TwoTower
 
 _TEMPLATE = "model_card.md.jinja"
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
-_LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx"}
+_LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx", "open_clip": "open_clip"}
 
 
 def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, license: str) -> str:

@@ -3,11 +3,9 @@
 import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
-
 from siglip_med.errors import UserError
 from siglip_med.export.merge import merged_copy
+from siglip_med.export.pretrained import save_weights
 from siglip_med.models import ClipTwoTower, TwoTower
 from siglip_med.models.open_clip import CONFIG_FILE, WEIGHTS_FILE, config_of, from_transformers
 
@@ -29,12 +27,9 @@ def write_open_clip(model: TwoTower, folder: Path) -> None:
     merged = merged_copy(model)
     assert isinstance(merged, ClipTwoTower)
     pretrained = merged.pretrained_with_logits()
-    state = dict(pretrained.state_dict())
-    state["logit_bias"] = merged.logit_bias.detach().to(torch.float32)
-    weights = {name: value.detach().contiguous().cpu() for name, value in from_transformers(state).items()}
-    save_file(weights, folder / WEIGHTS_FILE)
-    spec = merged.image_spec
-    config = config_of(pretrained.config, spec.mean, spec.std)
-    config["model_cfg"]["init_logit_bias"] = float(merged.logit_bias)  # without it open_clip's model has no bias at all
+    weights = from_transformers(pretrained.state_dict(), pretrained.config)
+    weights["logit_bias"] = merged.logit_bias.detach()
+    save_weights(weights, folder / WEIGHTS_FILE)
+    config = config_of(pretrained.config, merged.image_spec, merged.logit_bias.item())
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")
     merged.tokenizer.save_pretrained(folder)

@@ -42,7 +42,7 @@ def write_merged(model: TwoTower, folder: Path) -> None:
         merged.pretrained(name).save_pretrained(folder / name)
     square_processor(merged).save_pretrained(folder / "vision")
     merged.tokenizer.save_pretrained(folder / "text")
-    _save(_own_weights(merged), folder / HEADS_FILE)
+    save_weights(_own_weights(merged), folder / HEADS_FILE)
 
 
 def write_adapter(model: TwoTower, folder: Path) -> None:
@@ -76,10 +76,10 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
         names = ("logit_scale", "logit_bias")
         weights = model.pretrained_with_logits().state_dict()
         own = {name: weights[name] for name in names if name in weights}
-        _save(own | model.trained_base_weights(MODEL), folder / HEADS_FILE)
+        save_weights(own | model.trained_base_weights(MODEL), folder / HEADS_FILE)
         write_processor(model, folder)
     else:
-        _save(_own_weights(model), folder / HEADS_FILE)
+        save_weights(_own_weights(model), folder / HEADS_FILE)
         square_processor(model).save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
 
@@ -116,5 +116,6 @@ def _base_of(model: TwoTower, backbone: str) -> str:
     return names[0] if len(names) == 1 else dict(zip(model.backbones, names, strict=True))[backbone]
 
 
-def _save(weights: dict[str, Tensor], path: Path) -> None:
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Writes tensors by name as safetensors."""
     save_file({name: value.detach().contiguous().cpu() for name, value in weights.items()}, path)

@@ -17,11 +17,12 @@ PACKAGE_PREFIX = "package:"
 """Start of a path that names a model folder inside this package, e.g. ``package:siglip_tiny``."""
 
 
-def resolve_path(path: str) -> str:
+def resolve_path(path: str, config: str = "config.json") -> str:
     """Turns ``package:name`` into the packaged folder and checks folders.
 
     Args:
         path: a folder, ``package:<name>``, or an id of the Hugging Face hub.
+        config: the file by which a folder is known to hold a model.
 
     Raises:
         UserError: the folder does not exist or holds no model, or a file of an export is altered.
@@ -33,10 +34,10 @@ def resolve_path(path: str) -> str:
     looks_local = path.startswith((PACKAGE_PREFIX, "/", ".", "~")) or path.count("/") > 1 or "\\" in path
     if not folder.is_dir():
         if looks_local:
-            raise UserError(f"no model folder {path}: give a folder that holds config.json, or an id of the hub")
+            raise UserError(f"no model folder {path}: give a folder that holds {config}, or an id of the hub")
         return path
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{path} is no model folder: it holds no config.json")
+    if not (folder / config).is_file():
+        raise UserError(f"{path} is no model folder: it holds no {config}")
     check_sums(folder)
     return str(folder)
 

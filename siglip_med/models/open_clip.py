@@ -7,7 +7,7 @@ one matrix, and its projections transposed. So such a folder (the ViT of DermLIP
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from transformers import CLIPConfig, CLIPModel
 
 from siglip_med.errors import UserError
 from siglip_med.files import write_json
-from siglip_med.models.hub import explained, load_image_processor
-from siglip_med.seals import check_sums
+from siglip_med.image_spec import ImageSpec
+from siglip_med.models.hub import explained, load_image_processor, resolve_path
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 
-_TOP = {
+_PLAIN = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
@@ -39,10 +39,6 @@ _TOP = {
     "logit_scale": "logit_scale",
 }
 _TRANSPOSED = {"visual.proj": "visual_projection.weight", "text_projection": "text_projection.weight"}
-_BLOCKS = {
-    "visual.transformer.resblocks": "vision_model.encoder.layers",
-    "transformer.resblocks": "text_model.encoder.layers",
-}
 _IN_BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
@@ -70,21 +66,16 @@ def find_folder(path: str, revision: str | None) -> Path:
     """The folder of a model, downloaded if it is an id of the hub.
 
     Raises:
-        UserError: there is no such model, or no ``open_clip_config.json`` in it.
+        UserError: there is no such model, or it lacks its config or its weights.
     """
-    folder = Path(path).expanduser()
+    folder = Path(resolve_path(path, CONFIG_FILE))
     if not folder.is_dir():
-        if path.startswith(("/", ".", "~")) or path.count("/") != 1:
-            raise UserError(f"no model folder {path}: give a folder that holds {CONFIG_FILE}, or an id of the hub")
         with explained(path, revision):
             folder = Path(snapshot_download(path, revision=revision, allow_patterns=["*.json", "*.txt", WEIGHTS_FILE]))
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            other = " (weights in another format are not read: they could run code)" if name == WEIGHTS_FILE else ""
-            raise UserError(
-                f"{path}: holds no {name}{other}; a folder of the transformers library is read by model=clip_base"
-            )
-    check_sums(folder)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise UserError(
+            f"{path}: holds no {WEIGHTS_FILE} (weights in another format are not read: they could run code)"
+        )
     return folder
 
 
@@ -105,17 +96,15 @@ def read_model(folder: Path, name: str) -> tuple[CLIPModel, Any]:
         raise UserError(f"{folder / CONFIG_FILE} is damaged or was written by something else: {error!r}") from error
     with explained(name, None):
         theirs = {key: value.float() for key, value in load_file(folder / WEIGHTS_FILE).items()}
+    bias = theirs.pop("logit_bias", None)
     model = CLIPModel(config)
-    state, left = to_transformers(theirs)
+    state, left = to_transformers(theirs, config)
     expected = {key: value for key, value in model.state_dict().items() if not key.endswith("position_ids")}
-    wrong = sorted(
-        {*left, *(expected.keys() ^ state.keys())} or {k for k in expected if expected[k].shape != state[k].shape}
-    )
+    wrong = sorted({*left, *(expected.keys() ^ state.keys())})
+    wrong = wrong or [key for key, value in expected.items() if value.shape != state[key].shape]
     if wrong:
-        raise UserError(
-            f"the weights of {name} do not fit its {CONFIG_FILE}: {len(wrong)} differ ({', '.join(wrong[:3])})"
-        )
-    bias = theirs.get("logit_bias")
+        names = ", ".join(wrong[:3])
+        raise UserError(f"the weights of {name} do not fit its {CONFIG_FILE}: {len(wrong)} differ ({names})")
     model.load_state_dict(state, strict=False)
     if bias is not None:
         model.register_parameter("logit_bias", torch.nn.Parameter(bias.reshape(())))
@@ -180,79 +169,67 @@ def _processor(preprocess: Mapping[str, Any], side: int) -> Any:
         return load_image_processor(folder, None)
 
 
-def to_transformers(theirs: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _names(config: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """open_clip's name of every weight, and its name here; three where open_clip holds them in one matrix."""
+    yield from ((theirs, (ours,)) for theirs, ours in (_PLAIN | _TRANSPOSED).items())
+    towers = {
+        "visual.transformer": ("vision_model", config.vision_config),
+        "transformer": ("text_model", config.text_config),
+    }
+    for theirs, (ours, tower) in towers.items():
+        for number in range(tower.num_hidden_layers):
+            there, here = f"{theirs}.resblocks.{number}", f"{ours}.encoder.layers.{number}"
+            for kind in ("weight", "bias"):
+                yield f"{there}.attn.in_proj_{kind}", tuple(f"{here}.self_attn.{one}_proj.{kind}" for one in "qkv")
+                yield from ((f"{there}.{old}.{kind}", (f"{here}.{new}.{kind}",)) for old, new in _IN_BLOCK.items())
+
+
+def to_transformers(theirs: Mapping[str, Tensor], config: Any) -> tuple[dict[str, Tensor], list[str]]:
     """Weights under the names of `transformers.CLIPModel`, and the names that have no place there.
 
     Args:
-        theirs: ``state_dict`` of an open_clip ``CLIP`` or ``CustomTextCLIP``.
+        theirs: ``state_dict`` of an open_clip ``CLIP`` or ``CustomTextCLIP``, but for the bias of the logits.
+        config: a `transformers.CLIPConfig`.
     """
+    # CustomTextCLIP keeps the text tower in a module of its own; attn_mask is a buffer that follows from the length.
+    left = {name.removeprefix("text."): value for name, value in theirs.items() if not name.endswith("attn_mask")}
     state: dict[str, Tensor] = {}
-    left = []
-    for full, value in theirs.items():
-        key = full.removeprefix("text.")  # CustomTextCLIP keeps the text tower in a module of its own
-        block = next((start for start in _BLOCKS if key.startswith(f"{start}.")), None)
-        if key in _TOP:
-            state[_TOP[key]] = value
-        elif key in _TRANSPOSED:
-            state[_TRANSPOSED[key]] = value.T.contiguous()
-        elif block is not None:
-            number, _, inner = key.removeprefix(f"{block}.").partition(".")
-            place = f"{_BLOCKS[block]}.{number}"
-            module, _, kind = inner.rpartition(".")
-            if inner.startswith("attn.in_proj_"):
-                kind = inner.removeprefix("attn.in_proj_")
-                parts = zip("qkv", value.chunk(3), strict=True)
-                state |= {f"{place}.self_attn.{one}_proj.{kind}": part.contiguous() for one, part in parts}
-            elif module in _IN_BLOCK:
-                state[f"{place}.{_IN_BLOCK[module]}.{kind}"] = value
-            else:
-                left.append(full)
-        elif key not in ("logit_bias", "attn_mask"):
-            left.append(full)
-    return state, left
+    for old, new in _names(config):
+        if old in left:
+            value = left.pop(old).T if old in _TRANSPOSED else left.pop(old)
+            parts = value.chunk(len(new)) if len(new) > 1 else (value,)
+            state |= {name: part.contiguous() for name, part in zip(new, parts, strict=True)}
+    return state, sorted(left)
 
 
-def from_transformers(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of `to_transformers`, as an open_clip ``CLIP`` names its weights.
+def from_transformers(ours: Mapping[str, Tensor], config: Any) -> dict[str, Tensor]:
+    """The inverse of `to_transformers`.
 
     Args:
-        ours: ``state_dict`` of a `transformers.CLIPModel`, with or without a ``logit_bias``.
+        ours: ``state_dict`` of a `transformers.CLIPModel`.
+        config: its configuration.
     """
-    top = {new: old for old, new in _TOP.items()} | {"logit_bias": "logit_bias"}
-    transposed = {new: old for old, new in _TRANSPOSED.items()}
-    blocks, inside = ({new: old for old, new in names.items()} for names in (_BLOCKS, _IN_BLOCK))
-    state: dict[str, Tensor] = {}
-    for key, value in ours.items():
-        block = next((start for start in blocks if key.startswith(f"{start}.")), None)
-        if key in top:
-            state[top[key]] = value
-        elif key in transposed:
-            state[transposed[key]] = value.T.contiguous()
-        elif block is not None:
-            number, _, inner = key.removeprefix(f"{block}.").partition(".")
-            place = f"{blocks[block]}.{number}"
-            module, _, kind = inner.rpartition(".")
-            if module in inside:
-                state[f"{place}.{inside[module]}.{kind}"] = value
-            elif module == "self_attn.q_proj":
-                parts = [ours[f"{block}.{number}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
-                state[f"{place}.attn.in_proj_{kind}"] = torch.cat(parts)
+    state = {}
+    for old, new in _names(config):
+        value = torch.cat([ours[name] for name in new]) if len(new) > 1 else ours[new[0]]
+        state[old] = value.T.contiguous() if old in _TRANSPOSED else value
     return state
 
 
-def config_of(config: Any, mean: Any, std: Any) -> dict[str, Any]:
+def config_of(config: Any, spec: ImageSpec, logit_bias: float) -> dict[str, Any]:
     """What ``open_clip_config.json`` says of a CLIP model.
 
     Args:
         config: a `transformers.CLIPConfig`.
-        mean: of the three channels.
-        std: likewise.
+        spec: of its images.
+        logit_bias: without one in the config, open_clip's model would have none.
     """
     vision, text = config.vision_config, config.text_config
     return {
         "model_cfg": {
             "embed_dim": config.projection_dim,
             "quick_gelu": vision.hidden_act == "quick_gelu",
+            "init_logit_bias": logit_bias,
             "vision_cfg": {
                 "image_size": vision.image_size,
                 "layers": vision.num_hidden_layers,
@@ -271,8 +248,8 @@ def config_of(config: Any, mean: Any, std: Any) -> dict[str, Any]:
             },
         },
         "preprocess_cfg": {
-            "mean": list(mean),
-            "std": list(std),
+            "mean": list(spec.mean),
+            "std": list(spec.std),
             "interpolation": "bicubic",
             "resize_mode": "squash",
         },

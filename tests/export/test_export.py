@@ -210,3 +210,22 @@ def test_merging_leaves_the_model_itself_as_it_was(exports):
     assert torch.allclose(runs.scores(merged), runs.scores(model), atol=1e-4)
     assert not [name for name in merged.state_dict() if ".lora_" in name]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_clip_run_leaves_in_open_clips_format_with_its_card(tmp_path):
+    node = runs.model_node("clip", tmp_path / "base")
+    checkpoint = runs.save(runs.train(runs.build(node)), node, tmp_path / "best.ckpt", metrics=METRICS)
+    folder = export_checkpoint(checkpoint, "open_clip", tmp_path / "export")
+    files = {path.name for path in folder.iterdir()}
+    assert {"open_clip_config.json", "open_clip_model.safetensors", "tokenizer.json", "conditions.json"} <= files
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "library_name: open_clip" in card
+    assert "local-dir:{folder}" in card
+
+
+def test_no_other_family_leaves_in_open_clips_format(tmp_path):
+    node = runs.model_node("siglip", tmp_path / "base")
+    checkpoint = runs.save(runs.build(node), node, tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match="format=open_clip is for CLIP models"):
+        export_checkpoint(checkpoint, "open_clip", tmp_path / "export")
+    assert not (tmp_path / "export").exists()
