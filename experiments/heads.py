@@ -19,7 +19,6 @@ from siglip_med.commands import train
 from siglip_med.conditions import dissimilarity
 from siglip_med.config import instantiate, leaves
 from siglip_med.data.splitting import Split
-from siglip_med.inference import predict_split
 from siglip_med.metrics import Predictions
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.training.components import Components, build_model
@@ -61,22 +60,20 @@ class Bench:
         """
         model = build_model(settings.model, settings.seed)
         start = {name: value.clone() for name, value in model.trainable_state().items()}
-        if not (model.vision_is_frozen and settings.features):
-            components = train.build(settings, torch.device("cpu"), model)
-            module = train.build_module(
-                settings, components, instantiate(settings.loss), instantiate(settings.optimizer)
-            )
-            return cls(settings, components, module, start, {}, {}, components.data.split)
-        components = train.build(settings, torch.device("cpu"), earlier.model if earlier else model)
-        if earlier:
+        kept = bool(model.vision_is_frozen and settings.features)
+        reused = earlier if kept else None
+        components = train.build(settings, torch.device("cpu"), reused.model if reused else model)
+        if reused:
             # Frozen towers and the same sentences: what they gave for one seed holds for all.
-            vars(components)["prompt_ensemble"] = earlier.components.prompt_ensemble
-            module = earlier.module
+            vars(components)["prompt_ensemble"] = reused.components.prompt_ensemble
+            module = reused.module
             module.seed = module.texts.seed = settings.seed
         else:
             module = train.build_module(
                 settings, components, instantiate(settings.loss), instantiate(settings.optimizer)
             )
+        if not kept:
+            return cls(settings, components, module, start, {}, {}, components.data.split)
         components.model.load_trainable_state(start)
         untrained = train.predict(components)
         loaders = {split: list(components.data.full_loader(split)) for split in ("val", "test")}
@@ -106,10 +103,10 @@ class Bench:
     @torch.no_grad()
     def predict(self, split: str) -> Predictions:
         """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before where it was."""
-        model, c = self.model.eval(), self.components
+        model = self.model.eval()
         if not self.features:
-            return predict_split(model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, False)
-        text = c.prompt_ensemble.encode(model)
+            return train.predict_part(self.components, split, progress=False)
+        text = self.components.prompt_ensemble.encode(model)
         image = normalize(model.project_images(self.features[split]).float(), dim=-1)
         logits = image @ text.T * model.logit_scale.exp() + model.logit_bias
         return replace(

@@ -151,7 +151,7 @@ def test_what_is_predicted_again_is_kept_below_the_own_cache(short_run, cache, t
     assert f"data.cache_dir: the stored {tmp_path / 'there'} is not below" in said
     assert f"data.source.root: the stored {tmp_path / 'drawings'} is not below" in said
     mine = {"cache_dir": str(tmp_path / "mine"), "source": {"root": str(tmp_path / "too")}}
-    named = evaluate.stored_run(path, mine, cache_dir=cache).data
+    named = evaluate.stored_run(path, cache, mine).data
     assert [named["cache_dir"], named["source"]["root"]] == [mine["cache_dir"], mine["source"]["root"]]
     own = torch.load(short_run.best, weights_only=True)["siglip_med"]["config"]["data"]
     assert evaluate.stored_run(short_run.best, cache_dir=cache).data == own

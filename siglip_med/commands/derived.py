@@ -8,13 +8,14 @@ from typing import Literal
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
 
+from siglip_med.commands import train
 from siglip_med.errors import UserError
-from siglip_med.inference import predict_split
-from siglip_med.metrics import CHOOSING, Predictions, crm, fit_calibration, headline_metrics
-from siglip_med.models import DualEncoder, finalize_checkpoint, interpolated, read_checkpoint, write_checkpoint
+from siglip_med.metrics import CHOOSING, Predictions, crm, headline_metrics
+from siglip_med.models import DualEncoder, interpolated, read_checkpoint, read_trained, write_checkpoint
+from siglip_med.report import ReportSettings
 from siglip_med.report.comparison import PREDICTIONS
+from siglip_med.report.summary import RunSummary
 from siglip_med.training.components import Components
 
 Derivation = Literal["interpolation", "crm"]
@@ -42,66 +43,51 @@ def derive_crm(folder: Path, found: Mapping[str, Predictions]) -> Derived:
         folder: of the run.
         found: its predictions.
     """
-    predictions = {name: crm(one) for name, one in found.items()}
-    return Derived(_saved(folder / "crm", predictions), predictions)
+    place, predictions = folder / "crm", {name: crm(one) for name, one in found.items()}
+    for name, one in predictions.items():
+        one.save(place / PREDICTIONS / name)
+    return Derived(place, predictions)
 
 
-def derive_interpolation(
-    folder: Path,
-    checkpoint: Path,
-    components: Components,
-    base: Mapping[str, Tensor],
-    before: Mapping[str, Predictions],
-) -> Derived:
+def derive_interpolation(folder: Path, checkpoint: Path, components: Components, report: ReportSettings) -> Derived:
     """Takes the weights between base and trained model that validation likes best, and writes them as a checkpoint.
 
     Args:
         folder: of the run.
         checkpoint: of the run.
-        components: the trained model with the run's data.
-        base: its trainable state before training.
-        before: zero-shot predictions, kept beside the new ones.
+        components: the base with the run's data.
+        report: resamples, coverage and seed of the intervals.
 
     Raises:
-        UserError: what was trained has no straight line back to a base that can be used.
+        UserError: what was trained has no straight line back to a base that can be used, or the data is no longer
+            split as it was.
     """
     model = components.model
     if isinstance(model, DualEncoder):
         raise UserError("derive=interpolation: a dual encoder's heads start from nothing: there is no base to mix in")
-    trained = {name: value.clone() for name, value in model.trainable_state().items()}
-    values = {}
+    trained, payload = read_trained(model, checkpoint)
+    components.check_split(payload["split_hash"], checkpoint)
+    base = {name: value.clone() for name, value in model.trainable_state().items()}
+    before = train.predict(components)
+    values: dict[float, float] = {}
     for share in track(SHARES, description="interpolating", transient=True):
         model.load_trainable_state(interpolated(base, trained, share))
-        values[share] = headline_metrics(_predict(components, "val"))[CHOOSING]
+        values[share] = headline_metrics(train.predict_part(components, "val", progress=False))[CHOOSING]
     chosen = max(SHARES, key=lambda share: (values[share], share))
     _print(values, chosen)
     state = interpolated(base, trained, chosen)
     model.load_trainable_state(state)
-    predictions = {name: _predict(components, name) for name in ("val", "test")} | dict(before)
-    place = _saved(folder / "interpolation", predictions)
-    content = read_checkpoint(checkpoint)
-    content["state_dict"] = {f"model.{name}": value for name, value in state.items()}
+    after = train.predict(components)
+    place = folder / "interpolation"
     target = place / "checkpoints" / "best.ckpt"
-    target.parent.mkdir(exist_ok=True)
-    write_checkpoint(content, target)
-    fit = fit_calibration(predictions["val"])
-    finalize_checkpoint(
-        target,
-        metrics={name: {"estimate": value} for name, value in headline_metrics(predictions["test"]).items()},
-        calibration={"temperature": fit.temperature, "bias": fit.bias},
-    )
-    return Derived(place, predictions)
-
-
-def _predict(components: Components, split: str) -> Predictions:
-    c = components
-    return predict_split(c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress=False)
-
-
-def _saved(folder: Path, predictions: Mapping[str, Predictions]) -> Path:
-    for name, one in predictions.items():
-        one.save(folder / PREDICTIONS / name)
-    return folder
+    target.parent.mkdir(parents=True, exist_ok=True)
+    content = read_checkpoint(checkpoint)
+    write_checkpoint(content | {"state_dict": {f"model.{name}": value for name, value in state.items()}}, target)
+    summary = RunSummary(before, after, report.bootstrap, report.coverage, report.seed)
+    config = payload["config"]
+    train.save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target)
+    parts = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
+    return Derived(place, parts)
 
 
 def _print(values: Mapping[float, float], chosen: float) -> None:

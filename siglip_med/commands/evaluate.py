@@ -24,7 +24,6 @@ from siglip_med.models import (
     TwoTower,
     choose_device,
     load_model,
-    load_trained,
     model_node,
     read_checkpoint,
 )
@@ -43,9 +42,6 @@ from siglip_med.training.settings import PathSettings
 from siglip_med.trust import build_trusted, check_trusted
 
 NAMES = ("val", "test", "zero_shot_val", "zero_shot_test")
-CACHE = ".cache"
-"""What `paths.cache_dir` is where nothing is said."""
-
 _SAME = 1e-5
 
 
@@ -127,22 +123,19 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         UserError: the checkpoint cannot be read, or it has to be predicted again and cannot be.
     """
     payload, folder = read_checkpoint(checkpoint)["siglip_med"], run_folder(checkpoint)
+    cache = settings.paths.cache_dir
     found = None if settings.recompute or settings.data else saved_predictions(folder, payload)
     if found is None:
         Console().print(
             "the run folder holds no predictions of this checkpoint: predicting (this needs the run's data)"
         )
-        found = predict_run(checkpoint, settings.data, settings.base, settings.device, settings.paths.cache_dir)
-    root = None
-    if report.images:
-        root = (
-            Path(report.image_root)
-            if report.image_root
-            else image_root(checkpoint, settings.data, settings.paths.cache_dir)
-        )
+        found = predict_run(checkpoint, cache, settings.data, settings.base, settings.device)
+    root = Path(report.image_root) if report.image_root else None
+    if report.images and root is None:
+        root = image_root(checkpoint, cache, settings.data)
     meta, derived = run_meta(checkpoint, folder, payload), None
     if settings.derive is not None:
-        derived = derive(settings, checkpoint, folder, found)
+        derived = derive(settings, checkpoint, folder, found, report)
         found = derived.predictions
         meta = RunMeta(f"{folder.name}, {settings.derive}", meta.facts | {"derived": str(settings.derive)}, meta.config)
     inputs = ReportInputs(
@@ -151,13 +144,15 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         zero_shot=found.get("zero_shot_test"),
         curves=read_curves(folder),
         meta=meta,
-        image_root=root,
+        image_root=root if report.images else None,
     )
     place = folder if derived is None else derived.folder
     return write_report(inputs, Path(settings.output) if settings.output else place / "report", report)
 
 
-def derive(settings: Settings, checkpoint: Path, folder: Path, found: dict[str, Predictions]) -> Derived:
+def derive(
+    settings: Settings, checkpoint: Path, folder: Path, found: dict[str, Predictions], report: ReportSettings
+) -> Derived:
     """Makes what ``settings.derive`` asks for from a run, in a folder of its own below the run's.
 
     Args:
@@ -165,16 +160,13 @@ def derive(settings: Settings, checkpoint: Path, folder: Path, found: dict[str, 
         checkpoint: of the run.
         folder: of the run.
         found: its predictions.
+        report: of the intervals.
     """
     if settings.derive == "crm":
         return derive_crm(folder, found)
-    stored = stored_run(checkpoint, settings.data, settings.base, settings.paths.cache_dir)
+    stored = stored_run(checkpoint, settings.paths.cache_dir, settings.data, settings.base)
     components = stored_components(stored, choose_device(settings.device))
-    base = {name: value.clone() for name, value in components.model.trainable_state().items()}
-    payload = load_trained(components.model, checkpoint)
-    components.check_split(payload["split_hash"], checkpoint)
-    before = {name: one for name, one in found.items() if name.startswith("zero_shot")}
-    return derive_interpolation(folder, checkpoint, components, base, before)
+    return derive_interpolation(folder, checkpoint, components, report)
 
 
 @dataclass(frozen=True)
@@ -198,17 +190,17 @@ class StoredRun:
 
 def stored_run(
     checkpoint: Path,
+    cache_dir: str | Path,
     data: Mapping[str, object] | None = None,
     base: str | Mapping[str, str] | None = None,
-    cache_dir: str | Path = CACHE,
 ) -> StoredRun:
     """What a checkpoint says of its data and its model.
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
+        cache_dir: what is kept is kept below it, wherever the checkpoint says; ``data`` may name other folders.
         data: keys of its ``data`` node to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
         base: where the base lies now, as in `load_model`.
-        cache_dir: what is kept is kept below it, wherever the checkpoint says; ``data`` may name other folders.
 
     Raises:
         UserError: the checkpoint cannot be read, or its config would build something else than a model and its data.
@@ -251,19 +243,19 @@ def _replaced(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 def predict_run(
     checkpoint: Path,
+    cache_dir: str | Path,
     data: Mapping[str, object] | None = None,
     base: str | Mapping[str, str] | None = None,
     device: Device = "auto",
-    cache_dir: str | Path = CACHE,
 ) -> dict[str, Predictions]:
     """Validation and test predictions of a checkpoint, and the zero-shot ones of its base.
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
+        cache_dir: as in `stored_run`.
         data: as in `stored_run`.
         base: as in `stored_run`.
         device: where the model runs.
-        cache_dir: as in `stored_run`.
 
     Returns:
         Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``.
@@ -272,7 +264,7 @@ def predict_run(
         UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
             trained on.
     """
-    stored, chosen = stored_run(checkpoint, data, base, cache_dir), choose_device(device)
+    stored, chosen = stored_run(checkpoint, cache_dir, data, base), choose_device(device)
     model, payload = load_model(checkpoint, base)
 
     tuned = stored_components(stored, chosen, model)
@@ -290,9 +282,9 @@ def stored_components(stored: StoredRun, device: torch.device, model: TwoTower |
     return build_components(model, stored.data, stored.features, stored.conditions, stored.seed, device, build)
 
 
-def image_root(checkpoint: Path, data: Mapping[str, object] | None = None, cache_dir: str | Path = CACHE) -> Path:
+def image_root(checkpoint: Path, cache_dir: str | Path, data: Mapping[str, object] | None = None) -> Path:
     """The folder that the image paths of a run's table are relative to; arguments as in `stored_run`."""
-    stored = stored_run(checkpoint, data, cache_dir=cache_dir)
+    stored = stored_run(checkpoint, cache_dir, data)
     source = build_trusted(stored.data.get("source"), data_builders(), "data.source", stored.source)
     source.prepare()
     return Path(source.load().root)

@@ -17,7 +17,7 @@ from siglip_med.data import LabeledData
 from siglip_med.errors import UserError
 from siglip_med.inference import predict_split
 from siglip_med.losses import LayeredLoss
-from siglip_med.metrics import CHOOSING, RetrievalMetrics, fit_calibration, write_per_image
+from siglip_med.metrics import CHOOSING, Predictions, RetrievalMetrics, fit_calibration, write_per_image
 from siglip_med.models import (
     TwoTower,
     check_same_function,
@@ -137,11 +137,13 @@ def run(settings: Settings) -> Result:
         model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
         if settings.fit:
             fit(trainer, module, components.data, point, settings)
+            best = load_best(trainer, components)
+        else:
+            best = save_untrained(trainer, module)
 
-        # the best checkpoint, scored and saved
-        best = load_best(trainer, components) if settings.fit else save_untrained(trainer, module)
+        # what validation chose, scored and saved
         model.to(device)  # Lightning left it on the CPU
-        tuned = predict(components)
+        tuned = predict(components) if settings.fit or start else zero_shot
         evaluation = settings.evaluation
         summary = RunSummary(zero_shot, tuned, evaluation.bootstrap, evaluation.coverage, settings.seed)
         if trainer.is_global_zero:
@@ -255,12 +257,13 @@ def show_data(components: Components) -> None:
 
 def predict(components: Components) -> SplitPredictions:
     """Scores validation and test with the model as it is."""
+    return SplitPredictions(predict_part(components, "val"), predict_part(components, "test"))
+
+
+def predict_part(components: Components, split: str, progress: bool = True) -> Predictions:
+    """Scores one split with the model as it is; arguments as in `predict_split`."""
     c = components
-    val, test = (
-        predict_split(c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split)
-        for split in ("val", "test")
-    )
-    return SplitPredictions(val, test)
+    return predict_split(c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress)
 
 
 def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
@@ -300,23 +303,7 @@ def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, b
     # Only now: it draws, and a run should not wait for matplotlib before its first step.
     from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
 
-    folder = Path(settings.paths.output_dir)
-    for name, predictions in {
-        "val": summary.tuned.val,
-        "test": summary.tuned.test,
-        "zero_shot_val": summary.zero_shot.val,
-        "zero_shot_test": summary.zero_shot.test,
-    }.items():
-        predictions.save(folder / "predictions" / name)
-        write_per_image(predictions, folder / "predictions" / name)
-    summary.save(folder / "metrics.json", settings.name, settings.seed)
-    if best is not None:
-        calibration = fit_calibration(summary.tuned.val)
-        finalize_checkpoint(
-            best,
-            metrics=summary.for_model_card(),
-            calibration={"temperature": calibration.temperature, "bias": calibration.bias},
-        )
+    save_scores(Path(settings.paths.output_dir), summary, settings.name, settings.seed, best)
     hyperparameters: dict[str, Any] = flat(settings, left_out=("paths", "callbacks", "logger"))
     headline = {f"hp/{name}": summary.metrics()[f"tuned/{name}"] for name in (f"val/{CHOOSING}", f"test/{CHOOSING}")}
     for logger in trainer.loggers:
@@ -328,6 +315,34 @@ def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, b
             logger.log_hyperparams(hyperparameters)
             logger.log_metrics(headline, step=trainer.global_step)
         logger.finalize("success")
+
+
+def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpoint: Path | None) -> None:
+    """Writes predictions and metrics.json of a run, and what its checkpoint says of its results.
+
+    Args:
+        folder: of the run.
+        summary: its numbers.
+        name: of the experiment.
+        seed: of the run.
+        checkpoint: the one that gave the numbers, or None.
+    """
+    for part, predictions in {
+        "val": summary.tuned.val,
+        "test": summary.tuned.test,
+        "zero_shot_val": summary.zero_shot.val,
+        "zero_shot_test": summary.zero_shot.test,
+    }.items():
+        predictions.save(folder / "predictions" / part)
+        write_per_image(predictions, folder / "predictions" / part)
+    summary.save(folder / "metrics.json", name, seed)
+    if checkpoint is not None:
+        calibration = fit_calibration(summary.tuned.val)
+        finalize_checkpoint(
+            checkpoint,
+            metrics=summary.for_model_card(),
+            calibration={"temperature": calibration.temperature, "bias": calibration.bias},
+        )
 
 
 def optimized_metric(metrics: dict[str, float], name: str | None) -> float | None:

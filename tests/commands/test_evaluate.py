@@ -45,13 +45,13 @@ def checkpoint_says(monkeypatch):
     def says(**content):
         predicted = []
 
-        def predict_run(checkpoint, data, base, device, cache_dir):
+        def predict_run(checkpoint, cache_dir, data, base, device):
             predicted.append((data, base, device))
             return {"val": VAL, "test": OTHER, "zero_shot_test": TEST}
 
         monkeypatch.setattr(evaluate, "read_checkpoint", lambda path: {"siglip_med": content})
         monkeypatch.setattr(evaluate, "predict_run", predict_run)
-        monkeypatch.setattr(evaluate, "image_root", lambda path, data, cache_dir: path.parent / "photographs")
+        monkeypatch.setattr(evaluate, "image_root", lambda path, cache_dir, data: path.parent / "photographs")
         return predicted
 
     return says
