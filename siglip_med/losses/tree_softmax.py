@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from siglip_med.errors import UserError
 from siglip_med.losses.adjustment import adjusted_logits
@@ -17,6 +18,8 @@ from siglip_med.losses.pair_batch import PairBatch
 NonNegative = Annotated[float, Field(ge=0)]
 
 LEAF_FIRST = (0.6, 0.1, 0.1, 0.1, 0.1)
+_BLOCK = 4_000_000
+"""Pairs of a way to the root and a prompt that are looked at together."""
 
 
 def tree_softmax(batch: PairBatch, weights: Sequence[float] = LEAF_FIRST, adjustment: float = 0.0) -> Tensor:
@@ -46,14 +49,46 @@ def tree_softmax(batch: PairBatch, weights: Sequence[float] = LEAF_FIRST, adjust
     mass = batch.targets.sum(dim=1, keepdim=True)
     share = batch.targets / torch.where(mass > 0, mass, torch.ones_like(mass))
     image, text = batch.targets.nonzero(as_tuple=True)
-    heights = torch.arange(len(weights), device=text.device) / len(weights)
-    # D is made of fractions that binary ones only approximate.
-    node = batch.text_dissimilarity[text, None, :] <= heights[:, None] + 1e-6
     # Of log-probabilities, not of logits: the difference of two sums would lose all digits where a node is certain.
-    log_probability = F.log_softmax(adjusted_logits(batch, adjustment), dim=1)[image, None, :]
-    of_node = log_probability.masked_fill(~node, -torch.inf).logsumexp(dim=2)
-    path = (of_node * torch.tensor(weights, dtype=of_node.dtype, device=of_node.device)).sum(dim=1)
-    return -(share[image, text] * path).sum() / (mass > 0).sum().clamp_min(1) + batch.zero
+    log_probability = F.log_softmax(adjusted_logits(batch, adjustment), dim=1)
+    path = _Paths(torch.tensor(weights, dtype=log_probability.dtype, device=text.device))
+    total = batch.zero
+    rows = max(1, _BLOCK // max(1, log_probability.shape[1]))
+    for one, other in zip(image.split(rows), text.split(rows), strict=True):
+        of_block = (log_probability[one], batch.text_dissimilarity[other])
+        # One block of them keeps what its gradient needs; several compute it again, so memory does not grow.
+        value = path(*of_block) if rows >= len(image) else checkpoint(path, *of_block, use_reentrant=False)
+        total = total - (share[one, other] * value).sum() / (mass > 0).sum().clamp_min(1)
+    return total
+
+
+class _Paths:
+    """Weighted sum of the log-probabilities of the nodes on some ways to the root."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+
+    def __call__(self, log_probability: Tensor, dissimilarity: Tensor) -> Tensor:
+        """``[n]`` of ``[n, T]`` log-probabilities of the prompts, and how far each is from the path's condition.
+
+        Nodes hold one another, so every prompt is added once, to the lowest node that holds it, and the sums are
+        carried upwards.
+        """
+        levels = len(self.weights)
+        heights = torch.arange(levels, device=dissimilarity.device, dtype=dissimilarity.dtype) / levels
+        # D is made of fractions that binary ones only approximate. What lies above all heights is in the last place.
+        lowest = torch.bucketize(dissimilarity, heights + 1e-6)
+        shape = (len(log_probability), levels + 1)
+        with torch.no_grad():
+            highest = log_probability.new_full(shape, -torch.inf)
+            highest.scatter_reduce_(1, lowest, log_probability, "amax")
+            # A place without a prompt has no mass, and must not make NaN of a difference of infinities.
+            highest = highest.nan_to_num(neginf=0.0)
+        scaled = (log_probability - highest.gather(1, lowest)).exp()
+        mass = scaled.new_zeros(shape).scatter_add(1, lowest, scaled)
+        # The largest of a place counts 1, so no mass lies between 0 and 1; NaN stays NaN.
+        of_place = torch.where(mass == 0, -torch.inf, mass.clamp_min(1.0).log() + highest)[:, :levels]
+        return (of_place.logcumsumexp(dim=1) * self.weights).sum(dim=1)
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,13 @@ def _marginals(batch: PairBatch) -> tuple[Tensor, Tensor]:
 
 
 def _exact_plan(cost: Tensor, image_mass: Tensor, text_mass: Tensor) -> Tensor:
-    host = cost.detach().double().cpu().numpy()
-    plan = ot.emd(image_mass.cpu().numpy(), text_mass.cpu().numpy(), host, numItermax=1_000_000)
-    return torch.from_numpy(plan).to(cost)
+    # Nothing moves from or to what has no mass, and of many prompts few have any.
+    images, texts = image_mass.nonzero().squeeze(1), text_mass.nonzero().squeeze(1)
+    host = cost.detach()[images[:, None], texts].double().cpu().numpy()
+    found = ot.emd(image_mass[images].cpu().numpy(), text_mass[texts].cpu().numpy(), host, numItermax=1_000_000)
+    plan = torch.zeros_like(cost)
+    plan[images[:, None], texts] = torch.from_numpy(found).to(cost)
+    return plan
 
 
 def _entropic(cost: Tensor, image_mass: Tensor, text_mass: Tensor, regularization: float) -> Tensor:

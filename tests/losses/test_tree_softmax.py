@@ -1,5 +1,6 @@
 """What a tree softmax must be besides its formula: a softmax where there is no tree, and milder where there is one."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -122,6 +123,28 @@ def test_half_precision_gives_finite_gradients_at_logits_of_ten_thousand(dtype: 
     assert value.isfinite()
     assert image.grad is not None
     assert image.grad.isfinite().all()
+
+
+def test_blocks_that_are_computed_again_give_the_value_and_gradient_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = example_batch()
+    labels, condition, tree = (example.needed(x) for x in ("labels", "text_condition", "dissimilarity"))  # type: ignore[arg-type]
+
+    def run() -> tuple[torch.Tensor, ...]:
+        image, text = (x.double().requires_grad_() for x in (example.image, example.text))
+        scale, bias = torch.tensor(2.0), torch.tensor(0.0)
+        value = tree_softmax(PairBatch.build(image, text, scale, bias, labels, condition, tree))
+        return value.detach(), *torch.autograd.grad(value, [image, text])
+
+    whole = run()
+    monkeypatch.setattr(sys.modules[TreeSoftmax.__module__], "_BLOCK", 12 * 5)  # five ways to the root at once
+    torch.testing.assert_close(run(), whole, rtol=1e-10, atol=1e-12)
+
+
+def test_a_logit_that_is_not_a_number_makes_the_loss_none() -> None:
+    batch = example_batch()
+    logits = batch.logits.clone()
+    logits[0, 3] = torch.nan
+    assert tree_softmax(with_logits(batch, logits)).isnan()
 
 
 def test_weights_that_do_not_sum_to_one_stop() -> None:
