@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,10 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> None:
     """
     if any(is_flag(word) and word not in SWEEP for word in words):
         return
+    if not SWEEP & set(words):
+        for word in words:
+            if word.startswith("sweep=") and word not in ("sweep=null", "sweep=~"):
+                raise UserError(f"{word}: a sweep needs -m; write -m before it, or leave it out for one run")
     overrides = null_groups_removed(folder, config_name, [word for word in words if not is_flag(word)])
     parsed = [_parse(word) for word in overrides]
     for word, override in zip(overrides, parsed, strict=True):
@@ -180,6 +185,16 @@ def make_exclusively(folder: Path) -> Path:
             ) from error
         return mine
     raise UserError(f"{folder}: there are 10,000 folders of that name; give another with hydra.run.dir=…")
+
+
+def remove_if_untouched(folder: Path) -> None:
+    """Hydra makes the run folder before the job starts; one that holds nothing else is no result."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if all(
+        path.parent.name == ".hydra" or path.name == ".lock" or (path.suffix == ".log" and path.parent == folder)
+        for path in files
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_child() -> bool:

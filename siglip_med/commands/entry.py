@@ -3,7 +3,6 @@
 import importlib
 import logging
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -25,7 +24,9 @@ from siglip_med.commands.command_line import (
     make_exclusively,
     null_groups_removed,
     plain_settings,
+    remove_if_untouched,
 )
+from siglip_med.commands.jobs import run_once
 from siglip_med.config import config_dir, typed
 from siglip_med.errors import UserError, fail
 from siglip_med.shell import setting
@@ -118,18 +119,24 @@ def _job(command: str, config: DictConfig) -> Any:
     from siglip_med.training.preemption import Stopped
 
     try:
-        module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
-        _quiet_libraries()
-        if command in RUNS:
-            config = _with_own_settings(command, config, folder)
-        return module.show(module.run(typed(config, module.Settings)))
+        if command in RUNS and HydraConfig.get().mode == RunMode.MULTIRUN:
+            return run_once(config, partial(_do, command, folder))
+        return _do(command, folder, config)
     except UserError as error:
-        _remove_if_untouched(folder)
+        remove_if_untouched(folder)
         fail(error)
     except Stopped as stopped:
-        _remove_if_untouched(folder)
+        remove_if_untouched(folder)
         print(_farewell(command, stopped, folder), file=sys.stderr)
         raise SystemExit(stopped.exit_status) from None
+
+
+def _do(command: str, folder: Path, config: DictConfig) -> Any:
+    module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
+    _quiet_libraries()
+    if command in RUNS:
+        config = _with_own_settings(command, config, folder)
+    return module.show(module.run(typed(config, module.Settings)))
 
 
 def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictConfig:
@@ -156,6 +163,9 @@ def _farewell(command: str, stopped: Any, folder: Path) -> str:
     import signal
 
     name = signal.Signals(stopped.signal).name
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        place = setting("hydra.sweep.dir", str(HydraConfig.get().sweep.dir))
+        return f"the sweep was stopped by {name}; to go on with it: the same command with {place}"
     if stopped.folder is None and not (folder / "checkpoints").is_dir():
         return f"stopped by {name} before the first checkpoint: start it again"
     script = f"python {command}.py" if Path(sys.argv[0]).suffix == ".py" else f"siglip-med-{command}"
@@ -182,13 +192,3 @@ def _quiet_libraries() -> None:
         ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # it counts, and changes no batch
     ):
         warnings.filterwarnings("ignore", message=known)  # deprecations between libraries; a frozen tower stays in eval
-
-
-def _remove_if_untouched(folder: Path) -> None:
-    """Hydra makes the run folder before the job starts; one that holds nothing else is no result."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    if all(
-        path.parent.name == ".hydra" or path.name == ".lock" or (path.suffix == ".log" and path.parent == folder)
-        for path in files
-    ):
-        shutil.rmtree(folder, ignore_errors=True)

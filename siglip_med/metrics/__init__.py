@@ -8,6 +8,7 @@ from siglip_med.metrics.bootstrap import (
     bootstrap_intervals,
     bootstrap_mean,
     paired_bootstrap,
+    paired_bootstrap_over_seeds,
 )
 from siglip_med.metrics.calibration import Calibration, calibration_metrics, fit_calibration, reliability_table
 from siglip_med.metrics.candidates import candidate_retrieval, print_sample
@@ -84,6 +85,7 @@ __all__ = [
     "label_frequency_predictions",
     "metric_label",
     "paired_bootstrap",
+    "paired_bootstrap_over_seeds",
     "precision_at",
     "print_sample",
     "reliability_table",

@@ -1,6 +1,6 @@
 """Intervals and comparisons by resampling cases: the images of one patient contribution stand or fall together."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -134,16 +134,77 @@ def paired_bootstrap(
         1.0
     """
     metrics = tuple(metrics)
+    whole, drawn = _paired_draws(a, b, metrics, repetitions, seed)
+    return {name: _paired(whole[name], drawn[name], coverage) for name in metrics}
+
+
+def paired_bootstrap_over_seeds(
+    pairs: Sequence[tuple[Predictions, Predictions]],
+    metrics: Iterable[str] = RESAMPLED_METRICS,
+    repetitions: int = 1000,
+    seed: int = 0,
+    coverage: float = 0.95,
+) -> dict[str, PairedResult]:
+    """`paired_bootstrap` of the mean difference over seeds: each pair is two runs of one seed on the same images.
+
+    The seeds stay as they are; the cases of each are drawn again. Seeds that share their test cases get the same draws,
+    so that a case stands or falls with all of its predictions; others are drawn on their own.
+
+    Args:
+        pairs: run and the run that is subtracted, one pair a seed.
+        metrics: names among `RESAMPLED_METRICS`.
+        repetitions: resamples.
+        seed: of the draws.
+        coverage: of the intervals.
+
+    Returns:
+        name -> result of the mean difference, in the order asked for.
+
+    Raises:
+        UserError: as `paired_bootstrap`, or there is no pair.
+
+    Examples:
+        >>> one = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> paired_bootstrap_over_seeds([(one, one), (one, one)], ["mrr"])["mrr"].difference
+        0.0
+    """
+    metrics = tuple(metrics)
+    if not pairs:
+        raise UserError("a comparison over seeds needs at least one pair of runs")
+    found = [
+        _paired_draws(a, b, metrics, repetitions, seed + _first_alike(pairs, position))
+        for position, (a, b) in enumerate(pairs)
+    ]
+    return {
+        name: _paired(
+            float(np.mean([whole[name] for whole, _ in found])),
+            np.mean([drawn[name] for _, drawn in found], axis=0),
+            coverage,
+        )
+        for name in metrics
+    }
+
+
+def _first_alike(pairs: Sequence[tuple[Predictions, Predictions]], position: int) -> int:
+    """The first pair that was judged on the same cases."""
+    cases = [np.unique(a.cases) for a, _ in pairs[: position + 1]]
+    return next(i for i, other in enumerate(cases) if np.array_equal(other, cases[position]))
+
+
+def _paired_draws(
+    a: Predictions, b: Predictions, metrics: tuple[str, ...], repetitions: int, seed: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """The differences of two runs, observed and in every resample."""
     _check_names(metrics, RESAMPLED_METRICS)
     _check_images(a)
     b = replace(_aligned(a, b), dissimilarity=a.dissimilarity, chapters=a.chapters, blocks=a.blocks)
     sums = [CaseStatistics.build(Scores.of(run), a.cases, metrics) for run in (a, b)]
     whole = [one.values(np.ones((1, one.cases))) for one in sums]
     drawn = _draws(sums, repetitions, seed)
-    return {
-        name: _paired(float(whole[0][name][0] - whole[1][name][0]), drawn[0][name] - drawn[1][name], coverage)
-        for name in metrics
-    }
+    return (
+        {name: float(whole[0][name][0] - whole[1][name][0]) for name in metrics},
+        {name: drawn[0][name] - drawn[1][name] for name in metrics},
+    )
 
 
 def _paired(difference: float, resampled: np.ndarray, coverage: float) -> PairedResult:

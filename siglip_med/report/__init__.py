@@ -3,12 +3,13 @@
 from siglip_med.report.build import REPORT_NAME, build_report, write_report
 from siglip_med.report.curves import read_curves
 from siglip_med.report.inputs import ReportInputs, ReportSettings, RunMeta
-from siglip_med.report.page import Card, Figure, Page, Section, Table, write_page
+from siglip_med.report.page import Card, Figure, Link, Page, Section, Table, write_page
 
 __all__ = [
     "REPORT_NAME",
     "Card",
     "Figure",
+    "Link",
     "Page",
     "ReportInputs",
     "ReportSettings",

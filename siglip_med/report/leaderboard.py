@@ -1,13 +1,15 @@
-"""The table of a sweep: mean and standard deviation over seeds, ranked by validation."""
+"""The table of a sweep: mean and standard deviation over seeds by setting, ranked by validation."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,8 +17,11 @@ from scipy import stats
 
 from siglip_med.files import write_text
 from siglip_med.metrics import CHOOSING, KEY_METRICS, LOWER_IS_BETTER, metric_label, saturation, table_label
+from siglip_med.sweeps import differing, read_records
 
 RANKED_BY = f"tuned/val/{CHOOSING}"
+_NO_SETTING = ("seed=", "hydra.", "launcher=", "sweep=", "resume=", "logger", "paths.")
+TUNED = "tune.json"
 _TEST = (*KEY_METRICS, "macro_f1", "spearman_text_d")
 
 
@@ -43,22 +48,58 @@ def _heading(name: str, counts: pd.Series) -> str:
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
-    """One row a finished run of a sweep folder: ``run``, ``name``, ``seed``, ``conditions`` and every metric."""
-    rows = []
+    """One row a finished run of a sweep folder.
+
+    Returns:
+        ``run``, ``name``, ``setting``, ``seed``, ``conditions`` and every metric. A setting is the name with the
+        overrides in which the runs of the sweep differ, but for the seed.
+    """
+    rows, words = [], []
     for path in sorted(folder.glob("*/metrics.json")):
         result = json.loads(path.read_text())
         about = {key: result[key] for key in ("name", "seed", "conditions") if key in result}
         rows.append({"run": path.parent.name} | about | result["metrics"])
+        words.append(_overrides(path.parent))
+    if rows:
+        for row, setting in zip(rows, settings_of([str(row["name"]) for row in rows], words), strict=True):
+            row["setting"] = setting
     return pd.DataFrame(rows)
 
 
+def is_tuned(folder: Path) -> bool:
+    """Whether a sweep chose settings among trials, whose test metrics then stay out of every table."""
+    return (folder / TUNED).is_file()
+
+
+def _overrides(run: Path) -> list[str]:
+    """The words of a run's command line, as Hydra keeps them; none where it was made without it."""
+    path = run / ".hydra" / "overrides.yaml"
+    return [str(word) for word in OmegaConf.load(path)] if path.is_file() else []
+
+
+def settings_of(names: Sequence[str], overrides: Sequence[Sequence[str]]) -> list[str]:
+    """What tells runs apart, but for their seed: the name, and the overrides that not all of them have.
+
+    Args:
+        names: of the experiments.
+        overrides: the words of each run.
+    """
+    kept = [[word for word in words if not word.lstrip("+").startswith(_NO_SETTING)] for words in overrides]
+    chosen = differing(kept) if len({tuple(words) for words in kept}) > 1 else [[] for _ in kept]
+    # an experiment that gives the name says nothing that the name does not
+    experiments = [" ".join(word for word in words if word.startswith("experiment=")) for words in chosen]
+    if len(set(zip(names, experiments, strict=True))) == len(set(names)):
+        chosen = [[word for word in words if not word.startswith("experiment=")] for words in chosen]
+    return [" ".join([name, *words]) for name, words in zip(names, chosen, strict=True)]
+
+
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean and sample standard deviation by name, best validation first; one seed has no deviation ("–")."""
+    """Mean and sample standard deviation by setting, best validation first; one seed has no deviation ("–")."""
     headings = columns(runs)
     known = list(headings)
-    groups = runs.groupby("name", sort=False)
+    groups = runs.groupby("setting", sort=False)
     means, deviations = groups[known].mean(), groups[known].std(ddof=1)
-    table = pd.DataFrame({"name": means.index, "seeds": groups.size().to_numpy()})
+    table = pd.DataFrame({"setting": means.index, "seeds": groups.size().to_numpy()})
     for column in known:
         table[headings[column]] = [
             f"{mean:.3f} ± " + ("–" if pd.isna(deviation) else f"{deviation:.3f}")
@@ -107,21 +148,47 @@ def to_markdown(table: pd.DataFrame) -> str:
 
 
 class Leaderboard(Callback):
-    """Hydra callback: writes ``leaderboard.csv`` (runs) and ``leaderboard.md`` (means) when a sweep ends."""
+    """Hydra callback: the runs, their means and the page of a sweep, when it ends.
+
+    It writes ``leaderboard.csv`` (runs), and ``leaderboard.html``, ``.md`` and ``.json``.
+    """
+
+    def __init__(
+        self,
+        baseline: str = "baseline",
+        bootstrap: Annotated[int, Field(gt=0, le=1_000_000)] = 1000,
+        coverage: Annotated[float, Field(gt=0, lt=1)] = 0.95,
+    ) -> None:
+        """Knows what to compare with.
+
+        Args:
+            baseline: name or setting that the others are held against.
+            bootstrap: resamples of the cases.
+            coverage: of the intervals.
+        """
+        self.baseline, self.bootstrap, self.coverage = baseline, bootstrap, coverage
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Collects what the jobs left; a sweep in which no job finished leaves no table."""
+        """Collects what the jobs left; a sweep without any job leaves no table."""
+        from siglip_med.report.leaderboard_page import write_leaderboard  # it draws nothing, but imports a lot
+
         folder = Path(config.hydra.sweep.dir)
         runs = read_runs(folder)
-        if runs.empty:
+        if is_tuned(folder):
+            runs = runs[[column for column in runs if "/test/" not in str(column)]]
+        if runs.empty and not read_records(folder):
             return
-        table = summarize(runs)
-        write_text(folder / "leaderboard.csv", runs.to_csv(index=False))
-        write_text(folder / "leaderboard.md", to_markdown(table))
-        best = metric_label(CHOOSING, short=True)
-        shown = Table(title=f"leaderboard, best validation {best} first (mean ± sd over seeds): {folder}")
-        for column in table.columns:
-            shown.add_column(column)
-        for row in table.itertuples(index=False):
-            shown.add_row(*(escape(str(cell)) for cell in row))
-        Console(width=max(Console().width, 150)).print(shown)
+        if not runs.empty:
+            write_text(folder / "leaderboard.csv", runs.to_csv(index=False))
+        page = write_leaderboard(folder, runs, self.baseline, self.bootstrap, self.coverage)
+        console = Console(width=max(Console().width, 150))
+        if not runs.empty:
+            table = summarize(runs)
+            best = metric_label(CHOOSING, short=True)
+            shown = Table(title=f"leaderboard, best validation {best} first (mean ± sd over seeds): {folder}")
+            for column in table.columns:
+                shown.add_column(column)
+            for row in table.itertuples(index=False):
+                shown.add_row(*(escape(str(cell)) for cell in row))
+            console.print(shown)
+        console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)

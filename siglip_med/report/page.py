@@ -46,15 +46,34 @@ class Figure:
         return round(int.from_bytes(self.png[16:20], "big") * 100 / DPI)
 
 
+class Link(str):
+    """The text of a cell that leads to another file; in Markdown and elsewhere it is its text."""
+
+    href: str
+
+    def __new__(cls, text: str, href: str) -> "Link":
+        """A text, and the address, relative to the page."""
+        link = super().__new__(cls, text)
+        link.href = href
+        return link
+
+
 @dataclass(frozen=True)
 class Table:
-    """Text cells; the first ``text_columns`` columns are left-aligned, numbers are right-aligned."""
+    """Text cells; the first ``text_columns`` columns are left-aligned, numbers are right-aligned.
+
+    Attributes:
+        groups: headings over the columns: a name (or none) and how many columns it covers.
+        sortable: a click on a heading sorts the rows.
+    """
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     text_columns: int = 1
     tall: bool = False
+    groups: tuple[tuple[str, int], ...] = ()
+    sortable: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "trainer.log_every_n_steps",
     "logger",
     "callbacks.progress",
+    "callbacks.pruning",
     "callbacks.checkpoint.every_n_steps",
     "callbacks.checkpoint.every_n_minutes",
     "callbacks.checkpoint.keep_previous",
@@ -53,6 +54,7 @@ MAY_CHANGE = (
 )
 """What may be said anew when a run goes on; where the data and the base lie is checked by split and fingerprint."""
 _OWN = ("resume", "paths")
+_DECIDING = (*LENGTH, "evaluation", "optimized_metric")
 _PLACES = ("dirpath", "save_dir", "default_root_dir")
 
 
@@ -184,6 +186,18 @@ def check_same(point: ResumePoint, now: Mapping[str, Any]) -> None:
         a, b = own.get(path, _ABSENT), given.get(path, _ABSENT)
         if not _equal(a, b) and not _within(path, (*MAY_CHANGE, *_OWN)):
             raise UserError(f"{path}={b}: the run in {point.folder} has {a}; go on with its own settings")
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those settings by path, ``a.b``, that decide what a run gives: not where it lies, nor what it shows.
+
+    Args:
+        settings: plain values.
+    """
+    here = str(_text(settings, "paths", "output_dir"))
+    free = (*(name for name in MAY_CHANGE if name not in _DECIDING), *_OWN)
+    found = dict(leaves(_moved(settings, here, ".")))
+    return {path: value for path, value in found.items() if not _within(path, free) and value not in (None, {})}
 
 
 def is_extended(own: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -1,0 +1,348 @@
+"""The leaderboard as a page: settings with intervals, paired differences from a baseline, every job, what failed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from siglip_med.errors import UserError
+from siglip_med.metrics import (
+    CHOOSING,
+    LOWER_IS_BETTER,
+    RESAMPLED_METRICS,
+    PairedResult,
+    Predictions,
+    paired_bootstrap_over_seeds,
+)
+from siglip_med.report import Link, Page, Section, Table, write_page
+from siglip_med.report.leaderboard import RANKED_BY, TUNED, columns, is_tuned
+from siglip_med.report.numbers import number, p_value
+from siglip_med.sweeps import JobRecord, differing, read_records
+
+NAME = "leaderboard"
+_DASH = "–"
+_HOW = {"running": "cut", "finished": "finished", "pruned": "pruned", "failed": "failed"}
+
+
+def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap: int, coverage: float) -> Path:
+    """Writes ``leaderboard.html`` (self-contained), ``.md`` and ``.json`` into a sweep's folder.
+
+    Args:
+        folder: of the sweep.
+        runs: from `read_runs`; may be empty.
+        baseline: name or setting that the others are held against.
+        bootstrap: resamples of the cases.
+        coverage: of the intervals.
+
+    Returns:
+        Path of the HTML page.
+    """
+    records = read_records(folder)
+    sections = []
+    held_against = _setting_named(runs, baseline)
+    tuned = is_tuned(folder)
+    if tuned:
+        sections.append(_tuned(folder))
+    if not runs.empty:
+        sections.append(_settings(runs, folder, coverage))
+    if not (runs.empty or tuned):
+        sections.append(_differences(runs, folder, baseline, held_against, bootstrap, coverage))
+    sections.append(_lost(records, folder))
+    if not runs.empty:
+        sections.append(_runs(runs, folder))
+    counts = {how: sum(record.state == state for record in records) for state, how in _HOW.items()}
+    said = ", ".join(f"{count} {how}" for how, count in counts.items() if count)
+    settings = 0 if runs.empty else runs["setting"].nunique()
+    lead = (
+        f"{len(runs)} runs of {settings} settings, best validation first. Validation chose each run's checkpoint and "
+        "ranks the settings; the test split chose nothing."
+    )
+    facts = {
+        "folder": folder.name,
+        "jobs": said or "not recorded",
+        "intervals": f"{coverage:.0%}",
+    }
+    if not tuned:
+        facts["baseline"] = held_against or f"{baseline} (no such run)"
+    return write_page(Page("Leaderboard", lead, facts, (), tuple(sections)), folder, NAME)
+
+
+def _setting_named(runs: pd.DataFrame, baseline: str) -> str | None:
+    """The setting of that text, or else the only one of that name."""
+    if runs.empty:
+        return None
+    known = runs[["name", "setting"]].drop_duplicates()
+    if baseline in set(known["setting"]):
+        return baseline
+    named = known.loc[known["name"] == baseline, "setting"].tolist()
+    return named[0] if len(named) == 1 else None
+
+
+def _settings(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
+    """One row a setting: its seeds, and the mean of each metric with its interval."""
+    headings = columns(runs)
+    rows, data = [], {}
+    for setting in ranked(runs):
+        group = runs[runs["setting"] == setting]
+        cells = {column: _mean(group, column, folder, coverage) for column in headings}
+        rows.append((setting, _plural(group), *(_interval_cell(*cells[column]) for column in headings)))
+        data[setting] = {
+            column: dict(zip(("mean", "low", "high"), cell, strict=True)) for column, cell in cells.items()
+        }
+    validation = int(RANKED_BY in headings)
+    groups = (("", 2), ("validation", validation), ("test", len(headings) - validation))
+    return Section(
+        "settings",
+        "Every setting",
+        (
+            f"Mean over seeds with its {coverage:.0%} Student interval. A setting with one seed has the interval of that "
+            "run over test cases, and none on validation: it says nothing of another seed.",
+        ),
+        (
+            Table(
+                "Settings, best validation first; a click on a heading sorts",
+                ("setting", "seeds", *headings.values()),
+                tuple(rows),
+                groups=tuple(group for group in groups if group[1]),
+                sortable=True,
+            ),
+        ),
+        data=data,
+    )
+
+
+def ranked(runs: pd.DataFrame) -> list[str]:
+    """The settings, best validation first; in their order where there is none."""
+    groups = runs.groupby("setting", sort=False)
+    if RANKED_BY not in runs:
+        return [str(setting) for setting in groups.groups]
+    return list(groups[RANKED_BY].mean().sort_values(ascending=CHOOSING in LOWER_IS_BETTER, kind="stable").index)
+
+
+def _mean(group: pd.DataFrame, column: str, folder: Path, coverage: float) -> tuple[float, float, float]:
+    values = group[column].dropna().to_numpy(dtype=float)
+    if len(values) == 0:
+        return (np.nan, np.nan, np.nan)
+    mean = float(values.mean())
+    if len(values) > 1:
+        half = float(stats.t.ppf((1 + coverage) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+        return (mean, mean - half, mean + half)
+    metric = column.removeprefix("tuned/test/")
+    path = folder / str(group["run"].iloc[0]) / "metrics.json"
+    known = json.loads(path.read_text()).get("test_intervals", {}).get(metric) if metric != column else None
+    bounds = [np.nan if known is None or known.get(end) is None else float(known[end]) for end in ("low", "high")]
+    return (mean, bounds[0], bounds[1])
+
+
+def _interval_cell(mean: float, low: float, high: float) -> str:
+    return number(mean) + (f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) and np.isfinite(high) else "")
+
+
+def _plural(group: pd.DataFrame) -> str:
+    return str(group["seed"].nunique() if "seed" in group else len(group))
+
+
+def _differences(
+    runs: pd.DataFrame, folder: Path, name: str, baseline: str | None, bootstrap: int, coverage: float
+) -> Section:
+    """Each setting minus the baseline, paired by seed and test case."""
+    title = f"Differences from {baseline or name}"
+    if baseline is None:
+        known = ", ".join(sorted(set(runs["setting"])))
+        text = (
+            f"No setting is called {name}, so nothing is held against it. Give one with "
+            f"hydra.callbacks.leaderboard.baseline=…: there is {known}."
+        )
+        return Section("differences", title, (text,))
+    headings = {column: heading for column, heading in columns(runs).items() if column != RANKED_BY}
+    metrics = [column.removeprefix("tuned/test/") for column in headings]
+    metrics = [metric for metric in metrics if metric in RESAMPLED_METRICS]
+    rows, left_out, data = [], [], {}
+    for setting in ranked(runs):
+        if setting == baseline:
+            continue
+        try:
+            seeds, results = paired(runs, folder, setting, baseline, metrics, bootstrap, coverage)
+        except UserError as error:
+            left_out.append(f"{setting}: {error}")
+            continue
+        over_seeds = _over_seeds(runs, setting, baseline, coverage)
+        for metric, result in results.items():
+            low, high = over_seeds.get(metric, (np.nan, np.nan))
+            rows.append(
+                (
+                    setting,
+                    headings[f"tuned/test/{metric}"],
+                    str(seeds),
+                    f"{result.difference:+.3f}" if np.isfinite(result.difference) else _DASH,
+                    f"[{result.low:+.3f}, {result.high:+.3f}]" if np.isfinite(result.low) else _DASH,
+                    p_value(result.p_value),
+                    f"[{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else _DASH,
+                    _verdict(result, metric),
+                )
+            )
+        data[setting] = {
+            metric: {"difference": r.difference, "low": r.low, "high": r.high, "p_value": r.p_value, "seeds": seeds}
+            for metric, r in results.items()
+        }
+    paragraphs = [
+        f"Test split, setting minus {baseline}, mean over the seeds that both have. Over cases: the seeds stay as they "
+        f"are and their test cases are drawn again {bootstrap:,} times, the same for both runs of a seed. Over seeds: "
+        "the Student interval of the seeds' differences, from two seeds on; it holds what another seed would change.",
+        "The p-values are two-sided and not corrected for the number of settings and metrics.",
+        *(f"Left out: {line}." for line in left_out),
+    ]
+    heading = ("setting", "metric", "seeds", "difference", "over cases", "p", "over seeds", "verdict over cases")
+    table = Table(f"Differences from {baseline}; a click on a heading sorts", heading, tuple(rows), 2, sortable=True)
+    return Section("differences", title, tuple(paragraphs), (table,) if rows else (), data=data)
+
+
+def paired(
+    runs: pd.DataFrame,
+    folder: Path,
+    setting: str,
+    baseline: str,
+    metrics: Sequence[str],
+    bootstrap: int,
+    coverage: float,
+) -> tuple[int, Mapping[str, PairedResult]]:
+    """Number of shared seeds, and metric -> setting minus baseline over the test cases of those seeds.
+
+    Args:
+        runs: from `read_runs`.
+        folder: of the sweep.
+        setting: that is judged.
+        baseline: that is subtracted.
+        metrics: names among `RESAMPLED_METRICS`.
+        bootstrap: resamples.
+        coverage: of the intervals.
+
+    Raises:
+        UserError: they share no seed, predictions are missing, or the runs were not judged on the same images.
+    """
+    ours, theirs = (_by_seed(runs, one) for one in (setting, baseline))
+    shared = sorted(ours.keys() & theirs.keys())
+    if not shared:
+        raise UserError(f"it shares no seed with {baseline}")
+    pairs = []
+    for seed in shared:
+        places = [folder / run / "predictions" / "test" for run in (ours[seed], theirs[seed])]
+        for place in places:
+            if not place.is_dir():
+                raise UserError(f"{place.relative_to(folder)} is missing")
+        pairs.append((Predictions.load(places[0]), Predictions.load(places[1])))
+    return len(shared), paired_bootstrap_over_seeds(pairs, metrics, bootstrap, 0, coverage)
+
+
+def _by_seed(runs: pd.DataFrame, setting: str) -> dict[int, str]:
+    group = runs[runs["setting"] == setting]
+    if group["seed"].duplicated().any():
+        seed = group.loc[group["seed"].duplicated(), "seed"].iloc[0]
+        raise UserError(f"{setting} has several runs of seed {seed}")
+    return dict(zip(group["seed"].astype(int), group["run"].astype(str), strict=True))
+
+
+def _over_seeds(runs: pd.DataFrame, setting: str, baseline: str, coverage: float) -> dict[str, tuple[float, float]]:
+    """Metric -> Student interval of the differences of the seeds; none below two seeds."""
+    wanted = [column for column in columns(runs) if column != RANKED_BY]
+    table = runs.set_index(["setting", "seed"])[wanted]
+    change = pd.DataFrame(table.loc[setting] - table.loc[baseline]).dropna(how="all")
+    if len(change) < 2:
+        return {}
+    half = stats.t.ppf((1 + coverage) / 2, len(change) - 1) * change.std(ddof=1) / np.sqrt(len(change))
+    middle = change.mean()
+    return {
+        column.removeprefix("tuned/test/"): (middle[column] - half[column], middle[column] + half[column])
+        for column in wanted
+    }
+
+
+def _verdict(result: PairedResult, metric: str) -> str:
+    if not np.isfinite(result.low) or result.low <= 0 <= result.high:
+        return "no difference shown"
+    return "better" if (result.difference > 0) != (metric in LOWER_IS_BETTER) else "worse"
+
+
+def _tuned(folder: Path) -> Section:
+    chosen: list[dict[str, Any]] = json.loads((folder / TUNED).read_text())
+    rows = [
+        (
+            one["experiment"],
+            str(one["trials"]),
+            str(one["pruned"]),
+            str(one["failed"]),
+            one["metric"],
+            number(one["defaults"]),
+            number(one["chosen"]),
+            Link(" ".join(one["settings"]) or "the defaults", _report_of(folder, one["folder"]))
+            if one["folder"]
+            else "none",
+        )
+        for one in chosen
+    ]
+    heading = ("experiment", "trials", "pruned", "failed", "metric", "defaults", "chosen", "chosen settings")
+    text = (
+        "Each experiment had the same number of trials over the same space; the first trial has its defaults. The best "
+        "of several trials on one validation split flatters itself: train what was chosen on other seeds to judge it. "
+        "What the trials reached on the test split is not shown here: it must choose nothing."
+    )
+    table = Table("Chosen", heading, tuple(rows), sortable=True)
+    return Section(
+        "tuned", "What was chosen on validation", (text,), (Table("Chosen", heading, tuple(rows), sortable=True),)
+    )
+
+
+def _lost(records: Sequence[JobRecord], folder: Path) -> Section:
+    """Jobs that gave no result, with their reasons."""
+    lost = [
+        (record, words)
+        for record, words in zip(records, differing([record.overrides for record in records]), strict=True)
+        if record.state != "finished"
+    ]
+    if not lost:
+        return Section("jobs", "Jobs without a result", ("None.",))
+    rows = tuple(
+        (
+            _HOW[record.state],
+            " ".join(words),
+            record.reason or "stopped before its end; the same command with this folder goes on with it",
+            Link("log", record.log) if record.log and (folder / record.log).is_file() else _DASH,
+        )
+        for record, words in lost
+    )
+    table = Table("Failed, pruned and cut jobs", ("end", "job", "reason", "log"), rows, 4, sortable=True)
+    return Section("jobs", "Jobs without a result", tables=(table,))
+
+
+def _runs(runs: pd.DataFrame, folder: Path) -> Section:
+    headings = columns(runs)
+    rows = tuple(
+        (
+            Link(str(row["run"]), _report_of(folder, str(row["run"]))),
+            str(row["setting"]),
+            str(row.get("seed", _DASH)),
+            *(number(float(row[column])) for column in headings),
+        )
+        for row in runs.to_dict("records")
+    )
+    validation = int(RANKED_BY in headings)
+    groups = (("", 3), ("validation", validation), ("test", len(headings) - validation))
+    text = "A run leads to its report where `evaluate` has made one, and to its folder elsewhere."
+    table = Table(
+        "Runs; a click on a heading sorts",
+        ("run", "setting", "seed", *headings.values()),
+        rows,
+        2,
+        groups=tuple(group for group in groups if group[1]),
+        sortable=True,
+    )
+    return Section("runs", "Every run", (text,), (table,))
+
+
+def _report_of(folder: Path, run: str) -> str:
+    report = f"{run}/report/report.html"
+    return report if (folder / report).is_file() else f"{run}/"

@@ -1,0 +1,59 @@
+"""What a sweep says at its start and its end, and its exit status."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from siglip_med.shell import setting
+from siglip_med.sweeps.records import differing, read_records
+
+FAILED_STATUS = 1
+"""Exit status of a sweep in which a job failed."""
+
+
+class SweepStatus(Callback):
+    """Hydra callback: says how to go on with a sweep that is cut, and which of its jobs failed.
+
+    It stands before the other callbacks in the config, so that it comes last at the end: it ends the process with
+    `FAILED_STATUS` where a job of this command failed.
+    """
+
+    def __init__(self) -> None:
+        self.started = 0.0
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Says where the sweep lies."""
+        self.started = time.time()
+        _say(f"to go on with this sweep if it is cut: the same command with {setting('hydra.sweep.dir', _dir(config))}")
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Lists the jobs that failed.
+
+        Raises:
+            SystemExit: there are such jobs, of this command.
+        """
+        sweep = _dir(config)
+        records = read_records(sweep)
+        failed = [record for record in records if record.state == "failed" and record.time >= self.started]
+        pruned = [record for record in records if record.state == "pruned"]
+        if pruned:
+            _say(f"{len(pruned)} of {len(records)} jobs were pruned; their folders say why")
+        if not failed:
+            return
+        _say(f"{len(failed)} of {len(records)} jobs failed; the same command with the same folder does them again:")
+        told = dict(zip((record.key for record in records), differing([r.overrides for r in records]), strict=True))
+        for record in failed:
+            _say(f"  {' '.join(told[record.key])}\n    {record.reason}\n    log: {sweep / record.log}")
+        raise SystemExit(FAILED_STATUS)
+
+
+def _dir(config: DictConfig) -> Path:
+    return Path(str(config.hydra.sweep.dir))
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
