@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LOWEST := huggingface,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types wheel lowest tensorboard bench debug-losses pretrain chaos soak flips mutations clean
+.PHONY: help setup train test lint format types wheel lowest tensorboard bench debug-losses pretrain chaos sweep-chaos soak flips mutations clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,9 @@ chaos: setup  ## kill 30 runs at random moments, resume them, compare them with 
 
 soak: setup  ## train for half an hour, and watch memory and open handles
 	$(BIN)/python -m tests.reliability.soak
+
+sweep-chaos: setup  ## kill sweeps of 12, 6 and 8 jobs half-way, give them again, compare their tables with unbroken ones
+	$(BIN)/python -m tests.sweeps.chaos
 
 flips: setup  ## flip 500 bits in checkpoints, exports, caches, split and code files: each is noticed or changes nothing
 	$(BIN)/python -m tests.reliability.flips

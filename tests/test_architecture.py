@@ -28,13 +28,16 @@ MAY_IMPORT = {
     "models": {"conditions"},
     "losses": {"conditions"},
     "metrics": {"conditions"},
+    "sweeps": set(),
     "synthetic": {"conditions", "data"},
     "sources": {"conditions", "data"},
     "training": {"metrics", "data", "models", "losses", "conditions"},
     "inference": {"metrics", "data", "models", "losses", "conditions"},
-    "report": {"metrics", "data", "models", "losses", "conditions"},
+    "report": {"metrics", "data", "models", "losses", "conditions", "sweeps"},
     "export": {"metrics", "data", "models", "losses", "conditions"},
-    "commands": {"training", "inference", "report", "export", "metrics", "data", "models", "losses", "conditions"},
+    "commands": {
+        *("training", "inference", "report", "export", "metrics", "data", "models", "losses", "conditions", "sweeps"),
+    },
 }
 """Synthetic and sources are in nobody's list: only conf names them."""
 LIBRARIES_THAT_STAY_OUT = {
@@ -42,6 +45,7 @@ LIBRARIES_THAT_STAY_OUT = {
     "data": {"lightning.pytorch.LightningModule", "transformers", "peft", "torchmetrics"},
     "losses": {"lightning", "transformers", "peft"},
     "metrics": {"lightning", "transformers", "peft", "torch.nn"},
+    "sweeps": {"torch", "lightning", "transformers", "peft", "optuna"},
     "models": {"lightning"},
 }
 LARGEST_PACKAGE, LONGEST_FILE, LONG_FILE = 0.20, 400, 200

@@ -99,8 +99,8 @@ def _settings(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
         "settings",
         "Every setting",
         (
-            f"Mean over seeds with its {coverage:.0%} Student interval. A setting with one seed has the interval of that "
-            "run over test cases, and none on validation: it says nothing of another seed.",
+            f"Mean over seeds with its {coverage:.0%} Student interval. A setting with one seed has the interval of "
+            "that run over test cases, and none on validation: it says nothing of another seed.",
         ),
         (
             Table(
@@ -291,9 +291,7 @@ def _tuned(folder: Path) -> Section:
         "What the trials reached on the test split is not shown here: it must choose nothing."
     )
     table = Table("Chosen", heading, tuple(rows), sortable=True)
-    return Section(
-        "tuned", "What was chosen on validation", (text,), (Table("Chosen", heading, tuple(rows), sortable=True),)
-    )
+    return Section("tuned", "What was chosen on validation", (text,), (table,))
 
 
 def _lost(records: Sequence[JobRecord], folder: Path) -> Section:
