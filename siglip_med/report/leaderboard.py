@@ -3,21 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
-from pydantic import Field
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from omegaconf import OmegaConf
 from scipy import stats
 
-from siglip_med.files import write_text
-from siglip_med.metrics import CHOOSING, KEY_METRICS, LOWER_IS_BETTER, metric_label, saturation, table_label
-from siglip_med.sweeps import differing, read_records
+from siglip_med.metrics import CHOOSING, KEY_METRICS, LOWER_IS_BETTER, saturation, table_label
+from siglip_med.sweeps import differing
 
 RANKED_BY = f"tuned/val/{CHOOSING}"
 _NO_SETTING = ("seed=", "hydra.", "launcher=", "sweep=", "resume=", "logger", "paths.")
@@ -145,50 +138,3 @@ def to_markdown(table: pd.DataFrame) -> str:
     lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in table.itertuples(index=False)]
     return "\n".join(lines) + "\n"
-
-
-class Leaderboard(Callback):
-    """Hydra callback: the runs, their means and the page of a sweep, when it ends.
-
-    It writes ``leaderboard.csv`` (runs), and ``leaderboard.html``, ``.md`` and ``.json``.
-    """
-
-    def __init__(
-        self,
-        baseline: str = "baseline",
-        bootstrap: Annotated[int, Field(gt=0, le=1_000_000)] = 1000,
-        coverage: Annotated[float, Field(gt=0, lt=1)] = 0.95,
-    ) -> None:
-        """Knows what to compare with.
-
-        Args:
-            baseline: name or setting that the others are held against.
-            bootstrap: resamples of the cases.
-            coverage: of the intervals.
-        """
-        self.baseline, self.bootstrap, self.coverage = baseline, bootstrap, coverage
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Collects what the jobs left; a sweep without any job leaves no table."""
-        from siglip_med.report.leaderboard_page import write_leaderboard  # it draws nothing, but imports a lot
-
-        folder = Path(config.hydra.sweep.dir)
-        runs = read_runs(folder)
-        if is_tuned(folder):
-            runs = runs[[column for column in runs if "/test/" not in str(column)]]
-        if runs.empty and not read_records(folder):
-            return
-        if not runs.empty:
-            write_text(folder / "leaderboard.csv", runs.to_csv(index=False))
-        page = write_leaderboard(folder, runs, self.baseline, self.bootstrap, self.coverage)
-        console = Console(width=max(Console().width, 150))
-        if not runs.empty:
-            table = summarize(runs)
-            best = metric_label(CHOOSING, short=True)
-            shown = Table(title=f"leaderboard, best validation {best} first (mean ± sd over seeds): {folder}")
-            for column in table.columns:
-                shown.add_column(column)
-            for row in table.itertuples(index=False):
-                shown.add_row(*(escape(str(cell)) for cell in row))
-            console.print(shown)
-        console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)

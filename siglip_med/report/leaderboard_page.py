@@ -3,23 +3,31 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from pydantic import Field
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as ScreenTable
 from scipy import stats
 
 from siglip_med.errors import UserError
+from siglip_med.files import write_text
 from siglip_med.metrics import (
     CHOOSING,
     LOWER_IS_BETTER,
     RESAMPLED_METRICS,
     PairedResult,
     Predictions,
+    metric_label,
     paired_bootstrap_over_seeds,
 )
 from siglip_med.report import Link, Page, Section, Table, write_page
-from siglip_med.report.leaderboard import RANKED_BY, TUNED, columns, is_tuned
+from siglip_med.report.leaderboard import RANKED_BY, TUNED, columns, is_tuned, read_runs, summarize
 from siglip_med.report.numbers import number, p_value
 from siglip_med.sweeps import JobRecord, differing, read_records
 
@@ -344,3 +352,48 @@ def _runs(runs: pd.DataFrame, folder: Path) -> Section:
 def _report_of(folder: Path, run: str) -> str:
     report = f"{run}/report/report.html"
     return report if (folder / report).is_file() else f"{run}/"
+
+
+class Leaderboard(Callback):
+    """Hydra callback: the runs, their means and the page of a sweep, when it ends.
+
+    It writes ``leaderboard.csv`` (runs), and ``leaderboard.html``, ``.md`` and ``.json``.
+    """
+
+    def __init__(
+        self,
+        baseline: str = "baseline",
+        bootstrap: Annotated[int, Field(gt=0, le=1_000_000)] = 1000,
+        coverage: Annotated[float, Field(gt=0, lt=1)] = 0.95,
+    ) -> None:
+        """Knows what to compare with.
+
+        Args:
+            baseline: name or setting that the others are held against.
+            bootstrap: resamples of the cases.
+            coverage: of the intervals.
+        """
+        self.baseline, self.bootstrap, self.coverage = baseline, bootstrap, coverage
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Collects what the jobs left; a sweep without any job leaves no table."""
+        folder = Path(config.hydra.sweep.dir)
+        runs = read_runs(folder)
+        if is_tuned(folder):
+            runs = runs[[column for column in runs if "/test/" not in str(column)]]
+        if runs.empty and not read_records(folder):
+            return
+        if not runs.empty:
+            write_text(folder / "leaderboard.csv", runs.to_csv(index=False))
+        page = write_leaderboard(folder, runs, self.baseline, self.bootstrap, self.coverage)
+        console = Console(width=max(Console().width, 150))
+        if not runs.empty:
+            table = summarize(runs)
+            best = metric_label(CHOOSING, short=True)
+            shown = ScreenTable(title=f"leaderboard, best validation {best} first (mean ± sd over seeds): {folder}")
+            for column in table.columns:
+                shown.add_column(column)
+            for row in table.itertuples(index=False):
+                shown.add_row(*(escape(str(cell)) for cell in row))
+            console.print(shown)
+        console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)

@@ -16,6 +16,7 @@ from siglip_med.metrics import (
     bootstrap_mean,
     headline_metrics,
     paired_bootstrap,
+    paired_bootstrap_over_seeds,
     text_to_image,
 )
 from siglip_med.metrics.bootstrap import case_weights
@@ -227,3 +228,26 @@ def test_unknown_metric_and_empty_split():
 def test_values_that_do_not_apply_are_left_out_of_a_mean():
     values, cases = np.array([1.0, np.nan, 0.0, 1.0]), np.array(["a", "a", "b", "c"])
     assert bootstrap_mean(values, cases).estimate == pytest.approx(2 / 3)
+
+
+def test_over_seeds_one_pair_is_the_pair_itself_and_shared_cases_are_drawn_alike():
+    random = np.random.default_rng(0)
+
+    def run(strength, cases=30):
+        labels = np.eye(6)[random.integers(6, size=cases)]
+        return Predictions.of(strength * labels + random.normal(size=(cases, 6)), labels)
+
+    def like(run, strength):
+        return Predictions.of(strength * run.positive + random.normal(size=run.positive.shape), run.positive)
+
+    one, two = run(2.0), run(1.0)
+    pairs = [(one, like(one, 0.5)), (two, like(two, 0.5))]
+    alone = paired_bootstrap(*pairs[0], ["mrr"], 300)["mrr"]
+    assert paired_bootstrap_over_seeds(pairs[:1], ["mrr"], 300)["mrr"] == alone
+    # the same pair twice has the interval of one: its cases stand or fall together
+    assert paired_bootstrap_over_seeds([pairs[0], pairs[0]], ["mrr"], 300)["mrr"].low == pytest.approx(alone.low)
+    both = paired_bootstrap_over_seeds(pairs, ["mrr"], 300)["mrr"]
+    each = [paired_bootstrap(*pair, ["mrr"], 300)["mrr"].difference for pair in pairs]
+    assert both.difference == pytest.approx(np.mean(each))
+    with pytest.raises(UserError, match="at least one pair"):
+        paired_bootstrap_over_seeds([], ["mrr"])

@@ -7,7 +7,10 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from siglip_med.report.leaderboard import Leaderboard, differences, read_runs, summarize
+from siglip_med.metrics import Predictions, paired_bootstrap_over_seeds
+from siglip_med.report.leaderboard import differences, read_runs, summarize
+from siglip_med.report.leaderboard_page import Leaderboard, write_leaderboard
+from siglip_med.sweeps import JobRecord, write_record
 
 
 def write_run(folder, name, seed, val, test, conditions=21):
@@ -23,7 +26,7 @@ def test_means_are_ranked_by_validation(tmp_path):
         write_run(tmp_path, "flattered", seed, flattered, 0.99)
         write_run(tmp_path, "good", seed, good, 0.5 + seed / 10)
     table = summarize(read_runs(tmp_path))
-    assert table["name"].tolist() == ["good", "flattered"]
+    assert table["setting"].tolist() == ["good", "flattered"]
     assert table["seeds"].tolist() == [2, 2]
     assert table["R@5"][0] == f"0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}"
 
@@ -36,7 +39,7 @@ def test_one_seed_has_no_deviation(tmp_path):
 def test_a_list_as_long_as_all_conditions_is_said_to_be_one(tmp_path):
     write_run(tmp_path, "five", 0, 0.5, 1.0, conditions=5)
     table = summarize(read_runs(tmp_path))
-    assert list(table.columns) == ["name", "seeds", "val MRR", "R@5 (all 5 conditions: always 1)"]
+    assert list(table.columns) == ["setting", "seeds", "val MRR", "R@5 (all 5 conditions: always 1)"]
     write_run(tmp_path, "many", 0, 0.5, 0.9)
     assert summarize(read_runs(tmp_path)).columns[-1] == "R@5 (in some runs all 5 conditions: always 1)"
 
@@ -48,7 +51,7 @@ def test_the_callback_writes_both_tables_beside_the_runs(tmp_path, capsys):
     write_run(tmp_path, "a", 0, 0.5, 0.25)
     write_run(tmp_path, "a", 1, 0.7, 0.35)
     callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
-    assert "| a | 2 | 0.600 ± 0.141 | 0.300 ± 0.071 |" in (tmp_path / "leaderboard.md").read_text()
+    assert "| a | 2 | 0.600 [-0.671, 1.871] | 0.300 [-0.335, 0.935] |" in (tmp_path / "leaderboard.md").read_text()
     assert len((tmp_path / "leaderboard.csv").read_text().splitlines()) == 3
     shown = capsys.readouterr().out
     assert "0.300 ± 0.071" in shown
@@ -66,3 +69,57 @@ def test_differences_are_paired_by_seed_and_their_interval_is_scipys():
     cell = f"{(first - second).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
     assert row == {"minus baseline": "layered", "seeds": 4, "R@1": cell}
     assert differences(runs, reference="none").empty
+
+
+def test_runs_of_one_name_and_other_settings_are_other_rows(tmp_path):
+    for rank, seed in ((4, 0), (4, 1), (8, 0)):
+        write_run(tmp_path, f"layered_{rank}", seed, rank / 10, 0.5)
+        run = tmp_path / f"layered_{rank}_{seed}"
+        content = json.loads((run / "metrics.json").read_text()) | {"name": "layered"}
+        (run / "metrics.json").write_text(json.dumps(content))
+        (run / ".hydra").mkdir()
+        words = ["experiment=layered", f"model.adaptation.rank={rank}", f"seed={seed}"]
+        (run / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
+    table = summarize(read_runs(tmp_path))
+    assert table["setting"].tolist() == ["layered model.adaptation.rank=8", "layered model.adaptation.rank=4"]
+    assert table["seeds"].tolist() == [1, 2]
+
+
+def test_the_page_pairs_each_setting_with_the_baseline_and_lists_what_gave_no_result(tmp_path):
+    for seed in (0, 1):
+        for name, predictions in (("baseline", poor(seed)), ("softmax", good(seed))):
+            write_run(tmp_path, name, seed, 0.5, 0.5)
+            predictions.save(tmp_path / f"{name}_{seed}" / "predictions" / "test")
+    (tmp_path / "softmax_0" / "report").mkdir()
+    (tmp_path / "softmax_0" / "report" / "report.html").write_text("")
+    lost = JobRecord("0" * 16, "failed", "x", ("experiment=x",), reason="no such <file>", log="x/train.log")
+    write_record(tmp_path, lost)
+    page = write_leaderboard(tmp_path, read_runs(tmp_path), "baseline", 200, 0.95)
+    content = json.loads(page.with_suffix(".json").read_text())["differences"]["softmax"]["r_at_5"]
+    expected = paired_bootstrap_over_seeds([(good(s), poor(s)) for s in (0, 1)], ["r_at_5"], 200)["r_at_5"]
+    assert content["seeds"] == 2
+    assert content["difference"] == expected.difference
+    assert (content["low"], content["high"]) == (expected.low, expected.high)
+    html = page.read_text()
+    assert 'href="softmax_0/report/report.html"' in html
+    assert 'href="softmax_1/"' in html
+    assert "no such &lt;file&gt;" in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert html.index(">validation<") < html.index(">test<")
+    (tmp_path / "tune.json").write_text("[]")
+    other = write_leaderboard(tmp_path, read_runs(tmp_path), "nobody", 200, 0.95).read_text()
+    assert "Differences from" not in other
+
+
+def good(seed, cases=40):
+    return simulated(seed, cases, 2.0)
+
+
+def poor(seed, cases=40):
+    return simulated(seed, cases, 0.5)
+
+
+def simulated(seed, cases, strength):
+    random = np.random.default_rng(seed)
+    labels = np.eye(8)[random.integers(8, size=cases)]
+    return Predictions.of(strength * labels + random.normal(size=(cases, 8)), labels)
