@@ -16,6 +16,7 @@ NEUTRAL = {
     "image_spec",
     "extras",
     "lazy",
+    "provenance",
     "download",
     "reading",
     "seals",

@@ -234,6 +234,7 @@ def build_module(settings: Settings, components: Components, loss: LayeredLoss, 
         prompts=components.evaluation_prompts,
         split_hash=data.split.hash,
         account=components.split_report.account(),
+        provenance=data.table.provenance,
     )
     return module
 

@@ -12,6 +12,7 @@ import pandas as pd
 from siglip_med.data.accounting import LeftOut, shown, sum_up
 from siglip_med.data.values import SKIN_TONES
 from siglip_med.errors import UserError
+from siglip_med.provenance import Provenance
 
 TEXT_COLUMNS = ("image", "image_id", "case", "description", "skin_tone", "sex", "age_group", "site", "source_split")
 """Columns of `ImageTable.frame` that hold text; unknown is the empty string, never a made-up value."""
@@ -37,6 +38,7 @@ class ImageTable:
         left_out: what the source has and the table has not, by reason; with the rows of the table this is everything
             that was read.
         unit: what was counted: rows of a file, images, files of a folder.
+        provenance: drawings or photographs, of which data set, under which license.
     """
 
     frame: pd.DataFrame
@@ -47,6 +49,7 @@ class ImageTable:
     notes: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     unit: str = "rows"
+    provenance: Provenance = Provenance()
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -62,4 +62,5 @@ def predict_split(
         text_embeddings=text.cpu().numpy(),
         image_embeddings=torch.cat(images).numpy(),
         split=split,
+        provenance=data.table.provenance,
     )

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from siglip_med.errors import UserError
 from siglip_med.files import write_json, write_text, write_whole
+from siglip_med.provenance import Provenance
 
 FORMAT_VERSION = 2
 IMAGES_FILE = "images.csv"
@@ -43,6 +44,7 @@ class Predictions:
         meta: free text about where the scores came from (run, checkpoint).
         chapters: the C ICD-10-CM chapters, or empty: then chapter accuracy is undefined (NaN).
         blocks: the C ICD-10-CM blocks, or empty: then block accuracy is undefined (NaN).
+        provenance: drawings or photographs, of which data set; None where nobody said.
 
     Raises:
         ValueError: a shape, a range or a column breaks the description above.
@@ -64,6 +66,7 @@ class Predictions:
     meta: dict[str, str] = field(default_factory=dict)
     chapters: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
+    provenance: Provenance | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and ranges once, so that no metric has to."""
@@ -154,6 +157,7 @@ class Predictions:
         folder = Path(folder)
         meta = {"format": "siglip_med.predictions", "version": FORMAT_VERSION, "images": len(self), "split": self.split}
         meta |= {"meta": self.meta} | {name: list(getattr(self, name)) for name in _NAMES}
+        meta |= {"provenance": self.provenance.as_dict() if self.provenance else None}
         images = self.frame.astype(str).to_csv(index=False, lineterminator="\n")
         write_text(folder / IMAGES_FILE, images)
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
@@ -186,7 +190,10 @@ class Predictions:
                 arrays = {name: file[name] for name in _ARRAYS}
             names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
             content: dict[str, Any] = arrays | names
-            return cls(**content, frame=frame, split=meta["split"], meta=dict(meta["meta"]))
+            provenance = Provenance.read(meta.get("provenance"), str(folder / META_FILE))
+            return cls(
+                **content, frame=frame, split=meta["split"], meta=dict(meta["meta"]), provenance=provenance
+            )
         except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise UserError(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from siglip_med.errors import UserError
 from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
 from siglip_med.models.two_tower import TwoTower
+from siglip_med.provenance import Provenance
 from siglip_med.seals import check_sealed, write_sealed
 from siglip_med.trust import build_trusted, builders, check_trusted
 
@@ -41,6 +42,8 @@ class Payload(BaseModel):
     split_hash: str
     metrics: dict[str, Any]
     calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
+    provenance: dict[Literal["kind", "name", "license"], str] | None = None
+    baselines: dict[str, dict[str, Any]] = {}
 
 
 def checkpoint_payload(
@@ -53,6 +56,7 @@ def checkpoint_payload(
     metrics: Mapping[str, Any] | None = None,
     calibration: Mapping[str, float] | None = None,
     account: Sequence[str] = (),
+    provenance: Provenance | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint says of its run besides the weights, as plain types.
 
@@ -66,6 +70,7 @@ def checkpoint_payload(
         metrics: results of the run, if it is over.
         calibration: ``temperature`` and ``bias`` fitted on the validation split, if any.
         account: what became of every row of the data, a sentence each.
+        provenance: drawings or photographs, of which data set.
 
     Raises:
         TypeError: a value is neither a number, a text, nor a collection of those.
@@ -80,6 +85,7 @@ def checkpoint_payload(
         "prompts": _plain(prompts),
         "split_hash": str(split_hash),
         "account": _plain(account),
+        "provenance": provenance.as_dict() if provenance else None,
         "metrics": _plain(metrics or {}),
         "calibration": None if calibration is None else _plain(calibration),
     }

@@ -15,6 +15,7 @@ from siglip_med.data.paths import find_files
 from siglip_med.data.table import ImageTable, TableRow, build_table
 from siglip_med.data.values import is_unknown, parse_text
 from siglip_med.errors import UserError
+from siglip_med.provenance import Provenance
 
 Distance = Annotated[int, Field(ge=0, le=32)]
 """Bits of 64 in which two perceptual hashes differ."""
@@ -32,6 +33,8 @@ class FolderSource(ABC):
         minimum_images: conditions listed on fewer images are left out, with the images that list no other.
         near_duplicate_distance: images whose perceptual hashes differ in at most this many of 64 bits are put
             into one case, so that no split separates them; None opens no image. 4 is strict, 8 is loose.
+        dataset_name: how cards and reports call the data; None for what the source knows of itself.
+        license: of the photographs, for the same; None likewise.
 
     Raises:
         UserError: the folder or a table in it is missing or wrong; the line names file and row.
@@ -42,6 +45,17 @@ class FolderSource(ABC):
     conditions: list[str] | None = None
     minimum_images: PositiveInt = 1
     near_duplicate_distance: Distance | None = None
+    dataset_name: str | None = None
+    license: str | None = None
+
+    published: ClassVar[Provenance] = Provenance()
+    """What the authors of the format's one data set say of it."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """Photographs, under the name and the license that are known of them."""
+        known = self.published
+        return replace(known, name=self.dataset_name or known.name, license=self.license or known.license)
 
     writes: ClassVar[bool] = False
     """Whether `prepare` fills the root itself, as a cache."""
@@ -80,7 +94,7 @@ class FolderSource(ABC):
             # what cannot be read is for the policy of the DataModule to judge
             hashes = perceptual_hashes(table, on_bad_image="skip")
             table = group_near_duplicates(table, hashes, self.near_duplicate_distance)
-        return table
+        return replace(table, provenance=self.provenance)
 
     def filtered(self) -> ImageTable:
         """The table after the filters that need no image."""

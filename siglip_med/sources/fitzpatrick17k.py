@@ -5,11 +5,12 @@ Source: Groh et al., CVPRW 2021, https://github.com/mattgroh/fitzpatrick17k (ann
 
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import ClassVar, Literal
 
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_skin_tone
+from siglip_med.provenance import Provenance
 from siglip_med.reading import read_csv
 from siglip_med.sources.base import Distance, FolderSource
 
@@ -28,6 +29,8 @@ class Fitzpatrick17kSource(FolderSource):
         near_duplicate_distance: as in `FolderSource`, but not off: no patient is known, and many photographs are
             repeated.
     """
+
+    published: ClassVar[Provenance] = Provenance("photographs", "Fitzpatrick17k", "CC BY-NC-SA 3.0 for the annotations, the photographs are their authors'")
 
     table: str = "fitzpatrick17k.csv"
     image_folder: str = "images"

@@ -4,10 +4,12 @@ Source: Tschandl, Rosendahl and Kittler, Scientific Data 2018, https://doi.org/1
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_age_group, parse_sex, parse_text
+from siglip_med.provenance import Provenance
 from siglip_med.reading import read_csv
 from siglip_med.sources.base import FolderSource, locate
 
@@ -22,6 +24,8 @@ class Ham10000Source(FolderSource):
         table: the CSV, relative to the root.
         image_folders: where the images may lie, relative to the root; the archive comes in two parts.
     """
+
+    published: ClassVar[Provenance] = Provenance("photographs", "HAM10000", "CC BY-NC 4.0")
 
     table: str = "HAM10000_metadata.csv"
     image_folders: tuple[str, ...] = ("HAM10000_images_part_1", "HAM10000_images_part_2", "images")

@@ -4,11 +4,13 @@ Source: Tschandl 2018, Codella 2018, Combalia 2019; https://challenge.isic-archi
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_age_group, parse_flag, parse_sex, parse_text
 from siglip_med.errors import UserError
+from siglip_med.provenance import Provenance
 from siglip_med.reading import TextTable, read_csv
 from siglip_med.sources.base import FolderSource, locate
 
@@ -27,6 +29,8 @@ class Isic2019Source(FolderSource):
         metadata: age, site, lesion and sex, relative to the root.
         image_folders: where the images may lie, relative to the root.
     """
+
+    published: ClassVar[Provenance] = Provenance("photographs", "ISIC 2019", "CC BY-NC 4.0")
 
     table: str = "ISIC_2019_Training_GroundTruth.csv"
     metadata: str = "ISIC_2019_Training_Metadata.csv"

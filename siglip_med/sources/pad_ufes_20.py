@@ -4,10 +4,12 @@ Source: Pacheco et al., Data in Brief 2020, https://doi.org/10.17632/zr7vgbcyr2.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_age_group, parse_sex, parse_skin_tone, parse_text
+from siglip_med.provenance import Provenance
 from siglip_med.reading import read_csv
 from siglip_med.sources.base import FolderSource, locate
 
@@ -22,6 +24,8 @@ class PadUfes20Source(FolderSource):
         table: the CSV, relative to the root.
         image_folders: where the images may lie, relative to the root; the archive comes in three parts.
     """
+
+    published: ClassVar[Provenance] = Provenance("photographs", "PAD-UFES-20", "CC BY 4.0")
 
     table: str = "metadata.csv"
     image_folders: tuple[str, ...] = (

@@ -7,7 +7,7 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
@@ -18,6 +18,7 @@ from siglip_med.data.filters import keep_primary
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.download import Download, download_all
 from siglip_med.errors import UserError
+from siglip_med.provenance import Provenance
 from siglip_med.reading import TextTable, read_csv
 from siglip_med.sources.base import FolderSource
 
@@ -52,6 +53,8 @@ class ScinSource(FolderSource):
     Raises:
         UserError: as `FolderSource`; a label that is no Python literal; a case without a row in the other table.
     """
+
+    published: ClassVar[Provenance] = Provenance("photographs", "SCIN (Skin Condition Image Network)", "SCIN Data Use License")
 
     published_66: bool = True
     minimum_weight: Annotated[float, Field(ge=0, le=1)] = 0.0

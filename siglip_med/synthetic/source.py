@@ -7,7 +7,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from siglip_med.data.table import ImageTable, TableRow, build_table
 from siglip_med.errors import UserError
+from siglip_med.provenance import Provenance
 from siglip_med.synthetic.captions import caption
 from siglip_med.synthetic.cases import plan_cases, smallest
 from siglip_med.synthetic.habits import draw_layers
@@ -66,6 +67,7 @@ class RenderedSource(ABC):
     name: ClassVar[str]
     writes: ClassVar[bool] = True
     """Whether `prepare` fills the root itself, as a cache."""
+    provenance: ClassVar[Provenance] = Provenance("drawings", "siglip-med's synthetic drawings", "that of siglip-med")
 
     @abstractmethod
     def draw_cases(self) -> Iterator[DrawnCase]:
@@ -147,7 +149,8 @@ class RenderedSource(ABC):
                     **record,
                 )
             )
-        return build_table(rows, root=self.folder, source=str(path), conditions=self.conditions())
+        table = build_table(rows, root=self.folder, source=str(path), conditions=self.conditions())
+        return replace(table, provenance=self.provenance)
 
 
 @dataclass(frozen=True)
