@@ -56,8 +56,6 @@ def sentence(provenance: Provenance | None) -> str:
     Examples:
         >>> sentence(Provenance("photographs", "SCIN", "SCIN Data Use License"))
         'Made from photographs of people: SCIN, license: SCIN Data Use License.'
-        >>> sentence(None)
-        'Made from images that do not say whether they are photographs or drawings: this was written by an earlier version.'
     """
     if provenance is None:
         return (

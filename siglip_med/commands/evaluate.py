@@ -29,6 +29,7 @@ from siglip_med.models import (
 )
 from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
 from siglip_med.report.comparison import PREDICTIONS, Comparison, compare_runs, write_comparison
+from siglip_med.report.data_card import DATA_CARD
 from siglip_med.training.components import (
     Components,
     ConditionSettings,
@@ -41,7 +42,7 @@ from siglip_med.training.run_folder import run_folder
 from siglip_med.training.settings import PathSettings
 from siglip_med.trust import build_trusted, check_trusted
 
-NAMES = ("val", "test", "zero_shot_val", "zero_shot_test")
+NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", "probe_test")
 _SAME = 1e-5
 
 
@@ -142,9 +143,11 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         test=found["test"],
         val=found["val"],
         zero_shot=found.get("zero_shot_test"),
+        probe=found.get("probe_test"),
         curves=read_curves(folder),
         meta=meta,
         image_root=root if report.images else None,
+        data_card=folder / DATA_CARD if (folder / DATA_CARD).is_file() else None,
     )
     place = folder if derived is None else derived.folder
     return write_report(inputs, Path(settings.output) if settings.output else place / "report", report)
@@ -178,6 +181,7 @@ class StoredRun:
         conditions: codes and geometry.
         seed: of the run.
         source: the checkpoint, for messages.
+        probe_images: as in `EvaluationSettings`; 0 for a run from before there was a probe.
     """
 
     model: Node
@@ -186,6 +190,7 @@ class StoredRun:
     conditions: ConditionSettings
     seed: int
     source: str
+    probe_images: int
 
 
 def stored_run(
@@ -227,6 +232,7 @@ def stored_run(
             ConditionSettings.model_validate(config.get("conditions")),
             TypeAdapter(NonNegativeInt).validate_python(config.get("seed")),
             str(checkpoint),
+            TypeAdapter(NonNegativeInt).validate_python((config.get("evaluation") or {}).get("probe_images", 0)),
         )
     except ValidationError as error:
         raise UserError(f"{checkpoint}: its config is damaged: {error.errors()[0]['msg'].lower()}") from error
@@ -258,7 +264,8 @@ def predict_run(
         device: where the model runs.
 
     Returns:
-        Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``.
+        Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``, and
+        ``probe_test`` where the run fitted a linear probe.
 
     Raises:
         UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
@@ -269,8 +276,11 @@ def predict_run(
 
     tuned = stored_components(stored, chosen, model)
     tuned.check_split(payload["split_hash"], checkpoint)
-    after, before = train.predict(tuned), train.predict(stored_components(stored, chosen))
-    return {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
+    after, base_run = train.predict(tuned), stored_components(stored, chosen)
+    before = train.predict(base_run)
+    found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
+    probe = train.fit_probe(base_run, before, stored.probe_images, stored.seed)
+    return found if probe is None else found | {"probe_test": probe.test}
 
 
 def stored_components(stored: StoredRun, device: torch.device, model: TwoTower | None = None) -> Components:

@@ -67,6 +67,7 @@ def run(settings: Settings) -> Result:
             codes=(),
             prompts=(),
             split_hash=data.split.hash,
+            provenance=data.table.provenance,
         )
         begin()
         fit(trainer, module, data, point, settings)

@@ -15,7 +15,7 @@ from torch import Tensor
 from siglip_med.config import Builds, Node, flat, instantiate
 from siglip_med.data import LabeledData
 from siglip_med.errors import UserError
-from siglip_med.inference import predict_split
+from siglip_med.inference import predict_split, probe_splits
 from siglip_med.losses import LayeredLoss
 from siglip_med.metrics import CHOOSING, Predictions, RetrievalMetrics, fit_calibration, write_per_image
 from siglip_med.models import (
@@ -29,6 +29,7 @@ from siglip_med.models import (
     read_trained,
     write_checkpoint,
 )
+from siglip_med.report.data_card import write_data_card
 from siglip_med.report.summary import RunSummary, SplitPredictions
 from siglip_med.seals import write_sidecar
 from siglip_med.training.checkpointing import BEST
@@ -49,12 +50,19 @@ from siglip_med.training.texts import PoolChoice, PromptPool, choose_pool
 
 
 class EvaluationSettings(BaseModel):
-    """How the final numbers get their intervals."""
+    """How the final numbers get their intervals, and what they stand beside.
+
+    Attributes:
+        bootstrap: resamples of the cases.
+        coverage: of the intervals.
+        probe_images: most training images that the linear probe embeds; 0: no probe.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     bootstrap: Annotated[int, Field(gt=0, le=1_000_000)]
     coverage: Share
+    probe_images: Annotated[int, Field(ge=0)]
 
 
 class Settings(RunSettings):
@@ -134,6 +142,7 @@ def run(settings: Settings) -> Result:
 
         # zero-shot, then fit
         zero_shot = predict(components)
+        probe = fit_probe(components, zero_shot, settings.evaluation.probe_images, settings.seed)
         model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
         if settings.fit:
             fit(trainer, module, components.data, point, settings)
@@ -145,7 +154,7 @@ def run(settings: Settings) -> Result:
         model.to(device)  # Lightning left it on the CPU
         tuned = predict(components) if settings.fit or start else zero_shot
         evaluation = settings.evaluation
-        summary = RunSummary(zero_shot, tuned, evaluation.bootstrap, evaluation.coverage, settings.seed)
+        summary = RunSummary(zero_shot, tuned, evaluation.bootstrap, evaluation.coverage, settings.seed, probe)
         if trainer.is_global_zero:
             save_results(settings, trainer, summary, best)
     metrics = last_metrics(trainer) | summary.metrics()
@@ -246,6 +255,7 @@ def save_split(components: Components, folder: Path) -> None:
     data.split.save(folder / "split.csv")
     write_sidecar(folder / "split.csv")
     components.split_report.save(folder / "split_report.json")
+    write_data_card(components.split_report, folder)
     data.save_bad_images(folder / "bad_images.csv")
 
 
@@ -265,6 +275,21 @@ def predict_part(components: Components, split: str, progress: bool = True) -> P
     """Scores one split with the model as it is; arguments as in `predict_split`."""
     c = components
     return predict_split(c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress)
+
+
+def fit_probe(components: Components, zero_shot: SplitPredictions, images: int, seed: int) -> SplitPredictions | None:
+    """A linear probe of the base's image features, before anything of it is trained.
+
+    Args:
+        components: with the base as it was pretrained.
+        zero_shot: its predictions.
+        images: most training images that are embedded; 0: no probe.
+        seed: chooses them.
+    """
+    if not images:
+        return None
+    frames = (zero_shot.val, zero_shot.test)
+    return SplitPredictions(*probe_splits(components.model, components.data, frames, images, seed))
 
 
 def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
@@ -336,12 +361,15 @@ def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpo
     }.items():
         predictions.save(folder / "predictions" / part)
         write_per_image(predictions, folder / "predictions" / part)
+    if summary.probe is not None:
+        summary.probe.test.save(folder / "predictions" / "probe_test")
     summary.save(folder / "metrics.json", name, seed)
     if checkpoint is not None:
         calibration = fit_calibration(summary.tuned.val)
         finalize_checkpoint(
             checkpoint,
             metrics=summary.for_model_card(),
+            baselines=summary.baselines_for_model_card(),
             calibration={"temperature": calibration.temperature, "bias": calibration.bias},
         )
 

@@ -13,8 +13,20 @@ from siglip_med.inference.photographs import (
 from siglip_med.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from siglip_med.inference.probe import probe_splits
     from siglip_med.inference.splits import predict_split
 
-__all__ = ["Candidate", "Classifier", "Differential", "PredictionRun", "find_images", "load", "predict_split"]
+__all__ = [
+    "Candidate",
+    "Classifier",
+    "Differential",
+    "PredictionRun",
+    "find_images",
+    "load",
+    "predict_split",
+    "probe_splits",
+]
 
-__getattr__ = lazy_names(__name__, {"predict_split": "siglip_med.inference.splits"})
+__getattr__ = lazy_names(
+    __name__, {"predict_split": "siglip_med.inference.splits", "probe_splits": "siglip_med.inference.probe"}
+)

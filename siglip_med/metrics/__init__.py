@@ -1,6 +1,7 @@
 """From predictions to numbers: metrics, intervals, calibration, prediction sets, subgroups and baselines."""
 
-from siglip_med.metrics.baselines import chance, crm, label_frequency_predictions
+from siglip_med.metrics.answers import Answers, answers
+from siglip_med.metrics.baselines import chance, chance_intervals, crm, label_frequency_predictions
 from siglip_med.metrics.bootstrap import (
     Interval,
     PairedResult,
@@ -32,6 +33,7 @@ from siglip_med.metrics.names import (
 )
 from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics.probe import LinearProbe, fit_probe
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
 from siglip_med.metrics.resampling import CaseStatistics, Scores
 from siglip_med.metrics.retrieval import RetrievalMetrics
@@ -52,13 +54,16 @@ __all__ = [
     "RESAMPLED_METRICS",
     "SUMMARY_METRICS",
     "UNKNOWN",
+    "Answers",
     "Calibration",
     "CaseStatistics",
     "Interval",
+    "LinearProbe",
     "PairedResult",
     "Predictions",
     "RetrievalMetrics",
     "Scores",
+    "answers",
     "best_rank",
     "bootstrap_function",
     "bootstrap_intervals",
@@ -68,6 +73,7 @@ __all__ = [
     "calibration_metrics",
     "candidate_retrieval",
     "chance",
+    "chance_intervals",
     "choose_thresholds",
     "classification_summary",
     "classification_table",
@@ -80,6 +86,7 @@ __all__ = [
     "find_label_errors",
     "fit_calibration",
     "fit_conformal",
+    "fit_probe",
     "headline_metrics",
     "label_distance",
     "label_frequency_predictions",

@@ -1,9 +1,12 @@
 """What costs nothing: chance, the label frequencies, and re-ranking by expected D. A model is judged beside them."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from scipy.special import gammaln, softmax
 
 from siglip_med.errors import UserError
+from siglip_med.metrics.bootstrap import Interval, average_intervals, bootstrap_mean
 from siglip_med.metrics.headline import score_metrics
 from siglip_med.metrics.names import NEED_SCORES
 from siglip_med.metrics.predictions import Predictions
@@ -43,6 +46,11 @@ def chance_recall(positive: np.ndarray, k: int) -> float:
         >>> round(chance_recall(np.array([[True, False, False, False]]), k=2), 6)
         0.5
     """
+    return float(chance_hits(positive, k).mean())
+
+
+def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
+    """``[N]`` probability that a random order has a positive condition among its first K; see `chance_recall`."""
     conditions, m = positive.shape[1], positive.sum(axis=1)
     k = min(k, conditions)
     miss = np.zeros(len(m))
@@ -51,7 +59,7 @@ def chance_recall(positive: np.ndarray, k: int) -> float:
     miss[possible] = np.exp(
         gammaln(rest + 1) - gammaln(rest - k + 1) - gammaln(conditions + 1) + gammaln(conditions - k + 1)
     )
-    return float((1.0 - miss).mean())
+    return np.asarray(1.0 - miss)
 
 
 def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str, float]:
@@ -74,6 +82,38 @@ def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str
     drawn = [score_metrics(Scores.of(chance_predictions(predictions, seed + draw))) for draw in range(draws)]
     exact = {f"r_at_{k}": chance_recall(predictions.positive, k) for k in KS}
     return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name not in NEED_SCORES} | exact
+
+
+def chance_intervals(
+    predictions: Predictions,
+    metrics: Iterable[str],
+    repetitions: int = 1000,
+    seed: int = 0,
+    coverage: float = 0.95,
+    draws: int = 20,
+) -> dict[str, Interval]:
+    """`chance` with intervals over cases: which cases a test set holds moves chance too.
+
+    Args:
+        predictions: N images.
+        metrics: names among the resampled metrics of rankings.
+        repetitions: resamples.
+        seed: of the resamples and of the first random order.
+        coverage: of the intervals.
+        draws: random orders that are averaged.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> round(chance_intervals(predictions, ["r_at_1"])["r_at_1"].estimate, 3)
+        0.333
+    """
+    names, exact = tuple(metrics), {f"r_at_{k}": k for k in KS}
+    orders = [chance_predictions(predictions, seed + draw) for draw in range(draws)]
+    found = average_intervals(orders, [name for name in names if name not in exact], repetitions, seed, coverage)
+    for name in set(names) & set(exact):
+        hits = chance_hits(predictions.positive, exact[name])
+        found[name] = bootstrap_mean(hits, predictions.cases, repetitions, seed, coverage)
+    return {name: found[name] for name in names}
 
 
 def label_frequency_predictions(predictions: Predictions) -> Predictions:

@@ -99,6 +99,46 @@ def bootstrap_intervals(
     return {name: _interval(estimates[name], draws.get(name, undefined), coverage) for name in metrics}
 
 
+def average_intervals(
+    runs: Sequence[Predictions],
+    metrics: Iterable[str] = RESAMPLED_METRICS,
+    repetitions: int = 1000,
+    seed: int = 0,
+    coverage: float = 0.95,
+) -> dict[str, Interval]:
+    """Intervals of what several judgments of the same images give on average (random orders, for example).
+
+    Args:
+        runs: each over the same images in the same order.
+        metrics: names among `RESAMPLED_METRICS`.
+        repetitions: resamples of the cases, the same ones for every run.
+        seed: of the draws.
+        coverage: of the intervals.
+
+    Raises:
+        UserError: an unknown metric, or no image.
+
+    Examples:
+        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
+        >>> average_intervals([predictions, predictions], ["mrr"])["mrr"]
+        Interval(estimate=0.75, low=0.5, high=1.0)
+    """
+    metrics = tuple(metrics)
+    _check_names(metrics, RESAMPLED_METRICS)
+    _check_images(runs[0])
+    sums = [CaseStatistics.build(Scores.of(run), runs[0].cases, metrics) for run in runs]
+    whole = [one.values(np.ones((1, one.cases))) for one in sums]
+    drawn = _draws(sums, repetitions, seed)
+    return {
+        name: _interval(
+            float(np.mean([one[name][0] for one in whole])),
+            np.mean([one[name] for one in drawn], axis=0),
+            coverage,
+        )
+        for name in metrics
+    }
+
+
 def paired_bootstrap(
     a: Predictions,
     b: Predictions,

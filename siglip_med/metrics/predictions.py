@@ -191,9 +191,7 @@ class Predictions:
             names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
             content: dict[str, Any] = arrays | names
             provenance = Provenance.read(meta.get("provenance"), str(folder / META_FILE))
-            return cls(
-                **content, frame=frame, split=meta["split"], meta=dict(meta["meta"]), provenance=provenance
-            )
+            return cls(**content, frame=frame, split=meta["split"], meta=dict(meta["meta"]), provenance=provenance)
         except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile) as error:
             reason = " ".join(str(error).split())
             raise UserError(

@@ -43,7 +43,7 @@ class Payload(BaseModel):
     metrics: dict[str, Any]
     calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
     provenance: dict[Literal["kind", "name", "license"], str] | None = None
-    baselines: dict[str, dict[str, Any]] = {}
+    baselines: dict[str, dict[str, Any] | None] = {}
 
 
 def checkpoint_payload(

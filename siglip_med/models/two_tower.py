@@ -132,12 +132,16 @@ class TwoTower(nn.Module, ABC):
         Returns:
             ``[B, E]``, not normalized.
         """
+        return self.project_images(self.pooled_features(images))
+
+    def pooled_features(self, images: Tensor) -> Tensor:
+        """``[B, F]`` features of images, or of what was computed of them before; see `encode_images`."""
         if images.ndim == 2:
-            return self.project_images(images)
+            return images
         if images.ndim == 4:
-            return self.project_images(self.image_features(images))
+            return self.image_features(images)
         with self._prefixes["vision"].resumed(images):
-            return self.project_images(self.image_features(images))
+            return self.image_features(images)
 
     def encode_texts(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, states: Tensor | None = None

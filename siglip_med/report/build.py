@@ -1,7 +1,10 @@
 """Puts a report together."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
+from siglip_med.provenance import sentence
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.page import Page, Section, write_page
@@ -49,7 +52,15 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
         "validation split": f"{len(inputs.val):,} images of {len(set(inputs.val.cases)):,} cases",
         "conditions": str(len(inputs.test.conditions)),
     }
-    return Page(f"Evaluation of {inputs.meta.name}", lead(evidence), facts, cards(evidence), tuple(sections))
+    return Page(
+        title=f"Evaluation of {inputs.meta.name}",
+        lead=lead(evidence),
+        facts=facts,
+        cards=cards(evidence),
+        sections=tuple(sections),
+        notice=sentence(inputs.test.provenance),
+        verdict=evidence.verdict,
+    )
 
 
 def write_report(inputs: ReportInputs, folder: Path, settings: ReportSettings | None = None) -> Path:
@@ -66,4 +77,9 @@ def write_report(inputs: ReportInputs, folder: Path, settings: ReportSettings | 
     Raises:
         UserError: see `build_report`.
     """
-    return write_page(build_report(inputs, settings or ReportSettings()), Path(folder), REPORT_NAME)
+    folder = Path(folder)
+    page = build_report(inputs, settings or ReportSettings())
+    if inputs.data_card is not None:
+        card = os.path.relpath(inputs.data_card.resolve(), folder.resolve())
+        page = replace(page, links={"data card: what the images are, and what was left out": Path(card).as_posix()})
+    return write_page(page, folder, REPORT_NAME)

@@ -1,5 +1,6 @@
 """What several sections need, computed once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,22 +8,26 @@ import numpy as np
 from siglip_med.metrics import (
     HEADLINE_METRICS,
     NEED_SCORES,
+    RESAMPLED_METRICS,
+    Answers,
     Calibration,
     Interval,
     PairedResult,
     Predictions,
+    answers,
     bootstrap_intervals,
     bootstrap_mean,
-    chance,
     crm,
     fit_calibration,
     headline_metrics,
     label_frequency_predictions,
     paired_bootstrap,
 )
+from siglip_med.report.baselines import ZERO_SHOT, Intervals, baseline_intervals
 from siglip_med.report.inputs import ReportInputs, ReportSettings
+from siglip_med.report.verdict import AGAINST, verdict
 
-RUN, ZERO_SHOT, FREQUENCY, CHANCE, CRM = "this run", "zero-shot", "label frequency", "chance", "CRM"
+RUN, CRM = "this run", "CRM"
 
 
 @dataclass(frozen=True)
@@ -31,23 +36,31 @@ class Evidence:
 
     Attributes:
         test: what is judged; ``val`` chooses; ``zero_shot``: the same images before training, or None.
+        probe: the same images by a linear probe, or None.
         settings: of the report.
         calibration: temperature and bias, fitted on validation.
         reranked: the test split re-ranked by expected distance.
-        values: series -> metric -> value; the run first.
+        values: series -> metric -> value of what was measured; the run first.
         intervals: of the run.
+        baselines: baseline -> metric -> interval; None where it was not measured.
         changes: metric -> the run against zero-shot; empty without zero-shot predictions.
+        answers: which conditions the run answers with.
+        verdict: what all of it has shown, a sentence each.
     """
 
     test: Predictions
     val: Predictions
     zero_shot: Predictions | None
+    probe: Predictions | None
     settings: ReportSettings
     calibration: Calibration
     reranked: Predictions
     values: dict[str, dict[str, float]]
     intervals: dict[str, Interval]
+    baselines: dict[str, Intervals | None]
     changes: dict[str, PairedResult]
+    answers: Answers
+    verdict: tuple[str, ...]
 
     @classmethod
     def gather(cls, inputs: ReportInputs, settings: ReportSettings) -> "Evidence":
@@ -61,22 +74,42 @@ class Evidence:
         intervals = bootstrap_intervals(test, HEADLINE_METRICS, repetitions, seed, coverage)
         calibration = fit_calibration(inputs.val)
         reranked = crm(test, calibration.temperature)
-        values = {RUN: {name: interval.estimate for name, interval in intervals.items()}}
-        changes: dict[str, PairedResult] = {}
+        baselines = baseline_intervals(test, zero_shot, inputs.probe, HEADLINE_METRICS, repetitions, seed, coverage)
+        measured: dict[str, Intervals] = {name: found for name, found in baselines.items() if found is not None}
+        values = {
+            name: {metric: interval.estimate for metric, interval in found.items()}
+            for name, found in ({RUN: intervals} | measured).items()
+        }
         if zero_shot is not None:
             values[ZERO_SHOT] = headline_metrics(zero_shot)
-            changes = paired_bootstrap(test, zero_shot, repetitions=repetitions, seed=seed, coverage=coverage)
-        if test.train_counts.any():
-            values[FREQUENCY] = _ranking_only(headline_metrics(label_frequency_predictions(test)))
-        values[CHANCE] = _ranking_only(chance(test, seed=seed))
-        values[CRM] = _ranking_only(headline_metrics(reranked))
-        return cls(test, inputs.val, zero_shot, settings, calibration, reranked, values, intervals, changes)
+        values[CRM] = {name: value for name, value in headline_metrics(reranked).items() if name not in NEED_SCORES}
+
+        def against(rival: Predictions | None, metrics: Sequence[str]) -> dict[str, PairedResult] | None:
+            return None if rival is None else paired_bootstrap(test, rival, metrics, repetitions, seed, coverage)
+
+        changes = against(zero_shot, RESAMPLED_METRICS)
+        frequency = label_frequency_predictions(test) if test.train_counts.any() else None
+        given = answers(test)
+        said = verdict(
+            against(frequency, AGAINST), changes, against(inputs.probe, AGAINST), given, len(test.conditions)
+        )
+        return cls(
+            test=test,
+            val=inputs.val,
+            zero_shot=zero_shot,
+            probe=inputs.probe,
+            settings=settings,
+            calibration=calibration,
+            reranked=reranked,
+            values=values,
+            intervals=intervals,
+            baselines=baselines,
+            changes=changes or {},
+            answers=given,
+            verdict=said,
+        )
 
     def interval_of_mean(self, values: np.ndarray) -> Interval:
         """Interval of the mean of one value an image of the test split."""
         settings = self.settings
         return bootstrap_mean(values, self.test.cases, settings.bootstrap, settings.seed, settings.coverage)
-
-
-def _ranking_only(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if name not in NEED_SCORES}

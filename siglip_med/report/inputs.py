@@ -36,6 +36,8 @@ class ReportInputs:
         test: what is judged.
         val: chooses thresholds, calibration and the sizes of prediction sets; never judged.
         zero_shot: the same test images before training, or None.
+        probe: the same test images by a linear probe of the base's image features, or None.
+        data_card: the run's data card, if it has one.
         curves: columns ``tag``, ``step``, ``value``; may be empty.
         meta: the run.
         image_root: folder that ``test.frame["image"]`` is relative to; needed for photographs alone.
@@ -44,9 +46,11 @@ class ReportInputs:
     test: Predictions
     val: Predictions
     zero_shot: Predictions | None = None
+    probe: Predictions | None = None
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CURVE_COLUMNS)))
     meta: RunMeta = field(default_factory=lambda: RunMeta("run"))
     image_root: Path | None = None
+    data_card: Path | None = None
 
 
 class ReportSettings:

@@ -116,7 +116,6 @@ def _settings(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
                 ("setting", "seeds", *headings.values()),
                 tuple(rows),
                 groups=tuple(group for group in groups if group[1]),
-                sortable=True,
             ),
         ),
         data=data,
@@ -205,7 +204,7 @@ def _differences(
         *(f"Left out: {line}." for line in left_out),
     ]
     heading = ("setting", "metric", "seeds", "difference", "over cases", "p", "over seeds", "verdict over cases")
-    table = Table(f"Differences from {baseline}; a click on a heading sorts", heading, tuple(rows), 2, sortable=True)
+    table = Table(f"Differences from {baseline}; a click on a heading sorts", heading, tuple(rows), 2)
     return Section("differences", title, tuple(paragraphs), (table,) if rows else (), data=data)
 
 
@@ -298,7 +297,7 @@ def _tuned(folder: Path) -> Section:
         "of several trials on one validation split flatters itself: train what was chosen on other seeds to judge it. "
         "What the trials reached on the test split is not shown here: it must choose nothing."
     )
-    table = Table("Chosen", heading, tuple(rows), sortable=True)
+    table = Table("Chosen", heading, tuple(rows))
     return Section("tuned", "What was chosen on validation", (text,), (table,))
 
 
@@ -320,7 +319,7 @@ def _lost(records: Sequence[JobRecord], folder: Path) -> Section:
         )
         for record, words in lost
     )
-    table = Table("Failed, pruned and cut jobs", ("end", "job", "reason", "log"), rows, 4, sortable=True)
+    table = Table("Failed, pruned and cut jobs", ("end", "job", "reason", "log"), rows, 4)
     return Section("jobs", "Jobs without a result", tables=(table,))
 
 
@@ -344,7 +343,6 @@ def _runs(runs: pd.DataFrame, folder: Path) -> Section:
         rows,
         2,
         groups=tuple(group for group in groups if group[1]),
-        sortable=True,
     )
     return Section("runs", "Every run", (text,), (table,))
 

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,6 @@ class Table:
 
     Attributes:
         groups: headings over the columns: a name (or none) and how many columns it covers.
-        sortable: a click on a heading sorts the rows.
     """
 
     caption: str
@@ -73,7 +73,6 @@ class Table:
     text_columns: int = 1
     tall: bool = False
     groups: tuple[tuple[str, int], ...] = ()
-    sortable: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,13 +99,23 @@ class Card:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report; ``facts`` say what was judged (model, data, seed, split …)."""
+    """A whole report.
+
+    Attributes:
+        facts: what was judged (model, data, seed, split …).
+        notice: the first line: what the images are; empty for none.
+        verdict: what was found, a sentence each.
+        links: name -> address of files beside the page.
+    """
 
     title: str
     lead: str
     facts: Mapping[str, str]
     cards: tuple[Card, ...]
     sections: tuple[Section, ...]
+    notice: str = ""
+    verdict: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_page(page: Page, folder: Path, name: str) -> Path:
@@ -130,6 +139,8 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
         lstrip_blocks=True,
     )
     environment.filters["cell"] = _markdown_cell
+    environment.filters["unbroken"] = _unbroken
+    environment.filters["sort_key"] = sort_key
     html = environment.get_template("page.html.jinja").render(page=page)
     markdown = environment.get_template("page.md.jinja").render(page=page)
     for section in page.sections:
@@ -142,7 +153,8 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
 
 
 def _json(page: Page) -> str:
-    content = {"title": page.title, "facts": dict(page.facts)}
+    content: dict[str, Any] = {"title": page.title, "notice": page.notice, "facts": dict(page.facts)}
+    content |= {"verdict": list(page.verdict)} if page.verdict else {}
     content |= {section.key: plain(section.data) for section in page.sections if section.data}
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
@@ -160,6 +172,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def sort_key(cell: str) -> str:
+    """What a column of numbers is sorted by: the cell's first number; empty where there is none.
+
+    Examples:
+        >>> sort_key("0.483 [0.431, 0.530]"), sort_key("1,204"), sort_key("-3.5%"), sort_key("–")
+        ('0.483', '1204', '-3.5', '')
+    """
+    found = re.match(r"\D{0,8}?([+-]?\d[\d,]*(?:\.\d+)?)", cell)
+    return found[1].replace(",", "").removeprefix("+") if found else ""
+
+
+def _unbroken(cell: str) -> str:
+    """An interval breaks before its bracket or not at all, so that a narrow column shows it whole."""
+    return re.sub(r"\[[^\]]*\]", lambda match: match[0].replace(" ", "\u00a0"), cell)
 
 
 def _markdown_cell(text: str) -> str:

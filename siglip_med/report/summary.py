@@ -11,6 +11,7 @@ from rich.table import Table
 from siglip_med.files import write_json
 from siglip_med.metrics import (
     KEY_METRICS,
+    NEED_SCORES,
     SUMMARY_METRICS,
     Interval,
     PairedResult,
@@ -23,6 +24,18 @@ from siglip_med.metrics import (
     paired_bootstrap,
     table_label,
 )
+from siglip_med.provenance import sentence
+from siglip_med.report.baselines import (
+    BASELINES,
+    CHANCE,
+    FREQUENCY,
+    KEYS,
+    NOT_MEASURED,
+    PROBE,
+    ZERO_SHOT,
+    baseline_intervals,
+)
+from siglip_med.report.data_card import DATA_CARD
 from siglip_med.shell import setting
 
 
@@ -46,7 +59,13 @@ class RunSummary:
     """Numbers before and after training, with intervals over cases."""
 
     def __init__(
-        self, zero_shot: SplitPredictions, tuned: SplitPredictions, repetitions: int, coverage: float, seed: int
+        self,
+        zero_shot: SplitPredictions,
+        tuned: SplitPredictions,
+        repetitions: int,
+        coverage: float,
+        seed: int,
+        probe: SplitPredictions | None = None,
     ) -> None:
         """Computes every number once.
 
@@ -56,22 +75,30 @@ class RunSummary:
             repetitions: bootstrap resamples of the test cases.
             coverage: of the intervals, e.g. 0.95.
             seed: of the bootstrap.
+            probe: predictions of a linear probe of the base's image features; None where there is none.
         """
-        self.zero_shot, self.tuned = zero_shot, tuned
+        self.zero_shot, self.tuned, self.probe = zero_shot, tuned, probe
         self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
         self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))
         self.chance_metrics = chance(tuned.test)
         self.intervals = bootstrap_intervals(tuned.test, KEY_METRICS, repetitions, seed, coverage)
         self.changes = paired_bootstrap(tuned.test, zero_shot.test, KEY_METRICS, repetitions, seed, coverage)
+        self.probe_metrics = {} if probe is None else _ranking(headline_metrics(probe.test))
+        self.baselines = baseline_intervals(
+            tuned.test, zero_shot.test, probe and probe.test, KEY_METRICS, repetitions, seed, coverage
+        )
         self.coverage = coverage
         self.size = len(tuned.test), len(set(tuned.test.cases))
 
     def metrics(self) -> dict[str, float]:
-        """``zero_shot/<split>/<metric>``, ``tuned/…``, ``label_frequency/test/…`` and ``chance/test/…``."""
+        """``zero_shot/<split>/<metric>``, ``tuned/…``, and, of the test split alone, ``label_frequency/test/…``,
+        ``chance/test/…`` and ``linear_probe/test/…`` (absent where it was not measured).
+        """
         models = {"zero_shot": self.zero_shot_metrics, "tuned": self.tuned_metrics}
         values = {f"{model}/{name}": value for model, metrics in models.items() for name, value in metrics.items()}
         values |= {f"label_frequency/test/{name}": value for name, value in self.frequency_metrics.items()}
         values |= {f"chance/test/{name}": value for name, value in self.chance_metrics.items()}
+        values |= {f"linear_probe/test/{name}": value for name, value in self.probe_metrics.items()}
         return {name: float(value) for name, value in values.items()}
 
     def save(self, path: Path, name: str, seed: int) -> None:
@@ -82,6 +109,7 @@ class RunSummary:
             "conditions": len(self.tuned.test.conditions),
             "metrics": _defined(self.metrics()),
             "test_intervals": {key: _defined(asdict(value)) for key, value in self.intervals.items()},
+            "test_baselines": self.baselines_for_model_card(),
             "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
         }
         write_json(path, content)
@@ -93,37 +121,52 @@ class RunSummary:
             for name, value in self.intervals.items()
         }
 
+    def baselines_for_model_card(self) -> dict[str, dict[str, dict[str, float | None]] | None]:
+        """Baseline -> metric -> estimate, low and high; None for a baseline that was not measured."""
+        return {
+            KEYS[name]: None if found is None else {metric: _defined(asdict(value)) for metric, value in found.items()}
+            for name, found in self.baselines.items()
+        }
+
     def table(self) -> Table:
-        """Test split: baselines, zero-shot, tuned, change."""
+        """Test split: tuned, change from zero-shot, and the baselines; intervals where a metric has them."""
         images, cases = self.size
         table = Table(title=f"test split: {images} images of {cases} cases")
-        for heading in ("", "chance", "label frequency", "zero-shot", "tuned", "change"):
+        for heading in ("", "tuned", "change", *BASELINES):
             table.add_column(heading, justify="left" if not heading else "right")
+        values = {CHANCE: self.chance_metrics, FREQUENCY: self.frequency_metrics, PROBE: self.probe_metrics}
         for name in SUMMARY_METRICS:
             zero_shot, tuned = self.zero_shot_metrics[f"test/{name}"], self.tuned_metrics[f"test/{name}"]
+            of = {baseline: known.get(name) for baseline, known in values.items()} | {ZERO_SHOT: zero_shot}
             table.add_row(
                 table_label(name, len(self.tuned.test.conditions)),
-                _number(self.chance_metrics.get(name)),
-                _number(self.frequency_metrics.get(name)),
-                _number(zero_shot),
                 _number(tuned) + _range(self.intervals.get(name)),
                 f"{tuned - zero_shot:+.3f}" + _range(self.changes.get(name), signed=True),
+                *(self._beside(baseline, name, of[baseline]) for baseline in BASELINES),
             )
         return table
 
+    def _beside(self, baseline: str, metric: str, value: float | None) -> str:
+        found = self.baselines[baseline]
+        return NOT_MEASURED if found is None else _number(value) + _range(found.get(metric))
+
     def print(self, folder: Path, checkpoint: Path | None) -> None:
         """The table, where everything is, and the next commands."""
-        console = Console(width=max(Console().width, 130))
+        console = Console(width=max(Console().width, 170))
         console.print(self.table())
         console.print(
             f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
             "chance and label frequency never look at the image; ↓ lower is better"
         )
+        about = "not measured: evaluation.probe_images=0" if self.probe is None else self.probe.test.meta["probe"]
+        console.print(f"linear probe: {about}", highlight=False, markup=False)
+        console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False, markup=False)
         places = {
             "TensorBoard logs": folder / "tensorboard",
             "checkpoint": checkpoint or "none",
             "resolved config": folder / ".hydra" / "config.yaml",
             "split and its report": folder / "split.csv",
+            "data card": folder / DATA_CARD,
         }
         for what, where in places.items():
             console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False, markup=False)
@@ -139,6 +182,10 @@ class RunSummary:
 
 def _defined(values: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
+
+
+def _ranking(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if name not in NEED_SCORES}
 
 
 def _number(value: float | None) -> str:

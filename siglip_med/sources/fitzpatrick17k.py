@@ -30,7 +30,9 @@ class Fitzpatrick17kSource(FolderSource):
             repeated.
     """
 
-    published: ClassVar[Provenance] = Provenance("photographs", "Fitzpatrick17k", "CC BY-NC-SA 3.0 for the annotations, the photographs are their authors'")
+    published: ClassVar[Provenance] = Provenance(
+        "photographs", "Fitzpatrick17k", "CC BY-NC-SA 3.0 for the annotations, the photographs are their authors'"
+    )
 
     table: str = "fitzpatrick17k.csv"
     image_folder: str = "images"

@@ -54,7 +54,7 @@ class ScinSource(FolderSource):
         UserError: as `FolderSource`; a label that is no Python literal; a case without a row in the other table.
     """
 
-    published: ClassVar[Provenance] = Provenance("photographs", "SCIN (Skin Condition Image Network)", "SCIN Data Use License")
+    published: ClassVar[Provenance] = Provenance("photographs", "SCIN", "SCIN Data Use License")
 
     published_66: bool = True
     minimum_weight: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -10,6 +10,7 @@ from siglip_med.data.accounting import LeftOut, largest_case
 from siglip_med.data.splitting.stratification import straddling_groups
 from siglip_med.data.table import SPLITS, ImageTable
 from siglip_med.files import write_json, write_text
+from siglip_med.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class SplitReport:
         left_out: how many were left out before the split, and why.
         largest_case: the case with the most images, and how many.
         notes: what was changed before the split.
+        skin_tones: by Fitzpatrick type (empty: not said), then by split: images.
+        provenance: drawings or photographs, of which data set.
     """
 
     source: str
@@ -59,6 +62,8 @@ class SplitReport:
     missing: list[MissingCondition]
     largest_case: tuple[str, int]
     notes: list[str]
+    skin_tones: dict[str, dict[str, int]]
+    provenance: Provenance
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON, and as readable text beside it; each in place only when whole."""
@@ -134,6 +139,8 @@ def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split
         missing=_missing(table.conditions, listed, parts, groups),
         largest_case=largest_case(cases),
         notes=list(table.notes),
+        skin_tones=_by_value(table.frame["skin_tone"].to_numpy(dtype=str), parts),
+        provenance=table.provenance,
     )
 
 
@@ -155,6 +162,11 @@ def _counts(
 ) -> dict[str, dict[str, int]]:
     by_split = {name: listed[parts == name].sum(axis=0) for name in SPLITS}
     return {conditions[c]: {name: int(by_split[name][c]) for name in SPLITS} for c in order}
+
+
+def _by_value(values: np.ndarray, parts: np.ndarray) -> dict[str, dict[str, int]]:
+    known = sorted(np.unique(values).tolist(), key=lambda value: (not value, value))  # the unknown ones last
+    return {value: {name: int(((values == value) & (parts == name)).sum()) for name in SPLITS} for value in known}
 
 
 def _missing(

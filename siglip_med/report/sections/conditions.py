@@ -14,7 +14,8 @@ from siglip_med.metrics import (
     confusion_matrix,
     metric_label,
 )
-from siglip_med.report.evidence import ZERO_SHOT, Evidence
+from siglip_med.report.baselines import ZERO_SHOT
+from siglip_med.report.evidence import Evidence
 from siglip_med.report.numbers import number
 from siglip_med.report.page import Figure, Section, Table
 from siglip_med.report.plots import chapters_of, conditions_figure, confusion_figure, icd_order, to_png
@@ -101,7 +102,13 @@ def conditions_section(evidence: Evidence) -> Section:
         ),
         tables=(Table("Most common in training first", columns, rows, text_columns=2, tall=True),),
         figures=(
-            Figure("conditions", to_png(figure), "R@5 of every condition.", "Most common in training first.", 620),
+            Figure(
+                "conditions",
+                to_png(figure),
+                f"{recall['r_at_5']} of every condition.",
+                "Most common in training first.",
+                620,
+            ),
         ),
         data={"table": table.to_dict("records"), "means_at_thresholds": summary},
     )
@@ -129,6 +136,8 @@ def confusion_section(evidence: Evidence) -> Section:
         for true, answer in zip(*np.unravel_index(pairs, wrong.shape), strict=True)
         if wrong[true, answer]
     )
+    given = evidence.answers
+    never = f"; never answered, though listed: {', '.join(given.never)}" if given.never else ""
     return Section(
         key="confusion",
         title="What is taken for what",
@@ -136,6 +145,9 @@ def confusion_section(evidence: Evidence) -> Section:
             "Conditions stand in the order of their ICD-10-CM codes, so relatives are neighbors and each "
             "frame is a chapter: a mistake inside a frame stays in the chapter. Each row adds up to 1; gray "
             "rows have no test image.",
+            f"The most frequent first answer is {given.most_frequent}, for {given.share:.1%} of the images "
+            f"({given.listed:.1%} list it). {given.present - len(given.never)} of the {given.present} conditions that "
+            f"the test lists are answered at least once{never}.",
         ),
         tables=(
             Table(
@@ -154,5 +166,10 @@ def confusion_section(evidence: Evidence) -> Section:
                 900 if len(matrix) > 30 else 520,
             ),
         ),
-        data={"conditions": list(test.conditions), "matrix": matrix},
+        data={
+            "conditions": list(test.conditions),
+            "matrix": matrix,
+            "answers": dict(zip(test.conditions, given.counts, strict=True)),
+            "never_answered": given.never,
+        },
     )

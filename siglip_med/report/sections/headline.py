@@ -5,7 +5,8 @@ from dataclasses import asdict
 import numpy as np
 
 from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
-from siglip_med.report.evidence import CHANCE, FREQUENCY, RUN, ZERO_SHOT, Evidence
+from siglip_med.report.baselines import BASELINES, CHANCE, NOT_MEASURED, ZERO_SHOT
+from siglip_med.report.evidence import CRM, RUN, Evidence
 from siglip_med.report.numbers import change, interval_range, number, percent, with_range
 from siglip_med.report.page import Card, Figure, Section, Table
 from siglip_med.report.plots import baselines_figure, to_png
@@ -20,27 +21,30 @@ _DRAWS = (0, 1, 2, 3, 4)
 
 def cards(evidence: Evidence) -> tuple[Card, ...]:
     """The four numbers at the top of the page."""
-    beside = [name for name in (ZERO_SHOT, FREQUENCY, CHANCE) if name in evidence.values]
     return tuple(
         Card(
             label=table_label(metric, len(evidence.test.conditions)),
             value=number(evidence.intervals[metric].estimate),
             interval=interval_range(evidence.intervals[metric]),
-            beside=" · ".join(f"{name} {number(evidence.values[name].get(metric))}" for name in beside),
+            beside=" · ".join(f"{name} {_of_baseline(evidence, name, metric)}" for name in BASELINES),
         )
         for metric in _CARDS
     )
+
+
+def _of_baseline(evidence: Evidence, name: str, metric: str) -> str:
+    """A baseline's number with its interval; a metric of scores is not defined for one that only ranks."""
+    found = evidence.baselines[name]
+    if found is None:
+        return NOT_MEASURED
+    return with_range(found[metric]) if metric in found else number(None)
 
 
 def lead(evidence: Evidence) -> str:
     """The result in two sentences."""
     test, r1 = evidence.test, evidence.intervals["r_at_1"]
     cases = len(np.unique(test.cases))
-    beside = [
-        f"{percent(evidence.values[s]['r_at_1'])} by {s}"
-        for s in (ZERO_SHOT, FREQUENCY, CHANCE)
-        if s in evidence.values
-    ]
+    beside = [f"{percent(evidence.values[s]['r_at_1'])} by {s}" for s in reversed(BASELINES) if s in evidence.values]
     said = saturation("r_at_5", len(test.conditions))
     return (
         f"Of {len(test):,} images of {cases:,} cases, the first of {len(test.conditions)} conditions is a "
@@ -52,13 +56,9 @@ def lead(evidence: Evidence) -> str:
 
 def headline_section(evidence: Evidence) -> Section:
     """Every headline metric with its interval, beside the baselines."""
-    series = list(evidence.values)
-    others = [name for name in series if name != RUN]
-    columns = ["", f"{RUN} [{evidence.settings.coverage:.0%} interval]"]
-    columns += [ZERO_SHOT, "change from zero-shot"] if ZERO_SHOT in series else []
-    columns += [name for name in others if name != ZERO_SHOT]
+    columns = ["", f"{RUN} [{evidence.settings.coverage:.0%} interval]", "change from zero-shot", *BASELINES, CRM]
     tables = tuple(
-        Table(title, tuple(columns), tuple(_row(evidence, metric, others) for metric in metrics))
+        Table(title, tuple(columns), tuple(_row(evidence, metric) for metric in metrics))
         for title, metrics in by_group().items()
     )
     labels = {metric: table_label(metric, len(evidence.test.conditions)) for metric in _DRAWN}
@@ -74,7 +74,9 @@ def headline_section(evidence: Evidence) -> Section:
         paragraphs=(
             f"Intervals resample cases, not images ({evidence.settings.bootstrap:,} times), so that two "
             "photographs of one patient do not count as two witnesses. Chance and label frequency never look "
-            "at the image. CRM re-ranks this run's own answers by their expected ICD distance and needs no "
+            "at the image; label frequency ranks by the class prior, the counts of the training split. The linear "
+            "probe is a logistic regression on the base's frozen image features, its C chosen on validation"
+            f"{_fitted(evidence)}. CRM re-ranks this run's own answers by their expected ICD distance and needs no "
             "training: a loss that is meant to teach the hierarchy has to beat it.",
             f"Means over conditions are over those that occur in the test split: {defined['primary']} of "
             f"{defined['conditions']} as a primary label, {defined['positive']} as any label. ↓ marks what is "
@@ -94,6 +96,11 @@ def headline_section(evidence: Evidence) -> Section:
         ),
         data={
             "values": evidence.values,
+            "verdict": evidence.verdict,
+            "baselines": {
+                name: None if found is None else {metric: asdict(interval) for metric, interval in found.items()}
+                for name, found in evidence.baselines.items()
+            },
             "intervals": {name: asdict(interval) for name, interval in evidence.intervals.items()},
             "changes_from_zero_shot": {name: asdict(result) for name, result in evidence.changes.items()},
             "defined_conditions": defined,
@@ -101,13 +108,20 @@ def headline_section(evidence: Evidence) -> Section:
     )
 
 
-def _row(evidence: Evidence, metric: str, others: list[str]) -> tuple[str, ...]:
-    cells = [table_label(metric, len(evidence.test.conditions)), with_range(evidence.intervals[metric])]
-    for name in others:
-        cells.append(number(evidence.values[name].get(metric)))
-        if name == ZERO_SHOT:
-            cells.append(change(evidence.changes[metric]) if metric in evidence.changes else "")
-    return tuple(cells)
+def _row(evidence: Evidence, metric: str) -> tuple[str, ...]:
+    changed = change(evidence.changes[metric]) if metric in evidence.changes else number(None)
+    return (
+        table_label(metric, len(evidence.test.conditions)),
+        with_range(evidence.intervals[metric]),
+        changed if evidence.zero_shot is not None else NOT_MEASURED,
+        *(_of_baseline(evidence, name, metric) for name in BASELINES),
+        number(evidence.values[CRM].get(metric)),
+    )
+
+
+def _fitted(evidence: Evidence) -> str:
+    said = "" if evidence.probe is None else evidence.probe.meta.get("probe", "")
+    return f" ({said})" if said else ""
 
 
 def _distractors(evidence: Evidence) -> int:

@@ -1,0 +1,55 @@
+"""Which conditions a model answers with: one that names the same few for everybody can still have a high R@1."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics.ranking import condition_order
+
+
+@dataclass(frozen=True)
+class Answers:
+    """First answers of a split.
+
+    Attributes:
+        counts: ``[C]`` images whose first answer it is.
+        most_frequent: the condition that is answered most often.
+        share: of the images that get it.
+        listed: share of the images that list it.
+        never: conditions that some image lists and none is answered with.
+        present: number of conditions that some image lists.
+    """
+
+    counts: np.ndarray
+    most_frequent: str
+    share: float
+    listed: float
+    never: tuple[str, ...]
+    present: int
+
+
+def answers(predictions: Predictions) -> Answers:
+    """Counts the first answers.
+
+    Args:
+        predictions: N images, at least one.
+
+    Examples:
+        >>> found = answers(Predictions.of([[2.0, 1.0], [2.0, 1.0]], [[1, 0], [0, 1]]))
+        >>> found.most_frequent, found.share, found.listed, found.never
+        ('condition 0', 1.0, 0.5, ('condition 1',))
+    """
+    positive = predictions.positive
+    first = condition_order(predictions.logits, positive)[:, 0]
+    counts = np.bincount(first, minlength=positive.shape[1])
+    most, present = int(counts.argmax()), positive.any(axis=0)
+    never = tuple(np.array(predictions.conditions)[present & (counts == 0)].tolist())
+    return Answers(
+        counts=counts,
+        most_frequent=predictions.conditions[most],
+        share=float(counts[most] / len(predictions)),
+        listed=float(positive[:, most].mean()),
+        never=never,
+        present=int(present.sum()),
+    )

@@ -1,0 +1,57 @@
+"""What a run is judged beside, every number with the interval that the run's own has."""
+
+from collections.abc import Iterable
+
+from siglip_med.metrics import (
+    NEED_SCORES,
+    RESAMPLED_METRICS,
+    Interval,
+    Predictions,
+    bootstrap_intervals,
+    chance_intervals,
+    label_frequency_predictions,
+)
+
+CHANCE, FREQUENCY, ZERO_SHOT, PROBE = "chance", "label frequency", "zero-shot", "linear probe"
+BASELINES = (CHANCE, FREQUENCY, ZERO_SHOT, PROBE)
+NOT_MEASURED = "not measured"
+KEYS = {CHANCE: "chance", FREQUENCY: "label_frequency", ZERO_SHOT: "zero_shot", PROBE: "linear_probe"}
+"""How metrics.json calls them."""
+
+Intervals = dict[str, Interval]
+
+
+def baseline_intervals(
+    test: Predictions,
+    zero_shot: Predictions | None,
+    probe: Predictions | None,
+    metrics: Iterable[str],
+    repetitions: int,
+    seed: int,
+    coverage: float,
+) -> dict[str, Intervals | None]:
+    """The baselines on the test images of a run.
+
+    Args:
+        test: predictions of the run.
+        zero_shot: of the same base before training, or None.
+        probe: of a linear probe of its image features, or None.
+        metrics: names among the headline metrics.
+        repetitions: bootstrap resamples of the cases.
+        seed: of the bootstrap and of chance.
+        coverage: of the intervals.
+
+    Returns:
+        Baseline -> metric -> interval; None for a baseline that was not measured. Chance, label frequency and the probe
+        rank and do not score, so they have no metric of scores.
+    """
+    names = tuple(metrics)
+    ranking = tuple(name for name in names if name not in NEED_SCORES and name in RESAMPLED_METRICS)
+    settings = (repetitions, seed, coverage)
+    frequency = label_frequency_predictions(test) if test.train_counts.any() else None
+    return {
+        CHANCE: chance_intervals(test, ranking, *settings),
+        FREQUENCY: None if frequency is None else bootstrap_intervals(frequency, ranking, *settings),
+        ZERO_SHOT: None if zero_shot is None else bootstrap_intervals(zero_shot, names, *settings),
+        PROBE: None if probe is None else bootstrap_intervals(probe, ranking, *settings),
+    }

@@ -1,0 +1,93 @@
+"""The data card of a run: what its images are, where they went, and what was left out, from the split's report."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from siglip_med.data.splitting.report import SplitReport
+from siglip_med.data.table import SPLITS
+from siglip_med.files import write_text
+from siglip_med.provenance import sentence
+
+DATA_CARD = "DATA_CARD.md"
+
+
+def data_card(report: SplitReport) -> str:
+    """The card as Markdown.
+
+    Args:
+        report: of the split that the run trains on.
+    """
+    r = report
+    tones = sum(sum(counts.values()) for tone, counts in r.skin_tones.items() if tone)
+    unasked = sum(item.count for item in r.left_out if not item.asked)
+    near = [note for note in r.notes if "near-duplicate" in note]
+    lines = [
+        f"**{sentence(r.provenance)}**",
+        "",
+        "# Data card",
+        "",
+        *_table(
+            ("", ""),
+            [
+                ("data set", r.provenance.name),
+                ("kind", r.provenance.kind),
+                ("license", r.provenance.license),
+                ("file", Path(r.source).name),
+                ("split", r.hash[:12]),
+            ],
+        ),
+        "## What became of every row",
+        "",
+        f"{r.read:,} {r.unit} read = {r.used:,} used + {r.read - r.used:,} left out"
+        f"{f', {unasked:,} of them without a setting that asks for it' if unasked else ''}.",
+        "",
+    ]
+    if r.left_out:
+        rows = [(item.reason, f"{item.count:,}", "yes" if item.asked else "no") for item in r.left_out]
+        lines += _table(("left out because", r.unit, "asked for"), rows)
+    lines += [*(f"- {note}" for note in r.notes), *([""] if r.notes else [])]
+    lines += ["## Splits", ""]
+    rows = [(name, f"{r.images[name]:,}", f"{r.cases[name]:,}", f"{r.divergence[name]:.4f}") for name in SPLITS]
+    lines += _table(("", "images", "cases", "divergence of the labels from the whole (bits)"), rows)
+    case, images = r.largest_case
+    lines += [
+        f"A case is never split. The largest, {case!r}, has {images:,} images ({images / r.used:.1%}). "
+        f"{len(r.straddling):,} groups of images that share a case or a file lie in several splits.",
+        "",
+        "## Near-duplicates",
+        "",
+        *(
+            near
+            or ["Not looked for: `data.source.near_duplicate_distance` opens the images and puts copies in one case."]
+        ),
+        "",
+        "## Skin tones",
+        "",
+        f"Fitzpatrick types as the data set gives them; it says none for {r.used - tones:,} of {r.used:,} images.",
+        "",
+        *_table(("type", *SPLITS), _counts({tone or "not said": n for tone, n in r.skin_tones.items()})),
+        "## Conditions",
+        "",
+        "Images that list each, by split.",
+        "",
+        *_table(("condition", *SPLITS), _counts(r.counts)),
+    ]
+    if r.missing:
+        lines += ["## Missing", ""]
+        lines += _table(("condition", "from", "why"), [(m.condition, m.split, m.reason) for m in r.missing])
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def write_data_card(report: SplitReport, folder: Path) -> Path:
+    """Writes ``DATA_CARD.md`` into a run folder, whole or not at all."""
+    write_text(folder / DATA_CARD, data_card(report))
+    return folder / DATA_CARD
+
+
+def _counts(counts: dict[str, dict[str, int]]) -> list[tuple[str, ...]]:
+    return [(name, *(f"{of[split]:,}" for split in SPLITS)) for name, of in counts.items()]
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *body, ""]
