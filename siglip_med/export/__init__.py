@@ -8,6 +8,8 @@ from typing import Any
 
 from siglip_med.errors import UserError
 from siglip_med.export.card import model_card
+from siglip_med.export.example import local_bases
+from siglip_med.export.hub import check_repository, push
 from siglip_med.export.onnx_towers import write_onnx
 from siglip_med.export.open_clip import write_open_clip
 from siglip_med.export.pretrained import write_adapter, write_merged
@@ -19,6 +21,7 @@ __all__ = [
     "Format",
     "export_checkpoint",
     "model_card",
+    "push",
     "write_adapter",
     "write_merged",
     "write_onnx",
@@ -35,6 +38,8 @@ def export_checkpoint(
     output: str | Path,
     license: str = "other",
     base: str | Mapping[str, str] | None = None,
+    push_to_hub: str | None = None,
+    private: bool = True,
 ) -> Path:
     """Writes a checkpoint's model, with a card, as PEFT adapter, merged Hugging Face folder, ONNX or open_clip folder.
 
@@ -44,17 +49,28 @@ def export_checkpoint(
         output: a folder that does not exist yet; it appears whole or not at all.
         license: of the exported files, for the card.
         base: where the base lies now, as in `load_model`.
+        push_to_hub: ``ORG/NAME`` of a repository on the Hugging Face hub that the folder is uploaded to; None: nothing
+            leaves this machine.
+        private: whether that repository is to be seen by its owners alone.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: the folder exists, the checkpoint cannot be read, or the model has no such format.
+        UserError: the folder exists, the checkpoint cannot be read, the model has no such format, or it cannot be
+            pushed; see `push`.
     """
     output = Path(output)
+    if push_to_hub is not None:
+        check_repository(push_to_hub)
     if output.exists():
         raise UserError(f"output={output} exists: give a new folder, or remove it first")
     model, payload = load_model(checkpoint, base)
+    if push_to_hub is not None and format == "peft" and (unknown := local_bases(model)):
+        raise UserError(
+            f"push_to_hub: the adapters belong to {Path(unknown[0]).name}, a folder of this machine that nobody else "
+            "has: push format=merged"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
         folder = Path(temporary) / output.name
@@ -64,6 +80,8 @@ def export_checkpoint(
         (folder / "README.md").write_text(model_card(model, payload, format, license), encoding="utf-8")
         write_sums(folder)
         folder.rename(output)
+    if push_to_hub is not None:
+        push(output, push_to_hub, private)
     return output
 
 

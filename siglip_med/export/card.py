@@ -7,11 +7,20 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from siglip_med.export.recipes import Format, loading_recipe, text_recipe
+from siglip_med.export.example import HUB_ID, example
+from siglip_med.export.index import front_matter
+from siglip_med.export.recipes import Format, text_recipe
+from siglip_med.metrics import table_label
 from siglip_med.models import DualEncoder, TwoTower
+from siglip_med.provenance import Provenance, sentence
 
 _TEMPLATE = "model_card.md.jinja"
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+_BASELINES = {
+    "chance": "chance",
+    "label_frequency": "label frequency",
+    "zero_shot": "zero-shot",
+    "linear_probe": "linear probe",
+}
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx", "open_clip": "open_clip"}
 
 
@@ -35,13 +44,18 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     )
     base = payload["base"] | {"name": _public(payload["base"]["name"])}
     config = payload["config"]
+    title = f"{base['name']}, adapted to {len(payload['conditions'])} skin conditions"
+    base_id = base["name"] if HUB_ID.fullmatch(base["name"]) else None
+    provenance = Provenance.read(payload.get("provenance"), "the checkpoint")
+    rows = metric_rows(payload["metrics"])
+    pipeline = format == "merged" and not isinstance(model, DualEncoder)
     return environment.get_template(_TEMPLATE).render(
-        title=f"{base['name']}, adapted to {len(payload['conditions'])} skin conditions",
+        front_matter=front_matter(title, license, _LIBRARIES[format], base_id, pipeline, provenance, rows),
+        notice=sentence(provenance),
+        provenance=provenance,
+        title=title,
         license=license,
-        library=_LIBRARIES[format],
-        pipeline=format == "merged" and not isinstance(model, DualEncoder),
         base=base,
-        base_id=base["name"] if _HUB_ID.fullmatch(base["name"]) else None,
         adaptation=_settings(config.get("model", {}).get("adaptation")) or type(model.adaptation).__name__,
         format=format,
         data=_settings(config.get("data")) or "not recorded",
@@ -50,9 +64,10 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         scale=model.logit_scale.exp().item(),
         bias=model.logit_bias.item(),
         calibration=payload["calibration"],
-        metrics=metric_rows(payload["metrics"]),
+        results=result_rows(payload),
+        baselines=list(_BASELINES.values()),
         coverage=config.get("evaluation", {}).get("coverage"),
-        recipe=f"```python\n{loading_recipe(model, format)}```",
+        recipe=f"```python\n{example(model, format)}```",
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),
         std=list(model.image_spec.std),
@@ -64,7 +79,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
 def _public(name: str) -> str:
     """Names of base models as a stranger may read them: ids of the hub as they are, of folders the last part alone."""
     parts = name.split(" + ")
-    return " + ".join(part if _HUB_ID.fullmatch(part) else PurePath(part).name for part in parts)
+    return " + ".join(part if HUB_ID.fullmatch(part) else PurePath(part).name for part in parts)
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -78,6 +93,34 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         known = value if isinstance(value, Mapping) else {"estimate": value}
         rows.append({"name": name, "low": known.get("low"), "high": known.get("high"), "estimate": known["estimate"]})
     return rows
+
+
+def result_rows(payload: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of the results table: metric, the model, and the baselines, each with its interval.
+
+    A baseline that the checkpoint does not hold is "not measured".
+
+    Args:
+        payload: of a checkpoint.
+    """
+    beside = payload.get("baselines") or {}
+    rows = []
+    for row in metric_rows(payload["metrics"]):
+        cells = [table_label(row["name"], len(payload["conditions"])), _with_interval(row)]
+        for key in _BASELINES:
+            known = beside.get(key)
+            cells.append("not measured" if known is None else _with_interval(known.get(row["name"])))
+        rows.append(tuple(cells))
+    return rows
+
+
+def _with_interval(value: Mapping[str, Any] | None) -> str:
+    """``0.483 (0.431 to 0.530)``; what is undefined is a dash."""
+    if value is None or value["estimate"] is None:
+        return "–"
+    if value["low"] is None or value["high"] is None:
+        return f"{value['estimate']:.3f} (no interval)"
+    return f"{value['estimate']:.3f} ({value['low']:.3f} to {value['high']:.3f})"
 
 
 def _settings(node: Any) -> str:

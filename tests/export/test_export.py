@@ -1,19 +1,24 @@
 """Every format of every family, loaded in another process that cannot import this project."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 from transformers import pipeline
 
 from siglip_med.data.images import read_image
 from siglip_med.errors import UserError
-from siglip_med.export import export_checkpoint, model_card
+from siglip_med.export import export_checkpoint, model_card, push
 from siglip_med.export.card import metric_rows
 from siglip_med.export.merge import merged_copy
 from siglip_med.export.recipes import loading_recipe
@@ -118,14 +123,151 @@ def test_the_pipeline_sees_a_photograph_as_training_did(exports, tmp_path):
         assert found[text] == pytest.approx(value, abs=2e-3)
 
 
+PASTE = """
+import contextlib, io, json, os, sys
+sys.modules["siglip_med"] = None  # importing it from here on fails
+import torch
+torch.set_num_threads(1)
+for job in json.load(open(sys.argv[1])):
+    os.chdir(job["folder"])
+    lines, names, printed = open("README.md").read().split("```python\\n")[1].split("```")[0], {}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(lines, names)
+    torch.set_grad_enabled(True)
+    torch.save({"logits": torch.as_tensor(names["logits"]).detach(), "printed": printed.getvalue()}, job["pasted"])
+"""
+
+
+@pytest.fixture(scope="module")
+def pasted(exports, tmp_path_factory) -> dict[tuple[str, str], dict]:
+    """What the card's block of Python gives and prints where nothing at all was defined before."""
+    root = tmp_path_factory.mktemp("pasted")
+    jobs = {
+        key: {"folder": job["folder"], "pasted": str(root / f"{n}.pt")} for n, (key, job) in enumerate(exports.items())
+    }
+    (root / "jobs.json").write_text(json.dumps(list(jobs.values())))
+    subprocess.run([sys.executable, "-c", PASTE, str(root / "jobs.json")], check=True, timeout=200)
+    return {key: torch.load(job["pasted"], weights_only=True) for key, job in jobs.items()}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_cards_lines_run_as_pasted_and_rank_a_gray_image(variant, format, pasted, exports):
+    model, payload = load_model(Path(exports[variant, format]["folder"]).parent / "best.ckpt")
+    spec, side = model.image_spec, model.image_spec.size
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    gray = (torch.full((1, 3, side, side), 128 / 255) - mean) / std
+    with torch.no_grad():
+        expected = model.logits(model.encode_images(gray), model.encode_texts(**model.tokenize(runs.TEXTS)))
+    found = pasted[variant, format]
+    assert torch.allclose(found["logits"], expected, atol=1e-3), (found["logits"] - expected).abs().max()
+    order = [payload["conditions"][c] for c in expected[0].argsort(descending=True)]
+    assert [line.split()[1] for line in found["printed"].splitlines()] == order
+
+
+DRAWN = {"kind": "drawings", "name": "siglip-med's synthetic drawings", "license": "that of siglip-med"}
+PHOTOGRAPHED = {"kind": "photographs", "name": "SCIN", "license": "SCIN Data Use License"}
+
+
+def test_the_first_line_says_what_the_images_were(exports):
+    model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
+    first = {}
+    for name, provenance in {"drawn": DRAWN, "photographed": PHOTOGRAPHED, "old": None}.items():
+        card = model_card(model, {**payload, "provenance": provenance}, "merged", "other")
+        first[name] = card.split("---\n", 2)[2].strip().splitlines()[0]
+    assert first["drawn"].startswith("**Made from DRAWINGS, not from photographs")
+    assert first["photographed"] == "**Made from photographs of people: SCIN, license: SCIN Data Use License.**"
+    assert "do not say whether" in first["old"]
+
+
+def test_the_hub_reads_the_results_out_of_the_front_matter(exports):
+    model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
+    card = ModelCard(model_card(model, {**payload, "provenance": DRAWN}, "merged", "cc-by-nc-4.0"))
+    assert card.data.license == "cc-by-nc-4.0"
+    assert card.data.pipeline_tag == "zero-shot-image-classification"
+    assert "synthetic-data" in card.data.tags
+    found = {result.metric_type: result for result in card.data.eval_results}
+    assert found["r_at_5"].metric_value == 0.75
+    assert found["r_at_5"].dataset_name.endswith("(drawings)")
+    assert found["r_at_5"].dataset_split == "test"
+    assert found.keys() == METRICS.keys()
+
+
+def test_baselines_stand_beside_every_result(exports):
+    model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
+    chance = {"r_at_5": {"estimate": 0.2, "low": 0.19, "high": 0.21}, "icd_distance_all": None}
+    card = model_card(model, {**payload, "baselines": {"chance": chance, "linear_probe": None}}, "merged", "other")
+    row = next(line for line in card.splitlines() if line.startswith("| R@5"))
+    assert row == (
+        "| R@5 (all 3 conditions: always 1) | 0.750 (0.700 to 0.800) | 0.200 (0.190 to 0.210) | not measured "
+        "| not measured | not measured |"
+    )
+
+
+class Hub:
+    """A hub that keeps what it is told; nothing leaves the process."""
+
+    def __init__(self, public: bool | None = None) -> None:
+        self.public, self.made, self.uploaded = public, [], []
+
+    def model_info(self, repository):
+        if self.public is None:
+            raise RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "http://x")))
+        return SimpleNamespace(private=not self.public)
+
+    def create_repo(self, repository, **settings):
+        self.made.append((repository, settings["private"]))
+
+    def upload_folder(self, repo_id, folder_path, **settings):
+        self.uploaded.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+
+
+def test_an_export_is_pushed_private_and_whole(exports):
+    folder, hub = Path(exports["clip", "onnx"]["folder"]), Hub()
+    assert push(folder, "lab/skin", private=True, api=hub) == "https://huggingface.co/lab/skin"
+    assert hub.made == [("lab/skin", True)]
+    assert hub.uploaded == [("lab/skin", sorted(path.name for path in folder.iterdir()))]
+    assert "README.md" in hub.uploaded[0][1]
+
+
+def test_a_private_push_never_goes_to_a_public_repository(exports):
+    folder, hub = Path(exports["clip", "onnx"]["folder"]), Hub(public=True)
+    with pytest.raises(UserError, match="there already and public"):
+        push(folder, "lab/skin", private=True, api=hub)
+    assert hub.uploaded == []
+    push(folder, "lab/skin", private=False, api=hub)
+    assert len(hub.uploaded) == 1
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "thumbnails/face.PNG", "images.csv", "arrays.npz"])
+def test_a_folder_with_anything_else_in_it_is_not_pushed(exports, tmp_path, name):
+    folder, hub = tmp_path / "export", Hub()
+    shutil.copytree(exports["clip", "onnx"]["folder"], folder)
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(b"")
+    with pytest.raises(UserError, match=f"{name} in .* is nothing that an export writes"):
+        push(folder, "lab/skin", private=True, api=hub)
+    assert (hub.made, hub.uploaded) == ([], [])
+
+
+def test_what_cannot_be_pushed_is_said_before_anything_is_written(exports, tmp_path):
+    checkpoint = Path(exports["clip", "onnx"]["folder"]).parent / "best.ckpt"
+    with pytest.raises(UserError, match="push_to_hub=skin: give ORG/NAME"):
+        export_checkpoint(checkpoint, "merged", tmp_path / "a", push_to_hub="skin")
+    with pytest.raises(UserError, match="a folder of this machine that nobody else has: push format=merged"):
+        export_checkpoint(checkpoint, "peft", tmp_path / "b", push_to_hub="lab/skin")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_card_says_what_the_run_was(exports):
     card = Path(exports["siglip", "merged"]["folder"], "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlicense: cc-by-nc-4.0\n")
+    assert card.startswith("---\n")
     for words in (
         "Not a diagnostic device",
         "hash abc123",
-        "| r_at_5 | 0.750 | 0.700 to 0.800 |",
-        "| icd_distance_all | 0.250 | not computed |",
+        "\nlicense: cc-by-nc-4.0\n",
+        "| R@5 (all 3 conditions: always 1) | 0.750 (0.700 to 0.800) | not measured |",
+        "| ICD distance, all predictions ↓ | 0.250 (no interval) | not measured |",
         "over cases (95%)",
         "logit / 1.25 -0.5",
         "| Melanoma | C43.9 |",
