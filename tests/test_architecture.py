@@ -21,6 +21,7 @@ NEUTRAL = {
     "reading",
     "seals",
     "shell",
+    "tracking",
     "trust",
 }
 MAY_IMPORT = {

@@ -8,9 +8,9 @@ import cv2
 import imagehash
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from siglip_med.data.cache import PixelCache
+from siglip_med.tracking import tracked
 
 BLANK = 8
 """Gray at the 99th percentile minus gray at the first, of an image without any content."""
@@ -70,7 +70,7 @@ def measure(paths: Sequence[Path], records: np.ndarray, cache: PixelCache) -> Qu
     contrast, bright, sharpness = (np.zeros(count) for _ in range(3))
     sides = np.zeros((count, 2), dtype=np.int64)
     hashes = np.zeros(count, dtype=np.uint64)
-    for row, path in enumerate(track(paths, description="looking at the images", transient=True)):
+    for row, path in enumerate(tracked(paths, "looking at the images", "images")):
         gray = cv2.cvtColor(cache.read(records[row : row + 1])[0], cv2.COLOR_RGB2GRAY)
         low, high = np.percentile(gray, (1, 99))
         contrast[row], bright[row] = high - low, high

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import torch
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from siglip_med.errors import UserError
 from siglip_med.files import write_json, write_text
 from siglip_med.image_spec import ImageSpec
 from siglip_med.models import Device, PromptEnsemble, TwoTower, choose_device, load_model
+from siglip_med.tracking import tracked
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def _batches(
     """Readable images in batches ``[B, 3, H, W]``; the others are appended to ``unreadable``."""
     paths: list[Path] = []
     pixels: list[np.ndarray] = []
-    for path in track(images, description="ranking conditions", transient=True):
+    for path in tracked(images, "ranking conditions", "images"):
         try:
             image = read_image(path, spec.size)
         except UserError as error:

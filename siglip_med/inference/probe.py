@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from rich.progress import track
 
 from siglip_med.data import LabeledData
 from siglip_med.metrics import Predictions, fit_probe
 from siglip_med.models import TwoTower
+from siglip_med.tracking import tracked
 
 
 def probe_splits(
@@ -51,7 +51,7 @@ def frozen_features(
     training, device = model.training, model.logit_scale.device
     model.eval()
     features, rows = [], []
-    for batch in track(data.full_loader(split), description=f"linear probe: {split} images", transient=True):
+    for batch in tracked(data.full_loader(split), f"linear probe: {split} images"):
         kept = torch.ones(len(batch.index), dtype=torch.bool)
         if chosen is not None:
             kept = torch.from_numpy(np.isin(batch.index.cpu().numpy(), chosen))

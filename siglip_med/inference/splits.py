@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch.nn.functional import normalize
 
 from siglip_med.conditions import ConditionSet
 from siglip_med.data import LabeledData
 from siglip_med.metrics import Predictions
 from siglip_med.models import PromptEnsemble, TwoTower
+from siglip_med.tracking import tracked
 
 
 @torch.no_grad()
@@ -37,9 +37,7 @@ def predict_split(
     device = model.logit_scale.device
     text = prompts.encode(model)
     images, scores, indices = [], [], []
-    for batch in track(
-        data.full_loader(split), description=f"predicting {split}", disable=not progress, transient=True
-    ):
+    for batch in tracked(data.full_loader(split), f"predicting {split}", shown=progress):
         encoded = model.encode_images(batch.images.to(device)).float()
         images.append(normalize(encoded, dim=-1).cpu())
         scores.append(model.logits(encoded, text).cpu())

@@ -43,8 +43,8 @@ def data_card(report: SplitReport) -> str:
         "",
     ]
     if r.left_out:
-        rows = [(item.reason, f"{item.count:,}", "yes" if item.asked else "no") for item in r.left_out]
-        lines += _table(("left out because", r.unit, "asked for"), rows)
+        reasons = [(item.reason, f"{item.count:,}", "yes" if item.asked else "no") for item in r.left_out]
+        lines += _table(("left out because", r.unit, "asked for"), reasons)
     lines += [*(f"- {note}" for note in r.notes), *([""] if r.notes else [])]
     lines += ["## Splits", ""]
     rows = [(name, f"{r.images[name]:,}", f"{r.cases[name]:,}", f"{r.divergence[name]:.4f}") for name in SPLITS]

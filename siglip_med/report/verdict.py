@@ -102,7 +102,7 @@ def variety(answers: Answers) -> list[str]:
             f"{answers.listed:.0%} list it."
         )
     if answers.never:
-        named = ", ".join(answers.never[:3]) + (", …" if len(answers.never) > 3 else "")
+        named = ", ".join(answers.never[:3]) + (" and others" if len(answers.never) > 3 else "")
         said.append(f"It never answers {len(answers.never)} of the {answers.present} conditions of the test: {named}.")
     return said
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveFloat
 from rich.console import Console
-from rich.progress import track
 from torch.utils.data import DataLoader, DistributedSampler
 
 from siglip_med.data.batch import Batch
@@ -21,6 +20,7 @@ from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
 from siglip_med.seals import check_sealed, write_sealed
+from siglip_med.tracking import tracked
 
 Views = Annotated[int, Field(ge=0, le=1000)]
 
@@ -210,7 +210,7 @@ def embed(model: TwoTower, loader: DataLoader[Batch], path: Path, dtype: np.dtyp
 
     def write(file: IO[bytes]) -> None:
         done = 0
-        for batch in track(loader, description=description, transient=True):
+        for batch in tracked(loader, description):
             values = read(batch.images.to(device)).float().cpu().numpy().astype(dtype)
             if not np.isfinite(values).all():
                 raise UserError(f"features: a state is beyond the range of {dtype}: set features.dtype=float32")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from siglip_med.errors import UserError
 from siglip_med.metrics import Predictions, bootstrap_intervals, headline_metrics, label_frequency_predictions
+from siglip_med.provenance import Provenance
 from siglip_med.report import (
     Page,
     ReportInputs,
@@ -28,7 +29,7 @@ from siglip_med.report import (
     write_page,
     write_report,
 )
-from siglip_med.report.page import plain
+from siglip_med.report.page import plain, sort_key
 from siglip_med.report.sections.conditions import recall_by_condition
 from tests.report.synthetic_run import synthetic_predictions
 
@@ -260,6 +261,59 @@ def test_json_has_no_numpy_and_no_nan():
     json.dumps(plain(value), allow_nan=False)
 
 
+@pytest.mark.parametrize(
+    ("cell", "key"),
+    [
+        ("0.483 [0.431, 0.530]", "0.483"),
+        ("+0.120 [+0.081, +0.160], p < 0.001", "0.120"),
+        ("-0.5", "-0.5"),
+        ("1,204", "1204"),
+        ("9.5%", "9.5"),
+        ("–", ""),
+        ("not measured", ""),
+    ],
+)
+def test_a_column_of_numbers_is_sorted_by_its_first_number(cell, key):
+    assert sort_key(cell) == key
+
+
+def test_a_page_says_first_what_its_images_are_then_what_was_found(tmp_path):
+    given = inputs(data_card=tmp_path / "DATA_CARD.md")
+    drawn = Provenance("drawings", "circles", "CC0")
+    page = write_report(replace(given, test=replace(given.test, provenance=drawn)), tmp_path / "report", SETTINGS)
+    text, markdown = page.read_text(), page.with_suffix(".md").read_text()
+    assert markdown.startswith("**Made from DRAWINGS, not from photographs (circles, license: CC0)")
+    order = [text.index(part) for part in ("Made from DRAWINGS", "<h1>", 'class="verdict"', 'class="lead"')]
+    assert order == sorted(order)
+    assert "- The model beats always naming the most frequent condition (R@1" in markdown
+    assert 'href="../DATA_CARD.md"' in text
+    assert "](../DATA_CARD.md)" in markdown
+    content = json.loads(page.with_suffix(".json").read_text())
+    assert content["notice"].startswith("Made from DRAWINGS")
+    assert content["verdict"] == content["headline"]["verdict"]
+
+
+def test_every_baseline_has_its_interval(report):
+    content = json.loads(report.with_suffix(".json").read_text())["headline"]
+    given = inputs()
+    frequency = bootstrap_intervals(label_frequency_predictions(given.test), ["mrr"], SETTINGS.bootstrap, SETTINGS.seed)
+    assert content["baselines"]["label frequency"]["mrr"]["low"] == frequency["mrr"].low
+    for name in ("chance", "label frequency", "zero-shot"):
+        found = content["baselines"][name]["r_at_1"]
+        assert found["low"] < found["estimate"] < found["high"]
+        assert content["values"][name]["r_at_1"] == found["estimate"]
+    assert content["baselines"]["linear probe"] is None
+
+
+def test_the_most_frequent_answer_and_what_is_never_answered_are_counted(report):
+    content = json.loads(report.with_suffix(".json").read_text())["confusion"]
+    first = inputs().test.logits.argmax(axis=1)
+    counts = np.bincount(first, minlength=12)
+    assert list(content["answers"].values()) == counts.tolist()
+    listed = inputs().test.positive.any(axis=0)
+    assert content["never_answered"] == [f"Condition {c}" for c in range(12) if listed[c] and not counts[c]]
+
+
 def test_a_cell_with_a_bar_stays_one_cell(tmp_path):
     table = Table("t", ("a", "b"), (("x | y", "<b>"),))
     write_page(Page("p", "lead", {}, (), (Section("s", "S", tables=(table,)),)), tmp_path, "page")
@@ -275,14 +329,18 @@ def chromium():
     return found
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 600, 1200])
 def test_a_browser_draws_the_page(report, chromium, tmp_path, width):
     """Every image has its natural size in the browser, no request leaves the page, and it does not scroll sideways."""
     probe = (
         "<script>addEventListener('load', () => { document.title = JSON.stringify({"
         "images: [...document.images].map(i => i.complete ? i.naturalWidth : 0),"
         "fetched: performance.getEntriesByType('resource').map(r => r.name).filter(n => !n.startsWith('data:')),"
-        "overflow: document.documentElement.scrollWidth - innerWidth}) })</script>"
+        "overflow: document.documentElement.scrollWidth - innerWidth,"
+        "counts: sort('#conditions table', 3), names: sort('#conditions table', 0)}) });"
+        "const sort = (table, column) => { const of = document.querySelector(table);"
+        " of.querySelectorAll('thead button')[column].click();"
+        " return [...of.tBodies[0].rows].map(row => row.cells[column].textContent) }</script>"
     )
     page = tmp_path / "page.html"
     page.write_text(report.read_text().replace("</body>", probe + "</body>"))
@@ -297,3 +355,7 @@ def test_a_browser_draws_the_page(report, chromium, tmp_path, width):
     assert min(seen["images"]) > 200
     assert seen["fetched"] == []
     assert seen["overflow"] <= 0
+    counts = [int(cell.replace(",", "")) for cell in seen["counts"]]
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(counts)) > 3
+    assert seen["names"] == sorted(seen["names"])

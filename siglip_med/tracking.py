@@ -1,0 +1,52 @@
+"""Progress of what takes long: a bar on a terminal, lines in a log file or in redirected output."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sized
+from datetime import timedelta
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+logger = logging.getLogger(__name__)
+
+EVERY_SECONDS = 30.0
+"""At most one line in so many seconds, and one at the end."""
+
+Item = TypeVar("Item")
+
+
+def tracked(items: Iterable[Item], description: str, unit: str = "batches", shown: bool = True) -> Iterator[Item]:
+    """Hands on items, and says how many of them are done.
+
+    Args:
+        items: what is worked on, one after the other.
+        description: what is done to them, e.g. ``predicting val``.
+        unit: what ``items`` are.
+        shown: whether anything is said.
+    """
+    if not shown:
+        yield from items
+        return
+    total = len(items) if isinstance(items, Sized) else None
+    if Console().is_terminal:
+        yield from track(items, description=description, total=total, transient=True)
+        return
+    started = said = time.monotonic()
+    done = 0
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - said >= EVERY_SECONDS:
+            said = now
+            logger.info("%s: %s", description, _position(done, total, unit, now - started))
+    taken = time.monotonic() - started
+    logger.info("%s: done, %s %s in %.1f s", description, f"{done:,}", unit, taken)
+
+
+def _position(done: int, total: int | None, unit: str, seconds: float) -> str:
+    if not total:
+        return f"{done:,} {unit}"
+    left = timedelta(seconds=round(seconds / done * max(0, total - done)))
+    return f"{done:,} of {total:,} {unit}, {left} left"

@@ -1,0 +1,48 @@
+"""The data card says what the split's report holds: every count is the table's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from siglip_med.data.accounting import LeftOut
+from siglip_med.data.splitting.report import report_split
+from siglip_med.data.table import TableRow, build_table
+from siglip_med.provenance import Provenance
+from siglip_med.report.data_card import data_card
+
+
+def card() -> str:
+    tones = ("1", "1", "6", "", "6", "1")
+    rows = [
+        TableRow(f"{n}.png", {"Acne": 1.0} if n % 2 else {"A|B": 1.0}, n + 1, case=f"c{n}", skin_tone=tone)
+        for n, tone in enumerate(tones)
+    ]
+    left = [LeftOut("no condition", 3), LeftOut("filtered", 2, asked=True)]
+    table = build_table(rows, root=Path("x"), source="/home/someone/labels.csv", left_out=left, notes=["one note"])
+    table = replace(table, provenance=Provenance("photographs", "Ours", "CC0"))
+    parts = np.array(["train", "train", "train", "val", "val", "test"])
+    report = report_split(table, parts, table.cases, "abcdef0123456789")
+    return data_card(report)
+
+
+def test_every_count_is_the_tables():
+    text = card()
+    assert text.startswith("**Made from photographs of people: Ours, license: CC0.**\n")
+    for line in (
+        "| license | CC0 |",
+        "11 rows read = 6 used + 5 left out, 3 of them without a setting that asks for it.",
+        "| no condition | 3 | no |",
+        "| filtered | 2 | yes |",
+        "- one note",
+        "| val | 2 | 2 |",
+        "| 6 | 1 | 1 | 0 |",
+        "| not said | 0 | 1 | 0 |",
+        "it says none for 1 of 6 images",
+        "| Acne | 1 | 1 | 1 |",
+        "| A\\|B | 2 | 1 | 0 |",
+        "Not looked for",
+    ):
+        assert line in text, line
+    assert "| A|B |" not in text
+    assert "/home/someone" not in text
