@@ -26,6 +26,7 @@ from siglip_med.commands.command_line import (
     plain_settings,
     remove_if_untouched,
 )
+from siglip_med.commands.help import help_text, wants_help
 from siglip_med.commands.jobs import run_once
 from siglip_med.config import config_dir, typed
 from siglip_med.errors import UserError, fail
@@ -43,6 +44,9 @@ def launch(command: str) -> None:
             config in ``conf/``.
     """
     folder = config_dir()
+    if wants_help(arguments()):
+        print(help_text(folder, command), end="")
+        return
     check_command_line(folder, command)
     sys.argv[1:] = null_groups_removed(folder, command, arguments())
     try:
