@@ -331,7 +331,9 @@ def save_results(settings: Settings, trainer: pl.Trainer, summary: RunSummary, b
 
     save_scores(Path(settings.paths.output_dir), summary, settings.name, settings.seed, best)
     hyperparameters: dict[str, Any] = flat(settings, left_out=("paths", "callbacks", "logger"))
-    headline = {f"hp/{name}": summary.metrics()[f"tuned/{name}"] for name in (f"val/{CHOOSING}", f"test/{CHOOSING}")}
+    results = summary.metrics()
+    shown = dict.fromkeys((CHOOSING, "r_at_1", "r_at_5", "icd_distance_all"))
+    headline = {f"hp/{split}/{name}": results[f"tuned/{split}/{name}"] for name in shown for split in ("val", "test")}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(hyperparameters, metrics=headline)

@@ -47,10 +47,13 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
         sections.append(photographs_section(evidence, inputs))
     data = {"config": inputs.meta.config, "settings": dict(vars(settings)), "name": inputs.meta.name}
     sections.append(Section("limits", "What this report cannot say", _LIMITS, data=data))
+    given = evidence.answers
     facts = dict(inputs.meta.facts) | {
         "test split": f"{len(inputs.test):,} images of {len(set(inputs.test.cases)):,} cases",
         "validation split": f"{len(inputs.val):,} images of {len(set(inputs.val.cases)):,} cases",
         "conditions": str(len(inputs.test.conditions)),
+        "most frequent answer": f"{given.most_frequent}, {given.share:.0%} of images ({given.listed:.0%} list it)",
+        "conditions never answered": f"{len(given.never)} of {given.present} in the test split",
     }
     return Page(
         title=f"Evaluation of {inputs.meta.name}",

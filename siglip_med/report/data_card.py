@@ -9,6 +9,10 @@ from siglip_med.files import write_text
 from siglip_med.provenance import sentence
 
 DATA_CARD = "DATA_CARD.md"
+_NOT_LOOKED_FOR = {
+    "drawings": "Not looked for: each case is drawn anew.",
+    "photographs": "Not looked for: `data.source.near_duplicate_distance` puts copies into one case.",
+}
 
 
 def data_card(report: SplitReport) -> str:
@@ -56,10 +60,7 @@ def data_card(report: SplitReport) -> str:
         "",
         "## Near-duplicates",
         "",
-        *(
-            near
-            or ["Not looked for: `data.source.near_duplicate_distance` opens the images and puts copies in one case."]
-        ),
+        *(near or [_NOT_LOOKED_FOR[r.provenance.kind]]),
         "",
         "## Skin tones",
         "",

@@ -10,6 +10,7 @@ from sklearn.metrics import precision_score, recall_score
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from siglip_med.metrics import HEADLINE_METRICS
 from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
 from tests.report.synthetic_run import synthetic_predictions
 
@@ -93,3 +94,9 @@ def test_projector_has_a_colored_row_an_image_and_no_sprite(written):
     np.testing.assert_allclose(np.loadtxt(images.parent / "tensors.tsv"), p.image_embeddings, atol=1e-6)
     np.testing.assert_allclose(np.loadtxt(texts.parent / "tensors.tsv"), p.text_embeddings, atol=1e-6)
     assert not list(folder.rglob("sprite*"))
+
+
+def test_every_name_is_one_that_wandb_and_mlflow_take():
+    """MLflow allows letters, digits, _ - . : / and spaces; wandb splits panels at a slash."""
+    names = [f"val/{name}" for name in HEADLINE_METRICS] + [tag for tags in LOGGED.values() for tag in tags]
+    assert [name for name in names if not re.fullmatch(r"[/\w.\- :]+", name)] == []
