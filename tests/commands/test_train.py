@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from siglip_med.commands.evaluate import predict_run
 from siglip_med.commands.train import optimized_metric
 from siglip_med.errors import UserError
+from siglip_med.inference.probe import frozen_features
 from siglip_med.metrics import Predictions, headline_metrics
 from siglip_med.models import load_model, read_checkpoint, write_checkpoint
 
@@ -88,6 +89,30 @@ def test_a_checkpoint_restores_the_model_that_made_the_predictions(short_run, ca
         np.testing.assert_allclose(again[name].logits, saved.logits, atol=1e-4)
     tuned, base = again["test"].logits, again["zero_shot_test"].logits
     assert np.abs(tuned - base).max() > 1e-3, "training changed something"
+
+
+def test_a_run_says_what_it_was_made_of_and_keeps_its_baselines(short_run):
+    folder = short_run.folder
+    probe = Predictions.load(folder / "predictions" / "probe_test")
+    assert probe.meta["probe"].startswith("logistic regression on ")
+    test = Predictions.load(folder / "predictions" / "test")
+    assert test.provenance.kind == "drawings"
+    stored = read_checkpoint(short_run.best)["siglip_med"]
+    assert stored["provenance"]["kind"] == "drawings"
+    assert set(stored["baselines"]) == {"chance", "label_frequency", "zero_shot", "linear_probe"}
+    expected = headline_metrics(probe)["r_at_1"]
+    assert stored["baselines"]["linear_probe"]["r_at_1"]["estimate"] == pytest.approx(expected)
+    assert short_run.metrics["linear_probe/test/r_at_1"] == pytest.approx(expected)
+    assert (folder / "DATA_CARD.md").read_text().startswith("**Made from DRAWINGS")
+
+
+def test_frozen_features_of_some_rows_are_those_of_all(short_run):
+    model, data = short_run.components.model, short_run.components.data
+    every, rows = frozen_features(model, data, "train")
+    chosen = rows[::7]
+    found, kept = frozen_features(model, data, "train", chosen)
+    assert kept.tolist() == chosen.tolist()
+    np.testing.assert_allclose(found, every[::7], atol=1e-5)
 
 
 def test_a_checkpoint_of_another_split_is_not_scored_on_images_that_it_trained_on(short_run, tmp_path, cache):
