@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LOWEST := huggingface,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types wheel lowest tensorboard bench debug-losses pretrain chaos sweep-chaos soak flips mutations clean
+.PHONY: help setup train test lint format types docs wheel lowest tensorboard bench debug-losses pretrain chaos sweep-chaos soak flips mutations clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ format: setup  ## apply ruff's fixes and format
 
 types: setup  ## mypy
 	$(BIN)/mypy
+
+docs: setup  ## the site in build/site, offline; a dead link or anchor fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 wheel: setup  ## build the wheel and use it in an environment of its own, outside the checkout
 	.ci/wheel

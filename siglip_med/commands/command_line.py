@@ -27,6 +27,44 @@ _LAUNCHERS = {
 }
 """Hydra's launcher -> package, feature and extra."""
 SWEEP = frozenset({"-m", "--multirun"})
+CONFIG_DIR = frozenset({"-cd", "--config-dir"})
+
+
+def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
+    """The command line with ``--config-dir FOLDER`` (``-cd``) as the setting that Hydra makes of it.
+
+    A setting is composed wherever the command line is: when it is checked, when a run to go on with is looked for, and
+    in every job of a sweep. Left as a flag, Hydra's own main alone would know the folder.
+
+    Args:
+        folder: the folder of the shipped configs.
+        words: the command line after the script's name.
+
+    Raises:
+        UserError: the folder is not there, one of its files has the name of a shipped one, which Hydra would read in its
+            place, or the flag is given twice or beside ``hydra.searchpath``.
+    """
+    rest: list[str] = []
+    folders: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        if flag in CONFIG_DIR:
+            folders.append(value if equals else next(remaining, ""))
+        else:
+            rest.append(word)
+    if not folders:
+        return rest
+    if len(folders) > 1 or any(word.lstrip("+").startswith("hydra.searchpath=") for word in rest):
+        raise UserError("--config-dir: one folder can be given; for several use hydra.searchpath=[file://…,file://…]")
+    own = Path(folders[0]).expanduser().resolve()
+    if not folders[0] or not own.is_dir():
+        raise UserError(f"--config-dir={folders[0]}: there is no such folder")
+    for file in sorted(own.rglob("*.yaml")):
+        if (folder / file.relative_to(own)).is_file():
+            raise UserError(f"{file}: a shipped config has this name and would hide it; choose another one")
+    inner = str(own).replace("\\", "\\\\").replace('"', '\\"')
+    return [*rest, f'hydra.searchpath=["file://{inner}"]']
 
 
 def check_words(folder: Path, config_name: str, words: Sequence[str]) -> None:

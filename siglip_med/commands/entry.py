@@ -23,6 +23,7 @@ from siglip_med.commands.command_line import (
     is_flag,
     make_exclusively,
     null_groups_removed,
+    own_configs_first,
     plain_settings,
     remove_if_untouched,
 )
@@ -47,6 +48,10 @@ def launch(command: str) -> None:
     if wants_help(arguments()):
         print(help_text(folder, command), end="")
         return
+    try:
+        sys.argv[1:] = own_configs_first(folder, arguments())
+    except UserError as error:
+        fail(error)
     check_command_line(folder, command)
     sys.argv[1:] = null_groups_removed(folder, command, arguments())
     try:

@@ -67,7 +67,7 @@ def read_table(vocabulary: str) -> tuple[Condition, ...]:
 def known_conditions(vocabulary: str = "catalog") -> tuple[str, ...]:
     """Names of a curated table's conditions as its data set writes them: SCIN's 66 for ``catalog``.
 
-    Example:
+    Examples:
         >>> known_conditions("ham10000")
         ('akiec', 'bcc', 'bkl', 'df', 'mel', 'nv', 'vasc')
         >>> len(known_conditions())

@@ -65,7 +65,7 @@ def dissimilarity(
         UserError: labels, weights or coarse groups are needed and missing, or wrong.
         ValueError: the geometry or measure does not exist.
 
-    Example:
+    Examples:
         >>> from siglip_med.conditions import load_conditions
         >>> conditions = load_conditions(["Eczema", "Psoriasis", "Melanoma"])
         >>> conditions.codes

@@ -27,7 +27,7 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
         UserError: no names, a name twice, two names of one condition, a name that is nowhere (with the nearest names
             and codes), or a map that is wrong.
 
-    Example:
+    Examples:
         >>> conditions = load_conditions(["mel", "nv", "bcc"])
         >>> [(condition.phrase, condition.code) for condition in conditions]
         [('melanoma', 'C43.9'), ('melanocytic nevus', 'D22.9'), ('basal cell carcinoma', 'C44.91')]

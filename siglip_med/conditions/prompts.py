@@ -52,7 +52,7 @@ def training_prompts(
     Raises:
         UserError: two conditions would get the same prompt after the tokenizer, or a template has an unknown field.
 
-    Example:
+    Examples:
         >>> from siglip_med.conditions import load_conditions
         >>> psoriasis = load_conditions(["Psoriasis"])
         >>> training_prompts(psoriasis)[0][2:]
@@ -80,7 +80,7 @@ def evaluation_prompts(
 
     Takes, returns and raises what `training_prompts` does.
 
-    Example:
+    Examples:
         >>> from siglip_med.conditions import load_conditions
         >>> [len(prompts) for prompts in evaluation_prompts(load_conditions(["Psoriasis", "Acne"]))]
         [3, 3]

@@ -29,7 +29,7 @@ def eye_sigmoid(
 
     Source: Zhai et al. 2023, arXiv 2303.15343.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from siglip_med.losses import PairBatch
         >>> image, text = torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, 1]])

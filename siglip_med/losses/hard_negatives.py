@@ -43,7 +43,7 @@ def hard_negatives(
 
     Source: Schroff et al. 2015 (FaceNet); Faghri et al. 2018 (VSE++); Robinson et al. 2021.
 
-    Example:
+    Examples:
         A negative that is as near as the positive violates the margin by all of it:
 
         >>> import torch

@@ -40,7 +40,7 @@ def icd_geometric(batch: PairBatch, pairs: Pairs = "cross", fit: Fit = "squared"
 
     Source: Barz & Denzler 2019 (WACV); Bertinetto et al. 2020 (CVPR); metric multidimensional scaling, Kruskal 1964.
 
-    Example:
+    Examples:
         Two conditions at D = 0.4 whose texts are at right angles, at a cosine distance of 1:
 
         >>> import torch

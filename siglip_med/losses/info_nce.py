@@ -32,7 +32,7 @@ def info_nce(batch: PairBatch, direction: Direction = "both", adjustment: float 
 
     Source: Radford et al. 2021 (CLIP); Yang et al. 2022 (UniCL).
 
-    Example:
+    Examples:
         Where all logits are equal it is the logarithm of the number of candidates:
 
         >>> import torch

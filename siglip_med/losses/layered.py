@@ -84,7 +84,7 @@ class WeightedTerm(nn.Module):
 class LayeredLoss(nn.Module):
     """Total = sum of coefficient x scale x term.
 
-    Example:
+    Examples:
         >>> from siglip_med.losses.debug import example_batch
         >>> loss = LayeredLoss({"far": WeightedTerm(lambda batch: 3 + batch.zero, "1 - alpha", scale=2.0)})
         >>> loss(example_batch(), {"alpha": 0.25}).total.item()

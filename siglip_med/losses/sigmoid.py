@@ -45,7 +45,7 @@ def multi_positive_sigmoid(
     Source: Zhai et al. 2023, arXiv 2303.15343 (sigmoid loss); Khosla et al. 2020 and Yang et al. 2022 (UniCL) for
     several positives.
 
-    Example:
+    Examples:
         With every logit 0 a pair costs log 2, here for the positives and again for the negatives:
 
         >>> import torch

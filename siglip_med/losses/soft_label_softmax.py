@@ -28,7 +28,7 @@ def soft_label_softmax(batch: PairBatch, temperature: float = 0.1, adjustment: f
 
     Source: Bertinetto et al. 2020 (CVPR), "soft labels".
 
-    Example:
+    Examples:
         Where all logits are equal it is the logarithm of the number of prompts, whatever the targets:
 
         >>> import torch

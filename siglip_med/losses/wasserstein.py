@@ -47,7 +47,7 @@ def wasserstein(
     Source: Flamary et al. 2021 (POT); Frogner et al. 2015; Courty et al. 2017; Cuturi 2013 (entropic); Bonneel et
     al. 2015 (sliced).
 
-    Example:
+    Examples:
         Transport does not ask which image belongs to which text; turned by a right angle, each moves by 2 - 2 cos 90°:
 
         >>> import torch
