@@ -12,7 +12,19 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
-    "Guides": ["training", "own", "jobs", "docker", "data", "images", "losses", "geometry", "models", "metrics", "report"],
+    "Guides": [
+        "training",
+        "own",
+        "jobs",
+        "docker",
+        "data",
+        "images",
+        "losses",
+        "geometry",
+        "models",
+        "metrics",
+        "report",
+    ],
     "Behind it": ["architecture", "reliability", "performance", "synthetic"],
 }
 _LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")

@@ -1,5 +1,6 @@
-"""The tour runs from top to bottom, on few images and few steps; the committed notebook holds no output."""
+"""The tour runs from top to bottom, on few images and few steps; the committed one shows drawings."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -8,9 +9,15 @@ from nbclient import NotebookClient
 NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "tour.ipynb"
 
 
-def test_the_committed_tour_holds_no_output():
+def test_the_committed_tour_shows_two_pictures_and_no_path_of_a_machine():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    assert not [cell for cell in notebook.cells if cell.get("outputs")]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert not re.search(
+        r"/(home|root|work|tmp|Users)/",
+        str([output.get("text") or output.get("data", {}).get("text/plain") for output in outputs]),
+    )
 
 
 def test_the_tour_runs_and_leaves_a_report_and_a_prediction(tmp_path, cache, monkeypatch):

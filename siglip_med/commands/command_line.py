@@ -41,8 +41,8 @@ def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
         words: the command line after the script's name.
 
     Raises:
-        UserError: the folder is not there, one of its files has the name of a shipped one, which Hydra would read in its
-            place, or the flag is given twice or beside ``hydra.searchpath``.
+        UserError: the folder is not there, one of its files has the name of a shipped one, which Hydra would read
+            in its place, or the flag is given twice or beside ``hydra.searchpath``.
     """
     rest: list[str] = []
     folders: list[str] = []
