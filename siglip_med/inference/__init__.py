@@ -13,6 +13,7 @@ from siglip_med.inference.photographs import (
 from siglip_med.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from siglip_med.inference.maps import occlusion_map, relevance_map
     from siglip_med.inference.probe import probe_splits
     from siglip_med.inference.splits import predict_split
 
@@ -23,10 +24,18 @@ __all__ = [
     "PredictionRun",
     "find_images",
     "load",
+    "occlusion_map",
     "predict_split",
     "probe_splits",
+    "relevance_map",
 ]
 
 __getattr__ = lazy_names(
-    __name__, {"predict_split": "siglip_med.inference.splits", "probe_splits": "siglip_med.inference.probe"}
+    __name__,
+    {
+        "occlusion_map": "siglip_med.inference.maps",
+        "predict_split": "siglip_med.inference.splits",
+        "probe_splits": "siglip_med.inference.probe",
+        "relevance_map": "siglip_med.inference.maps",
+    },
 )

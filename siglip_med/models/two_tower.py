@@ -102,6 +102,11 @@ class TwoTower(nn.Module, ABC):
         model = self.backbones[backbone]
         return model.get_base_model() if isinstance(model, PeftModel) else model
 
+    def vision_tower(self) -> Any:
+        """The transformers model of the vision tower, with or without adapters in it."""
+        key, root = next((key, one.roots["vision"]) for key, one in self._layout.items() if "vision" in one.roots)
+        return self._tower(key, root)
+
     # ---- embeddings ---------------------------------------------------------------------------------------------
 
     @abstractmethod

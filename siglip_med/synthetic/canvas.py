@@ -36,6 +36,7 @@ class Canvas:
         gloss: strength of the highlight.
         relief: how much of the skin's own fine relief is left.
         cover, opacity: ``[S, S, 3]`` and ``[S, S]`` premultiplied reflectance of what lies over the skin, and how much.
+        lesion: how much of each pixel lies inside the outline of a lesion, 0 to 1; nothing is drawn from it.
     """
 
     rng: np.random.Generator
@@ -49,6 +50,7 @@ class Canvas:
     relief: np.ndarray = field(init=False)
     cover: np.ndarray = field(init=False)
     opacity: np.ndarray = field(init=False)
+    lesion: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         shape = self.x.shape
@@ -58,6 +60,7 @@ class Canvas:
         self.relief = np.ones(shape, np.float32)
         self.cover = np.zeros((*shape, 3), np.float32)
         self.opacity = np.zeros(shape, np.float32)
+        self.lesion = np.zeros(shape, np.float32)
 
     @property
     def size(self) -> int:

@@ -26,6 +26,7 @@ def paint_lesions(canvas: Canvas, lesions: Lesions) -> None:
     # An edge is never narrower than a pixel, or small spots would flicker between views.
     soft = np.maximum(_SOFTNESS[layer.border], 1.4 * canvas.pixel / radius)
     mask = smooth_step((1 - rho) / soft + 0.5)
+    canvas.lesion = np.maximum(canvas.lesion, mask)
     if layer.halo:
         ring = np.exp(-((np.maximum(rho - 0.9, 0) / 0.45) ** 2)) * (1 - 0.3 * mask)
         canvas.absorb(0.85 * ring, _on_tone(canvas, layer.halo))
@@ -104,6 +105,7 @@ def _paint_strokes(canvas: Canvas, lesions: Lesions) -> None:
             lines += [_line(rng, lines[-1][k], half / 4, angle + turn, "vessel") for k, turn in ((3, 0.8), (7, -0.9))]
     width = {"scratch": 1.2, "fissure": 1.6, "burrow": 0.9, "vessel": 0.7}[layer.lesion] * canvas.size / 64
     mask = canvas.stroke(lines, width)
+    canvas.lesion = np.maximum(canvas.lesion, mask)
     _paint_color(canvas, layer.color, 1.25 * mask)
     if layer.lesion in ("scratch", "fissure"):
         wide = canvas.stroke(lines, 3 * width)

@@ -42,6 +42,21 @@ def render(appearance: Appearance, size: int, rng: np.random.Generator) -> np.nd
     Returns:
         ``[size, size, 3]`` uint8 RGB.
     """
+    return render_with_lesions(appearance, size, rng)[0]
+
+
+def render_with_lesions(appearance: Appearance, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The picture that `render` takes, and where in it the lesions are.
+
+    Args:
+        appearance: the case.
+        size: side of the picture in pixels.
+        rng: randomness of this view.
+
+    Returns:
+        ``[size, size, 3]`` uint8 RGB, and ``[size, size]`` float32: how much of each pixel is lesion, 0 to 1, all
+        lesions of the case in one, without the halo around them and without what a limb's edge cuts off.
+    """
     zoom = rng.uniform(0.85, 1.15)
     turn = rng.normal(0, 0.18)
     shift = rng.uniform(-0.06, 0.06, 2)
@@ -59,4 +74,4 @@ def render(appearance: Appearance, size: int, rng: np.random.Generator) -> np.nd
     heading = rng.uniform(0, 2 * np.pi)
     illumination, behind = shade(canvas, skin)
     picture = canvas.compose(ALBEDO, np.array([np.cos(heading), np.sin(heading)]), illumination)
-    return expose(paint_hair(picture, canvas, skin), canvas, behind)
+    return expose(paint_hair(picture, canvas, skin), canvas, behind), canvas.lesion * (1 - behind)
