@@ -39,6 +39,7 @@ class ImageTable:
             that was read.
         unit: what was counted: rows of a file, images, files of a folder.
         provenance: drawings or photographs, of which data set, under which license.
+        thumbnails: whether the data's licence lets a run keep and show small copies of its images.
     """
 
     frame: pd.DataFrame
@@ -50,6 +51,7 @@ class ImageTable:
     left_out: tuple[LeftOut, ...] = ()
     unit: str = "rows"
     provenance: Provenance = field(default_factory=Provenance)
+    thumbnails: bool = False
 
     def __len__(self) -> int:
         return len(self.frame)

@@ -35,6 +35,8 @@ class FolderSource(ABC):
             into one case, so that no split separates them; None opens no image. 4 is strict, 8 is loose.
         dataset_name: how cards and reports call the data; None for what the source knows of itself.
         license: of the photographs, for the same; None likewise.
+        thumbnails: whether the data's licence, and the people in it, let a run keep small copies of its images and
+            pages show them.
 
     Raises:
         UserError: the folder or a table in it is missing or wrong; the line names file and row.
@@ -47,6 +49,7 @@ class FolderSource(ABC):
     near_duplicate_distance: Distance | None = None
     dataset_name: str | None = None
     license: str | None = None
+    thumbnails: bool = False
 
     published: ClassVar[Provenance] = Provenance()
     """What the authors of the format's one data set say of it."""
@@ -94,7 +97,7 @@ class FolderSource(ABC):
             # what cannot be read is for the policy of the DataModule to judge
             hashes = perceptual_hashes(table, on_bad_image="skip")
             table = group_near_duplicates(table, hashes, self.near_duplicate_distance)
-        return replace(table, provenance=self.provenance)
+        return replace(table, provenance=self.provenance, thumbnails=self.thumbnails)
 
     def filtered(self) -> ImageTable:
         """The table after the filters that need no image."""

@@ -80,7 +80,8 @@ class RenderedSource(ABC):
     @property
     def folder(self) -> Path:
         """Where this data set lies."""
-        digest = hashlib.sha256(repr(sorted(asdict(self).items() - {("root", self.root)})).encode())
+        drawn = {name: value for name, value in asdict(self).items() if name not in ("root", "thumbnails")}
+        digest = hashlib.sha256(repr(sorted(drawn.items())).encode())
         for file in sorted(Path(__file__).parent.iterdir()):
             if file.suffix in (".py", ".csv") and file.name != "__main__.py":
                 digest.update(file.read_bytes())
@@ -159,12 +160,14 @@ class SyntheticSource(RenderedSource):
 
     Args:
         n_images: number of pictures, at least 198 (three cases a condition).
+        thumbnails: whether a run keeps small copies of the pictures, and pages show them; they show nobody.
 
     Raises:
         UserError: fewer pictures than that.
     """
 
     n_images: Count = 3200
+    thumbnails: bool = True
 
     name: ClassVar[str] = "synthetic"
 
@@ -179,6 +182,14 @@ class SyntheticSource(RenderedSource):
     def conditions(self) -> tuple[str, ...]:
         """The 66 names."""
         return tuple(recipe.condition for recipe in load_recipes())
+
+    def load(self) -> ImageTable:
+        """Read the label table.
+
+        Raises:
+            UserError: the pictures were not rendered, or the table was damaged.
+        """
+        return replace(super().load(), thumbnails=self.thumbnails)
 
     def draw_cases(self) -> Iterator[DrawnCase]:
         """The cases of the data set."""

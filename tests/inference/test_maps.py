@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from benchmarks.maps import draw, hits, randomize
 from siglip_med.errors import UserError
 from siglip_med.inference import occlusion_map, relevance_map
 from siglip_med.inference.maps import _eager, _recorded
-from siglip_med.models import TwoTower
+from siglip_med.models import Frozen, TwoTower, siglip
 from siglip_med.models.prefix import encoder_layers
 from tests.models import tiny
 from tests.models.runs import KINDS, TEXTS, build, images, model_node
@@ -83,8 +84,22 @@ def test_a_window_that_does_not_fit_is_one_line(tmp_path: Path, window: int, str
 
 def test_pixels_of_a_batch_or_a_text_of_another_space_are_one_line(tmp_path: Path) -> None:
     model = build(model_node("siglip", tmp_path))
-    for draw in (relevance_map, occlusion_map):
+    for make in (relevance_map, occlusion_map):
         with pytest.raises(UserError, match=r"\[3, H, W\]"):
-            draw(model, images(2), _text(model))
+            make(model, images(2), _text(model))
         with pytest.raises(UserError, match="embedding of one text"):
-            draw(model, images(1)[0], torch.zeros(3))
+            make(model, images(1)[0], torch.zeros(3))
+
+
+def test_the_peak_lies_in_the_lesion_and_random_weights_lose_it() -> None:
+    model = siglip(path="package:siglip_tiny", adaptation=Frozen()).eval()
+    drawings = draw(model, 100)
+
+    def relevance(pixels: torch.Tensor, text: torch.Tensor) -> np.ndarray:
+        return relevance_map(model, pixels, text)
+
+    found, chance = hits(drawings, relevance), drawings.chance(0)
+    randomize(model)
+    assert chance < 0.25
+    assert found > 0.5  # 0.64, where the standard error is 0.05
+    assert hits(drawings, relevance) < 0.42  # 0.30: lesions lie near the center, where random maps often peak

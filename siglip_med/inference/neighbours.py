@@ -1,0 +1,251 @@
+"""The training cases that an image is nearest to: their embeddings, labels and, where that is allowed, thumbnails."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.progress import track
+from torch.nn.functional import normalize
+
+from siglip_med.data import LabeledData
+from siglip_med.data.images import read_image
+from siglip_med.errors import UserError
+from siglip_med.models import TwoTower
+from siglip_med.seals import check_sealed, write_sealed
+
+NEIGHBOURS = "neighbours.npz"
+"""The file's name in a run folder."""
+
+FORMAT = "siglip_med.neighbours 1"
+_SIDE = 96
+_ARRAYS = ("embeddings", "labels", "rows", "cases", "images", "thumbnails", "ends", "conditions", "weights", "format")
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One training image.
+
+    Attributes:
+        row: of the run's table.
+        case: its case.
+        image: its path in the data set.
+        conditions: that its labels list, the heaviest first.
+        cosine: of its embedding and the one asked about, in [-1, 1].
+        thumbnail: JPEG; None where the data may not be shown.
+    """
+
+    row: int
+    case: str
+    image: str
+    conditions: tuple[str, ...]
+    cosine: float
+    thumbnail: bytes | None
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """n images of a training split, as one model embeds them.
+
+    Attributes:
+        embeddings: ``[n, E]`` float32, L2-normalized.
+        labels: ``[n, C]`` float32 in [0, 1].
+        rows: ``[n]`` int64, row of each in the run's table.
+        cases: ``[n]`` case of each.
+        images: ``[n]`` path of each in the data set.
+        thumbnails: one JPEG an image; empty where the source does not allow them (``data.source.thumbnails``).
+        conditions: the C names.
+        weights: digest of the trained weights that made the embeddings (`digest`).
+    """
+
+    embeddings: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+    cases: tuple[str, ...]
+    images: tuple[str, ...]
+    thumbnails: tuple[bytes, ...]
+    conditions: tuple[str, ...]
+    weights: str
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def nearest(self, embedding: np.ndarray, k: int) -> tuple[Neighbour, ...]:
+        """The k images of the largest cosine, exactly: every one is compared.
+
+        Args:
+            embedding: ``[E]``, of any length but 0.
+            k: at least 1; all n are given where there are fewer.
+
+        Returns:
+            Nearest first; equal ones in the order of the table.
+
+        Raises:
+            UserError: the embedding is of another size.
+        """
+        if embedding.shape != self.embeddings.shape[1:]:
+            raise UserError(
+                f"the embedding has shape {list(embedding.shape)}, the training cases have "
+                f"{list(self.embeddings.shape[1:])}: they are of different models"
+            )
+        cosines = self.embeddings @ (embedding / np.linalg.norm(embedding)).astype(np.float32)
+        return tuple(self._one(int(place), float(cosines[place])) for place in np.argsort(-cosines, kind="stable")[:k])
+
+    def _one(self, place: int, cosine: float) -> Neighbour:
+        labels = self.labels[place]
+        listed = [column for column in np.argsort(-labels, kind="stable") if labels[column] > 0]
+        return Neighbour(
+            int(self.rows[place]),
+            self.cases[place],
+            self.images[place],
+            tuple(self.conditions[column] for column in listed),
+            cosine,
+            self.thumbnails[place] if self.thumbnails else None,
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes the file whole and sealed.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        ends = np.cumsum([len(one) for one in self.thumbnails], dtype=np.int64)
+        arrays: dict[str, Any] = {
+            "embeddings": self.embeddings.astype(np.float32),
+            "labels": self.labels.astype(np.float32),
+            "rows": self.rows.astype(np.int64),
+            "cases": np.array(self.cases, dtype=np.str_),
+            "images": np.array(self.images, dtype=np.str_),
+            "thumbnails": np.frombuffer(b"".join(self.thumbnails), dtype=np.uint8),
+            "ends": ends,
+            "conditions": np.array(self.conditions, dtype=np.str_),
+            "weights": np.array(self.weights),
+            "format": np.array(FORMAT),
+        }
+        write_sealed(path, lambda file: np.savez(file, **arrays), archive=True)
+
+    @classmethod
+    def load(cls, path: Path, model: TwoTower) -> "Neighbours":
+        """Reads what `save` wrote; nothing in it is executed.
+
+        Args:
+            path: of the file.
+            model: whose embeddings will be compared with it.
+
+        Raises:
+            UserError: the file is absent, altered, no such file, or of another model than this.
+        """
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no training cases there; train.py writes them at the end of a run unless "
+                "evaluation.neighbours=0, so train again to get them"
+            )
+        wrong = check_sealed(path)
+        if wrong is not None:
+            raise UserError(f"{path} {wrong}; copy it again from the run, or remove it")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in _ARRAYS}
+            found = _checked(arrays)
+        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} is no file of training cases that this program reads ({reason})") from error
+        if found.weights != digest(model):
+            raise UserError(
+                f"{path}: was made by other weights than this checkpoint's, so its distances would mean nothing; it "
+                "belongs to the run's best.ckpt"
+            )
+        return found
+
+
+def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
+    """The arrays as `Neighbours`, if they fit each other."""
+    if str(arrays["format"]) != FORMAT:
+        raise ValueError(f"its format is {str(arrays['format'])[:40]!r}, not {FORMAT!r}")
+    embeddings, labels, rows, ends = (arrays[name] for name in ("embeddings", "labels", "rows", "ends"))
+    count, blob = len(rows), arrays["thumbnails"].tobytes()
+    shapes = embeddings.ndim == labels.ndim == 2 and rows.ndim == ends.ndim == arrays["conditions"].ndim == 1
+    lengths = {len(embeddings), len(labels), len(arrays["cases"]), len(arrays["images"])}
+    starts = np.concatenate([np.zeros(1, np.int64), ends])
+    if (
+        not shapes
+        or lengths != {count}
+        or labels.shape[1] != len(arrays["conditions"])
+        or len(ends) not in (0, count)
+        or (np.diff(starts) < 0).any()
+        or starts[-1] != len(blob)
+        or not np.isfinite(embeddings).all()
+    ):
+        raise ValueError("its parts do not fit each other")
+    cases, images, conditions = (
+        tuple(str(text) for text in arrays[name]) for name in ("cases", "images", "conditions")
+    )
+    thumbnails = tuple(blob[start:end] for start, end in pairwise(starts))
+    return Neighbours(embeddings, labels, rows, cases, images, thumbnails, conditions, str(arrays["weights"]))
+
+
+@torch.no_grad()
+def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> tuple[Neighbours, str]:
+    """Embeds the training images, in float32 and without augmentation.
+
+    Args:
+        model: runs on the device it is on.
+        data: whose ``train`` split is embedded.
+        most: images kept, at least 1; of more, so many are drawn at random.
+        seed: of that draw.
+
+    Returns:
+        The images, and a sentence on how many of them there are.
+
+    Raises:
+        UserError: an image that gets a thumbnail cannot be read.
+    """
+    training = model.training
+    model.eval()
+    device = model.logit_scale.device
+    encoded, indices = [], []
+    for batch in track(data.full_loader("train"), description="embedding the training cases", transient=True):
+        encoded.append(normalize(model.encode_images(batch.images.to(device)).float(), dim=-1).cpu())
+        indices.append(batch.index.cpu())
+    model.train(training)
+    rows, embeddings = torch.cat(indices).numpy(), torch.cat(encoded).numpy()
+    total = len(rows)
+    kept = np.sort(np.random.default_rng(seed).permutation(total)[:most])
+    rows, embeddings = rows[kept], embeddings[kept]
+    table = data.table
+    images = tuple(table.frame["image"].iloc[rows])
+    thumbnails = _thumbnails(table.root, images) if table.thumbnails else ()
+    cases, weights = tuple(table.cases[rows]), digest(model)
+    found = Neighbours(embeddings, table.labels[rows], rows, cases, images, thumbnails, data.conditions, weights)
+    cut = (
+        f"{len(rows):,} of {total:,} training images, drawn by the seed (evaluation.neighbours)"
+        if len(rows) < total
+        else f"all {total:,} training images"
+    )
+    shown = "with thumbnails" if table.thumbnails else "without thumbnails (data.source.thumbnails)"
+    return found, f"kept for the nearest training cases: {cut}, {shown}"
+
+
+def _thumbnails(root: Path, images: Sequence[str]) -> tuple[bytes, ...]:
+    thumbnails = []
+    for image in track(images, description="thumbnails", transient=True):
+        buffer = io.BytesIO()
+        Image.fromarray(read_image(root / image, _SIDE)).save(buffer, "JPEG", quality=80)
+        thumbnails.append(buffer.getvalue())
+    return tuple(thumbnails)
+
+
+def digest(model: TwoTower) -> str:
+    """Of the base and every trained weight: equal where two models embed alike."""
+    total = hashlib.sha256(model.base.fingerprint.encode())
+    for name, tensor in sorted(model.trainable_state().items()):
+        total.update(f"{name}{tuple(tensor.shape)}".encode())
+        total.update(tensor.float().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:32]
