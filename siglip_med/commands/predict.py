@@ -21,6 +21,8 @@ class Settings(BaseModel):
         device: where the model runs.
         output_dir: folder that gets both files.
         base: where the base lies now, as in `load_model`.
+        explain: whether to write a page of where the model looks and which training cases are near.
+        explain_most: photographs on that page.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -32,15 +34,19 @@ class Settings(BaseModel):
     device: Device
     output_dir: str
     base: str | dict[str, str] | None
+    explain: bool = False
+    explain_most: PositiveInt = 20
 
 
 @dataclass(frozen=True)
 class Result:
-    """The differentials, and the two files that hold them."""
+    """The differentials, the two files that hold them, the page that was asked for, and what that page lacks."""
 
     predictions: PredictionRun
     table: Path
     tree: Path
+    page: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 def run(settings: Settings) -> Result:
@@ -52,7 +58,15 @@ def run(settings: Settings) -> Result:
     find_images(settings.images)  # a wrong path stops here, before the model is loaded
     model = load(settings.checkpoint, settings.base, settings.device)
     predictions = model.predict(settings.images, settings.top_k, settings.batch_size)
-    return Result(predictions, *predictions.save(Path(settings.output_dir)))
+    folder = Path(settings.output_dir)
+    files = predictions.save(folder)
+    if not settings.explain:
+        return Result(predictions, *files)
+    # only now: drawing takes its library a while to load
+    from siglip_med.commands.explaining import explain
+
+    page, notes = explain(model, predictions, Path(settings.checkpoint), folder, settings.explain_most)
+    return Result(predictions, *files, page, notes)
 
 
 def show(result: Result) -> None:
@@ -64,3 +78,6 @@ def show(result: Result) -> None:
     for _, reason in result.predictions.unreadable:
         console.print(f"could not read {reason}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"wrote {result.table} and {result.tree}", soft_wrap=True, highlight=False, markup=False)
+    if result.page is not None:
+        for line in (*result.notes, f"where the model looks: {result.page}"):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -91,6 +91,17 @@ def test_logits_and_confidences_equal_a_loop_over_images_and_prompts(predict, tr
             )
 
 
+def test_the_page_explains_as_many_photographs_as_asked_and_says_what_it_lacks(trained, photographs, tmp_path):
+    settings = {"checkpoint": str(trained), "images": str(photographs), "top_k": 2, "batch_size": 4, "device": "cpu"}
+    result = command.run(Settings(**settings, output_dir=str(tmp_path), base=None, explain=True, explain_most=2))
+    page = result.page.read_text(encoding="utf-8")
+    assert page.count("<figure>") == 2
+    assert "c.jpg" not in page
+    assert any("1 of 3 photographs are not on the page" in line for line in result.notes)
+    assert any("no training cases" in line for line in result.notes)
+    assert all(line in page for line in result.notes)
+
+
 def test_unreadable_files_are_named_and_the_rest_goes_on(predict, trained, photographs):
     run = predict(trained, photographs)
     assert [Path(path).name for path, _ in run.unreadable] == ["broken.jpg"]

@@ -1,0 +1,45 @@
+"""A photograph, where the model looks in it, and the training images that it is nearest to."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from siglip_med.report.plots.style import new_figure, shorten, styled
+
+_COLUMNS = 5
+
+
+@styled
+def explanation_figure(
+    photograph: np.ndarray, maps: Mapping[str, np.ndarray], neighbours: Sequence[tuple[bytes | None, str]]
+) -> Figure:
+    """The photograph and its maps in one row, training images below.
+
+    Args:
+        photograph: ``[H, W, 3]`` uint8 RGB.
+        maps: title -> ``[h, w]``; each is colored from 0 to its own largest value, what is negative as 0.
+        neighbours: JPEG (None: not to be shown, and left out) and the line above it.
+    """
+    shown = [(jpeg, line) for jpeg, line in neighbours if jpeg is not None][:_COLUMNS]
+    lines = 2 if shown else 1
+    figure = new_figure(1.9 * _COLUMNS, 2.3 * lines)
+    grid = figure.subplots(lines, _COLUMNS, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_axis_off()
+    height, width = photograph.shape[:2]
+    for axes, (title, values) in zip(grid[0], {"photograph": None, **maps}.items(), strict=False):
+        axes.imshow(photograph)
+        axes.set_title(title, fontsize=7, fontweight="normal", loc="left")
+        if values is not None:
+            positive = np.maximum(values, 0)
+            largest = float(positive.max()) or 1.0
+            # the image's frame is kept, so that a cell lies over the pixels that it is of
+            frame = (-0.5, width - 0.5, height - 0.5, -0.5)
+            axes.imshow(positive / largest, cmap="inferno", alpha=0.55, extent=frame, interpolation="bicubic", vmin=0)
+    for axes, (jpeg, line) in zip(grid[-1], shown, strict=False):
+        axes.imshow(np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")))
+        axes.set_title(shorten(line, 30), fontsize=7, fontweight="normal", loc="left")
+    return figure
