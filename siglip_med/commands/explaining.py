@@ -107,7 +107,7 @@ def _section(
         f"{PAGE}_{number:03d}",
         to_png(explanation_figure(photograph, maps, pictures)),
         f"The photograph, with {' and '.join(maps)} for {best.condition}.",
-        f"Above: the photograph, {' and '.join(maps)} for {answer}. Below: the nearest training images that may be shown.",
+        f"Above: the photograph, {' and '.join(maps)} for {answer}. Below: the nearest training images, where allowed.",
         640,
     )
     rows = tuple((one.case, ", ".join(one.conditions), str(one.row), f"{one.cosine:.3f}") for one in found)
