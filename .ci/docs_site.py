@@ -13,7 +13,9 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
     "Guides": [
+        "results",
         "training",
+        "sweeps",
         "own",
         "jobs",
         "docker",
@@ -24,6 +26,7 @@ GROUPS = {
         "models",
         "metrics",
         "report",
+        "demo",
     ],
     "Behind it": ["architecture", "reliability", "performance", "synthetic"],
 }

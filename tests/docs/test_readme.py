@@ -15,7 +15,7 @@ README = Path(__file__).resolve().parents[2] / "README.md"
 @pytest.fixture
 def example() -> tuple[str, list[str]]:
     """The one Python block of the README, and the lines that it says are printed."""
-    found = re.findall(r"```python\n(.*?)```.*?```\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = re.findall(r"```python\n(.*?)```.*?```text\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(found) == 1
     code, printed = found[0]
     return code, printed.splitlines()
