@@ -38,7 +38,10 @@ TABLES = {
 """Published data sets that a general source reads -> what each says of its table."""
 
 VARIANTS = {
-    **{f"data/{name}": {f"data.source.{key}" for key in keys.split()} for name, keys in TABLES.items()},
+    **{
+        f"data/{name}": {f"data.source.{key}" for key in ("dataset_name", "license", *keys.split())}
+        for name, keys in TABLES.items()
+    },
     "check": {"data.on_bad_image"},
     "augmentation/light": {f"augmentation.{key}" for key in GEOMETRY},
     "augmentation/default": {f"augmentation.{key}" for key in GEOMETRY | COLOR | BLUR},
@@ -81,8 +84,10 @@ VARIANTS = {
 }
 """File -> the keys in which it means to differ from the signature."""
 
-FILES = [f"{group}/{name}" for group in GROUPS for name in files(group) if group not in {"experiment", "launcher"}]
-"""What composes by itself; an experiment and a launcher only choose among these."""
+CHOOSERS = {"experiment", "launcher", "hydra/sweeper"}
+"""Groups that only choose among the others, or whose files compose with another group alone (``sweep=tune``)."""
+
+FILES = [f"{group}/{name}" for group in GROUPS for name in files(group) if group not in CHOOSERS]
 
 PYTHON = [
     ("train", "evaluation.bootstrap", bootstrap_intervals, "repetitions"),

@@ -102,7 +102,13 @@ def open_with(way: str, path: Path, cache: Path, folder: Path) -> None:
     elif way == "export":
         export.run(
             export.Settings(
-                checkpoint=str(path), format="merged", output=str(folder / "export"), license="other", base=None
+                checkpoint=str(path),
+                format="merged",
+                output=str(folder / "export"),
+                license="other",
+                base=None,
+                push_to_hub=None,
+                private=True,
             )
         )
     else:

@@ -358,4 +358,4 @@ def test_a_browser_draws_the_page(report, chromium, tmp_path, width):
     counts = [int(cell.replace(",", "")) for cell in seen["counts"]]
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) > 3
-    assert seen["names"] == sorted(seen["names"])
+    assert seen["names"] == sorted(seen["names"], key=lambda name: int(name.removeprefix("Condition ")))
