@@ -25,21 +25,21 @@ COLOR = {"brightness", "contrast", "saturation", "hue", "color_probability"}
 BLUR = {"blur", "blur_probability", "noise", "noise_probability"}
 
 TABLES = {
-    "ddi": "table image_column condition_column aliases skin_tone_column near_duplicate_distance",
-    "derm7pt": "table image_column image_folder condition_column aliases group_column sex_column site_column",
+    "ddi": "license table image_column condition_column aliases skin_tone_column near_duplicate_distance",
+    "derm7pt": "license table image_column image_folder condition_column aliases group_column sex_column site_column",
     "fitzpatrick17k_c": "table",
-    "isic2020": "table image_column image_folder image_suffix condition_column aliases group_column sex_column "
+    "isic2020": "license table image_column image_folder image_suffix condition_column aliases group_column sex_column "
     "age_column site_column",
-    "isic2024": "table image_column image_folder image_suffix condition_column aliases group_column sex_column "
+    "isic2024": "license table image_column image_folder image_suffix condition_column aliases group_column sex_column "
     "age_column site_column",
-    "milk10k": "table join_table join_key image_column image_folder image_suffix condition_columns group_column "
+    "milk10k": "license table join_table join_key image_column image_folder image_suffix condition_columns group_column "
     "image_id_column sex_column age_column site_column",
 }
 """Published data sets that a general source reads -> what each says of its table."""
 
 VARIANTS = {
     **{
-        f"data/{name}": {f"data.source.{key}" for key in ("dataset_name", "license", *keys.split())}
+        f"data/{name}": {f"data.source.{key}" for key in ("dataset_name", *keys.split())}
         for name, keys in TABLES.items()
     },
     "check": {"data.on_bad_image"},
