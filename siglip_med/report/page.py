@@ -187,7 +187,7 @@ def sort_key(cell: str) -> str:
 
 def _unbroken(cell: str) -> str:
     """An interval breaks before its bracket or not at all, so that a narrow column shows it whole."""
-    return re.sub(r"\[[^\]]*\]|p [<\d][ .\d]*", lambda match: match[0].replace(" ", "\u00a0"), cell)
+    return re.sub(r"\[[^\]]*\]|\bp [<\d][ .\d]*", lambda match: match[0].replace(" ", "\u00a0"), cell)
 
 
 def _markdown_cell(text: str) -> str:

@@ -40,8 +40,8 @@ class App:
 
     def run(self, *words: str, folder: Path | None = None) -> int:
         """Runs a sweep; the exit status."""
-        line = ["-m", f"hydra.sweep.dir={folder or self.folder}", "hydra/hydra_logging=disabled"]
-        quiet = [] if any(word.startswith("hydra/job_logging") for word in words) else ["hydra/job_logging=disabled"]
+        line = ["-m", f"hydra.sweep.dir={folder or self.folder}", "hydra/hydra_logging=none"]
+        quiet = [] if any(word.startswith("hydra/job_logging") for word in words) else ["hydra/job_logging=none"]
         self.monkeypatch.setattr(sys, "argv", ["train.py", *line, *quiet, *words])
         try:
             entry.launch("train")
