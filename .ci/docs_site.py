@@ -24,6 +24,7 @@ GROUPS = {
         "models",
         "metrics",
         "report",
+        "demo",
     ],
     "Behind it": ["architecture", "reliability", "performance", "synthetic"],
 }

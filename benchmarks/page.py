@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from playwright.sync_api import sync_playwright
 
-from siglip_med.commands.demo import validation_predictions
+from siglip_med.commands.demo import Settings, build_answerer
 from siglip_med.config import config_dir
 from siglip_med.demo import views
-from siglip_med.demo.answers import Answerer
-from siglip_med.demo.limits import Limits
 from siglip_med.demo.server import DemoServer
-from siglip_med.inference import load
 
 
 def timed(call: Callable[[], object], times: int) -> str:
@@ -45,14 +43,12 @@ def main() -> None:
     parser.add_argument("--drops", type=int, default=20)
     parser.add_argument("--browser", default="/usr/bin/chromium")
     given = parser.parse_args()
-    limits = Limits.model_validate(_shipped_limits())
-    answerer = Answerer(
-        load(given.checkpoint, device="cpu"),
-        str(given.checkpoint),
-        limits.pixels,
-        5,
-        validation_predictions(given.checkpoint),
-    )
+    shipped = OmegaConf.to_container(OmegaConf.load(config_dir() / "demo.yaml"))
+    assert isinstance(shipped, dict)
+    del shipped["hydra"]
+    settings = Settings.model_validate(shipped | {"checkpoint": str(given.checkpoint), "device": "cpu"})
+    answerer, lacking = build_answerer(settings)
+    print(lacking or f"beside the model: {len(answerer.training or ()):,} training cases")
     data = given.drawing.read_bytes()
 
     def alone() -> None:
@@ -60,10 +56,14 @@ def main() -> None:
         views.differential(answerer, answer)
         views.prediction_set(answerer, answer, answerer.prediction_set(answer, 0.9))
         views.tree(answerer, answer)
+        views.neighbours(answerer, answer)
 
     print(f"the answer itself: {timed(alone, given.drops)}")
-    server = DemoServer("127.0.0.1", 0, limits)
-    with server.running(answerer, 0.9), sync_playwright() as play:
+    answer = answerer.answer(answerer.read(data, given.drawing.name))
+    print(f"a map: {timed(lambda: answerer.relevance(answer, answer.first), given.drops)}")
+    print(f"its check: {timed(lambda: answerer.occlusion(answer, answer.first), given.drops)}")
+    server = DemoServer("127.0.0.1", 0, settings.limits)
+    with server.running(answerer, settings.coverage), sync_playwright() as play:
         browser = play.chromium.launch(executable_path=given.browser, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(server.url)
@@ -91,12 +91,6 @@ def main() -> None:
             f"{max(walls[1:]):.2f}; the first {walls[0]:.2f}), {statistics.median(costs[1:]):.2f} s of processor time"
         )
         browser.close()
-
-
-def _shipped_limits() -> object:
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(OmegaConf.load(config_dir() / "demo.yaml").limits)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from rich.console import Console
 
-from siglip_med.commands.evaluate import run_folder, saved_predictions
+from siglip_med.commands.evaluate import saved_predictions
 from siglip_med.demo.answers import Answerer
 from siglip_med.demo.limits import Limits
 from siglip_med.extras import require
 from siglip_med.inference import load
+from siglip_med.inference.neighbours import beside
 from siglip_med.metrics import Predictions
 from siglip_med.models import Device, read_checkpoint
+from siglip_med.training.run_folder import run_folder
 
 if TYPE_CHECKING:
     from siglip_med.demo.server import DemoServer
@@ -25,7 +27,7 @@ class Settings(BaseModel):
     """Top level of ``conf/demo.yaml``.
 
     Attributes:
-        checkpoint: of a fine-tuning run, or the folder of a merged export.
+        checkpoint: of a fine-tuning run, or the folder of an export with format=merged or format=open_clip.
         base: where the base lies now, as in `load_model`.
         device: where the model runs.
         host: the address that the page listens on.
@@ -49,11 +51,19 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Result:
-    """A page that is ready: the port is taken, the model loaded."""
+    """A page that is ready: the port is taken, the model loaded.
+
+    Attributes:
+        server: that will serve it.
+        answerer: the model.
+        coverage: that the slider starts with.
+        lacking: a sentence on the training cases where they or their pictures are missing; else empty.
+    """
 
     server: "DemoServer"
     answerer: Answerer
     coverage: float
+    lacking: str
 
 
 def run(settings: Settings) -> Result:
@@ -67,18 +77,30 @@ def run(settings: Settings) -> Result:
 
     server = DemoServer(settings.host, settings.port, settings.limits)
     try:
-        classifier = load(settings.checkpoint, settings.base, settings.device)
-        answerer = Answerer(
-            classifier,
-            settings.checkpoint,
-            settings.limits.pixels,
-            settings.top_k,
-            validation_predictions(Path(settings.checkpoint)),
-        )
+        answerer, lacking = build_answerer(settings)
     except BaseException:
         server.close()
         raise
-    return Result(server, answerer, settings.coverage)
+    return Result(server, answerer, settings.coverage, lacking)
+
+
+def build_answerer(settings: Settings) -> tuple[Answerer, str]:
+    """The model with what lies beside it, and a sentence on what of the training cases is missing; errors as in `run`.
+
+    Args:
+        settings: of the command.
+    """
+    classifier, checkpoint = load(settings.checkpoint, settings.base, settings.device), Path(settings.checkpoint)
+    training, lacking = beside(checkpoint, classifier.model)
+    answerer = Answerer(
+        classifier,
+        settings.checkpoint,
+        settings.limits.pixels,
+        settings.top_k,
+        validation_predictions(checkpoint),
+        training,
+    )
+    return answerer, lacking
 
 
 def validation_predictions(checkpoint: Path) -> Predictions | None:
@@ -102,6 +124,8 @@ def show(result: Result) -> None:
 
     if result.answerer.validation is None:
         say("no prediction sets: no validation predictions of this checkpoint lie beside it")
+    if result.lacking:
+        say(result.lacking)
     if not is_loopback(result.server.host):
         say(
             f"warning: host={result.server.host} lets every machine that reaches this one drop photographs and read "

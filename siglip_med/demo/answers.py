@@ -13,10 +13,14 @@ from siglip_med.demo.photograph import Photograph, read_photograph
 from siglip_med.demo.tree import Icd, place_in_icd
 from siglip_med.errors import UserError
 from siglip_med.inference import Candidate, Classifier, occlusion_map, relevance_map
+from siglip_med.inference.neighbours import Neighbour, Neighbours
 from siglip_med.inference.photographs import confidences, ranked
 from siglip_med.metrics import Predictions, fit_conformal
 from siglip_med.metrics.conformal import nonconformity
 from siglip_med.models import PromptEnsemble
+
+NEAREST = 5
+"""Training images beside a photograph."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,12 @@ class Answerer:
         max_pixels: see `read_photograph`.
         top_k: conditions in a differential.
         validation: predictions of this checkpoint for its validation split, if they lie beside it.
+        training: the training cases as this model embeds them, if they lie beside it.
+
+    Attributes:
+        icd: where the C conditions stand.
+        texts: ``[C, E]`` embeddings of their prompts.
+        contrast: ``[C, E]`` those less their mean, which maps are of: a text as it is shares most with every other.
 
     Raises:
         UserError: the checkpoint names no conditions, or a code is none of ICD-10-CM.
@@ -99,8 +109,10 @@ class Answerer:
     max_pixels: int
     top_k: int
     validation: Predictions | None = None
+    training: Neighbours | None = None
     icd: Icd = field(init=False)
     texts: Tensor = field(init=False)
+    contrast: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
         """Looks the codes up and encodes the prompts, once."""
@@ -111,6 +123,7 @@ class Answerer:
             )
         object.__setattr__(self, "icd", place_in_icd(payload["conditions"], payload["codes"], self.source))
         object.__setattr__(self, "texts", PromptEnsemble(payload["prompts"], model.tokenize).encode(model))
+        object.__setattr__(self, "contrast", self.texts - self.texts.mean(dim=0))
 
     @property
     def calibrated(self) -> bool:
@@ -156,17 +169,21 @@ class Answerer:
         columns = tuple(int(column) for column in answer.order if inside[column])
         return PredictionSet(coverage, columns, len(self.validation), not np.isfinite(rule.threshold))
 
+    def nearest(self, answer: Answer) -> tuple[Neighbour, ...] | None:
+        """The training images nearest to a photograph, nearest first; None where none are kept."""
+        return None if self.training is None else self.training.nearest(answer.embedding.numpy(), NEAREST)
+
     def relevance(self, answer: Answer, column: int) -> np.ndarray:
-        """Where the model looks for a condition, ``[h, w]`` float32; see `relevance_map`."""
+        """Where the model looks for a condition against the mean of all, ``[h, w]`` float32; see `relevance_map`."""
         model = self.classifier.model
         device = model.logit_scale.device
-        return relevance_map(model, self.pixels(answer.photograph).to(device), self.texts[column])
+        return relevance_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
 
     def occlusion(self, answer: Answer, column: int) -> np.ndarray:
-        """How much a condition's score falls where the photograph is covered, ``[h, w]``; see `occlusion_map`."""
+        """How much that score falls where the photograph is covered, ``[h, w]`` float32; see `occlusion_map`."""
         model = self.classifier.model
         device = model.logit_scale.device
-        return occlusion_map(model, self.pixels(answer.photograph).to(device), self.texts[column])
+        return occlusion_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
 
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:

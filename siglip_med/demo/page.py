@@ -82,6 +82,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 )  # fmt: skip
                 members = gr.HTML(elem_id="sm-set")
                 tree = gr.HTML(elem_id="sm-tree")
+                near = gr.HTML(elem_id="sm-near")
                 gr.HTML('<div class="sm-section"><h2>In your own words</h2></div>')
                 words = gr.Textbox(
                     label=f"Sentences, one a line, up to {limits.prompts}",
@@ -94,7 +95,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 scores = gr.HTML(elem_id="sm-scores")
 
         outputs: list[Any] = [
-            message, choice, photograph, looking, condition, forget, results, differential, members, tree, scores,
+            message, choice, photograph, looking, condition, forget, results, differential, members, tree, near, scores,
         ]  # fmt: skip
 
         def shown(visit: Visit, stated: float, lines: Sequence[str] = ()) -> list[Any]:
@@ -112,13 +113,14 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 views.differential(answerer, answer),
                 views.prediction_set(answerer, answer, answerer.prediction_set(answer, stated)),
                 views.tree(answerer, answer),
+                views.neighbours(answerer, answer),
                 "",
             ]
 
         def nothing(lines: Sequence[str] = ()) -> list[Any]:
             hidden, empty = gr.update(visible=False), gr.update(choices=[], value=None)
             none = gr.update(choices=[], value=None, visible=False)
-            return [views.messages(lines), none, "", hidden, empty, hidden, hidden, "", "", "", ""]
+            return [views.messages(lines), none, "", hidden, empty, hidden, hidden, "", "", "", "", ""]
 
         def drop(paths: list[str] | None, stated: float, request: gr.Request) -> list[Any]:
             answers, wrong = read_all(answerer, limits, list(dict.fromkeys(map(Path, paths or ()))))

@@ -73,10 +73,13 @@ def caption(condition: str, covering: bool, highest: float) -> str:
     """
     if highest <= 0:
         what = "Covering no place lowers" if covering else "No place raises"
-        return f"{what} the score of {condition}: there is nothing to draw."
+        return f"{what} the score of {condition} against the mean of all conditions: there is nothing to draw."
+    against = "against the mean of all conditions"
     if covering:
-        return f"Where covering the photograph lowers the score of {condition} most. It shows what the score needs."
-    return f"Where the score of {condition} comes from. A map says where the model looks, not that it is right."
+        return f"Where covering the photograph lowers the score of {condition} most, {against}: what the score needs."
+    return (
+        f"Where the score of {condition} comes from, {against}. A map says where the model looks, not that it is right."
+    )
 
 
 def differential(answerer: Answerer, answer: Answer) -> str:
@@ -98,6 +101,14 @@ def prediction_set(answerer: Answerer, answer: Answer, found: PredictionSet | No
 def tree(answerer: Answerer, answer: Answer) -> str:
     """Where the best conditions stand in ICD-10-CM."""
     return _render("tree", branches=answerer.icd.tree(answerer.differential(answer)))
+
+
+def neighbours(answerer: Answerer, answer: Answer) -> str:
+    """The nearest training images with their labels, as pictures where the data allows it; or why there are none."""
+    found, training = answerer.nearest(answer), answerer.training
+    rows = [(one, None if one.thumbnail is None else _uri(one.thumbnail, "jpeg")) for one in found or ()]
+    kept, shown = (0, False) if training is None else (len(training), bool(training.thumbnails))
+    return _render("neighbours", found=found, rows=rows, kept=kept, shown=shown)
 
 
 def sentences(scores: Sequence[SentenceScore], answerer: Answerer, answer: Answer) -> str:
@@ -157,4 +168,8 @@ def _gradient() -> str:
 def _data_uri(picture: Image.Image, form: str) -> str:
     file = io.BytesIO()
     picture.save(file, form, **({"quality": 90} if form == "JPEG" else {}))
-    return f"data:image/{form.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return _uri(file.getvalue(), form.lower())
+
+
+def _uri(content: bytes, form: str) -> str:
+    return f"data:image/{form};base64,{base64.b64encode(content).decode()}"

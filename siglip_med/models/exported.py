@@ -1,4 +1,4 @@
-"""A merged export read back: the folder that ``siglip-med-export format=merged`` writes is a model again."""
+"""An export read back: what ``siglip-med-export`` writes with ``format=merged`` or ``open_clip`` is a model again."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from siglip_med.errors import UserError
 from siglip_med.models.checkpoint import MODEL_BUILDERS
 from siglip_med.models.dual import DualEncoder
+from siglip_med.models.open_clip import CONFIG_FILE as OPEN_CLIP_FILE
 from siglip_med.models.two_tower import TwoTower
 from siglip_med.seals import check_sums
 from siglip_med.trust import build_trusted
@@ -58,7 +59,8 @@ def family_of(model: TwoTower, target: str) -> dict[str, Any]:
         model: the trained model.
         target: ``_target_`` of its config node.
     """
-    family: dict[str, Any] = {"family": target.rpartition(".")[2]}
+    name = target.rpartition(".")[2]
+    family: dict[str, Any] = {"family": "clip" if name == "open_clip" else name}  # open_clip's format ends with reading
     if isinstance(model, DualEncoder):
         hidden = model.image_head.hidden
         family |= {
@@ -73,24 +75,25 @@ def family_of(model: TwoTower, target: str) -> dict[str, Any]:
 
 
 def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
-    """Builds the model of a merged export; like a checkpoint, it runs no code that hides in its files.
+    """Builds the model of an export; like a checkpoint, it runs no code that hides in its files.
 
     Args:
-        folder: of ``siglip-med-export format=merged``.
+        folder: of ``siglip-med-export`` with ``format=merged`` or ``format=open_clip``.
 
     Returns:
         The model in evaluation mode, and of a checkpoint's payload what the folder holds: ``conditions``, ``codes``,
         ``prompts``, ``calibration``.
 
     Raises:
-        UserError: the folder is no merged export, was altered, or its files do not fit each other.
+        UserError: the folder is no such export, was altered, or its files do not fit each other.
     """
     folder = Path(folder)
     about = _read_about(folder)
     check_sums(folder)  # those of a dual encoder lie above its two folders, where nothing else looks
     scale, bias = about.logit_scale, about.logit_bias
+    family = "open_clip" if (folder / OPEN_CLIP_FILE).is_file() else about.model.family
     node: dict[str, Any] = {
-        "_target_": f"{_TARGET}.{about.model.family}",
+        "_target_": f"{_TARGET}.{family}",
         "adaptation": _FROZEN,
         "logits": {
             "_target_": f"{_TARGET}.Logits",
@@ -100,7 +103,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
             "bias_range": [bias - 1, bias + 1],
         },
     }
-    dual = about.model.family == "dual_encoder"
+    dual = family == "dual_encoder"
     if dual:
         node |= {"vision": str(folder / "vision"), "text": str(folder / "text")}
         node |= about.model.model_dump(exclude={"family"}, exclude_none=True)

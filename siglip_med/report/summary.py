@@ -85,7 +85,7 @@ class RunSummary:
         self.changes = paired_bootstrap(tuned.test, zero_shot.test, KEY_METRICS, repetitions, seed, coverage)
         self.probe_metrics = {} if probe is None else _ranking(headline_metrics(probe.test))
         self.baselines = baseline_intervals(
-            tuned.test, zero_shot.test, probe and probe.test, KEY_METRICS, repetitions, seed, coverage
+            tuned.test, zero_shot.test, None if probe is None else probe.test, KEY_METRICS, repetitions, seed, coverage
         )
         self.coverage = coverage
         self.size = len(tuned.test), len(set(tuned.test.cases))

@@ -49,6 +49,10 @@ def test_a_run_has_prediction_sets_and_an_export_of_it_has_none(short_run, tmp_p
     exported = demo.run(settings(folder))
     exported.server.close()
     assert exported.answerer.validation is None
+    assert len(result.answerer.training) == len(short_run.components.data.split.train)
+    assert result.lacking == ""
+    assert exported.answerer.training is None
+    assert exported.lacking.startswith("no training cases: an export holds none")
     assert exported.answerer.icd.conditions.names == result.answerer.icd.conditions.names
 
 
@@ -71,7 +75,8 @@ def test_what_the_page_lacks_and_who_can_reach_it_is_said(monkeypatch, capsys):
 
     monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
-        demo.show(demo.Result(Nothing(), Nothing(), 0.9))
+        demo.show(demo.Result(Nothing(), Nothing(), 0.9, "no training cases: why"))
     said = capsys.readouterr().out
     assert "no prediction sets" in said
+    assert "no training cases: why" in said
     assert "warning: host=0.0.0.0 lets every machine" in said

@@ -8,6 +8,7 @@ from siglip_med.commands.demo import validation_predictions
 from siglip_med.demo.answers import Answerer
 from siglip_med.demo.limits import Limits
 from siglip_med.inference import load
+from siglip_med.inference.neighbours import beside
 
 LIMITS = Limits(files=3, megabytes=2, pixels=150_000_000, prompts=3, visitors=4, minutes=30, queue=8)
 
@@ -16,7 +17,9 @@ LIMITS = Limits(files=3, megabytes=2, pixels=150_000_000, prompts=3, visitors=4,
 def answerer(short_run) -> Answerer:
     best = short_run.best
     assert best is not None
-    return Answerer(load(best, device="cpu"), str(best), LIMITS.pixels, 5, validation_predictions(best))
+    classifier = load(best, device="cpu")
+    training, _ = beside(best, classifier.model)
+    return Answerer(classifier, str(best), LIMITS.pixels, 5, validation_predictions(best), training)
 
 
 @pytest.fixture(scope="session")

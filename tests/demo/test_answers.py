@@ -3,16 +3,18 @@
 import io
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from siglip_med.data import images
-from siglip_med.demo.answers import Answerer
+from siglip_med.demo import views
+from siglip_med.demo.answers import NEAREST, Answerer
 from siglip_med.demo.photograph import read_photograph
 from siglip_med.errors import UserError
-from siglip_med.inference import Classifier
+from siglip_med.inference import Classifier, occlusion_map, relevance_map
 from siglip_med.metrics import fit_conformal
 from siglip_med.metrics.conformal import nonconformity
 
@@ -51,6 +53,36 @@ def test_too_few_validation_images_promise_nothing_and_no_predictions_give_no_se
     assert len(found.columns) == len(answer.logits)
     alone = Answerer(answerer.classifier, "x", answerer.max_pixels, 5)
     assert alone.prediction_set(answer, 0.9) is None
+
+
+def test_the_nearest_training_images_are_pictures_or_labels_or_a_sentence_says_why_not(answerer, short_run):
+    """A training image is nearest to itself; pictures only where the file of the run holds them."""
+    table, row = short_run.components.data.table, int(answerer.training.rows[3])
+    path = table.root / table.frame["image"].iloc[row]
+    own = answerer.answer(answerer.read(path.read_bytes(), path.name))
+    first = answerer.nearest(own)[0]
+    assert (first.row, first.cosine) == (row, pytest.approx(1.0, abs=1e-4))
+    shown = views.neighbours(answerer, own)
+    assert shown.count("<img") == NEAREST
+    assert f"Of the {len(answerer.training):,} training images" in shown
+    assert f"<strong>{', '.join(first.conditions)}</strong>" in shown
+    bare = replace(answerer, training=replace(answerer.training, thumbnails=()))
+    labels = views.neighbours(bare, own)
+    assert "<img" not in labels
+    assert f"<strong>{', '.join(first.conditions)}</strong>" in labels
+    assert "does not allow its pictures to be shown" in labels
+    alone = replace(answerer, training=None)
+    assert "No training cases" in views.neighbours(alone, own)
+    assert alone.nearest(own) is None
+
+
+def test_maps_are_of_a_condition_against_the_mean_of_all(answerer, answer):
+    """As on the page of predict.py, so that both show the same."""
+    texts = answerer.texts - answerer.texts.mean(dim=0)
+    column, pixels = int(answer.order[2]), answerer.pixels(answer.photograph)
+    model = answerer.classifier.model
+    np.testing.assert_array_equal(answerer.relevance(answer, column), relevance_map(model, pixels, texts[column]))
+    np.testing.assert_array_equal(answerer.occlusion(answer, column), occlusion_map(model, pixels, texts[column]))
 
 
 def test_a_sentence_is_scored_like_a_condition(answerer, answer):

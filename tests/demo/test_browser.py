@@ -111,6 +111,12 @@ def test_a_drawing_gets_five_conditions_a_set_a_tree_and_typed_sentences(page, s
     assert sorted(leaves) == sorted(candidate.condition for candidate in expected.candidates)
     assert "first answer" in page.inner_text("#sm-tree .sm-first")
 
+    nearest = answerer.nearest(answer)
+    labels = page.locator("#sm-near li strong").all_inner_texts()
+    assert labels == [", ".join(one.conditions) or "no condition" for one in nearest]
+    assert page.locator("#sm-near li img").count() == len(nearest)
+    assert page.evaluate("[...document.querySelectorAll('#sm-near img')].every(i => i.complete && i.naturalWidth)")
+
     page.fill("#sm-words textarea", "scaly plaques\n<b>a mole</b>")
     page.click("#sm-score")
     page.wait_for_selector("#sm-scores .sm-typed")
@@ -133,7 +139,7 @@ def test_the_map_follows_the_chosen_condition_and_is_checked_on_demand(page, ans
         name = answer.candidates[place].condition
         page.click("#sm-condition input")
         page.locator("[role=option]", has_text=f"{place + 1}. {name} (").click()
-        page.wait_for_selector(f'#sm-photograph figcaption:has-text("the score of {name} comes from")')
+        page.wait_for_selector(f'#sm-photograph figcaption:has-text("the score of {name} ")')
         pictures.append(page.locator("#sm-photograph .sm-overlay").get_attribute("src"))
     expected = answerer.relevance(answer, int(answer.order[3]))
     assert pictures[1] in views.photograph(answer.photograph, answerer.classifier.model.image_spec, expected, "x")

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from siglip_med.errors import UserError
-from siglip_med.export import export_checkpoint
+from siglip_med.export import export_checkpoint, write_open_clip
 from siglip_med.inference import load
 from siglip_med.models import load_export, load_model
 from siglip_med.seals import SUMS
-from tests.models import runs
+from tests.models import runs, tiny
 
 CALIBRATION = {"temperature": 1.5, "bias": -0.25}
 
@@ -39,6 +39,30 @@ def test_an_export_scores_as_its_checkpoint_does(exported):
     assert upper == {name: value.tolist() for name, value in expected.tokenize(["Red SCALY"]).items()}
     for key in ("conditions", "codes", "prompts", "calibration"):
         assert about[key] == payload[key]
+
+
+@pytest.mark.parametrize("kind", ["clip", "open_clip"])
+@pytest.mark.parametrize("format", ["merged", "open_clip"])
+def test_clip_of_either_format_comes_back_from_either_export(kind, format, tmp_path):
+    """What was read from open_clip's files is written as a CLIP of the transformers library, or as open_clip's."""
+    first = tmp_path / "first"
+    first.mkdir()
+    end = tiny.VOCABULARY - 1  # as in OpenAI's: open_clip's format takes it for granted
+    tiny.write_clip(first, begin=end - 1, end=end)
+    node = {"_target_": "siglip_med.models.clip", "adaptation": runs.LORA, "path": str(first)}
+    if kind == "open_clip":
+        base = tmp_path / "base"
+        base.mkdir()
+        write_open_clip(runs.build(node), base)
+        node |= {"_target_": "siglip_med.models.open_clip", "path": str(base)}
+    model = runs.train(runs.build(node))
+    checkpoint = runs.save(model, node, tmp_path / "best.ckpt", calibration=CALIBRATION)
+    folder = export_checkpoint(checkpoint, format, tmp_path / "export")
+    found, about = load_export(folder)
+    with torch.no_grad():
+        torch.testing.assert_close(runs.scores(found), runs.scores(model), atol=1e-4, rtol=1e-4)
+    assert found.image_spec == model.image_spec
+    assert about["calibration"] == CALIBRATION
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from siglip_med.report import (
     write_page,
     write_report,
 )
+from siglip_med.report.inputs import Explanation, TrainingImage
 from siglip_med.report.page import plain, sort_key
 from siglip_med.report.sections.conditions import recall_by_condition
 from tests.report.synthetic_run import synthetic_predictions
@@ -220,6 +221,28 @@ def test_photographs_only_on_request_and_only_with_their_folder(tmp_path):
     page = write_report(replace(given, image_root=tmp_path), tmp_path / "report", asked)
     assert "must not be published" in page.read_text()
     assert (page.parent / "figures" / "surest_mistakes.png").is_file()
+    assert "surely wrong" not in page.read_text()
+
+    # the same with what a caller who has the model found out
+    photograph, jpeg = np.full((32, 32, 3), 120, np.uint8), io.BytesIO()
+    Image.fromarray(photograph).save(jpeg, "JPEG")
+    near = (TrainingImage(7, "a", ("Acne", "Eczema"), 0.876, jpeg.getvalue()), TrainingImage(8, "b", (), 0.5, None))
+    maps = {"relevance": np.eye(4), "occlusion": -np.eye(8)}
+    explained = replace(
+        given,
+        image_root=tmp_path,
+        explanations=(Explanation(3, photograph, maps, near),),
+        explanation_notes=("no <relevance>",),
+    )
+    page = write_report(explained, tmp_path / "explained", asked)
+    text = page.read_text()
+    assert "Acne, Eczema (0.88); no condition (0.50)" in text
+    assert given.test.frame["image"].iloc[3] in text
+    assert "no &lt;relevance&gt;" in text
+    assert (page.parent / "figures" / "mistake_01.png").is_file()
+    without = write_report(explained, tmp_path / "without", ReportSettings(bootstrap=20, map_images=40))
+    assert "surely wrong" not in without.read_text()
+    assert not (without.parent / "figures" / "mistake_01.png").exists()
 
 
 def test_broken_predictions_leave_no_report(tmp_path):
