@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 
 import numpy as np
 import torch
@@ -85,7 +86,7 @@ class SentenceScore:
 
 @dataclass(frozen=True)
 class Answerer:
-    """A loaded model with what lies beside it.
+    """A loaded model with what lies beside it; several threads may ask, and are answered one after the other.
 
     Args:
         classifier: the model and what its checkpoint says.
@@ -113,6 +114,8 @@ class Answerer:
     icd: Icd = field(init=False)
     texts: Tensor = field(init=False)
     contrast: Tensor = field(init=False)
+    _one: Lock = field(init=False, repr=False, compare=False, default_factory=Lock)
+    """Held while the model works: a map changes how its attentions are computed."""
 
     def __post_init__(self) -> None:
         """Looks the codes up and encodes the prompts, once."""
@@ -139,8 +142,9 @@ class Answerer:
         """Ranks all conditions, with the numbers that ``predict.py`` gives."""
         model, payload = self.classifier.model, self.classifier.payload
         pixels = self.pixels(photograph)[None].to(model.logit_scale.device)
-        embedding = model.encode_images(pixels).float()
-        logits = model.logits(embedding, self.texts)[0].cpu().numpy()
+        with self._one:
+            embedding = model.encode_images(pixels).float()
+            logits = model.logits(embedding, self.texts)[0].cpu().numpy()
         everyone = ranked(logits, payload["conditions"], payload["codes"], payload["calibration"], len(logits))
         order = np.argsort(-logits, kind="stable")
         return Answer(photograph, unit(embedding, dim=-1)[0].cpu(), logits, order, everyone)
@@ -177,13 +181,15 @@ class Answerer:
         """Where the model looks for a condition against the mean of all, ``[h, w]`` float32; see `relevance_map`."""
         model = self.classifier.model
         device = model.logit_scale.device
-        return relevance_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+        with self._one:
+            return relevance_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
 
     def occlusion(self, answer: Answer, column: int) -> np.ndarray:
         """How much that score falls where the photograph is covered, ``[h, w]`` float32; see `occlusion_map`."""
         model = self.classifier.model
         device = model.logit_scale.device
-        return occlusion_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+        with self._one:
+            return occlusion_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
 
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:
@@ -198,7 +204,8 @@ class Answerer:
         model, calibration = self.classifier.model, self.classifier.payload["calibration"]
         device = model.logit_scale.device
         tokens = {name: value.to(device) for name, value in model.tokenize(sentences).items()}
-        logits = model.logits(answer.embedding[None].to(device), model.encode_texts(**tokens))[0].cpu().numpy()
+        with self._one:
+            logits = model.logits(answer.embedding[None].to(device), model.encode_texts(**tokens))[0].cpu().numpy()
         return tuple(
             SentenceScore(
                 text=text,

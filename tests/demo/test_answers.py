@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_maps_are_of_a_condition_against_the_mean_of_all(answerer, answer):
     model = answerer.classifier.model
     np.testing.assert_array_equal(answerer.relevance(answer, column), relevance_map(model, pixels, texts[column]))
     np.testing.assert_array_equal(answerer.occlusion(answer, column), occlusion_map(model, pixels, texts[column]))
+
+
+def test_two_that_ask_at_once_get_what_each_would_get_alone(answerer, answer):
+    """A map changes how the model computes while it runs."""
+    columns = [int(column) for column in answer.order[:2]] * 4
+    alone = [answerer.relevance(answer, column) for column in columns[:2]] * 4
+    with ThreadPoolExecutor(2) as visitors:
+        together = list(visitors.map(lambda column: answerer.relevance(answer, column), columns))
+    np.testing.assert_array_equal(together, alone)
 
 
 def test_a_sentence_is_scored_like_a_condition(answerer, answer):
