@@ -139,13 +139,15 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
             visits.put(tab_of(request), visit)
             return shown(visit, stated)
 
-        def look(rank: int | None, covering: bool, request: gr.Request) -> list[str]:
+        def look(rank: int | None, covering: bool, request: gr.Request) -> list[Any]:
+            if rank is None and not covering:  # the list was emptied for another photograph, which is shown already
+                return [gr.skip(), gr.skip()]
             visit = visits.get(tab_of(request))
             if visit is None:
                 return [views.messages([_FORGOTTEN]), ""]
             answer, spec = visit.answer, answerer.classifier.model.image_spec
             if rank is None:
-                wrong = ["Choose a condition first, then check its map."] if covering else []
+                wrong = ["Choose a condition first, then check its map."]
                 return [views.messages(wrong), views.photograph(answer.photograph, spec)]
             column, name = int(answer.order[rank - 1]), answer.candidates[rank - 1].condition
             try:
@@ -155,10 +157,10 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
             caption = views.caption(name, covering, float(found.max()))
             return ["", views.photograph(answer.photograph, spec, found, caption)]
 
-        def relevance(rank: int | None, request: gr.Request) -> list[str]:
+        def relevance(rank: int | None, request: gr.Request) -> list[Any]:
             return look(rank, False, request)
 
-        def occlusion(rank: int | None, request: gr.Request) -> list[str]:
+        def occlusion(rank: int | None, request: gr.Request) -> list[Any]:
             return look(rank, True, request)
 
         def cover(stated: float, request: gr.Request) -> list[str]:
@@ -192,7 +194,8 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
         slider.change(cover, slider, [message, members], **ask, trigger_mode="always_last", show_progress="hidden")
         score.click(say, words, [message, scores], **ask)
         words.submit(say, words, [message, scores], **ask)
-        condition.input(relevance, condition, [message, photograph], **ask)
+        # not input, which the browser sends again when the list is left, and which would draw over a checked map
+        condition.change(relevance, condition, [message, photograph], **ask)
         occlude.click(occlusion, condition, [message, photograph], **ask)
         forget.click(clear, None, outputs, **ask)
         page.unload(close)

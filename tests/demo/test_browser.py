@@ -145,8 +145,15 @@ def test_the_map_follows_the_chosen_condition_and_is_checked_on_demand(page, ans
     assert pictures[1] in views.photograph(answer.photograph, answerer.classifier.model.image_spec, expected, "x")
     assert pictures[0] != pictures[1]
     page.click("#sm-occlude")
-    page.wait_for_selector("#sm-photograph figcaption:has-text('covering')")
-    assert page.locator("#sm-photograph .sm-overlay").get_attribute("src") not in pictures
+    page.wait_for_selector("#sm-photograph figcaption:has-text('overing')")
+    checked = page.locator("#sm-photograph .sm-overlay").get_attribute("src")
+    assert checked not in pictures
+    page.click("#sm-condition input")
+    page.click("#sm-differential h2")  # the list is left without another choice: the map stays, nothing is asked
+    page.fill("#sm-words textarea", "scaly plaques")
+    page.click("#sm-score")
+    page.wait_for_selector("#sm-scores .sm-typed")
+    assert page.locator("#sm-photograph .sm-overlay").get_attribute("src") == checked
 
 
 def test_the_warning_is_in_sight_wherever_the_page_is_scrolled_to(page, drawing):
