@@ -37,8 +37,21 @@ MAY_IMPORT = {
     "inference": {"metrics", "data", "models", "losses", "conditions"},
     "report": {"metrics", "data", "models", "losses", "conditions", "sweeps"},
     "export": {"metrics", "data", "models", "losses", "conditions"},
+    "demo": {"inference", "metrics", "data", "models", "conditions"},
     "commands": {
-        *("training", "inference", "report", "export", "metrics", "data", "models", "losses", "conditions", "sweeps"),
+        *(
+            "training",
+            "inference",
+            "report",
+            "export",
+            "demo",
+            "metrics",
+            "data",
+            "models",
+            "losses",
+            "conditions",
+            "sweeps",
+        ),
     },
 }
 """Synthetic and sources are in nobody's list: only conf names them."""
@@ -48,6 +61,7 @@ LIBRARIES_THAT_STAY_OUT = {
     "losses": {"lightning", "transformers", "peft"},
     "metrics": {"lightning", "transformers", "peft", "torch.nn"},
     "sweeps": {"torch", "lightning", "transformers", "peft", "optuna"},
+    "demo": {"lightning", "transformers", "peft"},
     "models": {"lightning"},
 }
 LARGEST_PACKAGE, LONGEST_FILE, LONG_FILE = 0.20, 400, 200

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from siglip_med.commands import train
 from siglip_med.commands.derived import Derivation, Derived, derive_crm, derive_interpolation
+from siglip_med.commands.explaining import explain_mistakes
 from siglip_med.config import Node, instantiate
 from siglip_med.errors import UserError
 from siglip_med.metrics import Predictions, headline_metrics
@@ -30,6 +31,7 @@ from siglip_med.models import (
 from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
 from siglip_med.report.comparison import PREDICTIONS, Comparison, compare_runs, write_comparison
 from siglip_med.report.data_card import DATA_CARD
+from siglip_med.report.inputs import Explanation
 from siglip_med.training.components import (
     Components,
     ConditionSettings,
@@ -134,6 +136,7 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
     root = Path(report.image_root) if report.image_root else None
     if report.images and root is None:
         root = image_root(checkpoint, cache, settings.data)
+    explanations, notes = explained(settings, checkpoint, found["test"], root if report.images else None)
     meta, derived = run_meta(checkpoint, folder, payload), None
     if settings.derive is not None:
         derived = derive(settings, checkpoint, folder, found, report)
@@ -148,9 +151,35 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         meta=meta,
         image_root=root if report.images else None,
         data_card=folder / DATA_CARD if (folder / DATA_CARD).is_file() else None,
+        explanations=explanations,
+        explanation_notes=notes,
     )
     place = folder if derived is None else derived.folder
     return write_report(inputs, Path(settings.output) if settings.output else place / "report", report)
+
+
+def explained(
+    settings: Settings, checkpoint: Path, test: Predictions, root: Path | None
+) -> tuple[tuple[Explanation, ...], tuple[str, ...]]:
+    """Where the model looked in the surest mistakes, if photographs may be shown; see `explain_mistakes`.
+
+    Args:
+        settings: of the command.
+        checkpoint: of the run.
+        test: its predictions.
+        root: of the photographs; None where they may not be shown.
+    """
+    if root is None:
+        return (), ()
+    if settings.derive is not None:
+        return (), (
+            f"no maps of the mistakes: the report is of answers that {settings.derive} derives from the run, and the "
+            "maps would be of the run's own; give its checkpoint without derive, or the derived one",
+        )
+    found, notes = explain_mistakes(checkpoint, settings.base, settings.device, test, root)
+    for note in notes:
+        Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
+    return found, notes
 
 
 def derive(

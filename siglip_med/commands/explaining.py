@@ -1,32 +1,29 @@
-"""The page of ``predict.py explain=true``: where the model looks in a photograph, and which training cases are near."""
+"""Where a model looks in a photograph, and which training cases are near: for a prediction's page, and a report."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from rich.progress import track
+from torch import Tensor
 
 from siglip_med.data.dataset import normalize
 from siglip_med.data.images import read_image
 from siglip_med.errors import UserError
-from siglip_med.inference import Classifier, Differential, PredictionRun
+from siglip_med.inference import Classifier, Differential, PredictionRun, load
 from siglip_med.inference.maps import occlusion_map, relevance_map
-from siglip_med.inference.neighbours import NEIGHBOURS, Neighbour, Neighbours
-from siglip_med.models import PromptEnsemble
-from siglip_med.report.page import Figure, Page, Section, Table, write_page
-from siglip_med.report.plots.maps import explanation_figure
-from siglip_med.report.plots.style import to_png
+from siglip_med.inference.neighbours import Neighbours, beside
+from siglip_med.metrics import Predictions
+from siglip_med.models import Device, PromptEnsemble, choose_device
+from siglip_med.report.inputs import Explanation, TrainingImage
+from siglip_med.report.page import Page, Section, write_page
+from siglip_med.report.sections.explanations import READING, explanation_parts, surest
 
 PAGE = "explanation"
 _NEAREST = 5
 _LEAD = (
     "Where the model looks for its first answer, and the training cases nearest to it. Not a diagnosis; and a page of "
     "photographs of people, which must not be published."
-)
-_READING = (
-    "Relevance is read from the attentions of the vision tower; occlusion is how far the score falls where a square is "
-    "hidden. Both are of the first answer against the mean of all conditions, and each is colored up to its own "
-    "largest value. They show what the model uses, not what is ill; where they disagree, believe neither."
 )
 
 
@@ -46,71 +43,113 @@ def explain(
         Path of the HTML page, and sentences on what it lacks.
 
     Raises:
-        UserError: the file of training cases is altered or another model's, or a photograph cannot be read.
+        UserError: the file of training cases is altered, or a photograph cannot be read.
     """
-    notes: list[str] = []
-    near: Neighbours | None = None
-    home = checkpoint.resolve().parent
-    path = (home.parent if home.name == "checkpoints" else home) / NEIGHBOURS
-    if path.is_file():
-        near = Neighbours.load(path, classifier.model)
-    else:
-        notes.append(
-            f"no training cases: there is no {path}; train.py writes it at the end of a run unless "
-            "evaluation.neighbours=0"
-        )
-    if near is not None and not near.thumbnails:
-        notes.append("training cases without pictures: their source does not allow thumbnails (data.source.thumbnails)")
+    near, lacking = beside(checkpoint, classifier.model)
+    notes = [lacking] if lacking else []
     chosen, left = predictions.differentials[:most], len(predictions.differentials) - most
     if left > 0:
         notes.append(
             f"{left:,} of {len(predictions.differentials):,} photographs are not on the page (explain_most={most})"
         )
-    texts = PromptEnsemble(classifier.payload["prompts"], classifier.model.tokenize).encode(classifier.model)
-    contrast = texts - texts.mean(dim=0)
+    contrast = _contrast(classifier)
     sections = [
         _section(classifier, item, number, contrast, near, notes)
         for number, item in enumerate(track(chosen, description="explaining", transient=True), start=1)
     ]
     unique = tuple(dict.fromkeys(notes))
-    reading = Section("reading", "How to read this page", (_READING, *unique))
+    reading = Section("reading", "How to read this page", (READING, *unique))
     page = Page("Where the model looks", _LEAD, {"checkpoint": str(checkpoint)}, (), (reading, *sections))
     return write_page(page, folder, PAGE), unique
 
 
+def explain_mistakes(
+    checkpoint: Path, base: str | Mapping[str, str] | None, device: Device, test: Predictions, root: Path
+) -> tuple[tuple[Explanation, ...], tuple[str, ...]]:
+    """Explains the surest mistakes of a report.
+
+    Args:
+        checkpoint: that gave the predictions.
+        base: where its base lies now, as in `load_model`.
+        device: where the model runs.
+        test: the predictions.
+        root: folder that ``test.frame["image"]`` is relative to.
+
+    Returns:
+        An explanation a mistake, and sentences on what is lacking: all of it, where the model cannot be built.
+
+    Raises:
+        UserError: the device cannot be had, the file of training cases is altered, or a photograph cannot be read.
+    """
+    choose_device(device)
+    try:
+        classifier = load(checkpoint, base, device)
+    except UserError as error:  # the numbers of the report need no model
+        return (), (f"no maps of the mistakes: the model cannot be built ({error})",)
+    near, lacking = beside(checkpoint, classifier.model)
+    notes = [lacking] if lacking else []
+    contrast = _contrast(classifier)
+    found = []
+    for row, answer, _ in track(surest(test, right=False), description="explaining the mistakes", transient=True):
+        label = int(test.primary[row])
+        texts = {"": contrast[answer], f", {test.conditions[label]}": contrast[label]}
+        path = root / test.frame["image"].iloc[row]
+        if not path.is_file():
+            raise UserError(f"{path}: the photograph is not there; give its folder as report.image_root=…")
+        found.append(_explanation(classifier, path, row, texts, near, notes))
+    return tuple(found), tuple(dict.fromkeys(notes))
+
+
+def _contrast(classifier: Classifier) -> Tensor:
+    """``[C, E]`` embeddings of the conditions, less their mean: a text as it is shares most with every other."""
+    texts = PromptEnsemble(classifier.payload["prompts"], classifier.model.tokenize).encode(classifier.model)
+    return texts - texts.mean(dim=0)
+
+
 def _section(
+    classifier: Classifier, item: Differential, number: int, contrast: Tensor, near: Neighbours | None, notes: list[str]
+) -> Section:
+    best, path = item.candidates[0], Path(item.image)
+    text = contrast[classifier.conditions.index(best.condition)]
+    found = _explanation(classifier, path, number, {"": text}, near, notes)
+    answer = f"{best.condition} ({best.code}), {best.confidence:.0%}"
+    figure, tables = explanation_parts(found, f"{PAGE}_{number:03d}", f"for {answer}")
+    return Section(f"photograph-{number}", f"{path.name}: {answer}", (item.image,), tables, (figure,))
+
+
+def _explanation(
     classifier: Classifier,
-    item: Differential,
-    number: int,
-    contrast: torch.Tensor,
+    path: Path,
+    row: int,
+    texts: Mapping[str, Tensor],
     near: Neighbours | None,
     notes: list[str],
-) -> Section:
-    model, best = classifier.model, item.candidates[0]
-    photograph = read_image(Path(item.image), model.image_spec.size)
+) -> Explanation:
+    """Both maps for the first text, relevance alone for others; what cannot be had is appended to the notes.
+
+    Args:
+        classifier: the model.
+        path: of the photograph.
+        row: for the caller.
+        texts: what the title of a map ends with -> ``[E]``.
+        near: the training cases.
+        notes: appended to.
+    """
+    model = classifier.model
+    photograph = read_image(path, model.image_spec.size)
     pixels = normalize(photograph[None], model.image_spec)[0]
-    text = contrast[classifier.conditions.index(best.condition)]
-    maps: dict[str, np.ndarray] = {}
-    try:
-        maps["relevance"] = relevance_map(model, pixels, text)
-    except UserError as error:
-        notes.append(f"no relevance: {error}")
-    maps["occlusion"] = occlusion_map(model, pixels, text)
-    found: tuple[Neighbour, ...] = ()
-    if near is not None:
-        with torch.no_grad():
-            embedding = model.encode_images(pixels[None].to(model.logit_scale.device))[0]
-        found = near.nearest(embedding.float().cpu().numpy(), _NEAREST)
-    pictures = [(one.thumbnail, f"{one.cosine:.2f} {', '.join(one.conditions)}") for one in found]
-    answer = f"{best.condition} ({best.code}), {best.confidence:.0%}"
-    figure = Figure(
-        f"{PAGE}_{number:03d}",
-        to_png(explanation_figure(photograph, maps, pictures)),
-        f"The photograph, with {' and '.join(maps)} for {best.condition}.",
-        f"Above: the photograph, {' and '.join(maps)} for {answer}. Below: the nearest training images, where allowed.",
-        640,
-    )
-    rows = tuple((one.case, ", ".join(one.conditions), str(one.row), f"{one.cosine:.3f}") for one in found)
-    tables = (Table("Nearest training images", ("case", "labels", "row", "cosine"), rows, 2),) if rows else ()
-    title = f"{Path(item.image).name}: {answer}"
-    return Section(f"photograph-{number}", title, (item.image,), tables, (figure,))
+    maps = {}
+    for number, (ending, text) in enumerate(texts.items()):
+        try:
+            maps[f"relevance{ending}"] = relevance_map(model, pixels, text)
+        except UserError as error:
+            notes.append(f"no relevance: {error}")
+        if number == 0:
+            maps[f"occlusion{ending}"] = occlusion_map(model, pixels, text)
+    if near is None:
+        return Explanation(row, photograph, maps)
+    with torch.no_grad():
+        embedding = model.encode_images(pixels[None].to(model.logit_scale.device))[0]
+    found = near.nearest(embedding.float().cpu().numpy(), _NEAREST)
+    images = (TrainingImage(one.row, one.case, one.conditions, one.cosine, one.thumbnail) for one in found)
+    return Explanation(row, photograph, maps, tuple(images))

@@ -16,7 +16,7 @@ from siglip_med.config import Builds, Node, flat, instantiate
 from siglip_med.data import LabeledData
 from siglip_med.errors import UserError
 from siglip_med.inference import predict_split, probe_splits
-from siglip_med.inference.neighbours import NEIGHBOURS, training_cases
+from siglip_med.inference.neighbours import keep_training_cases
 from siglip_med.losses import LayeredLoss
 from siglip_med.metrics import CHOOSING, Predictions, RetrievalMetrics, fit_calibration, write_per_image
 from siglip_med.models import (
@@ -160,7 +160,8 @@ def run(settings: Settings) -> Result:
         summary = RunSummary(zero_shot, tuned, evaluation.bootstrap, evaluation.coverage, settings.seed, probe)
         if trainer.is_global_zero:
             save_results(settings, trainer, summary, best)
-            save_neighbours(settings, components)
+            note = keep_training_cases(model, components.data, evaluation.neighbours, settings.seed, folder)
+            Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
     metrics = last_metrics(trainer) | summary.metrics()
     objective = optimized_metric(metrics, settings.optimized_metric)
     return Result(metrics, objective, components, module, trainer, zero_shot, tuned, summary, folder, best)
@@ -378,15 +379,6 @@ def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpo
             baselines=summary.baselines_for_model_card(),
             calibration={"temperature": calibration.temperature, "bias": calibration.bias},
         )
-
-
-def save_neighbours(settings: Settings, components: Components) -> None:
-    """Writes the training cases that `predict.py explain=true` looks through, as the best checkpoint embeds them."""
-    if settings.evaluation.neighbours == 0:
-        return
-    found, note = training_cases(components.model, components.data, settings.evaluation.neighbours, settings.seed)
-    found.save(Path(settings.paths.output_dir) / NEIGHBOURS)
-    Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
 
 
 def optimized_metric(metrics: dict[str, float], name: str | None) -> float | None:

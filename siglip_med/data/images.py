@@ -51,6 +51,7 @@ SCALE_SLACK = 2
 
 MISSING_FILE = "does not exist"
 
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _STRAY_BYTES = 2
 _EXIF_ORIENTATION = 0x0112
 _TRANSPOSE = {
@@ -151,6 +152,8 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
     except BadImageError:
         raise
     except UnidentifiedImageError:
+        if _is_heic(data) and "HEIF" not in FORMATS:
+            raise BadImageError("is a HEIC image, which needs pillow-heif: pip install 'siglip-med[heic]'") from None
         raise BadImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise BadImageError(f"has more pixels than the limit of {max_pixels:,}") from None
@@ -168,6 +171,11 @@ def read_image(path: Path, side: int, max_pixels: int = 150_000_000) -> np.ndarr
         return decode(read_bytes(path), side, max_pixels)
     except BadImageError as error:
         raise UserError(f"{path} {error}; replace or remove it") from error
+
+
+def _is_heic(data: bytes) -> bool:
+    """Whether a file says in its first box that it is HEIC (ISO/IEC 23008-12), whatever its name."""
+    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:

@@ -14,7 +14,8 @@ from siglip_med.export.onnx_towers import write_onnx
 from siglip_med.export.open_clip import write_open_clip
 from siglip_med.export.pretrained import write_adapter, write_merged
 from siglip_med.export.recipes import Format
-from siglip_med.models import TwoTower, load_model
+from siglip_med.models import TwoTower, family_of, load_model
+from siglip_med.models.exported import ABOUT_FILE
 from siglip_med.seals import write_sums
 
 __all__ = [
@@ -76,7 +77,7 @@ def export_checkpoint(
         folder = Path(temporary) / output.name
         folder.mkdir()
         _WRITERS[format](model, folder)
-        (folder / "conditions.json").write_text(json.dumps(_about(model, payload), indent=2), encoding="utf-8")
+        (folder / ABOUT_FILE).write_text(json.dumps(_about(model, payload), indent=2), encoding="utf-8")
         (folder / "README.md").write_text(model_card(model, payload, format, license), encoding="utf-8")
         write_sums(folder)
         folder.rename(output)
@@ -96,4 +97,5 @@ def _about(model: TwoTower, payload: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": payload["calibration"],
         "image": {"size": model.image_spec.size, "mean": model.image_spec.mean, "std": model.image_spec.std},
         "max_text_length": model.max_text_length,
+        "model": family_of(model, payload["config"]["model"]["_target_"]),
     }

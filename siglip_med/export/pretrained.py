@@ -13,9 +13,8 @@ from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor
 from siglip_med.errors import UserError
 from siglip_med.export.merge import merged_copy
 from siglip_med.models import JointTwoTower, TwoTower
+from siglip_med.models.exported import HEADS_FILE
 from siglip_med.models.joint import MODEL
-
-HEADS_FILE = "heads.safetensors"
 
 _PROCESSORS: dict[str, Any] = {"siglip": SiglipProcessor, "siglip2": Siglip2Processor, "clip": CLIPProcessor}
 

@@ -29,6 +29,10 @@ _SIDE = 96
 _ARRAYS = ("embeddings", "labels", "rows", "cases", "images", "thumbnails", "ends", "conditions", "weights", "format")
 
 
+class OtherWeights(UserError):
+    """Training cases as another model embeds them: nothing is wrong with the file, but it is of no use here."""
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """One training image.
@@ -140,7 +144,8 @@ class Neighbours:
             model: whose embeddings will be compared with it.
 
         Raises:
-            UserError: the file is absent, altered, no such file, or of another model than this.
+            UserError: the file is absent, altered, or no such file.
+            OtherWeights: it is of another model than this.
         """
         if not path.is_file():
             raise UserError(
@@ -158,11 +163,43 @@ class Neighbours:
             reason = " ".join(str(error).split())
             raise UserError(f"{path} is no file of training cases that this program reads ({reason})") from error
         if found.weights != digest(model):
-            raise UserError(
+            raise OtherWeights(
                 f"{path}: was made by other weights than this checkpoint's, so its distances would mean nothing; it "
                 "belongs to the run's best.ckpt"
             )
         return found
+
+
+def beside(checkpoint: Path, model: TwoTower) -> tuple[Neighbours | None, str]:
+    """The training cases that a checkpoint's run kept.
+
+    Args:
+        checkpoint: in its run folder or in ``checkpoints/`` there, alone, or an export.
+        model: of the checkpoint.
+
+    Returns:
+        The images, and a sentence on what they lack; None with a sentence that says why there are none. The sentence
+        is empty where nothing is missing.
+
+    Raises:
+        UserError: the file is there and altered, or no such file.
+    """
+    if checkpoint.is_dir():
+        return None, f"no training cases: an export holds none, they stay in the run folder as {NEIGHBOURS}"
+    home = checkpoint.resolve().parent
+    path = (home.parent if home.name == "checkpoints" else home) / NEIGHBOURS
+    if not path.is_file():
+        return None, (
+            f"no training cases: there is no {path}; train.py writes it at the end of a run unless "
+            "evaluation.neighbours=0"
+        )
+    try:
+        found = Neighbours.load(path, model)
+    except OtherWeights as error:
+        return None, f"no training cases: {error}"
+    if found.thumbnails:
+        return found, ""
+    return found, "training cases without pictures: their source does not allow thumbnails (data.source.thumbnails)"
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
@@ -189,6 +226,23 @@ def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
     )
     thumbnails = tuple(blob[start:end] for start, end in pairwise(starts))
     return Neighbours(embeddings, labels, rows, cases, images, thumbnails, conditions, str(arrays["weights"]))
+
+
+def keep_training_cases(model: TwoTower, data: LabeledData, most: int, seed: int, folder: Path) -> str:
+    """Writes `NEIGHBOURS` into a run folder, and says what is in it; arguments and errors as in `training_cases`.
+
+    Args:
+        model: as validation chose it.
+        data: of the run.
+        most: images kept; 0: none, and nothing is written.
+        seed: of the draw.
+        folder: of the run.
+    """
+    if most == 0:
+        return "kept for the nearest training cases: nothing (evaluation.neighbours=0)"
+    found, note = training_cases(model, data, most, seed)
+    found.save(folder / NEIGHBOURS)
+    return note
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from siglip_med.data.images import SUFFIXES, read_image
 from siglip_med.errors import UserError
 from siglip_med.files import write_json, write_text
 from siglip_med.image_spec import ImageSpec
-from siglip_med.models import Device, PromptEnsemble, TwoTower, choose_device, load_model
+from siglip_med.models import Device, PromptEnsemble, TwoTower, choose_device, load_export, load_model
 from siglip_med.tracking import tracked
 
 
@@ -163,7 +163,7 @@ def predict_images(
     for paths, pixels in _batches(images, model.image_spec, batch_size, unreadable):
         logits = model.logits(model.encode_images(pixels.to(device)), texts).cpu().numpy()
         differentials += [
-            Differential(str(path), _ranked(row, payload["conditions"], payload["codes"], calibration, top_k))
+            Differential(str(path), ranked(row, payload["conditions"], payload["codes"], calibration, top_k))
             for path, row in zip(paths, logits, strict=True)
         ]
     return PredictionRun(tuple(differentials), tuple(unreadable), calibration is not None)
@@ -190,22 +190,36 @@ def _batches(
         yield paths, normalize(np.stack(pixels), spec)
 
 
-def _ranked(
+def ranked(
     logits: np.ndarray,
     conditions: Sequence[str],
     codes: Sequence[str],
     calibration: Mapping[str, float] | None,
     top_k: int,
 ) -> tuple[Candidate, ...]:
-    calibrated = logits.astype(np.float64)
-    if calibration is not None:
-        calibrated = calibrated / calibration["temperature"] + calibration["bias"]
-    confidence = 1 / (1 + np.exp(-calibrated))
+    """The most likely conditions of one image.
+
+    Args:
+        logits: ``[C]``.
+        conditions: the C names.
+        codes: their C codes.
+        calibration: ``temperature`` and ``bias``, or None.
+        top_k: how many; all if there are fewer.
+    """
+    confidence = confidences(logits, calibration)
     best = np.argsort(-logits, kind="stable")[:top_k]
     return tuple(
         Candidate(rank, conditions[column], codes[column], float(confidence[column]), float(logits[column]))
         for rank, column in enumerate(best, start=1)
     )
+
+
+def confidences(logits: np.ndarray, calibration: Mapping[str, float] | None) -> np.ndarray:
+    """Sigmoid of the (calibrated) logits, of any shape; float64 in [0, 1]."""
+    calibrated = logits.astype(np.float64)
+    if calibration is not None:
+        calibrated = calibrated / calibration["temperature"] + calibration["bias"]
+    return 1 / (1 + np.exp(-calibrated))
 
 
 @dataclass(frozen=True)
@@ -244,16 +258,21 @@ class Classifier:
 
 
 def load(checkpoint: str | Path, base: str | Mapping[str, str] | None = None, device: Device = "auto") -> Classifier:
-    """Loads a trained model from its checkpoint; nothing else of the run is needed.
+    """Loads a trained model from its checkpoint or from a merged export; nothing else of the run is needed.
 
     Args:
-        checkpoint: of a fine-tuning run.
-        base: where the base lies now, as in `load_model`.
+        checkpoint: of a fine-tuning run, or the folder of an export.
+        base: where the base lies now, as in `load_model`; an export has none.
         device: where the model runs.
 
     Raises:
         UserError: the checkpoint, its base or the device cannot be had.
     """
     chosen = choose_device(device)
-    model, payload = load_model(checkpoint, base)
+    if Path(checkpoint).is_dir():
+        if base is not None:
+            raise UserError(f"base={base}: {checkpoint} is an export and holds its base; leave base out")
+        model, payload = load_export(checkpoint)
+    else:
+        model, payload = load_model(checkpoint, base)
     return Classifier(model.to(chosen), payload)

@@ -17,6 +17,7 @@ from siglip_med.models.checkpoint import (
 )
 from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
+from siglip_med.models.exported import family_of, load_export
 from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
 from siglip_med.models.interpolation import interpolated
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
@@ -52,10 +53,12 @@ __all__ = [
     "choose_device",
     "clip",
     "dual_encoder",
+    "family_of",
     "finalize_checkpoint",
     "fingerprint",
     "in_chunks",
     "interpolated",
+    "load_export",
     "load_model",
     "load_trained",
     "model_node",

@@ -10,6 +10,7 @@ from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.page import Page, Section, write_page
 from siglip_med.report.sections.conditions import conditions_section, confusion_section
 from siglip_med.report.sections.confidence import calibration_section, prediction_sets_section
+from siglip_med.report.sections.explanations import mistakes_section
 from siglip_med.report.sections.groups import subgroups_section
 from siglip_med.report.sections.headline import cards, headline_section, lead
 from siglip_med.report.sections.hierarchy import hierarchy_section
@@ -45,6 +46,8 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     ]
     if settings.images:
         sections.append(photographs_section(evidence, inputs))
+        if inputs.explanations or inputs.explanation_notes:
+            sections.append(mistakes_section(inputs))
     data = {"config": inputs.meta.config, "settings": dict(vars(settings)), "name": inputs.meta.name}
     sections.append(Section("limits", "What this report cannot say", _LIMITS, data=data))
     given = evidence.answers

@@ -1,9 +1,11 @@
 """What a report is made of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -29,6 +31,42 @@ class RunMeta:
 
 
 @dataclass(frozen=True)
+class TrainingImage:
+    """A training image that another image is near to.
+
+    Attributes:
+        row: of the run's table.
+        case: its case.
+        conditions: of its labels.
+        cosine: of both embeddings.
+        thumbnail: JPEG; None where the data may not be shown.
+    """
+
+    row: int
+    case: str
+    conditions: tuple[str, ...]
+    cosine: float
+    thumbnail: bytes | None
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Where a model looked in an image, and which training images it is near to; a report itself asks no model.
+
+    Attributes:
+        row: of the image in the predictions.
+        photograph: ``[S, S, 3]`` uint8 RGB, as the model saw it.
+        maps: title -> ``[h, w]``, what is highest is drawn strongest.
+        near: training images, nearest first.
+    """
+
+    row: int
+    photograph: np.ndarray
+    maps: Mapping[str, np.ndarray]
+    near: tuple[TrainingImage, ...] = ()
+
+
+@dataclass(frozen=True)
 class ReportInputs:
     """Predictions of a run and where they came from.
 
@@ -41,6 +79,8 @@ class ReportInputs:
         curves: columns ``tag``, ``step``, ``value``; may be empty.
         meta: the run.
         image_root: folder that ``test.frame["image"]`` is relative to; needed for photographs alone.
+        explanations: of the surest mistakes, by whoever has the model; shown where photographs are.
+        explanation_notes: sentences on what they lack, or on why there are none.
     """
 
     test: Predictions
@@ -51,6 +91,8 @@ class ReportInputs:
     meta: RunMeta = field(default_factory=lambda: RunMeta("run"))
     image_root: Path | None = None
     data_card: Path | None = None
+    explanations: tuple[Explanation, ...] = ()
+    explanation_notes: tuple[str, ...] = ()
 
 
 class ReportSettings:

@@ -1,16 +1,19 @@
 """evaluate.py: which predictions a report is made of, and what a wrong command says."""
 
+import json
 import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from siglip_med.commands import evaluate
 from siglip_med.commands.evaluate import run, run_folder, saved_predictions
 from siglip_med.config import typed
 from siglip_med.errors import UserError
+from siglip_med.inference.neighbours import NEIGHBOURS, Neighbours
 from siglip_med.metrics import bootstrap_intervals, headline_metrics
 from tests.report.synthetic_run import synthetic_predictions
 from tests.runs import compose_config
@@ -122,6 +125,40 @@ def test_photographs_come_from_the_data_of_the_run(folder, checkpoint_says):
     with pytest.raises(UserError, match=r"photographs/images/test_\d+\.png: the photograph is not there"):
         run(settings(f"checkpoint={folder / 'checkpoints' / 'best.ckpt'}", "report.images=true"))
     assert not (folder / "report").exists()
+
+
+def test_the_surest_mistakes_are_explained_where_photographs_are_shown(short_run, cache, tmp_path):
+    words = ("report.images=true", "device=cpu", f"paths.cache_dir={cache}", f"output={tmp_path}")
+    page = run(settings(f"checkpoint='{short_run.best}'", *words)).page
+    test, kept = short_run.tuned.test, Neighbours.load(short_run.folder / NEIGHBOURS, short_run.components.model)
+    first = test.logits.argmax(axis=1)
+    wrong = [row for row in range(len(test)) if test.labels[row, first[row]] == 0]
+    expected = sorted(wrong, key=lambda row: -test.logits[row, first[row]])[:12]
+    found = json.loads((tmp_path / "report.json").read_text())["mistakes"]["mistakes"]
+    assert [item["image"] for item in found] == [test.frame["image"].iloc[row] for row in expected]
+    assert [item["answer"] for item in found] == [test.conditions[first[row]] for row in expected]
+    for item, row in zip(found, expected, strict=True):
+        cosines = kept.embeddings @ test.image_embeddings[row]
+        assert [one["cosine"] for one in item["nearest"]] == pytest.approx(sorted(cosines)[:-6:-1], abs=1e-4)
+        (place,) = np.flatnonzero(kept.rows == item["nearest"][0]["row"])
+        assert set(item["nearest"][0]["labels"]) == {kept.conditions[c] for c in np.flatnonzero(kept.labels[place])}
+    drawn = sorted(path.stem for path in (tmp_path / "figures").glob("mistake_*"))
+    assert drawn == [f"mistake_{number:02d}" for number in range(1, len(expected) + 1)]
+    assert page.read_text().count("The photograph, with relevance and occlusion and relevance, ") == len(expected)
+
+
+def test_mistakes_without_their_model_or_of_a_derived_answer_are_not_explained_and_a_sentence_says_why(
+    short_run, tmp_path, capsys
+):
+    best, test = short_run.best, short_run.tuned.test
+    none, (why,) = evaluate.explained(settings(f"checkpoint='{best}'", "base=nowhere", "device=cpu"), best, test, ROOT)
+    assert none == ()
+    assert why.startswith("no maps of the mistakes: the model cannot be built (")
+    assert why in capsys.readouterr().out
+    none, (why,) = evaluate.explained(settings(f"checkpoint='{best}'", "derive=crm"), best, test, ROOT)
+    assert none == ()
+    assert "answers that crm derives" in why
+    assert evaluate.explained(settings(f"checkpoint='{best}'"), best, test, None) == ((), ())
 
 
 def test_two_runs_are_compared(folder, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from siglip_med.commands.help import help_text
 from tests.runs import CONF
 
-COMMANDS = ("train", "pretrain", "evaluate", "predict", "export", "check", "labels")
+COMMANDS = ("train", "pretrain", "evaluate", "predict", "export", "check", "labels", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -49,13 +49,15 @@ _VISION = {
 _IDS = {"pad_token_id": PAD, "bos_token_id": BEGIN, "eos_token_id": END}
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, begin: int = BEGIN, end: int = END) -> None:
     """A word tokenizer that wraps every text in a begin and an end token."""
     vocabulary = {token: number for number, token in enumerate(["<pad>", "<unk>", "<s>", "</s>", *WORDS])}
+    vocabulary |= {"<s>": begin, "</s>": end}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 2), ("</s>", 3)])
+    special = [("<s>", begin), ("</s>", end)]
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=special)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
     ).save_pretrained(folder)
@@ -108,16 +110,17 @@ def write_siglip2(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def write_clip(folder: Path, seed: int = 0) -> Path:
-    """A CLIP folder."""
+def write_clip(folder: Path, seed: int = 0, begin: int = BEGIN, end: int = END) -> Path:
+    """A CLIP folder; OpenAI's has the end token at the end of the vocabulary."""
     torch.manual_seed(seed)
+    ids = _IDS | {"bos_token_id": begin, "eos_token_id": end}
     config = CLIPConfig(
-        text_config={**_TEXT, **_IDS, "max_position_embeddings": LENGTH},
+        text_config={**_TEXT, **ids, "max_position_embeddings": LENGTH},
         vision_config={**_VISION, "image_size": IMAGE},
         projection_dim=20,
     )
     write_weights(CLIPModel(config), folder)
-    write_tokenizer(folder)
+    write_tokenizer(folder, begin, end)
     square = {"height": IMAGE, "width": IMAGE}
     write_image_processor(
         folder, "CLIPImageProcessor", size={"shortest_edge": IMAGE}, crop_size=square, do_center_crop=True

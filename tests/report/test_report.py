@@ -29,8 +29,10 @@ from siglip_med.report import (
     write_page,
     write_report,
 )
+from siglip_med.report.inputs import Explanation, TrainingImage
 from siglip_med.report.page import plain, sort_key
 from siglip_med.report.sections.conditions import recall_by_condition
+from siglip_med.report.sections.explanations import mistakes_section
 from tests.report.synthetic_run import synthetic_predictions
 
 CURVES = pd.DataFrame(
@@ -220,6 +222,25 @@ def test_photographs_only_on_request_and_only_with_their_folder(tmp_path):
     page = write_report(replace(given, image_root=tmp_path), tmp_path / "report", asked)
     assert "must not be published" in page.read_text()
     assert (page.parent / "figures" / "surest_mistakes.png").is_file()
+    assert "surely wrong" not in page.read_text()
+
+
+def test_mistakes_are_explained_with_what_the_caller_found_and_what_it_lacks():
+    given, jpeg = inputs(), io.BytesIO()
+    photograph = np.full((32, 32, 3), 120, np.uint8)
+    Image.fromarray(photograph).save(jpeg, "JPEG")
+    near = (TrainingImage(7, "a", ("Acne", "Eczema"), 0.876, jpeg.getvalue()), TrainingImage(8, "b", (), 0.5, None))
+    found = Explanation(3, photograph, {"relevance": np.eye(4), "occlusion": -np.eye(8)}, near)
+    section = mistakes_section(replace(given, explanations=(found,), explanation_notes=("no relevance",)))
+    ((number, image, answer, label, nearest),) = section.tables[0].rows
+    test = given.test
+    assert (number, image, label) == ("1", test.frame["image"].iloc[3], test.conditions[test.primary[3]])
+    assert answer.startswith(test.conditions[test.logits[3].argmax()])
+    assert nearest == "Acne, Eczema (0.88); no condition (0.50)"
+    assert section.paragraphs[-1] == "no relevance"
+    assert [figure.name for figure in section.figures] == ["mistake_01"]
+    none = mistakes_section(replace(given, explanation_notes=("no maps",)))
+    assert (none.paragraphs, none.tables, none.figures) == (("no maps",), (), ())
 
 
 def test_broken_predictions_leave_no_report(tmp_path):

@@ -9,6 +9,7 @@ from siglip_med.report.plots.comparisons import (
 )
 from siglip_med.report.plots.curves import curve_panels, curves_figure
 from siglip_med.report.plots.embedding import MAP_MINIMUM, Method, embedding_figure, project
+from siglip_med.report.plots.maps import explanation_figure
 from siglip_med.report.plots.matrices import confusion_figure, distance_figure
 from siglip_med.report.plots.order import chapter_label, chapters_of, icd_order
 from siglip_med.report.plots.photographs import contact_sheet
@@ -28,6 +29,7 @@ __all__ = [
     "differences_figure",
     "distance_figure",
     "embedding_figure",
+    "explanation_figure",
     "icd_order",
     "project",
     "reliability_figure",

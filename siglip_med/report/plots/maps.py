@@ -32,7 +32,7 @@ def explanation_figure(
     height, width = photograph.shape[:2]
     for axes, (title, values) in zip(grid[0], {"photograph": None, **maps}.items(), strict=False):
         axes.imshow(photograph)
-        axes.set_title(title, fontsize=7, fontweight="normal", loc="left")
+        axes.set_title(shorten(title, 30), fontsize=7, fontweight="normal", loc="left")
         if values is not None:
             positive = np.maximum(values, 0)
             largest = float(positive.max()) or 1.0

@@ -1,10 +1,8 @@
 """The embedding map, the curves of the run, and photographs for those who asked for them."""
 
 import numpy as np
-from scipy.special import expit
 
 from siglip_med.errors import UserError
-from siglip_med.metrics import condition_order
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs
 from siglip_med.report.page import Figure, Section
@@ -19,8 +17,8 @@ from siglip_med.report.plots import (
     project,
     to_png,
 )
+from siglip_med.report.sections.explanations import surest
 
-_PHOTOGRAPHS = 12
 _NEIGHBORS = "neighbors on the map are neighbors for the model; distances between far-off islands mean nothing."
 _READING: dict[Method, str] = {
     "UMAP": _NEIGHBORS,
@@ -97,27 +95,21 @@ def photographs_section(evidence: Evidence, inputs: ReportInputs) -> Section:
     test, root = evidence.test, inputs.image_root
     if root is None:
         raise UserError("report.images=true needs the folder of the photographs: give report.image_root=…")
-    first = condition_order(test.logits, test.positive)[:, 0]
-    everyone = np.arange(len(test))
-    sure, right = expit(test.logits[everyone, first].astype(np.float64)), test.positive[everyone, first]
     figures = []
-    for name, mask, caption in (
-        ("surest_mistakes", ~right, "Surest mistakes: the answer, then the primary label."),
-        ("surest_hits", right, "Surest right answers."),
+    for name, right, caption in (
+        ("surest_mistakes", False, "Surest mistakes: the answer, then the primary label."),
+        ("surest_hits", True, "Surest right answers."),
     ):
-        rows = np.flatnonzero(mask)
-        rows = rows[np.argsort(-sure[rows], kind="stable")][:_PHOTOGRAPHS]
-        if not len(rows):
-            continue
         lines = [
             (
                 str(test.frame["image"].iloc[row]),
-                f"{sure[row]:.0%} {test.conditions[first[row]]}",
+                f"{sure:.0%} {test.conditions[answer]}",
                 f"label: {test.conditions[test.primary[row]]}",
             )
-            for row in rows
+            for row, answer, sure in surest(test, right)
         ]
-        figures.append(Figure(name, to_png(contact_sheet(root, lines), 110), caption, caption, 640))
+        if lines:
+            figures.append(Figure(name, to_png(contact_sheet(root, lines), 110), caption, caption, 640))
     return Section(
         key="photographs",
         title="Photographs",

@@ -1,0 +1,140 @@
+"""Shows a trained model on a page to click: a photograph dropped there gets a differential and what it rests on."""
+
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from rich.console import Console
+
+from siglip_med.commands.evaluate import saved_predictions
+from siglip_med.demo.answers import Answerer
+from siglip_med.demo.limits import Limits
+from siglip_med.extras import require
+from siglip_med.inference import load
+from siglip_med.inference.neighbours import beside
+from siglip_med.metrics import Predictions
+from siglip_med.models import Device, read_checkpoint
+from siglip_med.training.run_folder import run_folder
+
+if TYPE_CHECKING:
+    from siglip_med.demo.server import DemoServer
+
+
+class Settings(BaseModel):
+    """Top level of ``conf/demo.yaml``.
+
+    Attributes:
+        checkpoint: of a fine-tuning run, or the folder of an export with format=merged or format=open_clip.
+        base: where the base lies now, as in `load_model`.
+        device: where the model runs.
+        host: the address that the page listens on.
+        port: 0 takes any that is free.
+        top_k: conditions in a differential.
+        coverage: that the slider of the prediction set starts with.
+        limits: of a visitor.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    checkpoint: str
+    base: str | dict[str, str] | None
+    device: Device
+    host: str
+    port: Annotated[int, Field(ge=0, le=65_535)]
+    top_k: PositiveInt
+    coverage: Annotated[float, Field(ge=0.5, le=0.99)]
+    limits: Limits
+
+
+@dataclass(frozen=True)
+class Result:
+    """A page that is ready: the port is taken, the model loaded.
+
+    Attributes:
+        server: that will serve it.
+        answerer: the model.
+        coverage: that the slider starts with.
+        lacking: a sentence on the training cases where they or their pictures are missing; else empty.
+    """
+
+    server: "DemoServer"
+    answerer: Answerer
+    coverage: float
+    lacking: str
+
+
+def run(settings: Settings) -> Result:
+    """Takes the port and loads the model with what lies beside it.
+
+    Raises:
+        UserError: Gradio is missing, the port is taken, or the checkpoint, its base or the device cannot be had.
+    """
+    require("gradio", feature="siglip-med-demo", extra="demo")
+    from siglip_med.demo.server import DemoServer
+
+    server = DemoServer(settings.host, settings.port, settings.limits)
+    try:
+        answerer, lacking = build_answerer(settings)
+    except BaseException:
+        server.close()
+        raise
+    return Result(server, answerer, settings.coverage, lacking)
+
+
+def build_answerer(settings: Settings) -> tuple[Answerer, str]:
+    """The model with what lies beside it, and a sentence on what of the training cases is missing; errors as in `run`.
+
+    Args:
+        settings: of the command.
+    """
+    classifier, checkpoint = load(settings.checkpoint, settings.base, settings.device), Path(settings.checkpoint)
+    training, lacking = beside(checkpoint, classifier.model)
+    answerer = Answerer(
+        classifier,
+        settings.checkpoint,
+        settings.limits.pixels,
+        settings.top_k,
+        validation_predictions(checkpoint),
+        training,
+    )
+    return answerer, lacking
+
+
+def validation_predictions(checkpoint: Path) -> Predictions | None:
+    """What the checkpoint's run predicted for its validation split; None for an export or a checkpoint alone.
+
+    Raises:
+        UserError: predictions are there but cannot be read.
+    """
+    if checkpoint.is_dir():
+        return None
+    found = saved_predictions(run_folder(checkpoint), read_checkpoint(checkpoint)["siglip_med"])
+    return None if found is None else found["val"]
+
+
+def show(result: Result) -> None:
+    """Serves the page until the process is told to stop, and says where it is."""
+    from siglip_med.demo.server import is_loopback
+
+    def say(text: str) -> None:
+        Console().print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
+
+    if result.answerer.validation is None:
+        say("no prediction sets: no validation predictions of this checkpoint lie beside it")
+    if result.lacking:
+        say(result.lacking)
+    if not is_loopback(result.server.host):
+        say(
+            f"warning: host={result.server.host} lets every machine that reaches this one drop photographs and read "
+            "answers, without a password and without encryption"
+        )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    with result.server.running(result.answerer, result.coverage) as url:
+        say(f"page: {url} (Ctrl-C ends it)")
+        stop.wait()
+    say("ended; every photograph is forgotten")

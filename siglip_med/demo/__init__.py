@@ -1,0 +1,1 @@
+"""A page to click: one photograph at a time, and all that a trained model says of it."""

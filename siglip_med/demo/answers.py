@@ -1,0 +1,223 @@
+"""What the page can be asked: a photograph, a stated coverage, sentences; and what the model answers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize as unit
+
+from siglip_med.data.dataset import normalize
+from siglip_med.demo.photograph import Photograph, read_photograph
+from siglip_med.demo.tree import Icd, place_in_icd
+from siglip_med.errors import UserError
+from siglip_med.inference import Candidate, Classifier, occlusion_map, relevance_map
+from siglip_med.inference.neighbours import Neighbour, Neighbours
+from siglip_med.inference.photographs import confidences, ranked
+from siglip_med.metrics import Predictions, fit_conformal
+from siglip_med.metrics.conformal import nonconformity
+from siglip_med.models import PromptEnsemble
+
+NEAREST = 5
+"""Training images beside a photograph."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says of one photograph.
+
+    Attributes:
+        photograph: what it was asked about.
+        embedding: ``[E]`` float32, L2-normalized, on the CPU.
+        logits: ``[C]`` float32, before calibration.
+        order: ``[C]`` columns, the most likely first.
+        candidates: all C conditions in that order.
+    """
+
+    photograph: Photograph
+    embedding: Tensor
+    logits: np.ndarray
+    order: np.ndarray
+    candidates: tuple[Candidate, ...]
+
+    @property
+    def first(self) -> int:
+        """Column of the most likely condition."""
+        return int(self.order[0])
+
+
+@dataclass(frozen=True)
+class PredictionSet:
+    """The conditions that cannot be left out at a stated coverage.
+
+    Attributes:
+        coverage: the stated coverage.
+        columns: the set, the most likely first; may be empty.
+        images: of the validation split that chose its size.
+        whole: whether those are too few to promise the coverage, so that the set is every condition.
+    """
+
+    coverage: float
+    columns: tuple[int, ...]
+    images: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class SentenceScore:
+    """A typed sentence beside the conditions.
+
+    Attributes:
+        text: as typed.
+        logit: before calibration.
+        confidence: on the scale of the conditions'.
+        place: 1 + the number of conditions with a higher logit.
+        cut: tokens of it that the text tower does not read.
+    """
+
+    text: str
+    logit: float
+    confidence: float
+    place: int
+    cut: int
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """A loaded model with what lies beside it; several threads may ask, and are answered one after the other.
+
+    Args:
+        classifier: the model and what its checkpoint says.
+        source: the checkpoint or folder, for messages.
+        max_pixels: see `read_photograph`.
+        top_k: conditions in a differential.
+        validation: predictions of this checkpoint for its validation split, if they lie beside it.
+        training: the training cases as this model embeds them, if they lie beside it.
+
+    Attributes:
+        icd: where the C conditions stand.
+        texts: ``[C, E]`` embeddings of their prompts.
+        contrast: ``[C, E]`` those less their mean, which maps are of: a text as it is shares most with every other.
+
+    Raises:
+        UserError: the checkpoint names no conditions, or a code is none of ICD-10-CM.
+    """
+
+    classifier: Classifier
+    source: str
+    max_pixels: int
+    top_k: int
+    validation: Predictions | None = None
+    training: Neighbours | None = None
+    icd: Icd = field(init=False)
+    texts: Tensor = field(init=False)
+    contrast: Tensor = field(init=False)
+    _one: Lock = field(init=False, repr=False, compare=False, default_factory=Lock)
+    """Held while the model works: a map changes how its attentions are computed."""
+
+    def __post_init__(self) -> None:
+        """Looks the codes up and encodes the prompts, once."""
+        payload, model = self.classifier.payload, self.classifier.model
+        if not payload["conditions"] or not payload["prompts"]:
+            raise UserError(
+                f"{self.source} names no conditions: it comes from pretraining; use one of a fine-tuning run"
+            )
+        object.__setattr__(self, "icd", place_in_icd(payload["conditions"], payload["codes"], self.source))
+        object.__setattr__(self, "texts", PromptEnsemble(payload["prompts"], model.tokenize).encode(model))
+        object.__setattr__(self, "contrast", self.texts - self.texts.mean(dim=0))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether confidences were calibrated on the validation split."""
+        return self.classifier.payload["calibration"] is not None
+
+    def read(self, data: bytes, name: str) -> Photograph:
+        """A file as the model wants it; see `read_photograph`."""
+        return read_photograph(data, name, self.classifier.model.image_spec.size, self.max_pixels)
+
+    @torch.no_grad()
+    def answer(self, photograph: Photograph) -> Answer:
+        """Ranks all conditions, with the numbers that ``predict.py`` gives."""
+        model, payload = self.classifier.model, self.classifier.payload
+        pixels = self.pixels(photograph)[None].to(model.logit_scale.device)
+        with self._one:
+            embedding = model.encode_images(pixels).float()
+            logits = model.logits(embedding, self.texts)[0].cpu().numpy()
+        everyone = ranked(logits, payload["conditions"], payload["codes"], payload["calibration"], len(logits))
+        order = np.argsort(-logits, kind="stable")
+        return Answer(photograph, unit(embedding, dim=-1)[0].cpu(), logits, order, everyone)
+
+    def pixels(self, photograph: Photograph) -> Tensor:
+        """``[3, S, S]`` normalized, on the CPU."""
+        return normalize(photograph.pixels[None], self.classifier.model.image_spec)[0]
+
+    def differential(self, answer: Answer) -> tuple[int, ...]:
+        """Columns of the best ``top_k`` conditions."""
+        return tuple(int(column) for column in answer.order[: self.top_k])
+
+    def prediction_set(self, answer: Answer, coverage: float) -> PredictionSet | None:
+        """The conformal set of `fit_conformal`, calibrated on validation; None without its predictions.
+
+        Args:
+            answer: of one photograph.
+            coverage: share of photographs like those of validation whose set holds one of their conditions.
+        """
+        if self.validation is None:
+            return None
+        calibration = self.classifier.payload["calibration"]
+        temperature = 1.0 if calibration is None else calibration["temperature"]
+        rule = fit_conformal(self.validation, coverage, temperature=temperature)
+        inside = nonconformity(answer.logits[None], rule.score, rule.temperature)[0] <= rule.threshold
+        columns = tuple(int(column) for column in answer.order if inside[column])
+        return PredictionSet(coverage, columns, len(self.validation), not np.isfinite(rule.threshold))
+
+    def nearest(self, answer: Answer) -> tuple[Neighbour, ...] | None:
+        """The training images nearest to a photograph, nearest first; None where none are kept."""
+        return None if self.training is None else self.training.nearest(answer.embedding.numpy(), NEAREST)
+
+    def relevance(self, answer: Answer, column: int) -> np.ndarray:
+        """Where the model looks for a condition against the mean of all, ``[h, w]`` float32; see `relevance_map`."""
+        model = self.classifier.model
+        device = model.logit_scale.device
+        with self._one:
+            return relevance_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+
+    def occlusion(self, answer: Answer, column: int) -> np.ndarray:
+        """How much that score falls where the photograph is covered, ``[h, w]`` float32; see `occlusion_map`."""
+        model = self.classifier.model
+        device = model.logit_scale.device
+        with self._one:
+            return occlusion_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+
+    @torch.no_grad()
+    def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:
+        """How sentences fit a photograph, beside the conditions.
+
+        Args:
+            answer: of the photograph.
+            sentences: in any words.
+        """
+        if not sentences:
+            return ()
+        model, calibration = self.classifier.model, self.classifier.payload["calibration"]
+        device = model.logit_scale.device
+        tokens = {name: value.to(device) for name, value in model.tokenize(sentences).items()}
+        with self._one:
+            logits = model.logits(answer.embedding[None].to(device), model.encode_texts(**tokens))[0].cpu().numpy()
+        return tuple(
+            SentenceScore(
+                text=text,
+                logit=float(logit),
+                confidence=float(confidence),
+                place=1 + int((answer.logits > logit).sum()),
+                cut=self._cut(text),
+            )
+            for text, logit, confidence in zip(sentences, logits, confidences(logits, calibration), strict=True)
+        )
+
+    def _cut(self, text: str) -> int:
+        model = self.classifier.model
+        whole = model.tokenizer([text.lower() if model.lowercase_text else text], truncation=False)["input_ids"][0]
+        return max(0, len(whole) - model.max_text_length)

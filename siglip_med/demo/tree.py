@@ -1,0 +1,135 @@
+"""Where the answers stand in ICD-10-CM, and how far each is from the first one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from siglip_med.conditions import Condition, ConditionSet, dissimilarity
+from siglip_med.conditions.codes import CATEGORY_DEPTH, read_code_book
+from siglip_med.errors import UserError
+
+Nearness = Literal["first", "mild", "middling", "far"]
+
+_SHARED = ((0.2, "same code"), (0.4, "same category"), (0.6, "same block"), (0.8, "same chapter"))
+_MILD, _MIDDLING = 0.6, 0.8
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An answer in the tree.
+
+    Attributes:
+        rank: in the differential, from 1.
+        condition: its name.
+        distance: D to the first answer, in [0, 1].
+        nearness: what a mistake between the two would be: ``mild`` within a block of ICD-10-CM, ``middling`` within a
+            chapter, ``far`` else.
+        shared: what both have in common, in words.
+    """
+
+    rank: int
+    condition: str
+    distance: float
+    nearness: Nearness
+    shared: str
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A chapter, block, category or code with what of the answers is below it."""
+
+    level: str
+    key: str
+    title: str
+    branches: tuple["Branch", ...] = ()
+    leaves: tuple[Leaf, ...] = ()
+
+
+@dataclass(frozen=True)
+class Icd:
+    """The C conditions of a model in ICD-10-CM.
+
+    Attributes:
+        conditions: the C conditions.
+        distance: ``[C, C]`` the matrix D of `dissimilarity`, levels of the tree, whatever geometry the run learnt from.
+    """
+
+    conditions: ConditionSet
+    distance: np.ndarray
+
+    def leaf(self, column: int, rank: int, first: int) -> Leaf:
+        """How a condition lies to the first answer; both are columns."""
+        name, d = self.conditions.names[column], float(self.distance[first, column])
+        if column == first:
+            return Leaf(rank, name, 0.0, "first", "the first answer")
+        shared = next((words for level, words in _SHARED if d <= level + 1e-9), "another chapter")
+        nearness: Nearness = "mild" if d <= _MILD + 1e-9 else "middling" if d <= _MIDDLING + 1e-9 else "far"
+        return Leaf(rank, name, d, nearness, shared)
+
+    def tree(self, columns: Sequence[int]) -> tuple[Branch, ...]:
+        """The answers as a tree: chapter, block, category, code; the branch of the better answer comes first.
+
+        Args:
+            columns: conditions, best first.
+        """
+        leaves = [(column, self.leaf(column, rank, columns[0])) for rank, column in enumerate(columns, start=1)]
+        return self._branches(leaves, 0)
+
+    def _branches(self, leaves: Sequence[tuple[int, Leaf]], depth: int) -> tuple[Branch, ...]:
+        groups: dict[str, list[tuple[int, Leaf]]] = {}
+        for column, leaf in leaves:
+            groups.setdefault(self._step(column, depth)[0], []).append((column, leaf))
+        found = []
+        for group in groups.values():
+            key, title = self._step(group[0][0], depth)
+            if key == self.conditions.codes[group[0][0]]:  # a category such as L80 can be complete itself
+                found.append(Branch("code", key, title, leaves=tuple(leaf for _, leaf in group)))
+            else:
+                found.append(Branch(_LEVELS[depth], key, title, branches=self._branches(group, depth + 1)))
+        return tuple(found)
+
+    def _step(self, column: int, depth: int) -> tuple[str, str]:
+        """Key and title of the branch that a condition is below, at a depth."""
+        condition = self.conditions.conditions[column]
+        if depth == 0:
+            return _split(condition.chapter)
+        if depth == 1:
+            return _split(condition.block)
+        if depth == CATEGORY_DEPTH:
+            category = condition.path[CATEGORY_DEPTH]
+            return category, read_code_book().codes[category].title
+        return condition.code, condition.title
+
+
+_LEVELS = ("chapter", "block", "category")
+
+
+def _split(heading: str) -> tuple[str, str]:
+    key, _, title = heading.partition(" - ")
+    return key, title
+
+
+def place_in_icd(names: Sequence[str], codes: Sequence[str], source: str) -> Icd:
+    """Looks up where a model's conditions stand.
+
+    Args:
+        names: the C names.
+        codes: their ICD-10-CM codes.
+        source: of both, for messages.
+
+    Raises:
+        UserError: a code is none of ICD-10-CM.
+    """
+    book = read_code_book()
+    conditions = []
+    for name, text in zip(names, codes, strict=True):
+        code = book.find(text)
+        if code is None or len(code.path) <= CATEGORY_DEPTH:
+            raise UserError(f"{source}: {text!r}, the code of {name!r}, is no code of {book.release}")
+        conditions.append(
+            Condition(name, code.code, code.title, book.chapter(code), book.block(code), code.path, "", name, "")
+        )
+    found = ConditionSet(tuple(conditions))
+    return Icd(found, dissimilarity(found))

@@ -1,0 +1,148 @@
+"""An export read back: what ``siglip-med-export`` writes with ``format=merged`` or ``open_clip`` is a model again."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from siglip_med.errors import UserError
+from siglip_med.models.checkpoint import MODEL_BUILDERS
+from siglip_med.models.dual import DualEncoder
+from siglip_med.models.open_clip import CONFIG_FILE as OPEN_CLIP_FILE
+from siglip_med.models.two_tower import TwoTower
+from siglip_med.seals import check_sums
+from siglip_med.trust import build_trusted
+
+ABOUT_FILE = "conditions.json"
+HEADS_FILE = "heads.safetensors"
+_TARGET = "siglip_med.models"
+_FROZEN = {"_target_": "siglip_med.models.Frozen"}
+_AGAIN = "export it again with format=merged, or give the checkpoint"
+
+
+class Family(BaseModel):
+    """Which builder an export belongs to, and what a dual encoder's two folders do not say themselves."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    family: Literal["siglip", "siglip2", "clip", "dual_encoder"]
+    embedding_dim: PositiveInt | None = None
+    max_text_length: PositiveInt | None = None
+    image_size: PositiveInt | None = None
+    image_hidden: Annotated[int, Field(ge=0)] | None = None
+    vision_pooling: Literal["cls", "mean", "pooler"] | None = None
+    text_pooling: Literal["cls", "mean", "pooler"] | None = None
+
+
+class About(BaseModel):
+    """The shape of ``conditions.json``; a folder may come from anybody."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    conditions: list[str]
+    codes: list[str]
+    prompts: list[list[str]]
+    logit_scale: Annotated[PositiveFloat, FiniteFloat]
+    logit_bias: FiniteFloat
+    calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
+    model: Family
+
+
+def family_of(model: TwoTower, target: str) -> dict[str, Any]:
+    """What an export says of its model so that `load_export` can build it.
+
+    Args:
+        model: the trained model.
+        target: ``_target_`` of its config node.
+    """
+    name = target.rpartition(".")[2]
+    family: dict[str, Any] = {"family": "clip" if name == "open_clip" else name}  # open_clip's format ends with reading
+    if isinstance(model, DualEncoder):
+        hidden = model.image_head.hidden
+        family |= {
+            "embedding_dim": model.embedding_dim,
+            "max_text_length": model.max_text_length,
+            "image_size": model.image_spec.size,
+            "image_hidden": 0 if hidden is None else hidden.out_features,
+            "vision_pooling": model.vision_pooling,
+            "text_pooling": model.text_pooling,
+        }
+    return family
+
+
+def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
+    """Builds the model of an export; like a checkpoint, it runs no code that hides in its files.
+
+    Args:
+        folder: of ``siglip-med-export`` with ``format=merged`` or ``format=open_clip``.
+
+    Returns:
+        The model in evaluation mode, and of a checkpoint's payload what the folder holds: ``conditions``, ``codes``,
+        ``prompts``, ``calibration``.
+
+    Raises:
+        UserError: the folder is no such export, was altered, or its files do not fit each other.
+    """
+    folder = Path(folder)
+    about = _read_about(folder)
+    check_sums(folder)  # those of a dual encoder lie above its two folders, where nothing else looks
+    scale, bias = about.logit_scale, about.logit_bias
+    family = "open_clip" if (folder / OPEN_CLIP_FILE).is_file() else about.model.family
+    node: dict[str, Any] = {
+        "_target_": f"{_TARGET}.{family}",
+        "adaptation": _FROZEN,
+        "logits": {
+            "_target_": f"{_TARGET}.Logits",
+            "scale": scale,
+            "bias": bias,
+            "scale_range": [scale / 2, scale * 2],
+            "bias_range": [bias - 1, bias + 1],
+        },
+    }
+    dual = family == "dual_encoder"
+    if dual:
+        node |= {"vision": str(folder / "vision"), "text": str(folder / "text")}
+        node |= about.model.model_dump(exclude={"family"}, exclude_none=True)
+    else:
+        node["path"] = str(folder)
+    with torch.random.fork_rng(devices=[]):  # the random numbers of heads are overwritten: leave the caller's alone
+        model: TwoTower = build_trusted(node, MODEL_BUILDERS, "model", str(folder))
+    if dual:
+        _load_heads(model, folder / HEADS_FILE)
+    return model.eval(), about.model_dump(include={"conditions", "codes", "prompts", "calibration"})
+
+
+def _read_about(folder: Path) -> About:
+    path = folder / ABOUT_FILE
+    if not path.is_file():
+        raise UserError(f"{folder} is no export: it holds no {ABOUT_FILE}; give a checkpoint, or a merged export")
+    if (folder / "adapter_config.json").is_file() or list(folder.glob("*/adapter_config.json")):
+        raise UserError(f"{folder} is an export with format=peft, which names a base and does not hold it; {_AGAIN}")
+    if (folder / "vision.onnx").is_file():
+        raise UserError(f"{folder} is an export with format=onnx, which other software runs; {_AGAIN}")
+    try:
+        about = About.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {_AGAIN}") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from error
+    if not len(about.conditions) == len(about.codes) == len(about.prompts):
+        raise UserError(f"{path}: conditions, codes and prompts are not equally many; {_AGAIN}")
+    return about
+
+
+def _load_heads(model: TwoTower, path: Path) -> None:
+    try:
+        heads = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from error
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith("backbones.")}
+    if {name: value.shape for name, value in heads.items()} != {name: value.shape for name, value in own.items()}:
+        raise UserError(f"{path}: its weights are not those that {ABOUT_FILE} describes; {_AGAIN}")
+    model.load_state_dict(heads, strict=False)
