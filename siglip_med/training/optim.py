@@ -55,9 +55,7 @@ class AdamW:
             head_learning_rate=self.head_learning_rate,
         )
         fused = model.logit_scale.is_cuda if self.fused is None else self.fused
-        optimizer = torch.optim.AdamW(
-            groups, lr=self.learning_rate, betas=(0.9, self.beta2), eps=self.eps, fused=fused
-        )
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2), eps=self.eps, fused=fused)
         # A fused optimizer would divide by the gradient scale itself, inside its step: too late to clip or to look at
         # the gradient, so Lightning refuses to clip. Without this offer the scaler unscales before, as for any other.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]

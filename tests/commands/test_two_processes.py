@@ -32,7 +32,7 @@ JOB = [
     "optimizer.warmup=0",
     "optimizer.final=1",
     "schedule.unit=step",
-    "schedule.knots={alpha: {20: 0.9}, beta: {0: 0, 10: 1}, gamma: {5: 0, 20: 1}, delta: {0: 0.5}}",
+    "++schedule.knots={alpha: {20: 0.9}, beta: {0: 0, 10: 1}, gamma: {5: 0, 20: 1}, delta: {0: 0.5}}",
     # A softmax does not see the bias of its keys: the gradient of that bias is rounding alone, some 1e-9, and with
     # Adam's default eps of 1e-8 the weights walk on it by a share of the rate. Above it only gradients count.
     "optimizer.eps=1e-4",
@@ -43,19 +43,20 @@ JOB = [
 
 @pytest.fixture(scope="module")
 def folders(cache, tmp_path_factory):
-    """One process with batches of 16, and two with batches of 8, which stop inside an epoch and go on."""
+    """One process with batches of 16; two with batches of 8, which stop inside an epoch and go on by torchrun."""
     root = tmp_path_factory.mktemp("processes")
     train.run(small_settings(cache, root / "one", *JOB, f"trainer.max_steps={STEPS}"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "SIGLIP_MED_CACHE": str(cache)}
     two = [*SMALL, *JOB, "data.batch_size=8", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
     place = f"hydra.run.dir={root / 'two'}"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for words in (
-        [*two, place, f"trainer.max_steps={STOP}"],
-        [f"resume={root / 'two'}", f"trainer.max_steps={STEPS}"],
+        ["train.py", *two, place, f"trainer.max_steps={STOP}"],
+        [*torchrun, "train.py", f"resume={root / 'two'}", f"trainer.max_steps={STEPS}"],
     ):
-        command = [sys.executable, "train.py", *words]
+        command = [sys.executable, *words]
         done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=900, check=False
+            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280, check=False
         )
         assert done.returncode == 0, done.stderr[-3000:]
     return root / "one", root / "two"
@@ -86,7 +87,13 @@ def test_both_runs_train_the_same_weights(folders):
 def test_both_runs_log_the_same_losses_gradients_and_validations_at_every_step(folders):
     one, two = map(rows, folders)
     assert {step for step, name in one if name == "loss/total"} == set(range(STEPS))
-    assert {name for _, name in one} >= {"loss_raw/icd", "loss_raw/wasserstein", "grad_norm/total", "val/loss", "val/mrr"}
+    assert {name for _, name in one} >= {
+        "loss_raw/icd",
+        "loss_raw/wasserstein",
+        "grad_norm/total",
+        "val/loss",
+        "val/mrr",
+    }
     assert one.keys() <= two.keys()
     for key, value in one.items():
         assert two[key] == pytest.approx(value, rel=1e-5, abs=1e-5), key
