@@ -29,7 +29,8 @@ class CompileBlocks(pl.Callback):
         """Finds the blocks; each is compiled when it is first called.
 
         Raises:
-            UserError: a tower does not name its blocks as those of the transformers library do.
+            UserError: a tower does not name its blocks as those of the transformers library do; or gradient
+                checkpointing would compute dropout again, with other masks than those of the forward pass.
         """
         for name, tower in pl_module.model.towers().items():  # type: ignore[union-attr,operator]
             blocks = encoder_layers(tower)
@@ -39,6 +40,11 @@ class CompileBlocks(pl.Callback):
                     "leave it out"
                 )
             for block in blocks:
+                if getattr(block, "gradient_checkpointing", False) and _drops(block):
+                    raise UserError(
+                        "trainer.compile and model.gradient_checkpointing: a compiled block draws other dropout masks "
+                        "when it is computed again; set model.adaptation.dropout=0, or leave one of them out"
+                    )
                 block.compile(backend=self.backend)
                 self._calls[block] = block._compiled_call_impl
         self._switch(False)
@@ -62,6 +68,12 @@ class CompileBlocks(pl.Callback):
     def _switch(self, on: bool) -> None:
         for block, call in self._calls.items():
             block._compiled_call_impl = call if on else None
+
+
+def _drops(block: nn.Module) -> bool:
+    """Whether a block has dropout, as a module or as a number that its forward reads."""
+    rates = [getattr(module, "p" if isinstance(module, nn.Dropout) else "dropout", 0.0) for module in block.modules()]
+    return any(isinstance(rate, float) and rate > 0 for rate in rates)
 
 
 class ChannelsLast(pl.Callback):

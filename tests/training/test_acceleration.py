@@ -9,7 +9,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 from siglip_med.errors import UserError
-from siglip_med.models import siglip
+from siglip_med.models import Lora, siglip
 from siglip_med.training.acceleration import ChannelsLast, CompileBlocks
 from siglip_med.training.trainer import build_trainer
 from tests.models import tiny
@@ -29,7 +29,8 @@ def test_compiled_blocks_train_the_same_weights_under_the_same_names(tmp_path, c
     states, watched = {}, {}
     for backend in (None, "eager"):
         torch.manual_seed(1)
-        model = siglip(str(tiny.write_siglip(tmp_path)), gradient_checkpointing=checkpointing)
+        adaptation = Lora(dropout=0.0 if checkpointing else 0.05)
+        model = siglip(str(tiny.write_siglip(tmp_path)), gradient_checkpointing=checkpointing, adaptation=adaptation)
         counters.clear()
         watched[backend] = Watch()
         fit(module_of(model, 1e-3), 3, *([CompileBlocks(backend)] if backend else []), watched[backend])
@@ -47,6 +48,12 @@ def test_a_tower_without_blocks_is_refused():
     module = SimpleNamespace(model=SimpleNamespace(towers=lambda: {"vision": nn.Linear(2, 2)}))
     with pytest.raises(UserError, match=r"trainer\.compile: the vision tower, Linear, has no list of encoder blocks"):
         CompileBlocks("eager").on_fit_start(None, module)
+
+
+def test_dropout_that_would_be_drawn_again_is_refused(tmp_path):
+    model = siglip(str(tiny.write_siglip(tmp_path)), gradient_checkpointing=True)
+    with pytest.raises(UserError, match=r"other dropout masks .* set model\.adaptation\.dropout=0"):
+        CompileBlocks("eager").on_fit_start(None, SimpleNamespace(model=model))
 
 
 def convolutional(*layers):
