@@ -128,16 +128,12 @@ def test_an_export_computes_what_the_checkpoint_does(trained, tmp_path):
     assert torch.allclose(getattr(theirs, "pooler_output", theirs), ours, atol=1e-4)
 
 
-def test_a_compiled_run_is_the_same_run(trained, device, cache, tmp_path):
+def test_a_compiled_run_is_the_same_run_and_gives_its_memory_back(trained, device, cache, tmp_path):
+    before = torch.cuda.memory_allocated() if device == "cuda" else 0
     backend = {"cpu": "eager", "cuda": "inductor"}[device]
-    run(cache, tmp_path, device, "trainer.compile=true", f"trainer.compile_backend={backend}")
+    result = run(cache, tmp_path, device, "trainer.compile=true", f"trainer.compile_backend={backend}")
     limit = {"cpu": 1e-6, "cuda": 2e-2}[device]  # fused kernels round half precision at other places
     assert_near(weights(tmp_path), weights(trained.folder), limit)
-
-
-def test_memory_is_given_back(device, cache, tmp_path):
-    before = torch.cuda.memory_allocated() if device == "cuda" else 0
-    result = run(cache, tmp_path, device, "trainer.max_steps=2")
     model = weakref.ref(result.components.model)
     del result
     gc.collect()
