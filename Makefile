@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LOWEST := huggingface,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types docs wheel lowest tensorboard bench debug-losses pretrain chaos sweep-chaos soak flips mutations clean
+.PHONY: help setup train test lint format types docs wheel lowest tensorboard test-gpu bench debug-losses pretrain chaos sweep-chaos soak flips mutations clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -25,6 +25,9 @@ train: setup  ## the layered loss on the embedded default (synthetic data, tiny 
 
 test: setup  ## the whole test suite, offline
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --dist worksteal -q
+
+test-gpu: setup  ## what needs an NVIDIA GPU: the first thing to run where there is one
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m cuda -rs -q tests/gpu
 
 lint: setup  ## ruff: rules and format
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampl
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.images import MAX_PIXELS_LIMIT, MISSING_FILE, BadImageError, locate
 from siglip_med.data.labeled import LabeledData
+from siglip_med.data.loader import TimedLoader
 from siglip_med.data.paths import near_files
 from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.source import Source
@@ -236,14 +237,14 @@ class DataModule(LabeledData):
     def _loader(
         self, dataset: ImageDataset, sampler: Sampler[Draw] | Sampler[int], size: int, drop_last: bool = False
     ) -> DataLoader[Batch]:
-        return DataLoader(
+        return TimedLoader(
             dataset,
             batch_size=size,
             sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
             collate_fn=passthrough_collate,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=self.pins_memory,
             persistent_workers=self.num_workers > 0,
             worker_init_fn=_one_thread,
         )

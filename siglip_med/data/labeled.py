@@ -65,6 +65,11 @@ class LabeledData(pl.LightningDataModule, ABC):
     def save_bad_images(self, path: Path) -> None:
         """Writes the images that were skipped as a CSV (row, image, reason); no file where there is none."""
 
+    @property
+    def pins_memory(self) -> bool:
+        """Whether batches go to a GPU: from pinned memory Lightning copies them while the device computes."""
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
     def world_size_and_rank(self) -> tuple[int, int]:
         """Number of processes of the trainer, and which of them this is."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)

@@ -38,7 +38,7 @@ def predict_split(
     text = prompts.encode(model)
     images, scores, indices = [], [], []
     for batch in tracked(data.full_loader(split), f"predicting {split}", shown=progress):
-        encoded = model.encode_images(batch.images.to(device)).float()
+        encoded = model.encode_images(batch.images.to(device, non_blocking=True)).float()
         images.append(normalize(encoded, dim=-1).cpu())
         scores.append(model.logits(encoded, text).cpu())
         indices.append(batch.index.cpu())

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from siglip_med.errors import UserError
-from siglip_med.metrics.headline import score_metrics
+from siglip_med.metrics.headline import balanced_loss, score_metrics
 from siglip_med.metrics.names import RESAMPLED_METRICS
 from siglip_med.metrics.resampling import Scores
 
@@ -21,6 +21,9 @@ class RetrievalMetrics(Metric):
     The state is what was seen (logits, labels, primary condition, index), gathered by concatenation, because macro AUC
     needs all scores at once; 10,000 images of 114 conditions take 9 MB. Shards may be of any length, also empty. A
     distributed sampler repeats images to even out its shards: an index that was seen before is left out.
+
+    The loss is that of all images at once too: the mean of what shards or batches would give weighs their positives
+    unevenly, and would depend on the number of processes.
 
     Args:
         dissimilarity: ``[C, C]`` matrix D.
@@ -85,14 +88,14 @@ class RetrievalMetrics(Metric):
         """The metrics over all images, in order of their index.
 
         Returns:
-            name -> scalar float32 tensor for `RESAMPLED_METRICS`, equal to `headline_metrics` of the same arrays; NaN
-            where undefined, all of them if nothing was seen.
+            name -> scalar float32 tensor for `RESAMPLED_METRICS` and ``loss``, equal to `headline_metrics` of the same
+            arrays; NaN where undefined, all of them if nothing was seen.
 
         Raises:
             UserError: a logit is not finite (the run diverged).
         """
         if isinstance(self.index, list) and not self.index:
-            values = dict.fromkeys(RESAMPLED_METRICS, float("nan"))
+            values = dict.fromkeys((*RESAMPLED_METRICS, "loss"), float("nan"))
         else:
             index, first = np.unique(_array(self.index), return_index=True)
             logits = _array(self.logits)[first]
@@ -104,6 +107,7 @@ class RetrievalMetrics(Metric):
                 )
             labels, primary = _array(self.labels)[first], _array(self.primary)[first]
             values = score_metrics(Scores(logits, labels, primary, self.dissimilarity, self.chapters, self.blocks))
+            values = {**values, "loss": balanced_loss(logits, labels)}
         return {name: torch.tensor(value, dtype=torch.float32, device=self.device) for name, value in values.items()}
 
 

@@ -22,6 +22,7 @@ from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, sig
 from siglip_med.models.interpolation import interpolated
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
 from siglip_med.models.logits import Logits
+from siglip_med.models.prefix import as_written, encoder_layers
 from siglip_med.models.prompt_check import check_prompts
 from siglip_med.models.prompts import PromptEnsemble, Tokenizer, in_chunks
 from siglip_med.models.summary import check_gradients
@@ -46,6 +47,7 @@ __all__ = [
     "SiglipTwoTower",
     "Tokenizer",
     "TwoTower",
+    "as_written",
     "check_gradients",
     "check_prompts",
     "check_same_function",
@@ -53,6 +55,7 @@ __all__ = [
     "choose_device",
     "clip",
     "dual_encoder",
+    "encoder_layers",
     "family_of",
     "finalize_checkpoint",
     "fingerprint",

@@ -1,6 +1,6 @@
 """The frozen first blocks of a tower: what they give is computed once, and the rest goes on from there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -54,7 +54,7 @@ class Prefix:
         found: list[Tensor] = []
         handle = self._last.register_forward_hook(lambda module, inputs, output: found.append(output))
         try:
-            with replaced_forwards(dict.fromkeys(self._rest, _pass_through)):
+            with as_written([self._last]), replaced_forwards(dict.fromkeys(self._rest, _pass_through)):
                 run()
         finally:
             handle.remove()
@@ -107,13 +107,27 @@ def _pass_through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 @contextmanager
+def as_written(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """While it is open, modules that were compiled in place run as they are written."""
+    compiled = [(module, module._compiled_call_impl) for module in modules if module._compiled_call_impl is not None]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
+
+
+@contextmanager
 def replaced_forwards(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
-    """While it is open, modules run other functions; calls may be nested."""
+    """While it is open, modules run other functions, not compiled; calls may be nested."""
     before = {module: vars(module).get("forward") for module in forwards}
     for module, function in forwards.items():
         module.forward = function
     try:
-        yield
+        with as_written(forwards):
+            yield
     finally:
         for module, function_before in before.items():
             if function_before is None:

@@ -102,10 +102,13 @@ class TwoTower(nn.Module, ABC):
         model = self.backbones[backbone]
         return model.get_base_model() if isinstance(model, PeftModel) else model
 
+    def towers(self) -> dict[Tower, nn.Module]:
+        """The transformers model of each tower, with or without adapters in it."""
+        return {tower: self._tower(key, root) for key, one in self._layout.items() for tower, root in one.roots.items()}
+
     def vision_tower(self) -> Any:
         """The transformers model of the vision tower, with or without adapters in it."""
-        key, root = next((key, one.roots["vision"]) for key, one in self._layout.items() if "vision" in one.roots)
-        return self._tower(key, root)
+        return self.towers()["vision"]
 
     # ---- embeddings ---------------------------------------------------------------------------------------------
 

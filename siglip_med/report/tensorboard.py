@@ -45,6 +45,11 @@ def custom_scalar_layout() -> dict[str, dict[str, list[str | list[str]]]]:
             "learning rates": [r"^lr.*$"],
             "logit scale and bias": [r"^logit/.+$"],
         },
+        "speed": {
+            "images a second": [r"^perf/images_per_second$"],
+            "shares: waiting for input, of the device's peak": [r"^perf/(input_wait|mfu)$"],
+            "peak memory, GB": [r"^perf/peak_memory_gb$"],
+        },
     }
     return {category: {chart: ["Multiline", tags] for chart, tags in c.items()} for category, c in charts.items()}
 

@@ -16,6 +16,7 @@ from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
 from siglip_med.data.dataset import Draws, EpochSampler, ShardSampler, SplitDataset, passthrough_collate
 from siglip_med.data.labeled import LabeledData
+from siglip_med.data.loader import TimedLoader
 from siglip_med.data.table import ImageTable
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
@@ -136,17 +137,29 @@ class FeatureDataModule(LabeledData):
         sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, *self.world_size_and_rank())
         epoch, batches = self.start
         sampler.start_at(epoch, batches * inner.batch_size)
-        return _loader(dataset, sampler, inner.batch_size, inner.drop_last)
+        return self._loader(dataset, sampler, inner.batch_size, inner.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the validation features."""
         dataset = FeatureDataset(self._plain, self.table, self.split.val)
-        return _loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self._inner.eval_batch_size)
+        return self._loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self._inner.eval_batch_size)
 
     def full_loader(self, split: str) -> DataLoader[Batch]:
         """A whole split without augmentation, in table order."""
         dataset = FeatureDataset(self._plain, self.table, self._inner.rows(split))
-        return _loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
+        return self._loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
+
+    def _loader(
+        self,
+        dataset: FeatureDataset,
+        sampler: EpochSampler | ShardSampler,
+        size: int,
+        drop_last: bool = False,
+    ) -> DataLoader[Batch]:
+        batches = BatchSampler(sampler, size, drop_last)
+        return TimedLoader(
+            dataset, batch_size=None, sampler=batches, collate_fn=passthrough_collate, pin_memory=self.pins_memory
+        )
 
     def save_bad_images(self, path: Path) -> None:
         """As of the data module that this is made from."""
@@ -224,10 +237,3 @@ def embed(model: TwoTower, loader: DataLoader[Batch], path: Path, dtype: np.dtyp
         write_sealed(path, write)
     finally:
         model.train(training)
-
-
-def _loader(
-    dataset: FeatureDataset, sampler: EpochSampler | ShardSampler, size: int, drop_last: bool = False
-) -> DataLoader[Batch]:
-    batches = BatchSampler(sampler, size, drop_last)
-    return DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=passthrough_collate)

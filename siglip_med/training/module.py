@@ -204,9 +204,6 @@ class FineTuneModule(TwoTowerModule):
         """Scores the images against every condition."""
         assert self._text_embeddings is not None
         logits = self.model.logits(self.model.encode_images(batch.images), self._text_embeddings)
-        self.log(
-            "val/loss", weighted_sigmoid(logits, batch.labels, 1.0, "balanced"), sync_dist=True, batch_size=len(logits)
-        )
         self.metrics.update(logits, batch.labels, self.get_buffer("primary")[batch.index], batch.index)
 
     def on_validation_epoch_end(self) -> None:

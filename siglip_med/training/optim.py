@@ -26,6 +26,9 @@ class AdamW:
         warmup: share of the run that the rate rises over.
         final: the last rate, as a share of the peak.
         beta2: decay of the second moment.
+        eps: added to the root of the second moment. A gradient far below it moves a weight by next to nothing; one far
+            above it by the rate, however small it is.
+        fused: one kernel for the whole update; the same numbers but for rounding. None: where the model is on a GPU.
     """
 
     learning_rate: PositiveFloat = 1e-3
@@ -35,6 +38,8 @@ class AdamW:
     warmup: Share = 0.1
     final: Share = 0.0
     beta2: Share = 0.98
+    eps: PositiveFloat = 1e-8
+    fused: bool | None = None
 
     def build(self, model: TwoTower, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """The optimizer and its schedule for one run.
@@ -49,7 +54,11 @@ class AdamW:
             scale_learning_rate=self.scale_learning_rate,
             head_learning_rate=self.head_learning_rate,
         )
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2))
+        fused = model.logit_scale.is_cuda if self.fused is None else self.fused
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2), eps=self.eps, fused=fused)
+        # A fused optimizer would divide by the gradient scale itself, inside its step: too late to clip or to look at
+        # the gradient, so Lightning refuses to clip. Without this offer the scaler unscales before, as for any other.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
 
     def factor(self, step: int, total_steps: int) -> float:

@@ -13,6 +13,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import RichProgressBar
 from pydantic import PositiveInt
 
+from siglip_med.training.throughput import described, latest
+
 logger = logging.getLogger(__name__)
 
 SHOWN = {"val/r_at_1": "R@1", "val/r_at_5": "R@5", "val/loss": "loss"}
@@ -51,10 +53,11 @@ class Progress(RichProgressBar):
             self.progress.update(self.train_progress_bar_id, description=self._get_train_description(0))
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """The metrics that were logged for the bar, and those of the last validation."""
+        """The metrics that were logged for the bar, those of the last validation, and how fast the run is."""
         metrics = dict(super().get_metrics(trainer, pl_module))
         metrics.pop("v_num", None)
-        return metrics | {f"val {label}": round(value, 3) for label, value in self._validated.items()}
+        metrics |= {f"val {label}": round(value, 3) for label, value in self._validated.items()}
+        return metrics | described(latest(trainer))
 
     def _get_train_description(self, current_epoch: int) -> str:
         # Lightning shows "Epoch 0/-2" where a run is counted in steps.
@@ -85,14 +88,17 @@ class RunLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Says step, time left, loss and learning rate."""
+        """Says step, time left, loss, learning rate, and how fast the run is."""
         step = trainer.global_step
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not (trainer.is_global_zero and stepped and step and step % self.every_n_steps == 0):
             return
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         rate = max(group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups)
-        logger.info("%s, %s, loss %.4g, learning rate %.3g", position(trainer), self._left(trainer), float(loss), rate)
+        speed = "".join(f", {label} {value}" for label, value in described(latest(trainer)).items())
+        logger.info(
+            "%s, %s, loss %.4g, learning rate %.3g%s", position(trainer), self._left(trainer), float(loss), rate, speed
+        )
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says what the validation found."""

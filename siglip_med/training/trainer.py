@@ -13,6 +13,7 @@ from lightning.pytorch.strategies import StrategyRegistry
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from siglip_med.errors import UserError
+from siglip_med.training.acceleration import Backend, ChannelsLast, CompileBlocks
 from siglip_med.training.checkpointing import SealedCheckpointIO
 
 Precision = Literal["auto", "16-mixed", "bf16-mixed", "32-true"]
@@ -22,6 +23,8 @@ def _known_strategy(name: str) -> str:
     known = ["auto", *sorted(StrategyRegistry.available_strategies())]
     if name not in known:
         raise ValueError(f"there is no such strategy; there is {', '.join(known)}")
+    if name.startswith(("fsdp", "deepspeed")):
+        raise ValueError("it shards the weights, and a checkpoint would hold one process's part of them; take ddp")
     return name
 
 
@@ -64,6 +67,10 @@ def build_trainer(
     detect_anomaly: bool = False,
     profiler: Literal["simple", "advanced", "pytorch"] | None = None,
     sync_batchnorm: bool = False,
+    matmul_precision: Literal["highest", "high", "medium"] = "highest",
+    compile: bool = False,
+    compile_backend: Backend = "inductor",
+    channels_last: bool = False,
 ) -> pl.Trainer:
     """Builds the Trainer; what is not explained here is as in `lightning.pytorch.Trainer`.
 
@@ -98,6 +105,11 @@ def build_trainer(
         detect_anomaly: as in Lightning; slow.
         profiler: prints where the time went.
         sync_batchnorm: as in Lightning.
+        matmul_precision: of products of float32 matrices, for the whole process and also in the losses: with ``high`` a
+            GPU takes TF32, 10 bits of mantissa in place of 23; see `torch.set_float32_matmul_precision`.
+        compile: compiles the encoder blocks for training steps; see `CompileBlocks`.
+        compile_backend: who compiles.
+        channels_last: see `ChannelsLast`.
 
     Raises:
         UserError: Lightning refuses the combination, e.g. devices that are not there.
@@ -110,6 +122,11 @@ def build_trainer(
     watching = [callback for callback in (callbacks or {}).values() if callback is not None]
     if not enable_progress_bar:
         watching = [callback for callback in watching if not isinstance(callback, ProgressBar)]
+    if compile:
+        watching.append(CompileBlocks(compile_backend))
+    if channels_last:
+        watching.append(ChannelsLast())
+    torch.set_float32_matmul_precision(matmul_precision)
     arguments: dict[str, Any] = {
         "num_nodes": num_nodes,
         "gradient_clip_algorithm": gradient_clip_algorithm,

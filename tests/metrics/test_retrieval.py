@@ -37,7 +37,7 @@ def _feed(metric, predictions, rows, batch=32):
 
 def _assert_headline(values, predictions):
     expected = headline_metrics(predictions)
-    assert set(values) == set(RESAMPLED_METRICS)
+    assert set(values) == {*RESAMPLED_METRICS, "loss"}
     for name, value in values.items():
         assert float(value) == pytest.approx(expected[name], rel=1e-6), name
 
@@ -63,7 +63,7 @@ def test_repeated_images_count_once_and_reset_forgets():
 def test_nothing_seen_is_undefined():
     with pytest.warns(UserWarning, match="compute"):
         values = _metric(make_predictions()).compute()
-    assert set(values) == set(RESAMPLED_METRICS)
+    assert set(values) == {*RESAMPLED_METRICS, "loss"}
     assert all(torch.isnan(value) for value in values.values())
 
 

@@ -28,6 +28,9 @@ LOGGED = {
     "gradient and parameter norms": ["grad_norm/total", "parameter_norm/total"],
     "learning rates": ["lr-AdamW/pg1", "lr/lora"],
     "logit scale and bias": ["logit/scale", "logit/bias"],
+    "images a second": ["perf/images_per_second"],
+    "shares: waiting for input, of the device's peak": ["perf/input_wait", "perf/mfu"],
+    "peak memory, GB": ["perf/peak_memory_gb"],
 }
 
 

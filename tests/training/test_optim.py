@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from siglip_med.training.optim import AdamW
@@ -26,6 +27,7 @@ def test_the_rate_ends_at_the_final_share_and_stays_there():
 
 
 class Towers:
+    logit_scale = torch.zeros(())
     weight, scale = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(()))
     head = torch.nn.Parameter(torch.ones(2, 2))
 
@@ -47,3 +49,48 @@ def test_each_group_follows_the_schedule_from_its_own_peak():
     assert rates[0] == pytest.approx([0.005, 0.02, 0.0005])
     assert rates[1] == pytest.approx([0.01, 0.04, 0.001])
     assert rates[3] == pytest.approx([0.005, 0.02, 0.0005])
+
+
+def fitted(fused, **settings):
+    """A small layer after five updates under a gradient scaler, clipped as Lightning clips: unscaled first."""
+    torch.manual_seed(3)
+    layer = torch.nn.Linear(5, 3)
+    optimizer, _ = AdamW(1e-2, warmup=0.0, fused=fused, **settings).build(Model(layer), 5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    norms = []
+    for step in range(5):
+        inputs = torch.randn(7, 5, generator=torch.Generator().manual_seed(step))
+        optimizer.zero_grad()
+        scaler.scale(100 * layer(inputs).square().mean()).backward()
+        if not _optimizer_handles_unscaling(optimizer):
+            scaler.unscale_(optimizer)
+        norms.append(torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0))
+        scaler.step(optimizer)
+        scaler.update()
+    return optimizer, norms, layer.weight.detach()
+
+
+class Model:
+    def __init__(self, layer):
+        self.layer, self.logit_scale = layer, torch.zeros(())
+
+    def parameter_groups(self, learning_rate, **_):
+        return [{"params": list(self.layer.parameters()), "lr": learning_rate}]
+
+
+def test_the_fused_update_under_a_gradient_scaler_is_the_other_one():
+    (plain, norms, weight), (fused, same_norms, same_weight) = fitted(False), fitted(True)
+    assert (plain.defaults["fused"], fused.defaults["fused"]) == (False, True)
+    assert torch.allclose(weight, same_weight, atol=1e-6)
+    assert torch.allclose(torch.stack(norms), torch.stack(same_norms), rtol=1e-5), "both are clipped unscaled"
+    assert fitted(None)[0].defaults["fused"] is False, "automatic: on a GPU alone"
+
+
+def test_a_gradient_far_below_eps_moves_nothing():
+    moved = {}
+    for eps in (1e-8, 1.0):
+        torch.manual_seed(3)
+        start = torch.nn.Linear(5, 3).weight.detach().clone()
+        moved[eps] = (fitted(False, eps=eps, weight_decay=0.0)[2] - start).abs().max().item()
+    assert moved[1e-8] == pytest.approx(0.05, rel=0.3)
+    assert moved[1.0] < 0.02

@@ -39,7 +39,9 @@ class Killed(BaseException):
 def scalars(folder):
     accumulator = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     return {
-        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)] for tag in accumulator.Tags()["scalars"]
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
+        for tag in accumulator.Tags()["scalars"]
+        if not tag.startswith("perf/")
     }
 
 
@@ -48,7 +50,7 @@ def weights(folder, name="last.ckpt"):
 
 
 def assert_same_run(folder, whole):
-    """Weights, optimizer, best step, metrics and logs, bit for bit."""
+    """Weights, optimizer, best step, metrics and logs, bit for bit; but for the time that it took."""
     for name in ("last.ckpt", "best.ckpt"):
         ours, theirs = weights(folder, name), weights(whole, name)
         assert ours[POSITION] == theirs[POSITION]
