@@ -3,9 +3,10 @@
     python benchmarks/steps.py                  # every comparison
     python benchmarks/steps.py --only trainer
 
-Each variant trains a few steps in turn, from the same JPEGs; the first step of each turn is not counted. Ours is the fit
-of train.py with its callbacks and loggers, without progress bar and checkpoints, which no peer has, and without
-validation. Weights are random, in the shapes of SigLIP-base with two blocks a tower ("base2") or of the embedded base.
+Each variant trains a few steps in turn, from the same JPEGs; the first step of each turn is not counted. Ours is the
+fit of train.py with its callbacks and loggers, without progress bar and checkpoints, which no peer has, and without
+validation. Its images were decoded once, before the first step (data.cache_dir); the Trainer recipe decodes them in
+each. Weights are random in "base2", the shapes of SigLIP-base with two blocks a tower; "tiny" is the embedded base.
 """
 
 import argparse

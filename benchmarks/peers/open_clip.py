@@ -67,7 +67,7 @@ class Shape:
 
 
 def build(shape: Shape) -> nn.Module:
-    """ViT-B-16-SigLIP as its config says, with open_clip's own vision tower and attention pooling in place of timm's."""
+    """ViT-B-16-SigLIP as its config says, with open_clip's own vision tower and pooling in place of timm's."""
     model = part("model")
     vision = model.CLIPVisionCfg(
         image_size=shape.image_size,
