@@ -80,7 +80,7 @@ def memory_rows(blocks: int) -> Iterator[Row]:
 def loss_rows(blocks: int) -> Iterator[Row]:
     """Every ready-made loss where there are many conditions."""
     for name in conditions.loss_names():
-        yield f"loss={name}, 256 images, 2,000 conditions", "", str(conditions.measure(name, repeats=blocks))
+        yield f"loss={name}, 256 images, 2,000 conditions", "", str(conditions.measure(name, repeats=max(3, blocks)))
 
 
 def start_rows(blocks: int) -> Iterator[Row]:

@@ -184,7 +184,7 @@ class PairBatch:
         marked, condition = positive.to(torch.uint8).topk(longest, dim=1)
         nearest = table.new_ones(len(positive), table.shape[1])
         for column, further in zip(condition.T, marked.T > 0, strict=True):
-            nearest = torch.minimum(nearest, table[column].masked_fill_(~further[:, None], 1.0))
+            nearest = torch.minimum(nearest, table.index_select(0, column).masked_fill_(~further[:, None], 1.0))
         return nearest
 
     @cached_property
