@@ -44,7 +44,7 @@ def plain_fit(chosen: train.Settings, components: Components) -> None:
     """The same steps and validations, as one would write them without a framework."""
     model, data, steps = components.model, components.data, chosen.trainer["max_steps"]
     module = train.build_module(chosen, components, instantiate(chosen.loss), instantiate(chosen.optimizer))
-    optimizer, schedule = module.optimizer_settings.build(model, steps, fused=True)
+    optimizer, schedule = module.optimizer_settings.build(model, steps)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     dissimilarity, counts = module.get_buffer("dissimilarity"), module.get_buffer("condition_counts")
     features = module.texts.features(model)

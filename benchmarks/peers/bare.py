@@ -23,7 +23,7 @@ def fit(
         clip: largest norm of the gradient.
     """
     model, texts = components.model, module.texts
-    optimizer, schedule = module.optimizer_settings.build(model, steps, fused=True)
+    optimizer, schedule = module.optimizer_settings.build(model, steps)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     dissimilarity, counts = module.get_buffer("dissimilarity"), module.get_buffer("condition_counts")
     loader = components.data.train_dataloader()

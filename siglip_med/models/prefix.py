@@ -1,6 +1,6 @@
 """The frozen first blocks of a tower: what they give is computed once, and the rest goes on from there."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -107,7 +107,7 @@ def _pass_through(hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 @contextmanager
-def replaced_forwards(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """While it is open, modules run other functions; calls may be nested."""
     before = {module: vars(module).get("forward") for module in forwards}
     for module, function in forwards.items():

@@ -101,9 +101,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """AdamW and its schedule, stepped once an optimizer step."""
         total_steps = int(self.trainer.estimated_stepping_batches)
-        # A seventh of the time on a CPU. Under mixed precision Lightning refuses to clip with a fused optimizer.
-        fused = self.device.type == "cpu" and self.trainer.precision == "32-true"
-        optimizer, schedule = self.optimizer_settings.build(self.model, total_steps, fused)
+        optimizer, schedule = self.optimizer_settings.build(self.model, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

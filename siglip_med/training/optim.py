@@ -36,13 +36,12 @@ class AdamW:
     final: Share = 0.0
     beta2: Share = 0.98
 
-    def build(self, model: TwoTower, total_steps: int, fused: bool = False) -> tuple[torch.optim.Optimizer, LambdaLR]:
+    def build(self, model: TwoTower, total_steps: int) -> tuple[torch.optim.Optimizer, LambdaLR]:
         """The optimizer and its schedule for one run.
 
         Args:
             model: its `parameter_groups` decide what decays.
             total_steps: optimizer steps of the run.
-            fused: update each weight in one pass over it, PyTorch's fused form: the same arithmetic, rounded otherwise.
         """
         groups = model.parameter_groups(
             learning_rate=self.learning_rate,
@@ -50,7 +49,8 @@ class AdamW:
             scale_learning_rate=self.scale_learning_rate,
             head_learning_rate=self.head_learning_rate,
         )
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2), fused=fused or None)
+        # Not fused: that update leaves the version of a tensor as it was, by which kept embeddings see a changed weight.
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2))
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
 
     def factor(self, step: int, total_steps: int) -> float:

@@ -47,18 +47,3 @@ def test_each_group_follows_the_schedule_from_its_own_peak():
     assert rates[0] == pytest.approx([0.005, 0.02, 0.0005])
     assert rates[1] == pytest.approx([0.01, 0.04, 0.001])
     assert rates[3] == pytest.approx([0.005, 0.02, 0.0005])
-
-
-def test_the_fused_update_is_the_plain_one():
-    towers = [Towers(), Towers()]
-    for fused, tower in zip((False, True), towers, strict=True):
-        for name in ("weight", "head", "scale"):
-            setattr(tower, name, torch.nn.Parameter(torch.ones_like(getattr(Towers, name))))
-        optimizer, _ = AdamW(1e-2, head_learning_rate=4e-2, scale_learning_rate=1e-3).build(tower, 4, fused)
-        assert bool(optimizer.param_groups[0]["fused"]) is fused
-        for step in range(3):
-            tower.weight.grad, tower.head.grad = torch.full((2, 2), 0.1 + step), torch.full((2, 2), -0.2)
-            tower.scale.grad = torch.tensor(0.3)
-            optimizer.step()
-    for name in ("weight", "head", "scale"):
-        torch.testing.assert_close(getattr(towers[0], name), getattr(towers[1], name), rtol=0, atol=1e-6)
