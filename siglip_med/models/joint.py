@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import MultiheadAttention
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from siglip_med.errors import UserError
@@ -172,7 +172,8 @@ def _one_query(
     asked = (torch.einsum("bd,hwd->bhw", query[:, 0], of_query) + bias) / math.sqrt(attention.head_dim)
     weight = (torch.einsum("bhw,hwd->bhd", asked, of_key) @ key.transpose(1, 2)).softmax(dim=-1)
     mixed = torch.einsum("bhd,hwd->bhw", (weight.to(value.dtype) @ value), of_value) + shift
-    return attention.out_proj(mixed.flatten(1))[:, None], None
+    # By its weights, as PyTorch does: an adapter on this layer must not run here and be missing from an export.
+    return linear(mixed.flatten(1), attention.out_proj.weight, attention.out_proj.bias)[:, None], None
 
 
 class Siglip2TwoTower(SiglipTwoTower):

@@ -49,7 +49,7 @@ class AdamW:
             scale_learning_rate=self.scale_learning_rate,
             head_learning_rate=self.head_learning_rate,
         )
-        # Not fused: that update leaves the version of a tensor as it was, by which kept embeddings see a changed weight.
+        # Not fused: that update leaves the version of a tensor alone, by which kept embeddings see a changed weight.
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2))
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
 
