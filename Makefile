@@ -58,7 +58,7 @@ tensorboard: setup  ## dashboards of every run under logs/
 	$(BIN)/tensorboard --logdir logs
 
 bench: setup  ## the table of docs/performance.md (benchmarks/*.py are parts of it, and more, one by one)
-	$(BIN)/python benchmarks/table.py
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python benchmarks
 
 debug-losses: setup  ## the terms of the loss on fixed batches: raw, coefficient, weighted
 	$(BIN)/python -m siglip_med.losses.debug

@@ -100,8 +100,8 @@ class Contest:
         self.epoch(self.dataset(folder, augmented))
         shutil.rmtree(folder)
 
-    def rates(self) -> dict[str, float]:
-        """Images a second of each way."""
+    def rates(self, rounds: int = ROUNDS) -> dict[str, float]:
+        """Images a second of each way, in its best round."""
         plain, augmented = (self.dataset(self.work / "kept", flag) for flag in (False, True))
         ways: dict[str, Callable[[], object]] = {
             "library": self.library,
@@ -112,10 +112,17 @@ class Contest:
             "ours, cached, augmented": lambda: self.epoch(augmented),
         }
         times: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             for name, run in ways.items():
                 times[name].append(seconds(run))
         return {name: len(self.paths) / min(taken) for name, taken in times.items()}
+
+
+def measure(photographs: int, size: int, rounds: int) -> dict[str, float]:
+    """Images a second of each way, over photographs of a telephone's size."""
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        return Contest(phone_photographs(work, photographs), size, work / "work").rates(rounds)
 
 
 def report(title: str, rates: dict[str, float], console: Console) -> None:

@@ -1,6 +1,7 @@
 """Model folders with random weights in the shapes of published ones, for benchmarks that run offline."""
 
 import json
+import shutil
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -13,6 +14,10 @@ from transformers import (
     SiglipConfig,
     SiglipModel,
 )
+
+from siglip_med.models.tiny import PACKAGED
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
 
 
 def write_dual_encoder(
@@ -59,17 +64,31 @@ def write_tokenizer(folder: Path) -> None:
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>").save_pretrained(folder)
 
 
-def write_siglip(folder: Path, layers: int = 12) -> Path:
+def siglip_tokenizer() -> Path:
+    """A folder with SigLIP's own tokenizer where it lies beside the checkout, else with that of the embedded base."""
+    shared = Path(__file__).resolve().parents[2] / "shared" / "models" / "siglip-tokenizer"
+    return shared if shared.is_dir() else PACKAGED
+
+
+def write_siglip(folder: Path, layers: int = 12, tokenizer: Path | None = None) -> Path:
     """A SigLIP of the widths of google/siglip-base-patch16-224.
 
     Args:
         folder: where it is written.
         layers: blocks of each tower (SigLIP-base has 12).
+        tokenizer: a folder whose tokenizer it gets, with SigLIP's 32,000 token embeddings; None: one of bytes.
     """
-    text = {"num_hidden_layers": layers, "vocab_size": 300, "bos_token_id": 1, "eos_token_id": 1, "pad_token_id": 1}
+    vocabulary = 300 if tokenizer is None else 32_000
+    text = {"num_hidden_layers": layers, "vocab_size": vocabulary, "bos_token_id": 1, "eos_token_id": 1}
+    text |= {"pad_token_id": 1}
     SiglipModel(SiglipConfig(text_config=text, vision_config={"num_hidden_layers": layers})).save_pretrained(folder)
     size = {"height": 224, "width": 224}
     processor = {"image_processor_type": "SiglipImageProcessor", "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor | {"size": size}), encoding="utf-8")
-    write_tokenizer(folder)
+    if tokenizer is None:
+        write_tokenizer(folder)
+        return folder
+    for name in TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            shutil.copy(tokenizer / name, folder / name)
     return folder

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from siglip_med.losses.pair_batch import PairBatch
 
@@ -50,6 +51,10 @@ def icd_geometric(batch: PairBatch, pairs: Pairs = "cross", fit: Fit = "squared"
         >>> round(icd_geometric(batch, pairs="text").item(), 4)  # (1 - 0.4) ** 2
         0.36
     """
+    if fit == "squared" and pairs != "cross":
+        x, table, usable = _own_kind(batch, pairs)
+        with torch.autocast(x.device.type, enabled=False):
+            return _SquaredFit.apply(x, table, usable, balance) + batch.zero  # type: ignore[no-untyped-call]
     cosine, dissimilarity, valid = _compared(batch, pairs)
     weight = _weights(dissimilarity, valid, balance)
     distance = 1.0 - cosine
@@ -63,11 +68,14 @@ def _compared(batch: PairBatch, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
     if pairs == "cross":
         dissimilarity = batch.min_dissimilarity
         return batch.cosine, dissimilarity, batch.labeled[:, None].expand_as(dissimilarity)
+    return _each_pair_once(*_own_kind(batch, pairs))
+
+
+def _own_kind(batch: PairBatch, pairs: Pairs) -> tuple[Tensor, Tensor, Tensor]:
+    """``[n, E]`` embeddings that are compared with each other, ``[n, n]`` how far apart, and ``[n]`` which count."""
     if pairs == "text":
-        return _each_pair_once(
-            batch.text, batch.text_dissimilarity, torch.ones_like(batch.text[:, 0], dtype=torch.bool)
-        )
-    return _each_pair_once(batch.image, batch.image_dissimilarity, batch.labeled)
+        return batch.text, batch.text_dissimilarity, torch.ones_like(batch.text[:, 0], dtype=torch.bool)
+    return batch.image, batch.image_dissimilarity, batch.labeled
 
 
 def _each_pair_once(x: Tensor, dissimilarity: Tensor, usable: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,6 +119,60 @@ class _UpperCosine(torch.autograd.Function):
             result[i:] += block.T @ x[i:j]
             start += block.numel()
         return result
+
+
+class _SquaredFit(torch.autograd.Function):
+    """``sum w (d - s)^2`` over the pairs i < j of one kind.
+
+    The gradient of a square is known with its value, so both are computed block by block while the block is at hand:
+    of many texts, no matrix is held but D.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dissimilarity: Tensor, usable: Tensor, balance: Balance) -> Tensor:
+        blocks = _blocks(len(x))
+        share = _shares(dissimilarity, usable, balance)
+        loss, gradient = x.new_zeros(()), torch.zeros_like(x) if ctx.needs_input_grad[0] else None
+        for i, j in blocks:
+            target = dissimilarity[i:j, i:]
+            weight = _pairs_once(share.index_select(0, _levels(target).flatten()).view_as(target), usable, i, j)
+            # 1 - cosine - s, in place of three matrices.
+            error = torch.addmm(1.0 - target, x[i:j], x[i:].T, alpha=-1.0)
+            weight.mul_(error)
+            loss += torch.dot(weight.flatten(), error.flatten())
+            if gradient is not None:
+                gradient[i:j].addmm_(weight, x[i:], alpha=-2.0)
+                gradient[i:].addmm_(weight.T, x[i:j], alpha=-2.0)
+        ctx.gradient = gradient
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradients[0] * ctx.gradient, None, None, None
+
+
+def _levels(dissimilarity: Tensor) -> Tensor:
+    return (dissimilarity * _LEVELS).round_().clamp_(0, _LEVELS).int()
+
+
+def _shares(dissimilarity: Tensor, usable: Tensor, balance: Balance) -> Tensor:
+    """``[levels]`` weight of a pair of each level of dissimilarity; over all pairs they sum to 1."""
+    count = dissimilarity.new_zeros(_LEVELS + 1)
+    for i, j in _blocks(len(usable)):
+        # 0 stands for a pair that is not counted.
+        level = _pairs_once(_levels(dissimilarity[i:j, i:]).add_(1), usable, i, j)
+        count += torch.bincount(level.flatten(), minlength=_LEVELS + 2)[1:].to(count)
+    mass = (count > 0).to(count)
+    if balance == "level":
+        mass /= count.clamp_min(1.0)
+    return mass / (mass * count).sum().clamp_min(torch.finfo(mass.dtype).tiny)
+
+
+def _pairs_once(values: Tensor, usable: Tensor, start: int, stop: int) -> Tensor:
+    """A block of rows from its own first column on, with zeros where a pair does not count or stands there twice."""
+    values.triu_(1)
+    return values.mul_(usable[start:stop, None]).mul_(usable[start:])
 
 
 def _weights(dissimilarity: Tensor, valid: Tensor, balance: Balance) -> Tensor:

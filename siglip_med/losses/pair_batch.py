@@ -133,7 +133,7 @@ class PairBatch:
         """``[B, T]`` the positives P: P_ij is the label of image i for the condition of text j."""
         if self.given_targets is not None:
             return self.given_targets
-        return self.needed("labels")[:, self.needed("text_condition")]
+        return self._of_texts(self.needed("labels"))
 
     @cached_property
     def labeled(self) -> Tensor:
@@ -143,6 +143,8 @@ class PairBatch:
     @cached_property
     def text_dissimilarity(self) -> Tensor:
         """``[T, T]`` D of the conditions of two texts."""
+        if self._every_condition_in_order:
+            return self.needed("dissimilarity")
         condition = self.needed("text_condition")
         return self.needed("dissimilarity")[condition][:, condition]
 
@@ -152,12 +154,24 @@ class PairBatch:
 
         It is 0 for every positive.
         """
-        return self._nearest_label(self.needed("dissimilarity")[:, self.needed("text_condition")])
+        return self._nearest_label(self._of_texts(self.needed("dissimilarity")))
 
     @cached_property
     def image_dissimilarity(self) -> Tensor:
         """``[B, B]`` D of the nearest labels of two images; 1 where one has no label."""
         return self._nearest_label(self._nearest_label(self.needed("dissimilarity")).T)
+
+    @cached_property
+    def _every_condition_in_order(self) -> bool:
+        """Whether there is one text a condition, as with ``text_pool=all``: tables of conditions fit as they are."""
+        condition, conditions = self.needed("text_condition"), self.needed("labels").shape[1]
+        return len(condition) == conditions and torch.equal(
+            condition, torch.arange(conditions, device=condition.device)
+        )
+
+    def _of_texts(self, table: Tensor) -> Tensor:
+        """``[R, T]``: the column of each text's condition of an ``[R, C]`` table."""
+        return table if self._every_condition_in_order else table[:, self.needed("text_condition")]
 
     def _nearest_label(self, table: Tensor) -> Tensor:
         """``[B, K]`` minimum over the labels of each image of the rows of a ``[C, K]`` table; 1 without a label.
@@ -168,12 +182,9 @@ class PairBatch:
         positive = self.needed("labels") > 0
         longest = int(positive.sum(dim=1).max()) if len(positive) else 0
         marked, condition = positive.to(torch.uint8).topk(longest, dim=1)
-        # A last row of ones stands for "no further label".
-        padded = torch.cat([table, table.new_ones(1, table.shape[1])])
-        condition = condition.where(marked > 0, len(table))
         nearest = table.new_ones(len(positive), table.shape[1])
-        for column in condition.T:
-            nearest = torch.minimum(nearest, padded[column])
+        for column, further in zip(condition.T, marked.T > 0, strict=True):
+            nearest = torch.minimum(nearest, table.index_select(0, column).masked_fill_(~further[:, None], 1.0))
         return nearest
 
     @cached_property
@@ -181,7 +192,7 @@ class PairBatch:
         """``[T]`` number of texts of the pool with the same condition; 1 for captions."""
         if self.text_condition is None:
             return torch.ones_like(self.text[:, 0])
-        return (self.text_condition[:, None] == self.text_condition).sum(dim=1).to(self.text.dtype)
+        return torch.bincount(self.text_condition)[self.text_condition].to(self.text.dtype)
 
     @cached_property
     def zero(self) -> Tensor:

@@ -55,7 +55,8 @@ def tree_softmax(batch: PairBatch, weights: Sequence[float] = LEAF_FIRST, adjust
     total = batch.zero
     rows = max(1, _BLOCK // max(1, log_probability.shape[1]))
     for one, other in zip(image.split(rows), text.split(rows), strict=True):
-        of_block = (log_probability[one], batch.text_dissimilarity[other])
+        # Whole rows: the gradient of an index would be added up element by element.
+        of_block = (log_probability.index_select(0, one), batch.text_dissimilarity.index_select(0, other))
         # One block of them keeps what its gradient needs; several compute it again, so memory does not grow.
         value = path(*of_block) if rows >= len(image) else checkpoint(path, *of_block, use_reentrant=False)
         total = total - (share[one, other] * value).sum() / (mass > 0).sum().clamp_min(1)

@@ -33,7 +33,7 @@ from siglip_med.metrics.names import (
 )
 from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.probe import LinearProbe, fit_probe
+from siglip_med.metrics.probe import fit_probe
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
 from siglip_med.metrics.resampling import CaseStatistics, Scores
 from siglip_med.metrics.retrieval import RetrievalMetrics
@@ -58,7 +58,6 @@ __all__ = [
     "Calibration",
     "CaseStatistics",
     "Interval",
-    "LinearProbe",
     "PairedResult",
     "Predictions",
     "RetrievalMetrics",

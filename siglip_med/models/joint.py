@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import MultiheadAttention
+from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from siglip_med.errors import UserError
@@ -113,7 +114,12 @@ class SiglipTwoTower(JointTwoTower):
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """``[B, 3, H, W]`` to the pooling head's output ``[B, E]``."""
-        return self.pretrained(MODEL).vision_model(pixel_values=pixel_values).pooler_output
+        tower = self.pretrained(MODEL).vision_model
+        attention = tower.head.attention
+        if "forward" in vars(attention):  # someone looks at its weights
+            return tower(pixel_values=pixel_values).pooler_output
+        with replaced_forwards({attention: partial(_one_query, attention)}):
+            return tower(pixel_values=pixel_values).pooler_output
 
     def project_images(self, features: Tensor) -> Tensor:
         """Returns the features: SigLIP has no projection after its pooling head."""
@@ -149,6 +155,25 @@ def _last_token(layer: Any, hidden_states: Tensor, *args: Any, **kwargs: Any) ->
     mixed = scaled_dot_product_attention(query, keys, values, dropout_p=dropout)
     states = hidden_states[:, -1:] + attention.out_proj(mixed.transpose(1, 2).flatten(2))
     return states + layer.mlp(layer.layer_norm2(states))
+
+
+def _one_query(
+    attention: MultiheadAttention, query: Tensor, key: Tensor, value: Tensor, **_: Any
+) -> tuple[Tensor, None]:
+    """What `torch.nn.MultiheadAttention` gives for a query ``[B, 1, D]`` whose keys are its values ``[B, N, D]``.
+
+    ``q (W_k x + b_k) = (q W_k) x + q b_k``, and no softmax notices the last: so the query is taken to the tokens, and
+    their mean to the values, in place of projecting every token twice.
+    """
+    of_query, of_key, of_value = (
+        weight.unflatten(0, (attention.num_heads, -1)) for weight in attention.in_proj_weight.chunk(3)
+    )
+    bias, _, shift = (bias.unflatten(0, (attention.num_heads, -1)) for bias in attention.in_proj_bias.chunk(3))
+    asked = (torch.einsum("bd,hwd->bhw", query[:, 0], of_query) + bias) / math.sqrt(attention.head_dim)
+    weight = (torch.einsum("bhw,hwd->bhd", asked, of_key) @ key.transpose(1, 2)).softmax(dim=-1)
+    mixed = torch.einsum("bhd,hwd->bhw", (weight.to(value.dtype) @ value), of_value) + shift
+    # By its weights, as PyTorch does: an adapter on this layer must not run here and be missing from an export.
+    return linear(mixed.flatten(1), attention.out_proj.weight, attention.out_proj.bias)[:, None], None
 
 
 class Siglip2TwoTower(SiglipTwoTower):

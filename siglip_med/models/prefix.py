@@ -1,6 +1,6 @@
 """The frozen first blocks of a tower: what they give is computed once, and the rest goes on from there."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -120,7 +120,7 @@ def as_written(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def replaced_forwards(forwards: dict[nn.Module, Callable[..., Tensor]]) -> Iterator[None]:
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """While it is open, modules run other functions, not compiled; calls may be nested."""
     before = {module: vars(module).get("forward") for module in forwards}
     for module, function in forwards.items():

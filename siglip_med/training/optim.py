@@ -59,6 +59,10 @@ class AdamW:
         # A fused optimizer would divide by the gradient scale itself, inside its step: too late to clip or to look at
         # the gradient, so Lightning refuses to clip. Without this offer the scaler unscales before, as for any other.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        if fused:
+            # The fused update leaves the version of a tensor alone, by which kept embeddings see a changed weight.
+            trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(trained))
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
 
     def factor(self, step: int, total_steps: int) -> float:

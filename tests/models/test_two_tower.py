@@ -1,5 +1,7 @@
 """The face of every family, against the transformers library called directly."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -7,6 +9,7 @@ from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from siglip_med.errors import UserError
 from siglip_med.models import TwoTower, check_gradients
+from siglip_med.models.joint import _one_query
 from tests.models import runs, tiny
 
 
@@ -209,3 +212,21 @@ def test_summary_counts_what_each_part_has_and_trains(tmp_path):
 def test_normalized_rows_are_left_to_the_caller(model):
     embedding = model.encode_images(runs.images())
     assert not torch.allclose(embedding, normalize(embedding, dim=-1), atol=1e-3)
+
+
+def test_one_probe_is_pooled_as_torchs_attention_does_and_learns_alike(tmp_path):
+    model = runs.build(runs.model_node("siglip", tmp_path))
+    attention = model.vision_tower().head.attention.double()
+    torch.manual_seed(0)
+    with torch.no_grad():  # transformers starts these at 0, which would hide them
+        attention.in_proj_bias.normal_()
+        attention.out_proj.bias.normal_()
+    results = []
+    for pool in (attention, partial(_one_query, attention)):
+        torch.manual_seed(1)
+        query, tokens = (torch.randn(3, n, attention.embed_dim, dtype=torch.float64) for n in (1, 7))
+        leaves = [query.requires_grad_(), tokens.requires_grad_(), *attention.requires_grad_().parameters()]
+        output = pool(query, tokens, tokens)[0]
+        results.append([output, *torch.autograd.grad(output.square().sum(), leaves)])
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)

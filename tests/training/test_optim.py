@@ -94,3 +94,12 @@ def test_a_gradient_far_below_eps_moves_nothing():
         moved[eps] = (fitted(False, eps=eps, weight_decay=0.0)[2] - start).abs().max().item()
     assert moved[1e-8] == pytest.approx(0.05, rel=0.3)
     assert moved[1.0] < 0.02
+
+
+def test_a_fused_update_is_seen_by_what_was_computed_from_the_weights():
+    model = Towers()
+    optimizer, _ = AdamW(1e-2, fused=True).build(model, 10)
+    model.weight.grad = torch.ones(2, 2)
+    version = model.weight._version
+    optimizer.step()
+    assert model.weight._version > version
