@@ -19,7 +19,13 @@ from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
 from siglip_med.models.interpolation import interpolated
-from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower
+from siglip_med.models.joint import (
+    ClipTwoTower,
+    JointTwoTower,
+    NaflexTwoTower,
+    SiglipTwoTower,
+    VitBertTwoTower,
+)
 from siglip_med.models.logits import Logits
 from siglip_med.models.prompt_check import check_prompts
 from siglip_med.models.prompts import PromptEnsemble, Tokenizer, in_chunks
@@ -45,6 +51,7 @@ __all__ = [
     "SiglipTwoTower",
     "Tokenizer",
     "TwoTower",
+    "VitBertTwoTower",
     "check_gradients",
     "check_prompts",
     "check_same_function",
