@@ -140,8 +140,8 @@ def open_clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
         tokenizer, text = load_tokenizer(str(folder), None), pair.text_model.config
         if tokenizer.pad_token_id != text.pad_token_id or len(tokenizer) > text.vocab_size:
             raise UserError(
-                f"{settings.path}: its tokenizer has {len(tokenizer)} tokens and pads with {tokenizer.pad_token_id}, its "
-                f"text tower knows {text.vocab_size} and expects {text.pad_token_id}: put the files of "
+                f"{settings.path}: its tokenizer has {len(tokenizer)} tokens and pads with {tokenizer.pad_token_id}, "
+                f"its text tower knows {text.vocab_size} and expects {text.pad_token_id}: put the files of "
                 f"{content['model_cfg']['text_cfg']['hf_model_name']}'s tokenizer into the folder"
             )
         return VitBertTwoTower(pair, **_parts(settings, tokenizer, processor))

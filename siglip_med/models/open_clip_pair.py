@@ -112,9 +112,7 @@ def read_pair(folder: Path, content: Mapping[str, Any], name: str) -> tuple[VitB
         for key, read in choices.items():
             value = setting(found, part, key)
             if value not in read:
-                raise UserError(
-                    f"{name}: its {part}.{key} is {value!r}; read are {', '.join(map(repr, read))}, as BiomedCLIP has it"
-                )
+                raise UserError(f"{name}: its {part}.{key} is {value!r}; read are {', '.join(map(repr, read))}")
     vision = vit_config(found["vision_cfg"]["timm_model_name"], name)
     text = _bert_config(folder, found["text_cfg"]["hf_model_name"], name)
     side, length = setting(found, "vision_cfg", "image_size"), setting(found, "text_cfg", "context_length")
@@ -125,7 +123,8 @@ def read_pair(folder: Path, content: Mapping[str, Any], name: str) -> tuple[VitB
         )
     if not (isinstance(length, int) and 0 < length <= text.max_position_embeddings):
         raise UserError(
-            f"{name}: text_cfg.context_length is {length}, but its BERT takes 1 to {text.max_position_embeddings} tokens"
+            f"{name}: text_cfg.context_length is {length}, but its BERT takes 1 to {text.max_position_embeddings} "
+            "tokens"
         )
     try:
         config = VisionTextDualEncoderConfig(
@@ -146,11 +145,11 @@ def _bert_config(folder: Path, model: str, name: str) -> BertConfig:
         config = load_config(str(beside) if beside.is_file() else model, None)
     except UserError as error:
         raise UserError(
-            f"{name}: the settings of its text tower {model} cannot be had ({error}); put that model's config.json into "
-            f"the folder as {TEXT_CONFIG_FILE}"
+            f"{name}: the settings of its text tower {model} cannot be had ({error}); put that model's config.json "
+            f"into the folder as {TEXT_CONFIG_FILE}"
         ) from error
     if not isinstance(config, BertConfig):
-        raise UserError(f"{name}: its text tower {model} is a {config.model_type!r} model; beside timm's, BERT is read")
+        raise UserError(f"{name}: its text tower {model} is a {config.model_type!r} model; only BERT is read there")
     return config
 
 

@@ -1,4 +1,4 @@
-"""The same weights under the names of another library: matrices that it keeps as one, others that it keeps transposed."""
+"""The same weights under another library's names, some of them joined in one matrix there, or transposed."""
 
 from collections.abc import Collection, Iterable, Mapping
 

@@ -14,8 +14,15 @@ from tests.models.tiny import WORDS
 
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 WIDTH, BLOCKS, HEADS, HIDDEN, PATCH, SIDE = 64, 6, 2, 192, 16, 160  # timm's test_vit
-SHARED, TEXT_WIDTH, LENGTH = 20, 32, 48
-TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS), "##s", "."]
+SHARED, TEXT_WIDTH, LENGTH, POSITIONS = 20, 32, 64, 80
+_FRAME = ["dermatological", "image", "showing", "close", "up", "skin", "with", "patient", "presenting", "-", "."]
+"""Words of the prompts: the names of conditions are left to the letters."""
+_LETTERS = list("abcdefghijklmnopqrstuvwxyz")
+TOKENS = list(
+    dict.fromkeys(
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *_FRAME, *_LETTERS, *(f"##{one}" for one in _LETTERS)]
+    )
+)
 MEAN, STD = [0.4, 0.5, 0.6], [0.5, 0.4, 0.3]
 
 Weights = dict[str, Tensor]
@@ -53,7 +60,7 @@ def write_bert(folder: Path, **changes: Any) -> BertModel:
     """A small BERT with its config, its vocabulary of words, and random weights."""
     folder.mkdir(parents=True)
     settings = {"hidden_size": TEXT_WIDTH, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    settings |= {"vocab_size": len(TOKENS), "max_position_embeddings": 64}
+    settings |= {"vocab_size": len(TOKENS), "max_position_embeddings": POSITIONS}
     config = BertConfig(**settings | changes)
     config.save_pretrained(folder)
     model = BertModel(config, add_pooling_layer=False).eval()
@@ -65,12 +72,8 @@ def write_bert(folder: Path, **changes: Any) -> BertModel:
 
 def write_tokenizer(folder: Path) -> None:
     """BERT's word pieces."""
-    (folder / "words").mkdir()
-    vocabulary = folder / "words" / "vocab.txt"
-    vocabulary.write_text("\n".join(TOKENS), encoding="utf-8")
-    BertTokenizerFast(vocab_file=str(vocabulary), do_lower_case=True).save_pretrained(folder)
-    vocabulary.unlink()
-    vocabulary.parent.rmdir()
+    vocabulary = {token: number for number, token in enumerate(TOKENS)}
+    BertTokenizerFast(vocab=vocabulary, do_lower_case=True).save_pretrained(folder)
 
 
 def write_biomed(folder: Path, seed: int = 0, **changes: Any) -> Weights:

@@ -183,7 +183,7 @@ def test_missing_and_torn_files_are_named(write):
     with pytest.raises(UserError, match="cut off or damaged"):
         open_clip(str(folder))
     (folder / WEIGHTS).unlink()
-    with pytest.raises(UserError, match="holds neither open_clip_model.safetensors nor open_clip_pytorch_model.bin"):
+    with pytest.raises(UserError, match=r"holds neither open_clip_model\.safetensors nor open_clip_pytorch_model\.bin"):
         open_clip(str(folder))
     with pytest.raises(UserError, match="no model folder"):
         open_clip(str(folder / "nowhere"))
