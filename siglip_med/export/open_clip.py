@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from siglip_med.errors import UserError
 from siglip_med.export.merge import merged_copy
@@ -30,7 +31,8 @@ def write_open_clip(model: TwoTower, folder: Path) -> None:
         raise UserError("format=open_clip is for CLIP models (model=open_clip, clip_base, monet): use format=merged")
     merged = merged_copy(model)
     assert isinstance(merged, ClipTwoTower | VitBertTwoTower)
-    pretrained, bias = merged.pretrained_with_logits(), merged.logit_bias.item()
+    pretrained: Any = merged.pretrained_with_logits()
+    bias = merged.logit_bias.item()
     if isinstance(merged, VitBertTwoTower):
         weights = renamed_back(pretrained.state_dict(), pair_names(pretrained))
         config = pair_config(pretrained, merged.image_spec, bias)

@@ -67,9 +67,10 @@ def read_clip(folder: Path, content: Mapping[str, Any], name: str) -> tuple[CLIP
         config = _config(content["model_cfg"], name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(folder, error) from error
+    vision: Any = config.vision_config
     model = CLIPModel(config)
     fill(model, folder, name, clip_names(config), TRANSPOSED, dropped="text.")  # CustomTextCLIP's text tower
-    return model.eval(), read_processor(content.get("preprocess_cfg"), config.vision_config.image_size)
+    return model.eval(), read_processor(content.get("preprocess_cfg"), vision.image_size)
 
 
 def _config(found: Mapping[str, Any], name: str) -> CLIPConfig:

@@ -62,25 +62,24 @@ _HARMLESS = {
 """Settings of the start and of the regularization of open_clip's own training."""
 
 
-class VitBertModel(VisionTextDualEncoderModel):  # type: ignore[misc]
+class VitBertModel(VisionTextDualEncoderModel):
     """transformers' pair of towers without their poolers, and the text head that open_clip's config asks for."""
 
     supports_gradient_checkpointing = True
 
-    def __init__(self, config: VisionTextDualEncoderConfig) -> None:
+    def __init__(self, config: Any) -> None:
         """Draws the weights.
 
         Args:
-            config: its ``open_clip`` is the ``model_cfg`` that it was made from.
+            config: a `VisionTextDualEncoderConfig`; its ``open_clip`` is the ``model_cfg`` that it was made from.
         """
         vision = ViTModel(config.vision_config, add_pooling_layer=False)
         super().__init__(config, vision, BertModel(config.text_config, add_pooling_layer=False))
         if setting(config.open_clip, "text_cfg", "hf_proj_type") == "mlp":
             width, shared = config.text_config.hidden_size, config.projection_dim
             hidden = (width + shared) // 2
-            self.text_projection = nn.Sequential(
-                nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, shared, bias=False)
-            )
+            layers = (nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, shared, bias=False))
+            self.register_module("text_projection", nn.Sequential(*layers))
 
 
 def is_pair(model_cfg: Mapping[str, Any]) -> bool:
@@ -127,12 +126,12 @@ def read_pair(folder: Path, content: Mapping[str, Any], name: str) -> tuple[VitB
             "tokens"
         )
     try:
-        config = VisionTextDualEncoderConfig(
-            vision_config=vision, text_config=text, projection_dim=int(found["embed_dim"]), open_clip=found
-        )
+        shared = int(found["embed_dim"])
+        towers: dict[str, Any] = {"vision_config": vision, "text_config": text, "open_clip": found}
+        config = VisionTextDualEncoderConfig(projection_dim=shared, **towers)
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(folder, error) from error
-    model = VitBertModel(config)
+    model: Any = VitBertModel(config)
     fill(model, folder, name, pair_names(model))
     return model.eval(), read_processor(content.get("preprocess_cfg"), side)
 
@@ -153,8 +152,8 @@ def _bert_config(folder: Path, model: str, name: str) -> BertConfig:
     return config
 
 
-def pair_names(model: VitBertModel) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """open_clip's name of every weight, and those of a `VitBertModel`; of the texts' they are BERT's own in both."""
+def pair_names(model: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """open_clip's name of every weight, and those of a `VitBertModel`; the texts' are BERT's own in both."""
     for old, new in vit_names(model.config.vision_config.num_hidden_layers):
         yield f"visual.trunk.{old}", tuple(f"vision_model.{name}" for name in new)
     yield "visual.head.proj.weight", ("visual_projection.weight",)
@@ -165,11 +164,11 @@ def pair_names(model: VitBertModel) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "logit_scale", ("logit_scale",)
 
 
-def pair_config(model: VitBertModel, spec: ImageSpec, logit_bias: float) -> dict[str, Any]:
+def pair_config(model: Any, spec: ImageSpec, logit_bias: float) -> dict[str, Any]:
     """What ``open_clip_config.json`` says of such a model: what it said of the base, and the bias.
 
     Args:
-        model: from `read_pair`.
+        model: a `VitBertModel`.
         spec: of its images.
         logit_bias: without one in the config, open_clip's model would have none.
     """
