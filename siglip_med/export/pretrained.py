@@ -12,7 +12,7 @@ from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor
 
 from siglip_med.errors import UserError
 from siglip_med.export.merge import merged_copy
-from siglip_med.models import JointTwoTower, TwoTower
+from siglip_med.models import JointTwoTower, TwoTower, VitBertTwoTower
 from siglip_med.models.exported import HEADS_FILE
 from siglip_med.models.joint import MODEL
 
@@ -30,7 +30,11 @@ def write_merged(model: TwoTower, folder: Path) -> None:
     Args:
         model: the trained model; it is not changed.
         folder: an existing folder.
+
+    Raises:
+        UserError: transformers has no class for the model.
     """
+    _refuse_pair(model, "merged")
     merged = merged_copy(model)
     if isinstance(merged, JointTwoTower):
         pretrained = merged.pretrained_with_logits()
@@ -55,8 +59,9 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
         folder: an existing folder.
 
     Raises:
-        UserError: the model was not trained with LoRA.
+        UserError: the model was not trained with LoRA, or transformers has no class for its base.
     """
+    _refuse_pair(model, "peft")
     adapted = {name: backbone for name, backbone in model.backbones.items() if isinstance(backbone, PeftModel)}
     if not adapted:
         raise UserError(
@@ -81,6 +86,15 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
         save_weights(_own_weights(model), folder / HEADS_FILE)
         square_processor(model).save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
+
+
+def _refuse_pair(model: TwoTower, format: str) -> None:
+    """transformers' own pair of towers has another text head; its AutoModel would give other numbers, silently."""
+    if isinstance(model, VitBertTwoTower):
+        raise UserError(
+            f"format={format}: AutoModel of transformers has no class for a model like BiomedCLIP, a ViT of timm "
+            "beside a BERT with open_clip's heads: use format=open_clip (or onnx)"
+        )
 
 
 def write_processor(model: TwoTower, folder: Path) -> None:

@@ -14,9 +14,18 @@ from siglip_med.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation, Lora
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.hub import load_config, load_image_processor, load_tokenizer, load_weights, resolve_path
-from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower
+from siglip_med.models.joint import (
+    ClipTwoTower,
+    JointTwoTower,
+    NaflexTwoTower,
+    Siglip2TwoTower,
+    SiglipTwoTower,
+    VitBertTwoTower,
+)
 from siglip_med.models.logits import Logits
-from siglip_med.models.open_clip import find_folder, read_model
+from siglip_med.models.open_clip import read_clip
+from siglip_med.models.open_clip_folder import find_folder, read_config
+from siglip_med.models.open_clip_pair import is_pair, read_pair
 
 Model = TypeVar("Model")
 Joint = TypeVar("Joint", bound=JointTwoTower)
@@ -113,17 +122,30 @@ def clip(settings: JointSettings) -> ClipTwoTower:
 
 
 @takes_fields_of(JointSettings)
-def open_clip(settings: JointSettings) -> ClipTwoTower:
-    """CLIP with ViT towers in open_clip's format, such as DermLIP; see `siglip_med.models.open_clip`.
+def open_clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
+    """A model in open_clip's format: CLIP with ViT towers (DermLIP), or a plain ViT beside a BERT (BiomedCLIP).
+
+    See `siglip_med.models.open_clip` and `siglip_med.models.open_clip_pair`.
 
     Args:
         settings: called with the fields of `JointSettings`.
 
     Raises:
-        UserError: the model cannot be had, is no CLIP with ViT towers, or its tokenizer is not CLIP's.
+        UserError: the model cannot be had, is of another kind, or its tokenizer is not its text tower's.
     """
     folder = find_folder(settings.path, settings.revision)
-    model, processor = read_model(folder, settings.path)
+    content = read_config(folder)
+    if is_pair(content["model_cfg"]):
+        pair, processor = read_pair(folder, content, settings.path)
+        tokenizer, text = load_tokenizer(str(folder), None), pair.text_model.config
+        if tokenizer.pad_token_id != text.pad_token_id or len(tokenizer) > text.vocab_size:
+            raise UserError(
+                f"{settings.path}: its tokenizer has {len(tokenizer)} tokens and pads with {tokenizer.pad_token_id}, "
+                f"its text tower knows {text.vocab_size} and expects {text.pad_token_id}: put the files of "
+                f"{content['model_cfg']['text_cfg']['hf_model_name']}'s tokenizer into the folder"
+            )
+        return VitBertTwoTower(pair, **_parts(settings, tokenizer, processor))
+    model, processor = read_clip(folder, content, settings.path)
     tokenizer = load_tokenizer(str(folder), None)
     end, theirs = model.text_model.config.eos_token_id, tokenizer.eos_token_id
     if theirs != end:
@@ -131,16 +153,7 @@ def open_clip(settings: JointSettings) -> ClipTwoTower:
             f"{settings.path}: its tokenizer ends texts with token {theirs}, its text tower reads them at token {end}: "
             "put the files of CLIP's own tokenizer into the folder"
         )
-    return ClipTwoTower(
-        model,
-        name=settings.path,
-        revision=settings.revision,
-        tokenizer=tokenizer,
-        image_processor=processor,
-        adaptation=settings.adaptation,
-        logits=settings.logits,
-        gradient_checkpointing=settings.gradient_checkpointing,
-    )
+    return ClipTwoTower(model, **_parts(settings, tokenizer, processor))
 
 
 @takes_fields_of(DualEncoderSettings)
@@ -183,14 +196,25 @@ def _joint(families: dict[str, type[Joint]], settings: JointSettings) -> Joint:
         raise UserError(f"{settings.path} is a {config.model_type!r} model, not {' or '.join(families)}: use {hint}")
     return family(
         load_weights(folder, settings.revision),
-        name=settings.path,
-        revision=settings.revision,
-        tokenizer=load_tokenizer(folder, settings.revision, mask=family.text_mask),
-        image_processor=load_image_processor(folder, settings.revision),
-        adaptation=settings.adaptation,
-        logits=settings.logits,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        **_parts(
+            settings,
+            tokenizer=load_tokenizer(folder, settings.revision, mask=family.text_mask),
+            processor=load_image_processor(folder, settings.revision),
+        ),
     )
+
+
+def _parts(settings: JointSettings, tokenizer: Any, processor: Any) -> dict[str, Any]:
+    """What every joint family takes beside its model."""
+    return {
+        "name": settings.path,
+        "revision": settings.revision,
+        "tokenizer": tokenizer,
+        "image_processor": processor,
+        "adaptation": settings.adaptation,
+        "logits": settings.logits,
+        "gradient_checkpointing": settings.gradient_checkpointing,
+    }
 
 
 def _tower(model: PreTrainedModel, name: str) -> PreTrainedModel:

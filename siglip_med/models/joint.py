@@ -15,6 +15,7 @@ from siglip_med.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation
 from siglip_med.models.backbone import Backbone
 from siglip_med.models.logits import Logits
+from siglip_med.models.open_clip_pair import setting
 from siglip_med.models.prefix import replaced_forwards
 from siglip_med.models.two_tower import TwoTower
 
@@ -74,7 +75,7 @@ class JointTwoTower(TwoTower):
                 tuple(image_processor.image_std),
             ),
             embedding_dim=self.shared_size(model.config),
-            max_text_length=model.config.text_config.max_position_embeddings,
+            max_text_length=self.text_length(model.config),
             adaptation=adaptation,
             logits=logits,
             base_logits=(scale.exp().item(), 0.0 if bias is None else bias.item()),
@@ -90,6 +91,11 @@ class JointTwoTower(TwoTower):
     def shared_size(config: Any) -> int:
         """E, read from the model's configuration."""
         return int(config.text_config.projection_size)
+
+    @staticmethod
+    def text_length(config: Any) -> int:
+        """L, read from the model's configuration."""
+        return int(config.text_config.max_position_embeddings)
 
     def pretrained_with_logits(self) -> PreTrainedModel:
         """The transformers model with the current scale and bias written into it, for export."""
@@ -235,4 +241,46 @@ class ClipTwoTower(JointTwoTower):
 
     def project_texts(self, features: Tensor) -> Tensor:
         """``[T, G]`` to ``[T, E]`` by the text projection."""
+        return self.pretrained(MODEL).text_projection(features)
+
+
+class VitBertTwoTower(JointTwoTower):
+    """A plain ViT beside a BERT with open_clip's heads: BiomedCLIP (Zhang et al. 2023, arXiv 2303.00915).
+
+    Its heads were pretrained with the towers, unlike a dual encoder's.
+    """
+
+    heads = ("visual_projection.", "text_projection.")
+
+    @staticmethod
+    def shared_size(config: Any) -> int:
+        """E, read from the model's configuration."""
+        return int(config.projection_dim)
+
+    @staticmethod
+    def text_length(config: Any) -> int:
+        """L: open_clip's, of fewer tokens than BERT could take."""
+        return int(setting(config.open_clip, "text_cfg", "context_length"))
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to the normalized class token ``[B, F]``."""
+        return self.pretrained(MODEL).vision_model(pixel_values=pixel_values).last_hidden_state[:, 0]
+
+    def project_images(self, features: Tensor) -> Tensor:
+        """``[B, F]`` to ``[B, E]`` by the visual projection."""
+        return self.pretrained(MODEL).visual_projection(features)
+
+    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """``[T, L]`` to the first token's state, or the mean over the tokens, as the config says: ``[T, G]``."""
+        model = self.pretrained(MODEL)
+        # open_clip's encoder makes the mask itself, from the padding
+        mask = input_ids != model.config.text_config.pad_token_id if attention_mask is None else attention_mask
+        states = model.text_model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
+        if setting(model.config.open_clip, "text_cfg", "hf_pooler_type") != "mean_pooler":
+            return states[:, 0]
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(dim=1) / weights.sum(dim=1)
+
+    def project_texts(self, features: Tensor) -> Tensor:
+        """``[T, G]`` to ``[T, E]`` by the text head."""
         return self.pretrained(MODEL).text_projection(features)

@@ -1,0 +1,29 @@
+"""open_clip's own modules, file by file: the package as a whole needs torchvision, of which its models use nothing."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+
+def part(name: str) -> ModuleType:
+    """A file of open_clip, such as ``model``; the test is skipped where the package is not installed."""
+    package = importlib.util.find_spec("open_clip")
+    if package is None or package.origin is None:
+        pytest.skip("open_clip is not installed: the comparison with its model needs it")
+    stubs = {}
+    if importlib.util.find_spec("torchvision") is None:
+        stubs = {name: ModuleType(name) for name in ("torchvision", "torchvision.ops", "torchvision.ops.misc")}
+        stubs["torchvision.ops.misc"].FrozenBatchNorm2d = torch.nn.Identity  # type: ignore[attr-defined]
+    parts = ModuleType("open_clip_parts")
+    parts.__path__ = [str(Path(package.origin).parent)]
+    sys.modules |= stubs | {parts.__name__: parts}
+    try:
+        return importlib.import_module(f"open_clip_parts.{name}")
+    finally:
+        for stub in stubs:
+            del sys.modules[stub]
