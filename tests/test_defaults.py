@@ -32,8 +32,8 @@ TABLES = {
     "age_column site_column",
     "isic2024": "license table image_column image_folder image_suffix condition_column aliases group_column sex_column "
     "age_column site_column",
-    "milk10k": "license table join_table join_key image_column image_folder image_suffix condition_columns group_column "
-    "image_id_column sex_column age_column site_column",
+    "milk10k": "license table join_table join_key image_column image_folder image_suffix condition_columns "
+    "group_column image_id_column sex_column age_column site_column",
 }
 """Published data sets that a general source reads -> what each says of its table."""
 
