@@ -58,7 +58,7 @@ class AdamW:
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2), eps=self.eps, fused=fused)
         # A fused optimizer would divide by the gradient scale itself, inside its step: too late to clip or to look at
         # the gradient, so Lightning refuses to clip. Without this offer the scaler unscales before, as for any other.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer._step_supports_amp_scaling = False
         if fused:
             # The fused update leaves the version of a tensor alone, by which kept embeddings see a changed weight.
             trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -1,6 +1,6 @@
 """How fast a run is, and what it waits for: on the bar, in the log lines, in the loggers."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
@@ -110,7 +110,7 @@ def latest(trainer: pl.Trainer) -> Mapping[str, float]:
 
 def described(values: Mapping[str, float]) -> dict[str, str]:
     """The values as a person reads them, by a short name."""
-    shown = {
+    shown: dict[str, tuple[str, Callable[[float], str]]] = {
         RATE: ("images/s", lambda value: f"{value:.3g}" if value < 100 else f"{value:,.0f}"),
         WAIT: ("waiting for input", "{:.0%}".format),
         MEMORY: ("peak memory", "{:.3g} GB".format),

@@ -98,7 +98,7 @@ def test_a_gradient_far_below_eps_moves_nothing():
 
 def test_a_fused_update_is_seen_by_what_was_computed_from_the_weights():
     model = Towers()
-    optimizer, _ = AdamW(1e-2, fused=True).build(model, 10)
+    optimizer, _ = AdamW(1e-2, head_learning_rate=1e-2, fused=True).build(model, 10)
     model.weight.grad = torch.ones(2, 2)
     version = model.weight._version
     optimizer.step()
