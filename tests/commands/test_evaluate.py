@@ -144,7 +144,7 @@ def test_the_surest_mistakes_are_explained_where_photographs_are_shown(short_run
         assert set(item["nearest"][0]["labels"]) == {kept.conditions[c] for c in np.flatnonzero(kept.labels[place])}
     drawn = sorted(path.stem for path in (tmp_path / "figures").glob("mistake_*"))
     assert drawn == [f"mistake_{number:02d}" for number in range(1, len(expected) + 1)]
-    assert page.read_text().count("The photograph, with relevance and occlusion and relevance, ") == len(expected)
+    assert page.read_text().count('alt="The photograph, with relevance and occlusion and relevance, ') == len(expected)
 
 
 def test_mistakes_without_their_model_or_of_a_derived_answer_are_not_explained_and_a_sentence_says_why(
