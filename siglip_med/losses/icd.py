@@ -131,10 +131,10 @@ class _SquaredFit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dissimilarity: Tensor, usable: Tensor, balance: Balance) -> Tensor:
         blocks = _blocks(len(x))
-        share = _shares(dissimilarity, usable, balance)
+        share = _shares(dissimilarity, usable, balance).to(x.dtype)
         loss, gradient = x.new_zeros(()), torch.zeros_like(x) if ctx.needs_input_grad[0] else None
         for i, j in blocks:
-            target = dissimilarity[i:j, i:]
+            target = dissimilarity[i:j, i:].to(x.dtype)
             weight = _pairs_once(share.index_select(0, _levels(target).flatten()).view_as(target), usable, i, j)
             # 1 - cosine - s, in place of three matrices.
             error = torch.addmm(1.0 - target, x[i:j], x[i:].T, alpha=-1.0)
