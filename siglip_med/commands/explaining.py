@@ -113,7 +113,7 @@ def _section(
     text = contrast[classifier.conditions.index(best.condition)]
     found = _explanation(classifier, path, number, {"": text}, near, notes)
     answer = f"{best.condition} ({best.code}), {best.confidence:.0%}"
-    figure, tables = explanation_parts(found, f"{PAGE}_{number:03d}", f"for {answer}")
+    figure, tables = explanation_parts(found, f"{PAGE}_{number:03d}", answer)
     return Section(f"photograph-{number}", f"{path.name}: {answer}", (item.image,), tables, (figure,))
 
 

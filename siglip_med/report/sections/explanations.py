@@ -54,7 +54,7 @@ def explanation_parts(found: Explanation, name: str, answer: str) -> tuple[Figur
     Args:
         found: the explanation.
         name: of the figure's file.
-        answer: for the caption.
+        answer: what the caption begins with.
     """
     pictures = [(one.thumbnail, f"{one.cosine:.2f} {', '.join(one.conditions)}") for one in found.near]
     below = " Below: the nearest training images." if any(one.thumbnail for one in found.near) else ""
@@ -62,7 +62,7 @@ def explanation_parts(found: Explanation, name: str, answer: str) -> tuple[Figur
         name,
         to_png(explanation_figure(found.photograph, found.maps, pictures)),
         f"The photograph, with {' and '.join(found.maps)}.",
-        f"Above: the photograph, {' and '.join(found.maps)}, {answer}.{below}",
+        f"{answer}. Above: the photograph, {', '.join(found.maps)}.{below}",
         640,
     )
     rows = tuple((one.case, ", ".join(one.conditions), str(one.row), f"{one.cosine:.3f}") for one in found.near)
@@ -83,7 +83,7 @@ def mistakes_section(inputs: ReportInputs) -> Section:
         image, answer = str(test.frame["image"].iloc[found.row]), test.conditions[first[found.row]]
         label = test.conditions[test.primary[found.row]]
         confident = f"{answer} ({sure[found.row]:.0%})"
-        figure, _ = explanation_parts(found, f"mistake_{number:02d}", f"for {confident}; the primary label is {label}")
+        figure, _ = explanation_parts(found, f"mistake_{number:02d}", f"{confident}, primary label {label}")
         figures.append(figure)
         near = "; ".join(f"{', '.join(one.conditions) or 'no condition'} ({one.cosine:.2f})" for one in found.near)
         rows.append((str(number), image, confident, label, near or NOT_DEFINED))
