@@ -17,10 +17,10 @@ WORKDIR /opt/siglip-med
 COPY constraints.txt ./
 RUN python -m pip install --index-url "${TORCH_INDEX}" "$(sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)"
 COPY . .
-RUN grep -v '^torch==' constraints.txt > /tmp/constraints.txt \
-    && python -m pip install -c /tmp/constraints.txt ".[${EXTRAS}]"
+RUN grep -v '^torch==' constraints.txt > others.txt \
+    && python -m pip install -c others.txt ".[${EXTRAS}]"
 
-RUN useradd --create-home researcher && install -d -o researcher /work
+RUN useradd --create-home researcher
 USER researcher
-WORKDIR /work
+WORKDIR /home/researcher
 CMD ["siglip-med-train", "--help"]

@@ -12,8 +12,13 @@ def quoted(word: str) -> str:
     key, _, value = word.partition("=")
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         value = value[1:-1]
+    return shlex.quote(f"{key}={in_quotes(value)}")
+
+
+def in_quotes(value: str) -> str:
+    """A value in double quotes, as Hydra reads it."""
     inner = value.replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f'{key}="{inner}"')
+    return f'"{inner}"'
 
 
 def setting(key: str, value: str | os.PathLike[str]) -> str:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from siglip_med.errors import UserError
 from siglip_med.extras import missing
-from siglip_med.shell import quoted, setting
+from siglip_med.shell import in_quotes, quoted, setting
 
 _LAUNCHERS = {
     "joblib": ("hydra-joblib-launcher", "launcher=parallel", "parallel"),
@@ -63,8 +63,7 @@ def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
     for file in sorted(own.rglob("*.yaml")):
         if (folder / file.relative_to(own)).is_file():
             raise UserError(f"{file}: a shipped config has this name and would hide it; choose another one")
-    inner = str(own).replace("\\", "\\\\").replace('"', '\\"')
-    return [*rest, f'hydra.searchpath=["file://{inner}"]']
+    return [*rest, f"hydra.searchpath=[{in_quotes(f'file://{own}')}]"]
 
 
 def check_words(folder: Path, config_name: str, words: Sequence[str]) -> None:

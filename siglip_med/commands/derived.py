@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from siglip_med.commands import train
@@ -16,6 +15,7 @@ from siglip_med.models import DualEncoder, interpolated, read_checkpoint, read_t
 from siglip_med.report import ReportSettings
 from siglip_med.report.comparison import PREDICTIONS
 from siglip_med.report.summary import RunSummary
+from siglip_med.tracking import tracked
 from siglip_med.training.components import Components
 
 Derivation = Literal["interpolation", "crm"]
@@ -70,7 +70,7 @@ def derive_interpolation(folder: Path, checkpoint: Path, components: Components,
     base = {name: value.clone() for name, value in model.trainable_state().items()}
     before = train.predict(components)
     values: dict[float, float] = {}
-    for share in track(SHARES, description="interpolating", transient=True):
+    for share in tracked(SHARES, "interpolating", "shares"):
         model.load_trainable_state(interpolated(base, trained, share))
         values[share] = headline_metrics(train.predict_part(components, "val", progress=False))[CHOOSING]
     chosen = max(SHARES, key=lambda share: (values[share], share))

@@ -4,20 +4,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from siglip_med.data.dataset import normalize
 from siglip_med.data.images import read_image
 from siglip_med.errors import UserError
 from siglip_med.inference import Classifier, Differential, PredictionRun, load
-from siglip_med.inference.maps import occlusion_map, relevance_map
+from siglip_med.inference.maps import against_the_mean, occlusion_map, relevance_map
 from siglip_med.inference.neighbours import Neighbours, beside
+from siglip_med.inference.photographs import embed_conditions
 from siglip_med.metrics import Predictions
-from siglip_med.models import Device, PromptEnsemble, choose_device
-from siglip_med.report.inputs import Explanation, TrainingImage
+from siglip_med.models import Device, choose_device
+from siglip_med.report.inputs import Explanation
 from siglip_med.report.page import Page, Section, write_page
 from siglip_med.report.sections.explanations import READING, explanation_parts, surest
+from siglip_med.tracking import tracked
 
 PAGE = "explanation"
 _NEAREST = 5
@@ -52,10 +53,10 @@ def explain(
         notes.append(
             f"{left:,} of {len(predictions.differentials):,} photographs are not on the page (explain_most={most})"
         )
-    contrast = _contrast(classifier)
+    contrast = against_the_mean(embed_conditions(classifier.model, classifier.payload))
     sections = [
         _section(classifier, item, number, contrast, near, notes)
-        for number, item in enumerate(track(chosen, description="explaining", transient=True), start=1)
+        for number, item in enumerate(tracked(chosen, "explaining", "photographs"), start=1)
     ]
     unique = tuple(dict.fromkeys(notes))
     reading = Section("reading", "How to read this page", (READING, *unique))
@@ -88,9 +89,9 @@ def explain_mistakes(
         return (), (f"no maps of the mistakes: the model cannot be built ({error})",)
     near, lacking = beside(checkpoint, classifier.model)
     notes = [lacking] if lacking else []
-    contrast = _contrast(classifier)
+    contrast = against_the_mean(embed_conditions(classifier.model, classifier.payload))
     found = []
-    for row, answer, _ in track(surest(test, right=False), description="explaining the mistakes", transient=True):
+    for row, answer, _ in tracked(surest(test, right=False), "explaining the mistakes", "mistakes"):
         label = int(test.primary[row])
         texts = {"": contrast[answer], f", {test.conditions[label]}": contrast[label]}
         path = root / test.frame["image"].iloc[row]
@@ -98,12 +99,6 @@ def explain_mistakes(
             raise UserError(f"{path}: the photograph is not there; give its folder as report.image_root=…")
         found.append(_explanation(classifier, path, row, texts, near, notes))
     return tuple(found), tuple(dict.fromkeys(notes))
-
-
-def _contrast(classifier: Classifier) -> Tensor:
-    """``[C, E]`` embeddings of the conditions, less their mean: a text as it is shares most with every other."""
-    texts = PromptEnsemble(classifier.payload["prompts"], classifier.model.tokenize).encode(classifier.model)
-    return texts - texts.mean(dim=0)
 
 
 def _section(
@@ -151,5 +146,4 @@ def _explanation(
     with torch.no_grad():
         embedding = model.encode_images(pixels[None].to(model.logit_scale.device))[0]
     found = near.nearest(embedding.float().cpu().numpy(), _NEAREST)
-    images = (TrainingImage(one.row, one.case, one.conditions, one.cosine, one.thumbnail) for one in found)
-    return Explanation(row, photograph, maps, tuple(images))
+    return Explanation(row, photograph, maps, found)

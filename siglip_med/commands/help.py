@@ -1,7 +1,6 @@
 """What ``--help`` prints: what a command does, examples, settings and groups, as the configs themselves say it."""
 
-import importlib
-import inspect
+import ast
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,9 +21,9 @@ def help_text(folder: Path, command: str) -> str:
     """
     lines = (folder / f"{command}.yaml").read_text(encoding="utf-8").splitlines()
     body = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    module = importlib.import_module(f"siglip_med.commands.{command}")
+    source = Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")  # to import it takes seconds
     parts = [
-        (inspect.getdoc(module) or "").splitlines()[0],
+        (ast.get_docstring(ast.parse(source)) or "").splitlines()[0],
         "Examples:\n" + "\n".join(f"  {line.lstrip('# ')}" for line in lines[:body]),
         "Settings (key=value; ??? has to be given; a + before the key adds one that is not there):\n"
         + "\n".join(f"  {line}".rstrip() for line in [*_settings(lines[body:]), *_shared(folder, lines)]),

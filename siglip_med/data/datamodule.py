@@ -160,10 +160,6 @@ class DataModule(LabeledData):
         self.train_counts = (table.labels[self.split.train] > 0).sum(axis=0)
         self._ready = True
 
-    def rows(self, split: str) -> np.ndarray:
-        """Table rows of a split (``train``, ``val`` or ``test``), in the order of `full_loader`."""
-        return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[split]
-
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches in a new order each epoch; this rank's share.
 

@@ -49,6 +49,10 @@ class LabeledData(pl.LightningDataModule, ABC):
         labels, primary = self.table.labels[rows], self.table.frame["primary"].to_numpy()[rows]
         return effective_counts(labels, self.sampling.indices(labels, primary, np.random.default_rng(self.seed)))
 
+    def rows(self, split: str) -> np.ndarray:
+        """Table rows of a split (``train``, ``val`` or ``test``), in the order of `full_loader`."""
+        return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[split]
+
     @abstractmethod
     def train_dataloader(self) -> DataLoader[Batch]:
         """Batches in a new order each epoch; this rank's share."""

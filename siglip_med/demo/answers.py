@@ -12,13 +12,12 @@ from torch.nn.functional import normalize as unit
 from siglip_med.data.dataset import normalize
 from siglip_med.demo.photograph import Photograph, read_photograph
 from siglip_med.demo.tree import Icd, place_in_icd
-from siglip_med.errors import UserError
 from siglip_med.inference import Candidate, Classifier, occlusion_map, relevance_map
-from siglip_med.inference.neighbours import Neighbour, Neighbours
-from siglip_med.inference.photographs import confidences, ranked
-from siglip_med.metrics import Predictions, fit_conformal
+from siglip_med.inference.maps import against_the_mean
+from siglip_med.inference.neighbours import Neighbours
+from siglip_med.inference.photographs import confidences, embed_conditions, ranked
+from siglip_med.metrics import Neighbour, Predictions, fit_conformal
 from siglip_med.metrics.conformal import nonconformity
-from siglip_med.models import PromptEnsemble
 
 NEAREST = 5
 """Training images beside a photograph."""
@@ -120,13 +119,9 @@ class Answerer:
     def __post_init__(self) -> None:
         """Looks the codes up and encodes the prompts, once."""
         payload, model = self.classifier.payload, self.classifier.model
-        if not payload["conditions"] or not payload["prompts"]:
-            raise UserError(
-                f"{self.source} names no conditions: it comes from pretraining; use one of a fine-tuning run"
-            )
+        object.__setattr__(self, "texts", embed_conditions(model, payload, self.source))
+        object.__setattr__(self, "contrast", against_the_mean(self.texts))
         object.__setattr__(self, "icd", place_in_icd(payload["conditions"], payload["codes"], self.source))
-        object.__setattr__(self, "texts", PromptEnsemble(payload["prompts"], model.tokenize).encode(model))
-        object.__setattr__(self, "contrast", self.texts - self.texts.mean(dim=0))
 
     @property
     def calibrated(self) -> bool:

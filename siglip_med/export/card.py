@@ -10,17 +10,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from siglip_med.export.example import HUB_ID, example
 from siglip_med.export.index import front_matter
 from siglip_med.export.recipes import Format, text_recipe
-from siglip_med.metrics import table_label
+from siglip_med.metrics import BASELINES, table_label
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.provenance import Provenance, sentence
 
 _TEMPLATE = "model_card.md.jinja"
-_BASELINES = {
-    "chance": "chance",
-    "label_frequency": "label frequency",
-    "zero_shot": "zero-shot",
-    "linear_probe": "linear probe",
-}
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx", "open_clip": "open_clip"}
 
 
@@ -65,7 +59,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         bias=model.logit_bias.item(),
         calibration=payload["calibration"],
         results=result_rows(payload),
-        baselines=list(_BASELINES.values()),
+        baselines=list(BASELINES.values()),
         coverage=config.get("evaluation", {}).get("coverage"),
         recipe=f"```python\n{example(model, format)}```",
         side=model.image_spec.size,
@@ -107,7 +101,7 @@ def result_rows(payload: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for row in metric_rows(payload["metrics"]):
         cells = [table_label(row["name"], len(payload["conditions"])), _with_interval(row)]
-        for key in _BASELINES:
+        for key in BASELINES:
             known = beside.get(key)
             cells.append("not measured" if known is None else _with_interval(known.get(row["name"])))
         rows.append(tuple(cells))

@@ -1,6 +1,5 @@
 """Puts an exported folder on the Hugging Face hub: where it is asked for, private by default, no picture in it."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +7,8 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
 
 from siglip_med.errors import UserError
+from siglip_med.export.example import HUB_ID
 
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _MAY_LEAVE = frozenset({".json", ".jinja", ".md", ".model", ".onnx", ".safetensors", ".txt"})
 """Endings of what an export writes; anything else, pictures above all, does not leave the machine."""
 _NAMES = frozenset({"SHA256SUMS"})
@@ -21,7 +20,7 @@ def check_repository(name: str) -> None:
     Raises:
         UserError: see above.
     """
-    if not _REPOSITORY.fullmatch(name):
+    if not HUB_ID.fullmatch(name):
         raise UserError(f"push_to_hub={name}: give ORG/NAME, e.g. push_to_hub=my-lab/siglip-skin")
 
 

@@ -139,6 +139,11 @@ def occlusion_map(
     return (fallen / hidden).astype(np.float32)
 
 
+def against_the_mean(texts: Tensor) -> Tensor:
+    """``[C, E]`` embeddings of the conditions, less their mean: a text as it is shares most with every other."""
+    return texts - texts.mean(dim=0)
+
+
 def _weighted(attention: Tensor, gradient: Tensor) -> Tensor:
     """``[1, heads, Q, K]`` attention and its gradient to ``[Q, K]``: what of it speaks for the score."""
     return (attention.detach() * gradient).clamp(min=0).mean(dim=1)[0].float()

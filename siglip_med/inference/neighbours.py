@@ -10,48 +10,29 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import torch
 from PIL import Image
-from rich.progress import track
 from torch.nn.functional import normalize
 
 from siglip_med.data import LabeledData
 from siglip_med.data.images import read_image
 from siglip_med.errors import UserError
+from siglip_med.inference.embedding import embed_split
+from siglip_med.metrics import Neighbour
 from siglip_med.models import TwoTower
 from siglip_med.seals import check_sealed, write_sealed
+from siglip_med.tracking import tracked
 
 NEIGHBOURS = "neighbours.npz"
 """The file's name in a run folder."""
 
 FORMAT = "siglip_med.neighbours 1"
 _SIDE = 96
+_EMBEDDING = "embedding the training cases"
 _ARRAYS = ("embeddings", "labels", "rows", "cases", "images", "thumbnails", "ends", "conditions", "weights", "format")
 
 
 class OtherWeights(UserError):
     """Training cases as another model embeds them: nothing is wrong with the file, but it is of no use here."""
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """One training image.
-
-    Attributes:
-        row: of the run's table.
-        case: its case.
-        image: its path in the data set.
-        conditions: that its labels list, the heaviest first.
-        cosine: of its embedding and the one asked about, in [-1, 1].
-        thumbnail: JPEG; None where the data may not be shown.
-    """
-
-    row: int
-    case: str
-    image: str
-    conditions: tuple[str, ...]
-    cosine: float
-    thumbnail: bytes | None
 
 
 @dataclass(frozen=True)
@@ -245,7 +226,6 @@ def keep_training_cases(model: TwoTower, data: LabeledData, most: int, seed: int
     return note
 
 
-@torch.no_grad()
 def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> tuple[Neighbours, str]:
     """Embeds the training images, in float32 and without augmentation.
 
@@ -261,18 +241,12 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
     Raises:
         UserError: an image that gets a thumbnail cannot be read.
     """
-    training = model.training
-    model.eval()
-    device = model.logit_scale.device
-    encoded, indices = [], []
-    for batch in track(data.full_loader("train"), description="embedding the training cases", transient=True):
-        encoded.append(normalize(model.encode_images(batch.images.to(device)).float(), dim=-1).cpu())
-        indices.append(batch.index.cpu())
-    model.train(training)
-    rows, embeddings = torch.cat(indices).numpy(), torch.cat(encoded).numpy()
-    total = len(rows)
-    kept = np.sort(np.random.default_rng(seed).permutation(total)[:most])
-    rows, embeddings = rows[kept], embeddings[kept]
+    train = data.rows("train")
+    total = len(train)
+    chosen = train[np.sort(np.random.default_rng(seed).permutation(total)[:most])]
+    embeddings, rows = embed_split(
+        model, data, "train", lambda images: normalize(model.encode_images(images).float(), dim=-1), _EMBEDDING, chosen
+    )
     table = data.table
     images = tuple(table.frame["image"].iloc[rows])
     thumbnails = _thumbnails(table.root, images) if table.thumbnails else ()
@@ -289,7 +263,7 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
 
 def _thumbnails(root: Path, images: Sequence[str]) -> tuple[bytes, ...]:
     thumbnails = []
-    for image in track(images, description="thumbnails", transient=True):
+    for image in tracked(images, "thumbnails", "images"):
         buffer = io.BytesIO()
         Image.fromarray(read_image(root / image, _SIDE)).save(buffer, "JPEG", quality=80)
         thumbnails.append(buffer.getvalue())

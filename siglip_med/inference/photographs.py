@@ -137,6 +137,22 @@ def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def embed_conditions(model: TwoTower, payload: Mapping[str, Any], source: str = "the checkpoint") -> Tensor:
+    """``[C, E]`` embeddings of the conditions' prompts.
+
+    Args:
+        model: in evaluation mode.
+        payload: of its checkpoint: conditions and prompts.
+        source: what names them, for messages.
+
+    Raises:
+        UserError: it names no conditions.
+    """
+    if not payload["conditions"] or not payload["prompts"]:
+        raise UserError(f"{source} names no conditions: it comes from pretraining; use one of a fine-tuning run")
+    return PromptEnsemble(payload["prompts"], model.tokenize).encode(model)
+
+
 @torch.no_grad()
 def predict_images(
     model: TwoTower, payload: Mapping[str, Any], images: Sequence[Path], top_k: int = 5, batch_size: int = 16
@@ -153,11 +169,9 @@ def predict_images(
     Raises:
         UserError: the checkpoint names no conditions.
     """
-    if not payload["conditions"] or not payload["prompts"]:
-        raise UserError("the checkpoint names no conditions: it comes from pretraining; use one of a fine-tuning run")
+    texts = embed_conditions(model, payload)
     calibration = payload["calibration"]
     device = model.logit_scale.device
-    texts = PromptEnsemble(payload["prompts"], model.tokenize).encode(model)
     unreadable: list[tuple[str, str]] = []
     differentials: list[Differential] = []
     for paths, pixels in _batches(images, model.image_spec, batch_size, unreadable):

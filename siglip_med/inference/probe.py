@@ -1,12 +1,12 @@
 """A linear probe of a model's frozen image features: the baseline that training has to beat."""
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from siglip_med.data import LabeledData
+from siglip_med.inference.embedding import embed_split
 from siglip_med.metrics import Predictions, fit_probe
 from siglip_med.models import TwoTower
-from siglip_med.tracking import tracked
 
 
 def probe_splits(
@@ -36,27 +36,12 @@ def probe_splits(
     return probe.predict(of_val, val), probe.predict(of_test, test)
 
 
-@torch.no_grad()
 def frozen_features(
     model: TwoTower, data: LabeledData, split: str, chosen: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pooled features ``[n, F]`` of a split's images in float32, and their ``[n]`` rows of the table.
+    """Pooled features ``[n, F]`` in float32 of a split's images, and their rows; the rest is as in `embed_split`."""
 
-    Args:
-        model: runs on the device it is on.
-        data: pixels, states or features.
-        split: ``train``, ``val`` or ``test``.
-        chosen: rows to embed; None for the whole split.
-    """
-    training, device = model.training, model.logit_scale.device
-    model.eval()
-    features, rows = [], []
-    for batch in tracked(data.full_loader(split), f"linear probe: {split} images"):
-        kept = torch.ones(len(batch.index), dtype=torch.bool)
-        if chosen is not None:
-            kept = torch.from_numpy(np.isin(batch.index.cpu().numpy(), chosen))
-        if kept.any():
-            features.append(model.pooled_features(batch.images[kept].to(device)).float().cpu())
-            rows.append(batch.index.cpu()[kept])
-    model.train(training)
-    return torch.cat(features).numpy(), torch.cat(rows).numpy()
+    def encode(images: Tensor) -> Tensor:
+        return model.pooled_features(images).float()
+
+    return embed_split(model, data, split, encode, f"linear probe: {split} images", chosen)

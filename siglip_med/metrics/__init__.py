@@ -18,6 +18,7 @@ from siglip_med.metrics.headline import defined_conditions, headline_metrics
 from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
 from siglip_med.metrics.label_errors import find_label_errors, precision_at
 from siglip_med.metrics.names import (
+    BASELINES,
     CHOOSING,
     HEADLINE_METRICS,
     KEY_METRICS,
@@ -31,6 +32,7 @@ from siglip_med.metrics.names import (
     saturation,
     table_label,
 )
+from siglip_med.metrics.neighbour import Neighbour
 from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.probe import fit_probe
@@ -46,6 +48,7 @@ from siglip_med.metrics.thresholds import (
 )
 
 __all__ = [
+    "BASELINES",
     "CHOOSING",
     "HEADLINE_METRICS",
     "KEY_METRICS",
@@ -58,6 +61,7 @@ __all__ = [
     "Calibration",
     "CaseStatistics",
     "Interval",
+    "Neighbour",
     "PairedResult",
     "Predictions",
     "RetrievalMetrics",

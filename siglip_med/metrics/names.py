@@ -8,6 +8,15 @@ CHOOSING = "mrr"
 """What chooses a checkpoint and ranks a leaderboard, on validation: however few the conditions, it can still rise."""
 
 
+BASELINES = {
+    "chance": "chance",
+    "label_frequency": "label frequency",
+    "zero_shot": "zero-shot",
+    "linear_probe": "linear probe",
+}
+"""What a model is judged beside: the name in JSON and checkpoints, and in tables."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """One metric, as logs and people call it.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from siglip_med.metrics import BASELINES as NAMES
 from siglip_med.metrics import (
     NEED_SCORES,
     RESAMPLED_METRICS,
@@ -12,10 +13,9 @@ from siglip_med.metrics import (
     label_frequency_predictions,
 )
 
-CHANCE, FREQUENCY, ZERO_SHOT, PROBE = "chance", "label frequency", "zero-shot", "linear probe"
-BASELINES = (CHANCE, FREQUENCY, ZERO_SHOT, PROBE)
+BASELINES = CHANCE, FREQUENCY, ZERO_SHOT, PROBE = tuple(NAMES.values())
 NOT_MEASURED = "not measured"
-KEYS = {CHANCE: "chance", FREQUENCY: "label_frequency", ZERO_SHOT: "zero_shot", PROBE: "linear_probe"}
+KEYS = {words: key for key, words in NAMES.items()}
 """How metrics.json calls them."""
 
 Intervals = dict[str, Interval]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from siglip_med.metrics import Predictions
+from siglip_med.metrics import Neighbour, Predictions
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 CURVE_COLUMNS = ("tag", "step", "value")
@@ -31,25 +31,6 @@ class RunMeta:
 
 
 @dataclass(frozen=True)
-class TrainingImage:
-    """A training image that another image is near to.
-
-    Attributes:
-        row: of the run's table.
-        case: its case.
-        conditions: of its labels.
-        cosine: of both embeddings.
-        thumbnail: JPEG; None where the data may not be shown.
-    """
-
-    row: int
-    case: str
-    conditions: tuple[str, ...]
-    cosine: float
-    thumbnail: bytes | None
-
-
-@dataclass(frozen=True)
 class Explanation:
     """Where a model looked in an image, and which training images it is near to; a report itself asks no model.
 
@@ -63,7 +44,7 @@ class Explanation:
     row: int
     photograph: np.ndarray
     maps: Mapping[str, np.ndarray]
-    near: tuple[TrainingImage, ...] = ()
+    near: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -104,37 +104,34 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
-def differences(runs: pd.DataFrame, reference: str = "baseline", coverage: float = 0.95) -> pd.DataFrame:
-    """What each name gains over a reference on the test split, paired by seed: a seed's runs share their split.
+def student_interval(values: Sequence[float], coverage: float) -> tuple[float, float, float]:
+    """Mean of a number over seeds, and both ends of its Student interval (NaN below two seeds)."""
+    known = np.asarray(values, dtype=float)
+    mean = float(known.mean()) if len(known) else float("nan")
+    if len(known) < 2:
+        return mean, float("nan"), float("nan")
+    half = float(stats.t.ppf((1 + coverage) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
+    return mean, mean - half, mean + half
+
+
+def over_seeds(
+    runs: pd.DataFrame, setting: str, baseline: str, coverage: float = 0.95
+) -> dict[str, tuple[float, float, float]]:
+    """What a setting gains over a baseline on the test split, paired by seed: a seed's runs share their split.
 
     Args:
         runs: from `read_runs`.
-        reference: the name that the others are held against.
+        setting: that is judged.
+        baseline: that is subtracted.
         coverage: of the Student interval of the mean difference.
 
     Returns:
-        ``mean [low, high]`` by name and metric; names that share fewer than two seeds with the reference are left out.
+        Metric -> mean, low, high; nothing where they share fewer than two seeds.
     """
-    headings = {column: heading for column, heading in columns(runs).items() if column != RANKED_BY}
-    ours = runs.set_index(["name", "seed"])[list(headings)]
-    rows = []
-    for name in dict.fromkeys(runs["name"]):
-        if name == reference or reference not in ours.index:
-            continue
-        change = (ours.loc[name] - ours.loc[reference]).dropna(how="all")
-        if len(change) < 2:
-            continue
-        half = stats.t.ppf((1 + coverage) / 2, len(change) - 1) * change.std(ddof=1) / np.sqrt(len(change))
-        cells = {
-            headings[column]: f"{mean:+.3f} [{mean - half[column]:+.3f}, {mean + half[column]:+.3f}]"
-            for column, mean in change.mean().items()
-        }
-        rows.append({f"minus {reference}": name, "seeds": len(change)} | cells)
-    return pd.DataFrame(rows)
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """The table in GitHub's Markdown."""
-    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in table.itertuples(index=False)]
-    return "\n".join(lines) + "\n"
+    wanted = [column for column in columns(runs) if column != RANKED_BY]
+    table = runs.set_index(["setting", "seed"])[wanted]
+    change = pd.DataFrame(table.loc[setting] - table.loc[baseline]).dropna(how="all")
+    if len(change) < 2:
+        return {}
+    found = {column: student_interval(change[column].dropna().tolist(), coverage) for column in wanted}
+    return {column.removeprefix("tuned/test/"): interval for column, interval in found.items()}

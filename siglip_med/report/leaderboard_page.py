@@ -13,7 +13,6 @@ from pydantic import Field
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as ScreenTable
-from scipy import stats
 
 from siglip_med.errors import UserError
 from siglip_med.files import write_text
@@ -27,7 +26,16 @@ from siglip_med.metrics import (
     paired_bootstrap_over_seeds,
 )
 from siglip_med.report import Link, Page, Section, Table, write_page
-from siglip_med.report.leaderboard import RANKED_BY, TUNED, columns, is_tuned, read_runs, summarize
+from siglip_med.report.leaderboard import (
+    RANKED_BY,
+    TUNED,
+    columns,
+    is_tuned,
+    over_seeds,
+    read_runs,
+    student_interval,
+    summarize,
+)
 from siglip_med.report.numbers import number, p_value
 from siglip_med.sweeps import JobRecord, differing, read_records
 
@@ -131,13 +139,9 @@ def ranked(runs: pd.DataFrame) -> list[str]:
 
 
 def _mean(group: pd.DataFrame, column: str, folder: Path, coverage: float) -> tuple[float, float, float]:
-    values = group[column].dropna().to_numpy(dtype=float)
-    if len(values) == 0:
-        return (np.nan, np.nan, np.nan)
-    mean = float(values.mean())
-    if len(values) > 1:
-        half = float(stats.t.ppf((1 + coverage) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-        return (mean, mean - half, mean + half)
+    mean, low, high = student_interval(group[column].dropna().tolist(), coverage)
+    if np.isnan(mean) or np.isfinite(low):
+        return (mean, low, high)
     metric = column.removeprefix("tuned/test/")
     path = folder / str(group["run"].iloc[0]) / "metrics.json"
     known = json.loads(path.read_text()).get("test_intervals", {}).get(metric) if metric != column else None
@@ -177,9 +181,9 @@ def _differences(
         except UserError as error:
             left_out.append(f"{setting}: {error}")
             continue
-        over_seeds = _over_seeds(runs, setting, baseline, coverage)
+        of_seeds = over_seeds(runs, setting, baseline, coverage)
         for metric, result in results.items():
-            low, high = over_seeds.get(metric, (np.nan, np.nan))
+            _, low, high = of_seeds.get(metric, (np.nan,) * 3)
             rows.append(
                 (
                     setting,
@@ -251,21 +255,6 @@ def _by_seed(runs: pd.DataFrame, setting: str) -> dict[int, str]:
         seed = group.loc[group["seed"].duplicated(), "seed"].iloc[0]
         raise UserError(f"{setting} has several runs of seed {seed}")
     return dict(zip(group["seed"].astype(int), group["run"].astype(str), strict=True))
-
-
-def _over_seeds(runs: pd.DataFrame, setting: str, baseline: str, coverage: float) -> dict[str, tuple[float, float]]:
-    """Metric -> Student interval of the differences of the seeds; none below two seeds."""
-    wanted = [column for column in columns(runs) if column != RANKED_BY]
-    table = runs.set_index(["setting", "seed"])[wanted]
-    change = pd.DataFrame(table.loc[setting] - table.loc[baseline]).dropna(how="all")
-    if len(change) < 2:
-        return {}
-    half = stats.t.ppf((1 + coverage) / 2, len(change) - 1) * change.std(ddof=1) / np.sqrt(len(change))
-    middle = change.mean()
-    return {
-        column.removeprefix("tuned/test/"): (middle[column] - half[column], middle[column] + half[column])
-        for column in wanted
-    }
 
 
 def _verdict(result: PairedResult, metric: str) -> str:

@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from siglip_med.shell import in_quotes
+
 Value = StrictBool | StrictInt | StrictFloat | str | None
 Number = StrictInt | StrictFloat
 
@@ -153,9 +155,4 @@ def _text(value: Value) -> str:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return repr(value) if not isinstance(value, str) else _quoted(value)
-
-
-def _quoted(value: str) -> str:
-    inner = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{inner}"'
+    return repr(value) if not isinstance(value, str) else in_quotes(value)

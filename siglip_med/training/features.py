@@ -146,7 +146,7 @@ class FeatureDataModule(LabeledData):
 
     def full_loader(self, split: str) -> DataLoader[Batch]:
         """A whole split without augmentation, in table order."""
-        dataset = FeatureDataset(self._plain, self.table, self._inner.rows(split))
+        dataset = FeatureDataset(self._plain, self.table, self.rows(split))
         return self._loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
 
     def _loader(

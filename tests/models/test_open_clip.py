@@ -139,17 +139,6 @@ def test_a_clip_of_the_transformers_library_becomes_open_clips(theirs, tmp_path)
         torch.testing.assert_close(other.encode_image(pixels), images, rtol=1e-5, atol=1e-5)
 
 
-def damaged(folder, key, value):
-    path = folder / "open_clip_config.json"
-    content = json.loads(path.read_text())
-    part = content["model_cfg"]
-    *inner, last = key.split(".")
-    for name in inner:
-        part = part[name]
-    part[last] = value
-    path.write_text(json.dumps(content))
-
-
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
@@ -171,7 +160,7 @@ def test_another_model_is_refused_in_one_line(write, key, value, line):
         weights = load_file(folder / WEIGHTS)
         weights["token_embedding.weight"] = torch.cat([weights["token_embedding.weight"], torch.zeros(1, 16)])
         save_file(weights, folder / WEIGHTS)
-    damaged(folder, key, value)
+    their_open_clip.change(folder, key, value)
     with pytest.raises(UserError, match=line) as refusal:
         open_clip(str(folder))
     assert "\n" not in str(refusal.value)

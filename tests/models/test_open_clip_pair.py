@@ -223,14 +223,7 @@ def test_biomedclips_own_config_is_read_as_its_weights_have_it(tmp_path, monkeyp
 )
 def test_another_model_is_refused_in_one_line(key, value, line, tmp_path):
     write_biomed(tmp_path / "their_model")
-    path = tmp_path / "their_model" / CONFIG
-    content = json.loads(path.read_text())
-    part = content["model_cfg"]
-    *inner, last = key.split(".")
-    for name in inner:
-        part = part[name]
-    part[last] = value
-    path.write_text(json.dumps(content))
+    their_open_clip.change(tmp_path / "their_model", key, value)
     with pytest.raises(UserError, match=line) as refusal:
         open_clip(str(tmp_path / "their_model"))
     assert "\n" not in str(refusal.value)

@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -27,3 +29,15 @@ def part(name: str) -> ModuleType:
     finally:
         for stub in stubs:
             del sys.modules[stub]
+
+
+def change(folder: Path, key: str, value: Any) -> None:
+    """Sets one value of a folder's ``model_cfg``, named ``part.key``."""
+    path = folder / "open_clip_config.json"
+    content = json.loads(path.read_text())
+    part = content["model_cfg"]
+    *inner, last = key.split(".")
+    for name in inner:
+        part = part[name]
+    part[last] = value
+    path.write_text(json.dumps(content))

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pandas as pd
+import pytest
 from omegaconf import OmegaConf
 from scipy import stats
 
 from siglip_med.metrics import Predictions, paired_bootstrap_over_seeds
-from siglip_med.report.leaderboard import differences, read_runs, summarize
+from siglip_med.report.leaderboard import over_seeds, read_runs, summarize
 from siglip_med.report.leaderboard_page import Leaderboard, write_leaderboard
 from siglip_med.sweeps import JobRecord, write_record
 
@@ -63,12 +64,11 @@ def test_differences_are_paired_by_seed_and_their_interval_is_scipys():
     first, second = (0.2 * np.arange(4) + random.normal(0.3, 0.02, 4) for _ in range(2))
     rows = [("layered", seed, first[seed]) for seed in (3, 1, 0, 2)]  # another order: seeds pair, not rows
     rows += [("baseline", seed, second[seed]) for seed in range(4)] + [("single", 0, 0.9)]
-    runs = pd.DataFrame(rows, columns=["name", "seed", "tuned/test/r_at_1"])
-    (row,) = differences(runs).to_dict("records")
+    runs = pd.DataFrame(rows, columns=["setting", "seed", "tuned/test/r_at_1"])
     low, high = stats.ttest_rel(first, second).confidence_interval(0.95)
-    cell = f"{(first - second).mean():+.3f} [{low:+.3f}, {high:+.3f}]"
-    assert row == {"minus baseline": "layered", "seeds": 4, "R@1": cell}
-    assert differences(runs, reference="none").empty
+    found = over_seeds(runs, "layered", "baseline")
+    assert found["r_at_1"] == pytest.approx(((first - second).mean(), low, high))
+    assert over_seeds(runs, "single", "baseline") == {}
 
 
 def test_runs_of_one_name_and_other_settings_are_other_rows(tmp_path):

@@ -15,7 +15,13 @@ import pytest
 from PIL import Image
 
 from siglip_med.errors import UserError
-from siglip_med.metrics import Predictions, bootstrap_intervals, headline_metrics, label_frequency_predictions
+from siglip_med.metrics import (
+    Neighbour,
+    Predictions,
+    bootstrap_intervals,
+    headline_metrics,
+    label_frequency_predictions,
+)
 from siglip_med.provenance import Provenance
 from siglip_med.report import (
     Page,
@@ -29,7 +35,7 @@ from siglip_med.report import (
     write_page,
     write_report,
 )
-from siglip_med.report.inputs import Explanation, TrainingImage
+from siglip_med.report.inputs import Explanation
 from siglip_med.report.page import plain, sort_key
 from siglip_med.report.sections.conditions import recall_by_condition
 from siglip_med.report.sections.explanations import mistakes_section
@@ -229,7 +235,10 @@ def test_mistakes_are_explained_with_what_the_caller_found_and_what_it_lacks():
     given, jpeg = inputs(), io.BytesIO()
     photograph = np.full((32, 32, 3), 120, np.uint8)
     Image.fromarray(photograph).save(jpeg, "JPEG")
-    near = (TrainingImage(7, "a", ("Acne", "Eczema"), 0.876, jpeg.getvalue()), TrainingImage(8, "b", (), 0.5, None))
+    near = (
+        Neighbour(7, "a", "a.jpg", ("Acne", "Eczema"), 0.876, jpeg.getvalue()),
+        Neighbour(8, "b", "b.jpg", (), 0.5, None),
+    )
     found = Explanation(3, photograph, {"relevance": np.eye(4), "occlusion": -np.eye(8)}, near)
     section = mistakes_section(replace(given, explanations=(found,), explanation_notes=("no relevance",)))
     ((number, image, answer, label, nearest),) = section.tables[0].rows

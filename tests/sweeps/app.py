@@ -38,6 +38,17 @@ class App:
         (folder / "run.json").write_text("{}")
         return value
 
+    def cut_at(self, job: int) -> None:
+        """The jobs from that one on, counted from 1, end the process in their middle."""
+        answer = self.answer
+
+        def cut(config: DictConfig) -> float:
+            if len(self.done) == job:
+                raise Cut
+            return answer(config)
+
+        self.answer = cut
+
     def run(self, *words: str, folder: Path | None = None) -> int:
         """Runs a sweep; the exit status."""
         line = ["-m", f"hydra.sweep.dir={folder or self.folder}", "hydra/hydra_logging=none"]

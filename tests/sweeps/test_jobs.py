@@ -26,12 +26,7 @@ def test_a_cut_sweep_goes_on_and_ends_with_the_table_of_the_unbroken_one(app, tm
     app.done.clear()
     answer = app.answer
 
-    def cut(config):
-        if len(app.done) == 3:
-            raise Cut
-        return answer(config)
-
-    app.answer = cut
+    app.cut_at(3)
     with pytest.raises(Cut):
         app.run(*GRID)
     assert [record.state for record in read_records(app.folder)].count("finished") == 2

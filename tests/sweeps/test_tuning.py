@@ -61,12 +61,7 @@ def test_a_cut_sweep_ends_with_the_table_of_the_unbroken_one(app, tmp_path):
     assert app.run(*words, folder=tmp_path / "whole") == 0
     app.done.clear()
 
-    def cut(config):
-        if len(app.done) == 3:
-            raise Cut
-        return reached(config)
-
-    app.answer = cut
+    app.cut_at(3)
     with pytest.raises(Cut):
         app.run(*words)
     app.answer = reached

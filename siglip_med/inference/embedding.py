@@ -1,0 +1,47 @@
+"""What a model makes of a split's images, kept in memory: features for a probe, embeddings for the nearest cases."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from siglip_med.data import LabeledData
+from siglip_med.models import TwoTower
+from siglip_med.tracking import tracked
+
+
+@torch.no_grad()
+def embed_split(
+    model: TwoTower,
+    data: LabeledData,
+    split: str,
+    encode: Callable[[Tensor], Tensor],
+    description: str,
+    chosen: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encodes images without augmentation, the model in evaluation mode.
+
+    Args:
+        model: runs on the device it is on; left as it was found.
+        data: pixels, states or features.
+        split: ``train``, ``val`` or ``test``.
+        encode: ``[B, ...]`` of the loader on the model's device to ``[B, F]``.
+        description: of the progress bar.
+        chosen: rows of the table to encode; None for the whole split.
+
+    Returns:
+        ``[n, F]`` and the ``[n]`` rows of the table, in the order of the split.
+    """
+    training, device = model.training, model.logit_scale.device
+    model.eval()
+    encoded, rows = [], []
+    for batch in tracked(data.full_loader(split), description):
+        kept = torch.ones(len(batch.index), dtype=torch.bool)
+        if chosen is not None:
+            kept = torch.from_numpy(np.isin(batch.index.cpu().numpy(), chosen))
+        if kept.any():
+            encoded.append(encode(batch.images[kept].to(device)).cpu())
+            rows.append(batch.index.cpu()[kept])
+    model.train(training)
+    return torch.cat(encoded).numpy(), torch.cat(rows).numpy()
