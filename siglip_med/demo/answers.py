@@ -16,8 +16,7 @@ from siglip_med.inference import Candidate, Classifier, occlusion_map, relevance
 from siglip_med.inference.maps import against_the_mean
 from siglip_med.inference.neighbours import Neighbours
 from siglip_med.inference.photographs import confidences, embed_conditions, ranked
-from siglip_med.metrics import Neighbour, Predictions, fit_conformal
-from siglip_med.metrics.conformal import nonconformity
+from siglip_med.metrics import Neighbour, Predictions, fit_conformal, nonconformity
 
 NEAREST = 5
 """Training images beside a photograph."""

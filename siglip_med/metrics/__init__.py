@@ -13,7 +13,7 @@ from siglip_med.metrics.bootstrap import (
 )
 from siglip_med.metrics.calibration import Calibration, calibration_metrics, fit_calibration, reliability_table
 from siglip_med.metrics.candidates import candidate_retrieval, print_sample
-from siglip_med.metrics.conformal import conformal_report, fit_conformal
+from siglip_med.metrics.conformal import conformal_report, fit_conformal, nonconformity
 from siglip_med.metrics.headline import defined_conditions, headline_metrics
 from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
 from siglip_med.metrics.label_errors import find_label_errors, precision_at
@@ -94,6 +94,7 @@ __all__ = [
     "label_distance",
     "label_frequency_predictions",
     "metric_label",
+    "nonconformity",
     "paired_bootstrap",
     "paired_bootstrap_over_seeds",
     "precision_at",
