@@ -28,6 +28,7 @@ NEIGHBOURS = "neighbours.npz"
 FORMAT = "siglip_med.neighbours 1"
 _SIDE = 96
 _EMBEDDING = "embedding the training cases"
+_NOT_ALLOWED = "without thumbnails (data.source.thumbnails)"
 _ARRAYS = ("embeddings", "labels", "rows", "cases", "images", "thumbnails", "ends", "conditions", "weights", "format")
 
 
@@ -180,7 +181,11 @@ def beside(checkpoint: Path, model: TwoTower) -> tuple[Neighbours | None, str]:
         return None, f"no training cases: {error}"
     if found.thumbnails:
         return found, ""
-    return found, "training cases without pictures: their source does not allow thumbnails (data.source.thumbnails)"
+    return (
+        found,
+        "training cases without pictures: their source does not allow thumbnails (data.source.thumbnails), or a file of "
+        "it was gone",
+    )
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
@@ -236,10 +241,8 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
         seed: of that draw.
 
     Returns:
-        The images, and a sentence on how many of them there are.
-
-    Raises:
-        UserError: an image that gets a thumbnail cannot be read.
+        The images, and a sentence on how many of them there are. Where a file went since the run began, they have no
+        thumbnails, and the sentence names it: the run itself does not need the files any more.
     """
     train = data.rows("train")
     total = len(train)
@@ -249,7 +252,7 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
     )
     table = data.table
     images = tuple(table.frame["image"].iloc[rows])
-    thumbnails = _thumbnails(table.root, images) if table.thumbnails else ()
+    thumbnails, shown = _thumbnails(table.root, images) if table.thumbnails else ((), _NOT_ALLOWED)
     cases, weights = tuple(table.cases[rows]), digest(model)
     found = Neighbours(embeddings, table.labels[rows], rows, cases, images, thumbnails, data.conditions, weights)
     cut = (
@@ -257,17 +260,20 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
         if len(rows) < total
         else f"all {total:,} training images"
     )
-    shown = "with thumbnails" if table.thumbnails else "without thumbnails (data.source.thumbnails)"
     return found, f"kept for the nearest training cases: {cut}, {shown}"
 
 
-def _thumbnails(root: Path, images: Sequence[str]) -> tuple[bytes, ...]:
+def _thumbnails(root: Path, images: Sequence[str]) -> tuple[tuple[bytes, ...], str]:
+    """One JPEG an image, or none at all, and how to say so."""
     thumbnails = []
-    for image in tracked(images, "thumbnails", "images"):
-        buffer = io.BytesIO()
-        Image.fromarray(read_image(root / image, _SIDE)).save(buffer, "JPEG", quality=80)
-        thumbnails.append(buffer.getvalue())
-    return tuple(thumbnails)
+    try:
+        for image in tracked(images, "thumbnails", "images"):
+            buffer = io.BytesIO()
+            Image.fromarray(read_image(root / image, _SIDE)).save(buffer, "JPEG", quality=80)
+            thumbnails.append(buffer.getvalue())
+    except UserError as error:
+        return (), f"without thumbnails ({error})"
+    return tuple(thumbnails), "with thumbnails"
 
 
 def digest(model: TwoTower) -> str:

@@ -1,6 +1,7 @@
 """What goes wrong around a run, done to it for real: one line, and what was there stays whole."""
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -84,9 +85,10 @@ def test_a_data_worker_that_is_killed_costs_one_line(cache, tmp_path, monkeypatc
     assert f"resume={tmp_path / 'run'}" in line
 
 
-def test_images_that_go_during_a_run_are_not_missed(cache, tmp_path, after_steps):
+def test_images_that_go_during_a_run_are_not_missed(cache, tmp_path, after_steps, capsys):
     own = tmp_path / "cache"
     settings = small_settings(own, tmp_path / "run", *WORDS)
     after_steps(2, lambda: shutil.rmtree(own / "synthetic"))
     train.run(settings)  # the pixels of every image were read before training began
     assert (tmp_path / "run" / "metrics.json").is_file()
+    assert re.search(r"nearest training cases: all .* without thumbnails \(.* does not exist", capsys.readouterr().out)
