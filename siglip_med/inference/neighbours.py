@@ -183,8 +183,8 @@ def beside(checkpoint: Path, model: TwoTower) -> tuple[Neighbours | None, str]:
         return found, ""
     return (
         found,
-        "training cases without pictures: their source does not allow thumbnails (data.source.thumbnails), or one of its "
-        "files was gone",
+        "training cases without pictures: their source does not allow thumbnails (data.source.thumbnails), or one of "
+        "its files was gone",
     )
 
 
