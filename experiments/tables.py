@@ -12,8 +12,6 @@ from scipy import stats
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from siglip_med.report.leaderboard import to_markdown
-
 METRICS = {
     "r_at_1": "R@1",
     "r_at_5": "R@5",
@@ -236,3 +234,10 @@ def write_results(
         list(dict.fromkeys(row["variant"] for row in rows))[:7],
     )
     print((folder / "table.md").read_text())
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """The table in GitHub's Markdown."""
+    lines = ["| " + " | ".join(table.columns) + " |", "|" + "---|" * len(table.columns)]
+    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in table.itertuples(index=False)]
+    return "\n".join(lines) + "\n"
