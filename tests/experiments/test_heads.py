@@ -73,6 +73,8 @@ def test_training_rows_are_cut_and_come_back(bench):
     rows = bench.split.train
     primary = bench.components.data.table.frame["primary"].to_numpy()
     bench.train_on(k_shot(1, seed=0))
+    data = bench.components.data  # what a baseline is fitted on, too
+    assert torch.cat([batch.index for batch in data.full_loader("train")]).tolist() == data.split.train.tolist()
     kept = bench.components.data.split.train
     assert set(kept) < set(rows)
     assert len(kept) == len(np.unique(primary[kept])) == len(np.unique(primary[rows]))
