@@ -14,7 +14,7 @@ from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.checks import check_table, join_identical
-from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, ViewSampler, passthrough_collate
+from siglip_med.data.dataset import Draw, ImageDataset, ShardSampler, ViewSampler, passthrough_collate
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.images import MAX_PIXELS_LIMIT, MISSING_FILE, BadImageError, locate
 from siglip_med.data.labeled import LabeledData
@@ -166,17 +166,8 @@ class DataModule(LabeledData):
         Raises:
             UserError: the split does not fill one batch and ``drop_last`` is set.
         """
-        world_size, rank = self.world_size_and_rank()
         dataset = self._dataset("train", augmented=True)
-        labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
-        sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, world_size, rank)
-        if self.drop_last and len(sampler) < self.batch_size:
-            raise UserError(
-                f"{self.table.source}: {len(sampler):,} training images a rank do not fill one batch of "
-                f"{self.batch_size:,}; lower data.batch_size or set data.drop_last=false"
-            )
-        epoch, batches = self.start
-        sampler.start_at(epoch, batches * self.batch_size)
+        sampler = self.training_sampler(dataset, self.batch_size, self.drop_last)
         return self._loader(dataset, sampler, self.batch_size, drop_last=self.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:

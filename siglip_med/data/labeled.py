@@ -8,9 +8,11 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from siglip_med.data.batch import Batch
+from siglip_med.data.dataset import EpochSampler, SplitDataset
 from siglip_med.data.sampling import SamplingStrategy, effective_counts
 from siglip_med.data.splitting import Split
 from siglip_med.data.table import ImageTable
+from siglip_med.errors import UserError
 
 
 class LabeledData(pl.LightningDataModule, ABC):
@@ -52,6 +54,28 @@ class LabeledData(pl.LightningDataModule, ABC):
     def rows(self, split: str) -> np.ndarray:
         """Table rows of a split (``train``, ``val`` or ``test``), in the order of `full_loader`."""
         return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[split]
+
+    def training_sampler(self, dataset: SplitDataset, batch_size: int, drop_last: bool) -> EpochSampler:
+        """This rank's share of an epoch's draws, from where the run is.
+
+        Args:
+            dataset: of the training split.
+            batch_size: on one rank.
+            drop_last: whether a last batch that is not full is left out.
+
+        Raises:
+            UserError: the split does not fill one batch and ``drop_last`` is set: an epoch would have no step.
+        """
+        labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
+        sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, *self.world_size_and_rank())
+        if drop_last and len(sampler) < batch_size:
+            raise UserError(
+                f"{self.table.source}: {len(sampler):,} training images a rank do not fill one batch of "
+                f"{batch_size:,}; lower data.batch_size or set data.drop_last=false"
+            )
+        epoch, batches = self.start
+        sampler.start_at(epoch, batches * batch_size)
+        return sampler
 
     @abstractmethod
     def train_dataloader(self) -> DataLoader[Batch]:

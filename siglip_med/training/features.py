@@ -130,13 +130,14 @@ class FeatureDataModule(LabeledData):
         self._plain, self._views = kept[:1], kept[1:] or kept[:1]
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled features, a random view of each image; this rank's share."""
+        """Shuffled features, a random view of each image; this rank's share.
+
+        Raises:
+            UserError: as in `DataModule.train_dataloader`.
+        """
         inner = self._inner
         dataset = FeatureDataset(self._views, self.table, self.split.train)
-        labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
-        sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, *self.world_size_and_rank())
-        epoch, batches = self.start
-        sampler.start_at(epoch, batches * inner.batch_size)
+        sampler = self.training_sampler(dataset, inner.batch_size, inner.drop_last)
         return self._loader(dataset, sampler, inner.batch_size, inner.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:

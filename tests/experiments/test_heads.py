@@ -6,6 +6,7 @@ import torch
 
 from experiments.heads import Bench, fit, k_shot, long_tail
 from siglip_med.commands import train
+from siglip_med.errors import UserError
 from tests.models.tiny import write_dual
 from tests.runs import small_settings
 
@@ -82,6 +83,13 @@ def test_training_rows_are_cut_and_come_back(bench):
     assert np.array_equal(bench.components.data.split.test, bench.split.test)
     bench.train_on(None)
     assert np.array_equal(bench.components.data.split.train, rows)
+
+
+def test_too_few_images_for_a_batch_stop_a_run_on_features(bench, cache, tmp_path, words):
+    bench.train_on(lambda rows, primary: rows[:3])
+    with pytest.raises(UserError, match=r"3 training images a rank do not fill one batch of"):
+        fit(bench, small_settings(cache, tmp_path, *words, "experiment=baseline", "trainer.max_steps=1"))
+    bench.train_on(None)
 
 
 def test_a_long_tail_falls_geometrically():
