@@ -190,7 +190,8 @@ def tuning_table(trials: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFra
                 knobs[row["trial"]] = row["knobs"]
         mean = {trial: float(np.mean(found)) for trial, found in values.items()}
         best = max(mean, key=lambda trial: mean[trial])
-        short = ", ".join(word.split(".")[-1] for word in knobs[best]) or "the defaults"
+        pairs = (word.partition("=") for word in knobs[best])
+        short = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs) or "the defaults"
         line = {"": variant, "trials": len(mean), f"val {METRICS[metric]} of the defaults": f"{mean[0]:.4f}"}
         lines.append(line | {"of the chosen": f"{mean[best]:.4f}", "chosen": short})
     return pd.DataFrame(lines)

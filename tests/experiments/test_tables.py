@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.tables import checkpoint_choice, corrected_interval
+from experiments.tables import checkpoint_choice, corrected_interval, tuning_table
 
 
 def test_without_test_images_the_interval_is_students():
@@ -41,3 +41,12 @@ def test_a_checkpoint_is_chosen_by_validation_and_judged_by_test():
     row = table[table["kept"] == "best MRR"].iloc[0]
     assert row["R@1"] == "-0.3000 ± 0.0000"
     assert row["at, of the run"] == "0.50"
+
+
+def test_chosen_settings_are_shown_whole():
+    trials = [
+        {"variant": "a", "trial": trial, "knobs": knobs, "last": {"val": {"mrr": value}}}
+        for trial, knobs, value in ((0, [], 0.5), (1, ["optimizer.head_learning_rate=0.005", "model.dropout=0.2"], 0.6))
+    ]
+    (line,) = tuning_table(trials, "mrr").to_dict("records")
+    assert line["chosen"] == "head_learning_rate=0.005, dropout=0.2"
