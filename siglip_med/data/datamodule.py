@@ -174,9 +174,9 @@ class DataModule(LabeledData):
         """This rank's share of the validation images, none twice."""
         return self._eval_loader("val")
 
-    def full_loader(self, split: str) -> DataLoader[Batch]:
-        """The whole split on every rank, without augmentation, in the order of `rows`."""
-        dataset = self._dataset(split, augmented=False)
+    def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
+        """The whole split on every rank, or its chosen rows, without augmentation, in the order of `rows`."""
+        dataset = ImageDataset(self.table, self.chosen_rows(split, chosen), self.cache, self.records, self.image, None)
         return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
 
     def table_loader(self, view: int | None = None) -> DataLoader[Batch]:

@@ -55,6 +55,11 @@ class LabeledData(pl.LightningDataModule, ABC):
         """Table rows of a split (``train``, ``val`` or ``test``), in the order of `full_loader`."""
         return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[split]
 
+    def chosen_rows(self, split: str, chosen: np.ndarray | None) -> np.ndarray:
+        """`rows`, or those of them that are among ``chosen``."""
+        rows = self.rows(split)
+        return rows if chosen is None else rows[np.isin(rows, chosen)]
+
     def training_sampler(self, dataset: SplitDataset, batch_size: int, drop_last: bool) -> EpochSampler:
         """This rank's share of an epoch's draws, from where the run is.
 
@@ -86,8 +91,13 @@ class LabeledData(pl.LightningDataModule, ABC):
         """This rank's share of the validation images, none twice."""
 
     @abstractmethod
-    def full_loader(self, split: str) -> DataLoader[Batch]:
-        """A whole split (``train``, ``val`` or ``test``) on every rank, without augmentation, in table order."""
+    def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
+        """A whole split (``train``, ``val`` or ``test``) on every rank, without augmentation, in the order of `rows`.
+
+        Args:
+            split: see above.
+            chosen: rows of the table; of the split, only these.
+        """
 
     @abstractmethod
     def save_bad_images(self, path: Path) -> None:

@@ -36,12 +36,8 @@ def embed_split(
     training, device = model.training, model.logit_scale.device
     model.eval()
     encoded, rows = [], []
-    for batch in tracked(data.full_loader(split), description):
-        kept = torch.ones(len(batch.index), dtype=torch.bool)
-        if chosen is not None:
-            kept = torch.from_numpy(np.isin(batch.index.cpu().numpy(), chosen))
-        if kept.any():
-            encoded.append(encode(batch.images[kept].to(device)).cpu())
-            rows.append(batch.index.cpu()[kept])
+    for batch in tracked(data.full_loader(split, chosen), description):
+        encoded.append(encode(batch.images.to(device)).cpu())
+        rows.append(batch.index.cpu())
     model.train(training)
     return torch.cat(encoded).numpy(), torch.cat(rows).numpy()

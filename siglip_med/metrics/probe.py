@@ -91,6 +91,7 @@ def fit_probe(
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     of = len(features) if of is None else of
     classes = np.unique(primary)
@@ -99,7 +100,8 @@ def fit_probe(
     best: Mapping[str, Any] | None = None
     for strength in strengths:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS))
-        with warnings.catch_warnings(record=True) as caught:
+        # hundreds of small products: threads wait for each other longer than they compute
+        with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(features, primary)
         converged = not any(issubclass(item.category, ConvergenceWarning) for item in caught)

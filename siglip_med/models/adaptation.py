@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt
 from torch import nn
 
 from siglip_med.errors import UserError
+from siglip_med.models.folded_lora import FoldedLinear
 
 Tower = Literal["vision", "text"]
 Towers = Literal["vision", "text", "both"]
@@ -116,6 +117,7 @@ class Lora:
             use_dora=self.use_dora,
             use_rslora=self.use_rslora,
         )
+        config._register_custom_module({nn.Linear: FoldedLinear})
         return get_peft_model(model, config)
 
 

@@ -145,9 +145,9 @@ class FeatureDataModule(LabeledData):
         dataset = FeatureDataset(self._plain, self.table, self.split.val)
         return self._loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self._inner.eval_batch_size)
 
-    def full_loader(self, split: str) -> DataLoader[Batch]:
-        """A whole split without augmentation, in table order."""
-        dataset = FeatureDataset(self._plain, self.table, self.rows(split))
+    def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
+        """A whole split, or its chosen rows, without augmentation, in the order of `rows`."""
+        dataset = FeatureDataset(self._plain, self.table, self.chosen_rows(split, chosen))
         return self._loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
 
     def _loader(

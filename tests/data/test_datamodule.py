@@ -122,6 +122,17 @@ def test_full_loader_gives_each_photograph_as_the_processor_would(source: Folder
     np.testing.assert_array_equal(torch.cat([batch.labels for batch in batches]), datamodule.table.labels[rows])
 
 
+def test_full_loader_reads_the_chosen_rows_of_its_split_alone(source: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    datamodule = ready(source, num_workers=0)
+    train, val = datamodule.rows("train"), datamodule.rows("val")
+    read: list[int] = []
+    inner = datamodule.cache.read
+    monkeypatch.setattr(datamodule.cache, "read", lambda records: read.extend(records.tolist()) or inner(records))
+    batches = list(datamodule.full_loader("train", np.concatenate([train[[4, 1]], val])))
+    assert torch.cat([batch.index for batch in batches]).tolist() == train[[1, 4]].tolist()
+    assert read == datamodule.records[train[[1, 4]]].tolist()
+
+
 def test_two_workers_and_two_epochs_repeat_no_image_and_can_be_repeated(source: Folder) -> None:
     first = epochs(ready(source, num_workers=2), 2)
     images = torch.cat([batch.images for epoch in first for batch in epoch])
