@@ -20,6 +20,7 @@ from siglip_med.errors import UserError
 
 TITLE = "siglip-med"
 _FORGOTTEN = "The photograph is forgotten: drop it again."
+_MAPS = ("attention: what it carries into the score", "covering: what the score loses without each place")
 _PLACEHOLDER = "scaly plaques on the elbow\na mole with an irregular border"
 
 
@@ -68,9 +69,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 choice = gr.Radio(label="Photograph", visible=False, elem_id="sm-choice")
                 with gr.Group(visible=False) as looking:
                     condition = gr.Dropdown(label="Where does the model look for …", elem_id="sm-condition")
-                    occlude = gr.Button(
-                        "Check the map: cover one place after the other", size="sm", elem_id="sm-occlude"
-                    )
+                    drawn_by = gr.Radio(list(_MAPS), value=_MAPS[0], label="The map is made by", elem_id="sm-map")
                 photograph = gr.HTML(elem_id="sm-photograph")
                 forget = gr.Button("Forget", size="sm", visible=False, elem_id="sm-forget")
             with gr.Column(scale=6, min_width=380, visible=False) as results:
@@ -139,16 +138,14 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
             visits.put(tab_of(request), visit)
             return shown(visit, stated)
 
-        def look(rank: int | None, covering: bool, request: gr.Request) -> list[Any]:
-            if rank is None and not covering:  # the list was emptied for another photograph, which is shown already
+        def look(rank: int | None, made_by: str, request: gr.Request) -> list[Any]:
+            if rank is None:  # the list was emptied for another photograph, which is shown already
                 return [gr.skip(), gr.skip()]
             visit = visits.get(tab_of(request))
             if visit is None:
                 return [views.messages([_FORGOTTEN]), ""]
             answer, spec = visit.answer, answerer.classifier.model.image_spec
-            if rank is None:
-                wrong = ["Choose a condition first, then check its map."]
-                return [views.messages(wrong), views.photograph(answer.photograph, spec)]
+            covering = made_by == _MAPS[1]
             column, name = int(answer.order[rank - 1]), answer.candidates[rank - 1].condition
             try:
                 found = answerer.occlusion(answer, column) if covering else answerer.relevance(answer, column)
@@ -156,12 +153,6 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 return [views.messages([str(error)]), views.photograph(answer.photograph, spec)]
             caption = views.caption(name, covering, float(found.max()))
             return ["", views.photograph(answer.photograph, spec, found, caption)]
-
-        def relevance(rank: int | None, request: gr.Request) -> list[Any]:
-            return look(rank, False, request)
-
-        def occlusion(rank: int | None, request: gr.Request) -> list[Any]:
-            return look(rank, True, request)
 
         def cover(stated: float, request: gr.Request) -> list[str]:
             visit = visits.get(tab_of(request))
@@ -194,9 +185,8 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
         slider.change(cover, slider, [message, members], **ask, trigger_mode="always_last", show_progress="hidden")
         score.click(say, words, [message, scores], **ask)
         words.submit(say, words, [message, scores], **ask)
-        # not input, which the browser sends again when the list is left, and which would draw over a checked map
-        condition.change(relevance, condition, [message, photograph], **ask)
-        occlude.click(occlusion, condition, [message, photograph], **ask)
+        for part in (condition, drawn_by):
+            part.change(look, [condition, drawn_by], [message, photograph], **ask)
         forget.click(clear, None, outputs, **ask)
         page.unload(close)
     page.queue(max_size=limits.queue, api_open=False)

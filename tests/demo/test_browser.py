@@ -131,8 +131,6 @@ def test_the_map_follows_the_chosen_condition_and_is_checked_on_demand(page, ans
     drop(page, drawing)
     page.wait_for_selector("#sm-differential tbody tr")
     assert page.locator("#sm-photograph .sm-overlay").count() == 0
-    page.click("#sm-occlude")
-    assert "Choose a condition first" in message(page)
     answer = answerer.answer(answerer.read(drawing.read_bytes(), "x"))
     pictures = []
     for place in (0, 3):
@@ -144,7 +142,7 @@ def test_the_map_follows_the_chosen_condition_and_is_checked_on_demand(page, ans
     expected = answerer.relevance(answer, int(answer.order[3]))
     assert pictures[1] in views.photograph(answer.photograph, answerer.classifier.model.image_spec, expected, "x")
     assert pictures[0] != pictures[1]
-    page.click("#sm-occlude")
+    page.locator("#sm-map input").nth(1).check()
     page.wait_for_selector("#sm-photograph figcaption:has-text('overing')")
     checked = page.locator("#sm-photograph .sm-overlay").get_attribute("src")
     assert checked not in pictures
@@ -154,6 +152,23 @@ def test_the_map_follows_the_chosen_condition_and_is_checked_on_demand(page, ans
     page.click("#sm-score")
     page.wait_for_selector("#sm-scores .sm-typed")
     assert page.locator("#sm-photograph .sm-overlay").get_attribute("src") == checked
+    page.locator("#sm-map input").nth(0).check()  # and back, for the same condition
+    page.wait_for_selector("#sm-photograph figcaption:has-text('comes from')")
+    assert page.locator("#sm-photograph .sm-overlay").get_attribute("src") == pictures[1]
+
+
+def test_the_way_of_making_a_map_may_be_chosen_before_the_condition(page, answerer, drawing):
+    drop(page, drawing)
+    page.wait_for_selector("#sm-differential tbody tr")
+    page.locator("#sm-map input").nth(1).check()
+    page.click("#sm-condition input")
+    page.locator("[role=option]").first.click()
+    page.wait_for_selector("#sm-photograph figcaption:has-text('overing')")
+    answer = answerer.answer(answerer.read(drawing.read_bytes(), "x"))
+    expected = answerer.occlusion(answer, int(answer.order[0]))
+    spec = answerer.classifier.model.image_spec
+    picture = page.locator("#sm-photograph .sm-overlay").get_attribute("src")
+    assert picture in views.photograph(answer.photograph, spec, expected, "x")
 
 
 def test_the_warning_is_in_sight_wherever_the_page_is_scrolled_to(page, drawing):
