@@ -23,7 +23,7 @@ from torch.nn.functional import normalize as unit
 from siglip_med.commands.entry import _quiet_libraries
 from siglip_med.conditions import evaluation_prompts, load_conditions
 from siglip_med.data.dataset import normalize
-from siglip_med.inference import occlusion_map, relevance_map
+from siglip_med.inference import occlusion_map, relevance_map, shifted_relevance_map
 from siglip_med.models import Frozen, PromptEnsemble, TwoTower, load_model, siglip
 from siglip_med.synthetic import SyntheticSource
 from siglip_med.synthetic.renderer import render_with_lesions
@@ -100,7 +100,8 @@ def rows(model: TwoTower, count: int) -> Iterator[tuple[str, float, float]]:
     near = max(1, model.image_spec.size // 32)
     drawings = draw(model, count)
     maps = {
-        "relevance": lambda pixels, text: relevance_map(model, pixels, text),
+        "relevance, one map": lambda pixels, text: relevance_map(model, pixels, text),
+        "relevance": lambda pixels, text: shifted_relevance_map(model, pixels, text),
         "occlusion": lambda pixels, text: occlusion_map(model, pixels, text),
     }
     for name, draw_map in maps.items():

@@ -10,9 +10,10 @@ from siglip_med.data.dataset import normalize
 from siglip_med.data.images import read_image
 from siglip_med.errors import UserError
 from siglip_med.inference import Classifier, Differential, PredictionRun, load
-from siglip_med.inference.maps import against_the_mean, occlusion_map, relevance_map
+from siglip_med.inference.maps import against_the_mean, occlusion_map
 from siglip_med.inference.neighbours import Neighbours, beside
 from siglip_med.inference.photographs import embed_conditions
+from siglip_med.inference.shifted_maps import shifted_relevance_map
 from siglip_med.metrics import Predictions
 from siglip_med.models import Device, choose_device
 from siglip_med.report.inputs import Explanation
@@ -136,7 +137,7 @@ def _explanation(
     maps = {}
     for number, (ending, text) in enumerate(texts.items()):
         try:
-            maps[f"relevance{ending}"] = relevance_map(model, pixels, text)
+            maps[f"relevance{ending}"] = shifted_relevance_map(model, pixels, text)
         except UserError as error:
             notes.append(f"no relevance: {error}")
         if number == 0:

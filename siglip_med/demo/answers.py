@@ -12,7 +12,7 @@ from torch.nn.functional import normalize as unit
 from siglip_med.data.dataset import normalize
 from siglip_med.demo.photograph import Photograph, read_photograph
 from siglip_med.demo.tree import Icd, place_in_icd
-from siglip_med.inference import Candidate, Classifier, occlusion_map, relevance_map
+from siglip_med.inference import Candidate, Classifier, occlusion_map, shifted_relevance_map
 from siglip_med.inference.maps import against_the_mean
 from siglip_med.inference.neighbours import Neighbours
 from siglip_med.inference.photographs import confidences, embed_conditions, ranked
@@ -172,11 +172,12 @@ class Answerer:
         return None if self.training is None else self.training.nearest(answer.embedding.numpy(), NEAREST)
 
     def relevance(self, answer: Answer, column: int) -> np.ndarray:
-        """Where the model looks for a condition against the mean of all, ``[h, w]`` float32; see `relevance_map`."""
+        """Where the model looks for a condition against the mean of all, ``[h, w]`` float32; see
+        `shifted_relevance_map`."""
         model = self.classifier.model
         device = model.logit_scale.device
         with self._one:
-            return relevance_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+            return shifted_relevance_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
 
     def occlusion(self, answer: Answer, column: int) -> np.ndarray:
         """How much that score falls where the photograph is covered, ``[h, w]`` float32; see `occlusion_map`."""

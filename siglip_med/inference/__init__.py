@@ -15,6 +15,7 @@ from siglip_med.lazy import lazy_names
 if TYPE_CHECKING:
     from siglip_med.inference.maps import occlusion_map, relevance_map
     from siglip_med.inference.probe import probe_splits
+    from siglip_med.inference.shifted_maps import shifted_relevance_map
     from siglip_med.inference.splits import predict_split
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "predict_split",
     "probe_splits",
     "relevance_map",
+    "shifted_relevance_map",
 ]
 
 __getattr__ = lazy_names(
@@ -37,5 +39,6 @@ __getattr__ = lazy_names(
         "predict_split": "siglip_med.inference.splits",
         "probe_splits": "siglip_med.inference.probe",
         "relevance_map": "siglip_med.inference.maps",
+        "shifted_relevance_map": "siglip_med.inference.shifted_maps",
     },
 )

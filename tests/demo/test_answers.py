@@ -15,7 +15,7 @@ from siglip_med.demo import views
 from siglip_med.demo.answers import NEAREST, Answerer
 from siglip_med.demo.photograph import read_photograph
 from siglip_med.errors import UserError
-from siglip_med.inference import Classifier, occlusion_map, relevance_map
+from siglip_med.inference import Classifier, occlusion_map, shifted_relevance_map
 from siglip_med.metrics import fit_conformal
 from siglip_med.metrics.conformal import nonconformity
 
@@ -82,7 +82,8 @@ def test_maps_are_of_a_condition_against_the_mean_of_all(answerer, answer):
     texts = answerer.texts - answerer.texts.mean(dim=0)
     column, pixels = int(answer.order[2]), answerer.pixels(answer.photograph)
     model = answerer.classifier.model
-    np.testing.assert_array_equal(answerer.relevance(answer, column), relevance_map(model, pixels, texts[column]))
+    expected = shifted_relevance_map(model, pixels, texts[column])
+    np.testing.assert_array_equal(answerer.relevance(answer, column), expected)
     np.testing.assert_array_equal(answerer.occlusion(answer, column), occlusion_map(model, pixels, texts[column]))
 
 

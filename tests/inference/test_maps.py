@@ -1,5 +1,6 @@
 """Maps of where a model looks: their shape for every family, what they leave behind, and what they are worth."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch.nn.functional import normalize
 
 from benchmarks.maps import draw, hits, randomize
 from siglip_med.errors import UserError
-from siglip_med.inference import occlusion_map, relevance_map
+from siglip_med.inference import occlusion_map, relevance_map, shifted_maps, shifted_relevance_map
 from siglip_med.inference.maps import _eager, _recorded
 from siglip_med.models import Frozen, TwoTower, siglip
 from siglip_med.models.prefix import encoder_layers
@@ -75,6 +76,45 @@ def test_an_occlusion_map_is_the_mean_fall_over_the_squares_that_hide_a_cell(mod
     np.testing.assert_allclose(found, expected / 4, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("shifts", [1, 2, 4])
+def test_a_shifted_map_is_the_mean_of_maps_moved_back(model: TwoTower, monkeypatch, shifts: int) -> None:
+    """Pixel by pixel, with a map that is any function of the patches."""
+    (image,) = images(1)
+    views: list[np.ndarray] = []
+
+    def blocks(model: TwoTower, pixels: torch.Tensor, text: torch.Tensor) -> np.ndarray:
+        views.append(pixels.numpy())
+        return pixels.abs().mean(0).unfold(0, 8, 8).unfold(1, 8, 8).amax((2, 3)).numpy()
+
+    monkeypatch.setattr(shifted_maps, "relevance_map", blocks)
+    found = shifted_relevance_map(model, image, _text(model), shifts)
+    assert len(views) == 2 * shifts**2  # none is made twice
+    cell, side = 8 // shifts, 32
+    padded = np.pad(image.numpy(), ((0, 0), (8, 8), (8, 8)), mode="reflect")
+    moves = [number * cell for number in range(-(shifts // 2), shifts - shifts // 2)]
+    total, seen = np.zeros((side, side)), np.zeros((side, side))
+    for down, right, mirrored in itertools.product(moves, moves, (False, True)):
+        view = padded[:, 8 + down : 40 + down, 8 + right : 40 + right]
+        values = blocks(model, torch.from_numpy((view[:, :, ::-1] if mirrored else view).copy()), image)
+        values = values / values.sum()
+        for row, column in np.ndindex(side, side):
+            y, x = row - down, column - right  # where the pixel of the image lies in the view
+            if 0 <= y < side and 0 <= x < side:
+                total[row, column] += values[y // 8, (side - 1 - x if mirrored else x) // 8]
+                seen[row, column] += 1
+    expected = (total / seen)[::cell, ::cell]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected / expected.sum(), rtol=1e-5)
+
+
+def test_a_shifted_map_of_nothing_is_nothing_and_a_part_of_a_pixel_is_one_line(tmp_path: Path, monkeypatch) -> None:
+    model = build(model_node("siglip", tmp_path))
+    with pytest.raises(UserError, match=r"shifts=3: a patch is 8 pixels wide"):
+        shifted_relevance_map(model, images(1)[0], _text(model), 3)
+    monkeypatch.setattr(shifted_maps, "relevance_map", lambda *_: np.zeros(GRID, np.float32))
+    assert (shifted_relevance_map(model, images(1)[0], _text(model)) == 0).all()
+
+
 @pytest.mark.parametrize(("window", "stride"), [(12, 8), (40, 8), (8, 0), (4, 8)])
 def test_a_window_that_does_not_fit_is_one_line(tmp_path: Path, window: int, stride: int) -> None:
     model = build(model_node("siglip", tmp_path))
@@ -96,7 +136,7 @@ def test_the_peak_lies_in_the_lesion_and_random_weights_lose_it() -> None:
     drawings = draw(model, 100)
 
     def relevance(pixels: torch.Tensor, text: torch.Tensor) -> np.ndarray:
-        return relevance_map(model, pixels, text)
+        return shifted_relevance_map(model, pixels, text)
 
     (found, _), chance = hits(drawings, relevance, 2), drawings.chance(0)
     randomize(model)
