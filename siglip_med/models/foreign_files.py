@@ -54,6 +54,7 @@ def read_tensors(folder: Path, weights: Sequence[str], name: str, wrapped: Seque
         UserError: the file is damaged, or holds something else.
     """
     file = next(folder / one for one in weights if (folder / one).is_file())
+    found: Any
     if file.suffix == ".safetensors":
         with explained(name, None):
             found = load_file(file)
@@ -61,9 +62,9 @@ def read_tensors(folder: Path, weights: Sequence[str], name: str, wrapped: Seque
         try:
             found = torch.load(file, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]  # an empty file's error says nothing
             raise UserError(
-                f"{file} is damaged, or holds more than tensors and was not loaded, since that could run code: "
-                f"{str(error).splitlines()[0]}"
+                f"{file} is damaged, or holds more than tensors and was not loaded, since that could run code: {reason}"
             ) from error
         inner = [found[key] for key in wrapped if isinstance(found, dict) and isinstance(found.get(key), dict)]
         found = inner[0] if inner else found

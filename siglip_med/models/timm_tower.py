@@ -108,8 +108,10 @@ def find_timm(path: str, revision: str | None) -> dict[str, Any] | None:
         revision: commit, tag or branch of the hub.
     """
     try:
-        file = Path(path) / CONFIG_FILE if Path(path).is_dir() else hf_hub_download(path, CONFIG_FILE, revision=revision)
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
+        file = Path(path) / CONFIG_FILE
+        if not Path(path).is_dir():
+            file = Path(hf_hub_download(path, CONFIG_FILE, revision=revision))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, HfHubHTTPError):
         return None  # the library needs the same file, and says why it cannot be had
     theirs = isinstance(content, dict) and "model_type" not in content and isinstance(content.get("architecture"), str)
@@ -139,10 +141,13 @@ def read_timm(path: str, revision: str | None, content: Mapping[str, Any], size:
             f"model.image_size={size}: {path} has positions for images of {known.side} pixels alone; give "
             "model.image_size=null"
         )
+    mean, std = _color(images, "mean", where), _color(images, "std", where)
     folder = find_folder(path, revision, CONFIG_FILE, WEIGHTS, others=[CONFIG_FILE])
-    processor = square_images(known.side, _color(images, "mean", where), _color(images, "std", where))
-    model: Any = ViTModel(plain_config(known), add_pooling_layer=False) if known.is_plain else None
-    model = model or BeitModel(beit_config(known))
+    model: Any
+    if known.is_plain:
+        model = ViTModel(plain_config(known), add_pooling_layer=False)
+    else:
+        model = BeitModel(beit_config(known))
     _fill(model, known, read_tensors(folder, WEIGHTS, path, _WRAPPED), path)
     ignored = [
         f"pretrained_cfg.{key}={images[key]}"
@@ -153,7 +158,8 @@ def read_timm(path: str, revision: str | None, content: Mapping[str, Any], size:
         logger.warning(
             "%s: %s not used: images become squares whole, bicubic, as everywhere here", path, ", ".join(ignored)
         )
-    return TimmTower(model.eval(), processor, str(content["architecture"]), "pooler" if known.mean_pooled else "cls")
+    pooling = "pooler" if known.mean_pooled else "cls"
+    return TimmTower(model.eval(), square_images(known.side, mean, std), str(content["architecture"]), pooling)
 
 
 def _fill(model: PreTrainedModel, known: Architecture, theirs: dict[str, Tensor], path: str) -> None:
@@ -172,8 +178,8 @@ def _fill(model: PreTrainedModel, known: Architecture, theirs: dict[str, Tensor]
         timms = {ours: old for old, new in names for ours in new}
         shown = list(dict.fromkeys(timms.get(name, name) for name in wrong))
         raise UserError(
-            f"the weights of {path} do not fit its {CONFIG_FILE}: {len(shown)} differ ({', '.join(shown[:3])}); fc_norm "
-            "goes with model_args.global_pool=avg, ls1 and ls2 with model_args.init_values"
+            f"the weights of {path} do not fit its {CONFIG_FILE}: {len(shown)} differ ({', '.join(shown[:3])}); "
+            "fc_norm goes with model_args.global_pool=avg, ls1 and ls2 with model_args.init_values"
         )
     model.load_state_dict(state)
 

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import logging
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,7 +121,8 @@ def test_every_weight_of_panderm_at_full_size_has_its_name(name, million):
     known = architecture_of(name)
     with torch.device("meta"):
         state = BeitModel(beit_config(known)).state_dict()
-    assert beit_config(known).layer_norm_eps == plain_config(known).layer_norm_eps == 1e-6  # too little for the formulas
+    # too little for the formulas to show
+    assert beit_config(known).layer_norm_eps == plain_config(known).layer_norm_eps == 1e-6
     names = list(beit_names(known))
     assert {ours for _, new in names for ours in new} == set(state)
     assert {"norm.weight", "blocks.0.gamma_2", "blocks.11.attn.q_bias", "pos_embed"} < {old for old, _ in names}
@@ -154,6 +157,14 @@ def test_panderms_pretraining_is_read_for_its_encoder(text, tmp_path, caplog):
     caplog.clear()
     assert torch.equal(build(folder, text).image_features(runs.images()), expected)
     assert "2 weights left out (decoder.norm.weight, teacher.cls_token): what its pretraining" in caplog.text
+
+
+def test_the_config_in_the_documentation_is_whole(text, tmp_path):
+    docs = Path(__file__).resolve().parents[2] / "docs" / "models.md"
+    (block,) = re.findall(r"```text\n(\{.*?\})\n```", docs.read_text(encoding="utf-8"), flags=re.DOTALL)
+    (tmp_path / "config.json").write_text(block)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    assert "pytorch_model.bin is damaged" in refusal(tmp_path, text)  # all that it lacks is PanDerm's weights
 
 
 @torch.no_grad()
@@ -278,7 +289,7 @@ def test_a_map_of_a_mean_over_patches_follows_the_patches(text, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("architecture", "beit_base_patch16_224", f"architecture=beit_base_patch16_224: .* read {SUPPORTED_TOWERS[:9]}"),
+        ("architecture", "beit_base_patch16_224", f"architecture=beit_base_.*: .* read {SUPPORTED_TOWERS[:9]}"),
         ("architecture", "vit_base_patch16_clip_224", "architecture=vit_base_patch16_clip_224: "),
         ("model_args", [1], "model_args=.*a mapping is needed"),
         ("model_args.qkv_bias", False, "model_args.qkv_bias=False: only True is read"),

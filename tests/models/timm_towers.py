@@ -66,9 +66,9 @@ def shapes_of(kind: str) -> dict[str, tuple[int, ...]]:
         vectors |= {f"{name}.{part}": (WIDTH,) for name in ("norm1", "norm2") for part in ("weight", "bias")}
         if panderm:
             del vectors["attn.qkv.bias"]
-            vectors |= {name: (WIDTH,) for name in ("attn.q_bias", "attn.v_bias", "gamma_1", "gamma_2")}
+            vectors |= dict.fromkeys(("attn.q_bias", "attn.v_bias", "gamma_1", "gamma_2"), (WIDTH,))
         if scaled:
-            vectors |= {name: (WIDTH,) for name in ("ls1.gamma", "ls2.gamma")}
+            vectors |= dict.fromkeys(("ls1.gamma", "ls2.gamma"), (WIDTH,))
         matrices = {f"{name}.weight": shape for name, shape in layers.items()}
         shapes |= {f"blocks.{block}.{name}": shape for name, shape in (matrices | vectors).items()}
     return shapes
