@@ -97,7 +97,7 @@ def test_pooled_outputs_are_those_of_timm(kind, text, tmp_path):
     features = build(tmp_path / kind, text, POOLINGS[kind]).image_features(runs.images())
     torch.testing.assert_close(features, expected, **NEAR)
     if not kind.startswith("panderm"):  # and from the folder that timm itself writes
-        save_for_hf(theirs, str(tmp_path / "saved"))
+        save_for_hf(theirs, str(tmp_path / "saved"), data_config={"input_size": (3, SIDE, SIDE)})
         features = build(tmp_path / "saved", text, POOLINGS[kind]).image_features(runs.images())
         torch.testing.assert_close(features, expected, **NEAR)
 
