@@ -37,6 +37,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _WRAPPED = ("model", "state_dict")
 _ENCODER = "encoder."
 """What PanDerm's pretraining puts before the names of its vision tower, beside which its other networks lie."""
+_LAYER_SCALE = "blocks.0.ls1.gamma"
+"""Some configs leave it to their users to pass ``init_values`` (UNI's does); the name has one meaning in timm."""
 
 _SAME: dict[str, tuple[Any, ...]] = {
     "in_chans": (3,),
@@ -143,12 +145,19 @@ def read_timm(path: str, revision: str | None, content: Mapping[str, Any], size:
         )
     mean, std = _color(images, "mean", where), _color(images, "std", where)
     folder = find_folder(path, revision, CONFIG_FILE, WEIGHTS, others=[CONFIG_FILE])
+    theirs = read_tensors(folder, WEIGHTS, path, _WRAPPED)
+    silent = (content.get("model_args") or {}).get("init_values") is None
+    if silent and not known.layer_scale and _LAYER_SCALE in theirs:
+        logger.warning(
+            "%s: its weights have LayerScale (%s, …), its config says nothing of it: read", path, _LAYER_SCALE
+        )
+        known = replace(known, layer_scale=True)
     model: Any
     if known.is_plain:
         model = ViTModel(plain_config(known), add_pooling_layer=False)
     else:
         model = BeitModel(beit_config(known))
-    _fill(model, known, read_tensors(folder, WEIGHTS, path, _WRAPPED), path)
+    _fill(model, known, theirs, path)
     ignored = [
         f"pretrained_cfg.{key}={images[key]}"
         for key, ours in (("interpolation", "bicubic"), ("crop_pct", 1.0))

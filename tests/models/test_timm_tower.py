@@ -178,6 +178,18 @@ def test_an_older_config_has_everything_in_one(folder, text):
 
 
 @torch.no_grad()
+def test_layer_scale_that_only_the_weights_show_is_read_and_said(text, tmp_path, caplog):
+    """UNI's config leaves it to its users to pass ``init_values``."""
+    weights = write(tmp_path / "layer_scale", "layer_scale")
+    change(tmp_path / "layer_scale", "model_args.init_values", None)
+    features = build(tmp_path / "layer_scale", text).image_features(runs.images())
+    torch.testing.assert_close(features, pooled_by_hand(weights, "layer_scale", runs.images()), **NEAR)
+    assert "its weights have LayerScale (blocks.0.ls1.gamma, …), its config says nothing of it: read" in caplog.text
+    change(tmp_path / "layer_scale", "model_args.init_values", 0)
+    assert "6 differ (blocks.0.ls1.gamma, blocks.0.ls2.gamma" in refusal(tmp_path / "layer_scale", text)
+
+
+@torch.no_grad()
 def test_an_id_of_the_hub_is_read_from_its_cache(text, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     snapshot = tmp_path / "models--lab--tower" / "snapshots" / ("0" * 40)
