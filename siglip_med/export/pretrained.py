@@ -12,7 +12,7 @@ from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor
 
 from siglip_med.errors import UserError
 from siglip_med.export.merge import merged_copy
-from siglip_med.models import JointTwoTower, TwoTower, VitBertTwoTower
+from siglip_med.models import DualEncoder, JointTwoTower, TwoTower, VitBertTwoTower
 from siglip_med.models.exported import HEADS_FILE
 from siglip_med.models.joint import MODEL
 
@@ -62,6 +62,11 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
         UserError: the model was not trained with LoRA, or transformers has no class for its base.
     """
     _refuse_pair(model, "peft")
+    if isinstance(model, DualEncoder) and model.converted is not None:
+        raise UserError(
+            f"format=peft: its vision tower was made of {model.converted}, which AutoModel of transformers does not "
+            "load so that these adapters fit: use format=merged, which holds the tower itself"
+        )
     adapted = {name: backbone for name, backbone in model.backbones.items() if isinstance(backbone, PeftModel)}
     if not adapted:
         raise UserError(

@@ -108,7 +108,11 @@ class ProjectionHead(nn.Module):
 
 
 class DualEncoder(TwoTower):
-    """Two towers that have never met: for instance DINOv2 and MiniLM."""
+    """Two towers that have never met: for instance DINOv2 and MiniLM.
+
+    Attributes:
+        converted: of what the vision backbone was made, if its files are not those of the transformers library.
+    """
 
     def __init__(
         self,
@@ -118,6 +122,7 @@ class DualEncoder(TwoTower):
         tokenizer: Any,
         image_processor: Any,
         image_spec: ImageSpec,
+        converted: str | None = None,
     ) -> None:
         """Wraps two loaded models.
 
@@ -128,6 +133,7 @@ class DualEncoder(TwoTower):
             tokenizer: of the text encoder.
             image_processor: of the vision backbone.
             image_spec: what images must look like.
+            converted: of what the vision backbone was made, if its files are another library's.
         """
         super().__init__(
             backbones={
@@ -146,6 +152,7 @@ class DualEncoder(TwoTower):
             base_logits=(INITIAL_SCALE, INITIAL_BIAS),
             gradient_checkpointing=settings.gradient_checkpointing,
         )
+        self.converted = converted
         self.vision_pooling: Pooling = settings.vision_pooling
         self.text_pooling: Pooling = settings.text_pooling
         shared, dropout, noise = settings.embedding_dim, settings.dropout, settings.noise

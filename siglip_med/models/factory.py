@@ -26,6 +26,7 @@ from siglip_med.models.logits import Logits
 from siglip_med.models.open_clip import read_clip
 from siglip_med.models.open_clip_folder import find_folder, read_config
 from siglip_med.models.open_clip_pair import is_pair, read_pair
+from siglip_med.models.timm_tower import find_timm, read_timm
 
 Model = TypeVar("Model")
 Joint = TypeVar("Joint", bound=JointTwoTower)
@@ -160,6 +161,8 @@ def open_clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
 def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
     """Any vision backbone and any text encoder of the transformers library, with new projection heads.
 
+    The vision backbone may also lie in timm's format: see `siglip_med.models.timm_tower`.
+
     Args:
         settings: called with the fields of `DualEncoderSettings`.
 
@@ -167,11 +170,18 @@ def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
         UserError: a model cannot be had, or it is of a kind that LoRA does not know.
     """
     vision_path, text_path = resolve_path(settings.vision), resolve_path(settings.text)
-    vision = _tower(load_weights(vision_path, settings.vision_revision, unused=("pooler.",)), "vision_model")
+    converted = None
+    content = find_timm(vision_path, settings.vision_revision)
+    if content is None:
+        vision = _tower(load_weights(vision_path, settings.vision_revision, unused=("pooler.",)), "vision_model")
+        processor = load_image_processor(vision_path, settings.vision_revision)
+        if settings.image_size is not None:
+            _resize(processor, settings.image_size)
+    else:
+        read = read_timm(vision_path, settings.vision_revision, content, settings.image_size)
+        vision, processor, converted = read.model, read.image_processor, f"timm's {read.architecture}"
+        _check_pooling(settings, read.pooling)
     text = _tower(load_weights(text_path, settings.text_revision, unused=("pooler.",)), "text_model")
-    processor = load_image_processor(vision_path, settings.vision_revision)
-    if settings.image_size is not None:
-        _resize(processor, settings.image_size)
     longest = getattr(text.config, "max_position_embeddings", settings.max_text_length)
     if settings.max_text_length > longest:
         raise UserError(
@@ -184,6 +194,7 @@ def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
         tokenizer=load_tokenizer(text_path, settings.text_revision),
         image_processor=processor,
         image_spec=ImageSpec(_side(processor), tuple(processor.image_mean), tuple(processor.image_std)),
+        converted=converted,
     )
 
 
@@ -220,6 +231,18 @@ def _parts(settings: JointSettings, tokenizer: Any, processor: Any) -> dict[str,
 def _tower(model: PreTrainedModel, name: str) -> PreTrainedModel:
     tower = getattr(model, name, None)
     return tower if isinstance(tower, PreTrainedModel) else model
+
+
+def _check_pooling(settings: DualEncoderSettings, theirs: str) -> None:
+    """A norm after the mean over the patches is part of a pooler, and a tower has it or has none."""
+    if (settings.vision_pooling == "pooler") == (theirs == "pooler"):
+        return
+    advice = (
+        "it takes the mean of its patches and norms it (fc_norm): give model.vision_pooling=pooler"
+        if theirs == "pooler"
+        else "it has a last norm and no pooler: give model.vision_pooling=cls, or mean"
+    )
+    raise UserError(f"model.vision_pooling={settings.vision_pooling}: {settings.vision} is in timm's format, {advice}")
 
 
 def _side(processor: Any) -> int:

@@ -1,27 +1,23 @@
 """The files of a model in open_clip's format: its config, its weights, how its images are prepared."""
 
 import json
-import pickle
-import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from siglip_med.errors import UserError
-from siglip_med.files import write_json
 from siglip_med.image_spec import ImageSpec
-from siglip_med.models.hub import explained, load_image_processor, resolve_path
+from siglip_med.models import foreign_files
 from siglip_med.models.renaming import Names, misfits, renamed
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 TORCH_FILE = "open_clip_pytorch_model.bin"
 """Where a model has no ``WEIGHTS_FILE`` (BiomedCLIP has none), this one is read, as plain tensors and nothing else."""
+_WEIGHTS = (WEIGHTS_FILE, TORCH_FILE)
 
 READABLE = "CLIP with ViT towers, or a plain ViT of timm beside a BERT"
 """What is read from open_clip's format, for messages."""
@@ -33,17 +29,7 @@ def find_folder(path: str, revision: str | None) -> Path:
     Raises:
         UserError: there is no such model, or it lacks its config or its weights.
     """
-    folder = Path(resolve_path(path, CONFIG_FILE))
-    if not folder.is_dir():
-        with explained(path, revision):
-            folder = Path(snapshot_download(path, revision=revision, allow_patterns=["*.json", "*.txt", WEIGHTS_FILE]))
-            if not (folder / WEIGHTS_FILE).is_file():
-                folder = Path(
-                    snapshot_download(path, revision=revision, allow_patterns=["*.json", "*.txt", TORCH_FILE])
-                )
-    if not any((folder / name).is_file() for name in (WEIGHTS_FILE, TORCH_FILE)):
-        raise UserError(f"{path}: holds neither {WEIGHTS_FILE} nor {TORCH_FILE} (weights in other files are not read)")
-    return folder
+    return foreign_files.find_folder(path, revision, CONFIG_FILE, _WEIGHTS, others=["*.json", "*.txt"])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -125,43 +111,20 @@ def fill(
 
 def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
     """Weights by open_clip's names, without the buffers that follow from the config."""
-    if (folder / WEIGHTS_FILE).is_file():
-        with explained(name, None):
-            found = load_file(folder / WEIGHTS_FILE)
-    else:
-        try:
-            found = torch.load(folder / TORCH_FILE, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise UserError(
-                f"{folder / TORCH_FILE} is damaged, or holds more than tensors and was not loaded, since that could "
-                f"run code: {str(error).splitlines()[0]}"
-            ) from error
-        if not (isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values())):
-            raise UserError(f"{folder / TORCH_FILE} holds something else than the weights of a model")
-    buffers = ("attn_mask", "position_ids")
-    return {key: value.float() for key, value in found.items() if not key.endswith(buffers)}
+    found = foreign_files.read_tensors(folder, _WEIGHTS, name)
+    return {key: value for key, value in found.items() if not key.endswith(("attn_mask", "position_ids"))}
 
 
 def read_processor(preprocess: Mapping[str, Any] | None, side: int) -> Any:
-    """The library's image processor for such images; which class that is depends on what else is installed.
+    """The library's image processor for such images.
 
     Args:
         preprocess: ``preprocess_cfg`` of a config, if it has one.
         side: of the images, in pixels.
     """
     given = preprocess or {}
-    size = {"height": side, "width": side}
-    settings = {
-        "image_processor_type": "CLIPImageProcessor",
-        "size": size,
-        "crop_size": size,
-        "do_center_crop": False,
-        "image_mean": given.get("mean", [0.48145466, 0.4578275, 0.40821073]),
-        "image_std": given.get("std", [0.26862954, 0.26130258, 0.27577711]),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder) / "preprocessor_config.json", settings)
-        return load_image_processor(folder, None)
+    mean = given.get("mean", [0.48145466, 0.4578275, 0.40821073])
+    return foreign_files.square_images(side, mean, given.get("std", [0.26862954, 0.26130258, 0.27577711]))
 
 
 def preprocess_of(spec: ImageSpec) -> dict[str, Any]:
