@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track
+from rich.progress import MofNCompleteColumn, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +17,9 @@ EVERY_SECONDS = 30.0
 Item = TypeVar("Item")
 
 
-def tracked(items: Iterable[Item], description: str, unit: str = "batches", shown: bool = True) -> Iterator[Item]:
+def tracked(
+    items: Iterable[Item], description: str, unit: str = "batches", shown: bool = True, total: int | None = None
+) -> Iterator[Item]:
     """Hands on items, and says how many of them are done.
 
     Args:
@@ -25,13 +27,15 @@ def tracked(items: Iterable[Item], description: str, unit: str = "batches", show
         description: what is done to them, e.g. ``predicting val``.
         unit: what ``items`` are.
         shown: whether anything is said.
+        total: how many there are, where ``items`` cannot say; None: it is not known.
     """
     if not shown:
         yield from items
         return
-    total = len(items) if isinstance(items, Sized) else None
+    total = len(items) if isinstance(items, Sized) else total
     if Console().is_terminal:
-        yield from track(items, description=description, total=total, transient=True)
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as progress:
+            yield from progress.track(items, description=description, total=total)
         return
     started = said = time.monotonic()
     done = 0

@@ -16,7 +16,7 @@ from siglip_med.data.cache import PixelCache
 from siglip_med.data.checks import check_table, join_identical
 from siglip_med.data.dataset import Draw, ImageDataset, ShardSampler, ViewSampler, passthrough_collate
 from siglip_med.data.filters import keep_rows
-from siglip_med.data.images import MAX_PIXELS_LIMIT, MISSING_FILE, BadImageError, locate
+from siglip_med.data.images import MAX_PIXELS, MAX_PIXELS_LIMIT, MISSING_FILE, BadImageError, locate
 from siglip_med.data.labeled import LabeledData
 from siglip_med.data.loader import TimedLoader
 from siglip_med.data.paths import near_files
@@ -95,7 +95,7 @@ class DataModule(LabeledData):
         num_workers: Annotated[int, Field(ge=0, le=1024)] = 2,
         drop_last: bool = True,
         on_bad_image: Literal["error", "skip"] = "error",
-        max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS_LIMIT)] = 150_000_000,
+        max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS_LIMIT)] = MAX_PIXELS,
         split_file: str | None = None,
         max_left_out: Share = 0.5,
         max_case_share: Share = 0.5,

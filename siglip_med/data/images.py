@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -46,8 +47,14 @@ MIN_SIDE = 8
 MAX_PIXELS_LIMIT = 178_956_970
 """Pillow refuses more on its own (twice `PIL.Image.MAX_IMAGE_PIXELS`), so no higher limit can be asked for."""
 
+MAX_PIXELS = 150_000_000
+"""Width times height above which a file is not decoded, where nobody says otherwise."""
+
 SCALE_SLACK = 2
 """A JPEG is decoded no smaller than this many times the wanted side, so that the final resize decides the look."""
+
+JPEG_MAX_SIDE = 65_500
+"""Pixels that libjpeg writes at most along a side."""
 
 MISSING_FILE = "does not exist"
 
@@ -141,14 +148,48 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
     Raises:
         BadImageError: not an image, cut short, damaged, too large, too small, or of a pixel type without a range.
     """
+    return _decode(data, max_pixels, lambda width, height: (side, side))
+
+
+def shrink(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """Pixels of a whole photograph, scaled so that its shorter side is ``side``; upright, RGB, as `decode` makes them.
+
+    Args:
+        data: The whole file.
+        side: Wanted shorter side in pixels.
+        max_pixels: As in `decode`.
+
+    Returns:
+        ``[H, W, 3]`` uint8; None where the shorter side is no longer than that already.
+
+    Raises:
+        BadImageError: as `decode`, or the longer side would have more pixels than a JPEG can hold.
+    """
+    larger = False
+
+    def wanted(width: int, height: int) -> tuple[int, int]:
+        nonlocal larger
+        shorter = min(width, height)
+        larger = shorter > side
+        if not larger:
+            return width, height
+        size = (round(width * side / shorter), round(height * side / shorter))
+        if max(size) > JPEG_MAX_SIDE:
+            raise BadImageError(f"has {width} x {height} pixels, too long for a JPEG of shorter side {side}")
+        return size
+
+    pixels = _decode(data, max_pixels, wanted)
+    return pixels if larger else None
+
+
+def _decode(data: bytes, max_pixels: int, wanted: Callable[[int, int], tuple[int, int]]) -> np.ndarray:
+    """Strictly decoded, upright and RGB, at the size that ``wanted`` gives for width and height of the file."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_size(image, max_pixels)
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                square = _decode_jpeg(data, image, side)
-            else:
-                square = _decode_other(data, image, side)
-            return np.asarray(square)
+                return np.asarray(_decode_jpeg(data, image, wanted(*image.size)))
+            return np.asarray(_decode_other(data, image, wanted))
     except BadImageError:
         raise
     except UnidentifiedImageError:
@@ -161,7 +202,7 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
         raise BadImageError(f"is cut short or damaged ({_first_line(error)})") from error
 
 
-def read_image(path: Path, side: int, max_pixels: int = 150_000_000) -> np.ndarray:
+def read_image(path: Path, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """One file to ``[side, side, 3]`` uint8 RGB; see `decode`.
 
     Raises:
@@ -186,17 +227,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise BadImageError(f"has {width} x {height} pixels, too few for a photograph")
 
 
-def _decode_jpeg(data: bytes, image: Image.Image, side: int) -> Image.Image:
+def _decode_jpeg(data: bytes, image: Image.Image, size: tuple[int, int]) -> Image.Image:
     orientation = image.getexif().get(_EXIF_ORIENTATION)
-    least = SCALE_SLACK * side
+    least = {"min_width": SCALE_SLACK * size[0], "min_height": SCALE_SLACK * size[1]}
     try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", min_height=least, min_width=least, strict=True)
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **least)
     except ValueError as error:
         whole = _without_stray_bytes(data, str(error))
-        pixels = simplejpeg.decode_jpeg(whole, colorspace="RGB", min_height=least, min_width=least, strict=True)
-    square = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
-    # Turning the square costs less than turning the photograph, and is the same: both axes were resized alike.
-    return square.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else square
+        pixels = simplejpeg.decode_jpeg(whole, colorspace="RGB", strict=True, **least)
+    resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
+    # Turning the small picture costs less than turning the photograph, and is the same: both axes were resized alike.
+    return resized.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else resized
 
 
 def _without_stray_bytes(data: bytes, complaint: str) -> bytes:
@@ -217,16 +258,17 @@ def _without_stray_bytes(data: bytes, complaint: str) -> bytes:
     return data[:start] + data[start + count :]
 
 
-def _decode_other(data: bytes, image: Image.Image, side: int) -> Image.Image:
+def _decode_other(data: bytes, image: Image.Image, wanted: Callable[[int, int], tuple[int, int]]) -> Image.Image:
     if image.format == "PNG":
         with Image.open(io.BytesIO(data), formats=("PNG",)) as checked:
             checked.verify()  # the chunks' checksums, which loading the pixels does not look at
     deep = _sixteen_bits(data, image)
     if deep is not None:
-        return Image.fromarray(deep).resize((side, side), Image.Resampling.BICUBIC)
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    return _to_rgb(upright).resize((side, side), Image.Resampling.BICUBIC)
+        upright = Image.fromarray(deep)
+    else:
+        image.load()
+        upright = _to_rgb(ImageOps.exif_transpose(image))
+    return upright.resize(wanted(*upright.size), Image.Resampling.BICUBIC)
 
 
 def _sixteen_bits(data: bytes, image: Image.Image) -> np.ndarray | None:

@@ -1,20 +1,39 @@
-"""Any image data set in the format of Hugging Face `datasets`, local or from the hub."""
+"""Any image data set in the format of Hugging Face `datasets`, local, from the hub, or streamed shard by shard."""
 
+import glob
 import hashlib
+import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field
+
+from siglip_med.data.images import MIN_SIDE
 from siglip_med.data.table import ImageTable
 from siglip_med.data.values import parse_flag
 from siglip_med.errors import UserError
-from siglip_med.extras import require
-from siglip_med.files import write_bytes, write_csv, write_json
 from siglip_med.sources.base import FolderSource
 from siglip_med.sources.columns import Column
 from siglip_med.sources.csv_file import CsvSource
+from siglip_med.sources.export import BLOCK, Export, Item, Shard, in_words
+from siglip_med.sources.huggingface_cells import class_names, conditions_in, feature_of, text_of, value_of
+from siglip_med.sources.huggingface_rows import (
+    READERS,
+    DataFiles,
+    Part,
+    Place,
+    check_protocols,
+    expanded,
+    open_parts,
+    said,
+)
+
+logger = logging.getLogger(__name__)
 
 _SEPARATOR = "|"
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -23,15 +42,23 @@ _TEXT = ("group_column", "description_column", "skin_tone_column", "sex_column",
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceSource(FolderSource):
-    """Writes the images of a data set to ``root`` once, byte by byte as they are stored, and reads them from there.
+    """Writes the images of a data set to ``root`` once, as they are stored or scaled, and reads them from there.
+
+    An export that was cut goes on with the same settings. A column may be a key of a nested one: ``json.condition``.
 
     Args:
         root: folder to write to; made where it is missing.
-        dataset: name on the hub, a folder saved with ``save_to_disk``, or any folder that ``load_dataset`` reads.
+        dataset: name on the hub, a folder saved with ``save_to_disk``, any folder that ``load_dataset`` reads, or
+            with ``data_files`` the format of these: webdataset, parquet, arrow, json, csv or imagefolder.
         name: configuration, where the data set has several.
         revision: commit or tag on the hub.
         split: one split; None takes all, and keeps which one each image came from.
-        image_column: column of images.
+        data_files: paths, addresses or patterns of them, or a mapping of splits to these; ``{000..099}`` counts.
+        streaming: whether the originals pass through shard by shard and none is kept; else `datasets` fetches all of
+            them into its own cache first.
+        side: shorter side in pixels to which larger photographs are scaled when they are written; None, and every
+            photograph that is no larger, keeps the bytes as they are.
+        image_column: column of images; of several the first that a row has.
         condition_column: column of text, of class labels, or of lists of them.
         condition_columns: or the columns that are conditions, each holding 0, 1, yes, no or a weight.
         group_column: and the other columns: as in `CsvSource`.
@@ -46,7 +73,10 @@ class HuggingFaceSource(FolderSource):
     name: str | None = None
     revision: str | None = None
     split: str | None = None
-    image_column: Column = "image"
+    data_files: DataFiles | None = None
+    streaming: bool = False
+    side: Annotated[int, Field(ge=MIN_SIDE, le=8192)] | None = None
+    image_column: Column | Annotated[list[Column], Field(min_length=1)] = "image"
     condition_column: Column | None = None
     condition_columns: list[Column] | None = None
     group_column: Column | None = None
@@ -59,38 +89,46 @@ class HuggingFaceSource(FolderSource):
     def __post_init__(self) -> None:
         if self.condition_column is not None and self.condition_columns is not None:
             raise UserError("data.source: give either condition_column or condition_columns; set the other to null")
+        if self.data_files is None and self.dataset in READERS:
+            raise UserError(
+                f"data.source.dataset={self.dataset}: is a format; give its files in data.source.data_files"
+            )
+        if self.data_files is not None and self.dataset not in READERS and "/" not in self.dataset:
+            raise UserError(f"data.source.dataset={self.dataset}: data_files are read as {', '.join(READERS)}")
+        for name in self._files():
+            check_protocols(name, "data.source.data_files")
 
     def prepare(self) -> None:
-        """Exports the data set, unless this very export is there already.
+        """Exports the data set, unless this very export is there already; goes on with one that was cut.
 
         Raises:
             UserError: the folder holds an export with other settings, or of a data set that has changed since.
         """
         root = Path(self.root).expanduser()
-        filters = {"root", "conditions", "minimum_images", "near_duplicate_distance", "aliases"}
-        settings = {name: value for name, value in asdict(self).items() if name not in filters}
-        settings["state"] = self._state()
-        stamp = root / "export.json"
-        if stamp.is_file():
-            before = json.loads(stamp.read_text())
-            if before | {"state": None} != settings | {"state": None}:
-                raise UserError(f"{root}: holds another export; give another data.source.root")
-            if before["state"] != settings["state"]:
-                raise UserError(
-                    f"{root}: was exported before {self.dataset} changed; remove the folder, or give another "
-                    "data.source.root, to read the data set as it is now"
-                )
+        own = [
+            item for item in fields(HuggingFaceSource) if item.name not in {base.name for base in fields(FolderSource)}
+        ]
+        # plain values, as JSON has them
+        settings = json.loads(json.dumps({item.name: _plain(getattr(self, item.name)) for item in own}))
+        export = Export(root, settings, {item.name: item.default for item in own})
+        state = self._state()
+        if self._is_there(export, state):
             return
-        records = [record for part, rows in self._splits().items() for record in self._export(root, part, rows)]
-        if not records:
-            raise UserError(f"{self.dataset}: holds no row; check data.source.dataset and split")
-        write_csv(root / "labels.csv", list(records[0]), (list(record.values()) for record in records))
-        write_json(stamp, settings)
+        opened = open_parts(self._place())
+        shards = [shard for part in opened.parts for shard in self._shards(part)]
+        sizes = [part.rows for part in opened.parts]
+        total = None if None in sizes else sum(size for size in sizes if size is not None)
+        header = ("condition", "weight", "split", *self._texts())
+        with export.lock():
+            if self._is_there(export, state):  # another process was faster
+                return
+            counts = export.write(header, shards, opened.digest or state, state, total)
+        logger.info("%s: %s", root, in_words(counts, self.side))
 
     def read(self) -> ImageTable:
         """The exported table."""
-        columns: dict[str, Any] = {name: name for name in _TEXT if getattr(self, name) is not None}
-        return CsvSource(
+        columns: dict[str, Any] = {name: name for name in self._texts()}
+        table = CsvSource(
             root=self.root,
             aliases=self.aliases,
             condition_column="condition",
@@ -99,91 +137,128 @@ class HuggingFaceSource(FolderSource):
             split_column="split",
             **columns,
         ).read()
+        stamp = Path(self.root).expanduser() / "export.json"
+        counts = json.loads(stamp.read_text(encoding="utf-8")).get("counts") if stamp.is_file() else None
+        return table if counts is None else table.with_notes(in_words(counts, self.side))
+
+    def _is_there(self, export: Export, state: str) -> bool:
+        before = export.finished()
+        if before is None:
+            return False
+        if before["state"] and not state:
+            logger.warning("%s: the files it was exported from are gone, so it cannot be compared with them", self.root)
+        elif before["state"] != state:
+            raise UserError(
+                f"{self.root}: was exported before {self.dataset} changed; remove the folder, or give another "
+                "data.source.root, to read the data set as it is now"
+            )
+        return True
 
     def _state(self) -> str:
-        """What the data set is now: a digest of a folder's files; "" for one of the hub, which `revision` pins."""
+        """What the data set is now: a digest of its local files; "" for one of the hub, which `revision` pins."""
         folder = Path(self.dataset).expanduser()
-        if not folder.is_dir():
-            return ""
-        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name[:6] != "cache-")
+        files = [Path(name) for pattern in self._files() for name in glob.glob(pattern, recursive=True)]  # noqa: PTH207
+        if folder.is_dir() and self.dataset not in READERS:
+            files += [path for path in folder.rglob("*") if path.name[:6] != "cache-"]
         stamps = "\n".join(
-            f"{path.relative_to(folder)} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in files
+            f"{path.relative_to(folder) if path.is_relative_to(folder) else path} {path.stat().st_size} "
+            f"{path.stat().st_mtime_ns}"
+            for path in sorted(files)
+            if path.is_file()
         )
-        return hashlib.sha256(stamps.encode()).hexdigest()
+        return hashlib.sha256(stamps.encode()).hexdigest() if stamps else ""
 
-    def _splits(self) -> dict[str, Any]:
-        datasets = _library()
-        folder = Path(self.dataset).expanduser()
-        saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-        try:
-            if saved:
-                loaded = datasets.load_from_disk(str(folder))
-            else:
-                loaded = datasets.load_dataset(self.dataset, self.name, revision=self.revision)
-        except (OSError, ValueError, RuntimeError) as error:
-            said = " ".join(str(error).split())
-            raise UserError(f"data.source.dataset={self.dataset}: cannot be loaded ({said[:300]})") from error
-        splits = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {str(loaded.split or ""): loaded}
-        if self.split is not None:
-            if self.split not in splits:
-                raise UserError(f"{self.dataset}: has no split {self.split!r}; there are {', '.join(splits)}")
-            splits = {self.split: splits[self.split]}
-        return splits
+    def _files(self) -> list[str]:
+        given = expanded(_plain(self.data_files))
+        return [name for names in given.values() for name in names] if isinstance(given, dict) else given or []
 
-    def _export(self, root: Path, part: str, rows: Any) -> Iterator[dict[str, str]]:
-        datasets = _library()
-        wanted = {name: getattr(self, name) for name in _TEXT if getattr(self, name) is not None}
-        listed = self.condition_columns or [self.condition_column or "label"]
-        for column in (self.image_column, *listed, *wanted.values()):
-            if column not in rows.column_names:
-                have = ", ".join(rows.column_names)
-                raise UserError(f"{self.dataset}: no column {column!r}; there are {have}")
-        feature = rows.features[listed[0]]
-        inner = getattr(feature, "feature", feature)
-        names = inner.names if isinstance(inner, datasets.ClassLabel) else None
-        rows = rows.cast_column(self.image_column, datasets.Image(decode=False))
-        for number, row in enumerate(rows):
-            where = f"{self.dataset}, {part or 'row'} {number + 1}"
-            if self.condition_columns is not None:
-                flags = {name: parse_flag(_text(row[name]), f"{where}, column {name!r}") for name in listed}
-                # the order of columns means nothing: rarest or alphabetical first is for the table to say
-                weights = {name: weight for name, weight in sorted(flags.items()) if weight > 0}
-            else:
-                weights = dict.fromkeys(_conditions(row[listed[0]], names), 1.0)
-            if any(_SEPARATOR in name for name in weights):
-                raise UserError(f"{where}: a condition's name holds {_SEPARATOR!r}, which the export needs; rename it")
-            path = self._write_image(root, Path("images") / part / f"{number:07d}", row[self.image_column], where)
-            yield {
-                "image": path,
-                "condition": _SEPARATOR.join(weights),
-                "weight": _SEPARATOR.join(map(str, weights.values())),
-                "split": _SPLITS.get(part.lower(), ""),
-                **{name: _text(row[column]) for name, column in wanted.items()},
-            }
+    def _images(self) -> tuple[str, ...]:
+        return (self.image_column,) if isinstance(self.image_column, str) else tuple(self.image_column)
 
-    @staticmethod
-    def _write_image(root: Path, stem: Path, image: dict[str, Any] | None, where: str) -> str:
-        if image is None:
-            raise UserError(f"{where}: has no image; leave such rows out of the data set")
-        suffix = Path(image["path"] or "").suffix.lower() or ".img"
-        data = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
-        path = stem.with_name(stem.name + suffix)
-        write_bytes(root / path, data)
-        return path.as_posix()
+    def _listed(self) -> tuple[str, ...]:
+        return tuple(self.condition_columns or [self.condition_column or "label"])
+
+    def _texts(self) -> dict[str, str]:
+        return {name: getattr(self, name) for name in _TEXT if getattr(self, name) is not None}
+
+    def _place(self) -> Place:
+        return Place(
+            dataset=self.dataset,
+            name=self.name,
+            revision=self.revision,
+            split=self.split,
+            data_files=_plain(self.data_files),
+            streaming=self.streaming,
+            images=self._images(),
+            others=(*self._listed(), *self._texts().values()),
+        )
+
+    def _shards(self, part: Part) -> Iterator[Shard]:
+        for column in (*self._images(), *self._listed(), *self._texts().values()):
+            if part.features is not None and feature_of(part.features, column) is None:
+                raise UserError(f"{self.dataset}: no column {column!r}; there are {', '.join(part.columns)}")
+        for number, name in enumerate(part.shards):
+            yield Shard(part.name, name, partial(self._items, part, number))
+
+    def _items(self, part: Part, number: int, skip: int) -> Iterator[Item]:
+        """The rows of one shard behind the first ``skip``."""
+        names = class_names(part.features, self._listed()[0])
+        missing = {self._images(), *((column,) for column in (*self._listed(), *self._texts().values()))}
+        # where no type vouches for a column, the first rows must show it
+        watched = part.features is None and number == 0 and skip == 0
+        folder = Path("images") / part.name / (f"{number:05d}" if self.streaming else "")
+        # the library calls files "train" that nobody gave a split
+        unsaid = self.data_files is not None and not isinstance(self.data_files, Mapping)
+        split = "" if unsaid else _SPLITS.get(part.name.lower(), "")
+        shard = part.shards[number] if self.streaming else ", ".join(filter(None, (self.dataset, part.name)))
+        rows: Iterator[dict[str, Any]] | None = None
+        for position in itertools.count(skip):
+            where = f"{shard}, row {position + 1}"
+            try:
+                rows = part.open(number, skip) if rows is None else rows
+                row = next(rows, None)
+            except UserError:
+                raise
+            except Exception as error:  # whatever the reader of a format or the network raises
+                raise UserError(
+                    f"{where}: cannot be read ({said(error)}); run the same command to go on; if the file itself is "
+                    "damaged, mend it, or leave it out and give another data.source.root"
+                ) from error
+            if row is not None:
+                missing = {several for several in missing if all(value_of(row, column) is None for column in several)}
+            seen = position if row is None else position + 1
+            if watched and missing and (row is None or seen == BLOCK):
+                absent = " or ".join(map(repr, sorted(missing)[0]))
+                raise UserError(f"{shard}: none of its first {seen:,} rows has {absent}; check the columns")
+            if row is None:
+                return
+            image = next((image for name in self._images() if (image := value_of(row, name)) is not None), None)
+            if isinstance(image, str | bytes):
+                image = {"path" if isinstance(image, str) else "bytes": image}
+            cells = (*self._conditions(row, names, where), split)
+            texts = (text_of(value_of(row, column), f"{where}, column {column!r}") for column in self._texts().values())
+            yield Item(number, position + 1, where, folder / f"{position:07d}", image, (*cells, *texts))
+
+    def _conditions(self, row: Mapping[str, Any], names: Sequence[str] | None, where: str) -> tuple[str, str]:
+        """The conditions of a row and their weights, as cells of the table."""
+        listed = self._listed()
+        if self.condition_columns is not None:
+            at = {name: f"{where}, column {name!r}" for name in listed}
+            flags = {name: parse_flag(text_of(value_of(row, name), at[name]), at[name]) for name in listed}
+            # the order of columns means nothing: rarest or alphabetical first is for the table to say
+            weights = {name: weight for name, weight in sorted(flags.items()) if weight > 0}
+        else:
+            found = conditions_in(value_of(row, listed[0]), names, f"{where}, column {listed[0]!r}")
+            weights = dict.fromkeys(found, 1.0)
+        if any(_SEPARATOR in name for name in weights):
+            raise UserError(f"{where}: a condition's name holds {_SEPARATOR!r}, which the export needs; rename it")
+        return _SEPARATOR.join(weights), _SEPARATOR.join(map(str, weights.values()))
 
 
-def _library() -> Any:
-    return require("datasets", feature="data=huggingface", extra="huggingface")
-
-
-def _conditions(value: Any, names: list[str] | None) -> list[str]:
-    """The conditions of a cell: a text, a class label, or a list of them; class label -1 is not known."""
-    values = value if isinstance(value, list) else [] if value is None else [value]
-    if names is not None:
-        values = [names[item] for item in values if item >= 0]
-    texts = (str(item).strip() for item in values)
-    return list(dict.fromkeys(text for text in texts if text))
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else str(value)
+def _plain(value: Any) -> Any:
+    """A config's lists and mappings as Python's own."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item) for item in value]
+    return value

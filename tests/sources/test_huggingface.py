@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -79,6 +80,22 @@ def test_a_second_export_is_not_made_and_another_is_refused(saved, tmp_path):
     assert (tmp_path / "labels.csv").stat().st_mtime_ns == before
     with pytest.raises(UserError, match=r"holds another export; give another data\.source\.root"):
         source(saved, tmp_path, split="train").prepare()
+
+
+def test_an_older_export_is_taken_and_what_is_said_of_the_data_does_not_make_another(saved, tmp_path):
+    source(saved, tmp_path).prepare()
+    stamp = json.loads((tmp_path / "export.json").read_text())
+    later = {"streaming", "side", "data_files", "counts"}
+    older = {name: value for name, value in stamp.items() if name not in later} | {"license": None}
+    (tmp_path / "export.json").write_text(json.dumps(older))
+    assert len(loaded(source(saved, tmp_path, license="CC BY 4.0"))) == 6
+    with pytest.raises(UserError, match=r"holds another export"):
+        source(saved, tmp_path, side=9).prepare()
+
+
+def loaded(one):
+    one.prepare()
+    return one.load()
 
 
 def test_an_export_of_a_data_set_that_has_changed_is_refused(saved, tmp_path):
