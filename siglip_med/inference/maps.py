@@ -43,21 +43,43 @@ def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
             pixels or text are not those above.
     """
     _check(model, pixels, text)
+    return relevance_maps(model, pixels[None], text)[0]
+
+
+def relevance_maps(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
+    """`relevance_map` of each of several images.
+
+    Args:
+        model: see there.
+        pixels: ``[V, 3, H, W]``, one pass for all.
+        text: ``[E]``.
+
+    Returns:
+        ``[V, h, w]`` float32.
+
+    Raises:
+        UserError: the vision tower has no attentions over patches.
+    """
     tower, device = model.vision_tower(), model.logit_scale.device
     layers = encoder_layers(tower)
     if layers is None:
         raise _no_attentions(tower)
     with _evaluating(model), torch.enable_grad(), _eager(tower), _recorded(tower, layers) as (blocks, pools):
-        images = pixels.detach().to(device)[None].requires_grad_()
-        score = model.logits(model.encode_images(images), text.detach().to(device)[None])[0, 0]
-    if len(blocks) != len(layers) or len({(*a.shape[:1], *a.shape[2:]) for a in blocks}) != 1 or len(blocks[0]) != 1:
+        images = pixels.detach().to(device).requires_grad_()
+        # no image sees another, so the gradient of the sum is that of each
+        score = model.logits(model.encode_images(images), text.detach().to(device)[None]).sum()
+    if (
+        len(blocks) != len(layers)
+        or len({(*a.shape[:1], *a.shape[2:]) for a in blocks}) != 1
+        or len(blocks[0]) != len(pixels)
+    ):
         raise _no_attentions(tower)
     gradients = torch.autograd.grad(score, [*blocks, *pools], allow_unused=True)
-    patches = _grid(tower, pixels)
+    patches = _grid(tower, pixels[0])
     tokens = blocks[0].shape[-1]
     if tokens < patches[0] * patches[1]:
         raise _no_attentions(tower)
-    relevance = torch.eye(tokens, device=device)
+    relevance = torch.eye(tokens, device=device).expand(len(pixels), -1, -1)
     for attention, gradient in zip(blocks, gradients, strict=False):
         if gradient is not None:  # None: a block that the pooled output does not depend on
             relevance = relevance + _weighted(attention, gradient) @ relevance
@@ -67,13 +89,14 @@ def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
     if pooled:
         row = _weighted(*pooled[0]) @ _normalized(relevance)
     elif (pooling := getattr(model, "vision_pooling", "cls")) == "mean":
-        row = relevance.mean(dim=0, keepdim=True)
+        row = relevance.mean(dim=1, keepdim=True)
     elif pooling == "pooler" and getattr(tower.config, "use_mean_pooling", False):  # BEiT's, over the patches alone
-        row = relevance[1:].mean(dim=0, keepdim=True)
+        row = relevance[:, 1:].mean(dim=1, keepdim=True)
     else:
-        row = relevance[:1]
+        row = relevance[:, :1]
     # class and register tokens come before the patches
-    return row[0, tokens - patches[0] * patches[1] :].reshape(patches).detach().float().cpu().numpy()
+    found = row[:, 0, tokens - patches[0] * patches[1] :].reshape(len(pixels), *patches)
+    return found.detach().float().cpu().numpy()
 
 
 def occlusion_map(
@@ -98,7 +121,7 @@ def occlusion_map(
         pixels: ``[3, H, W]`` as the model gets them (`image_spec`, normalized).
         text: ``[E]`` embedding of a condition's prompts (a row of `PromptEnsemble.encode`), or of any text.
         window: side of the square in pixels, a multiple of the stride; None is two strides.
-        stride: step of the square in pixels, and side of a cell; None is an eighth of the image's side.
+        stride: step of the square in pixels, and side of a cell; None is a sixteenth of the image's side.
         batch_size: images encoded at once.
 
     Returns:
@@ -110,7 +133,7 @@ def occlusion_map(
     """
     _check(model, pixels, text)
     height, width = pixels.shape[1:]
-    stride = max(1, min(height, width) // 8) if stride is None else stride
+    stride = max(1, min(height, width) // 16) if stride is None else stride
     window = 2 * stride if window is None else window
     if stride < 1 or window % stride or not stride <= window <= min(height, width):
         raise UserError(
@@ -147,15 +170,15 @@ def against_the_mean(texts: Tensor) -> Tensor:
 
 
 def _weighted(attention: Tensor, gradient: Tensor) -> Tensor:
-    """``[1, heads, Q, K]`` attention and its gradient to ``[Q, K]``: what of it speaks for the score."""
-    return (attention.detach() * gradient).clamp(min=0).mean(dim=1)[0].float()
+    """``[V, heads, Q, K]`` attention and its gradient to ``[V, Q, K]``: what of it speaks for the score."""
+    return (attention.detach() * gradient).clamp(min=0).mean(dim=1).float()
 
 
 def _normalized(relevance: Tensor) -> Tensor:
     """The rows of what was added to the identity sum to 1 (equations 8 and 9), where anything was added."""
-    own = torch.eye(len(relevance), device=relevance.device)
+    own = torch.eye(relevance.shape[-1], device=relevance.device)
     added = relevance - own
-    total = added.sum(dim=1, keepdim=True)
+    total = added.sum(dim=-1, keepdim=True)
     return torch.where(total > 0, added / total.clamp(min=torch.finfo(total.dtype).tiny), added) + own
 
 

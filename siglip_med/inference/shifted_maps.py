@@ -6,14 +6,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from siglip_med.errors import UserError
-from siglip_med.inference.maps import relevance_map
+from siglip_med.inference.maps import relevance_map, relevance_maps
 from siglip_med.models import TwoTower
 
-SHIFTS = 2
-"""Of a patch and direction: four places of the image and their mirror images, eight maps."""
+_COARSE = 8
+"""Up to so many patches a side, a patch is cut into four parts a direction; else into two."""
 
 
-def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts: int = SHIFTS) -> np.ndarray:
+def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts: int | None = None) -> np.ndarray:
     """The mean of the relevance maps of an image that is moved by parts of a patch, and of its mirror image.
 
     One map says which patch, and where the patches lie is an accident of the crop: what straddles two of them is given
@@ -24,7 +24,8 @@ def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts:
         model: as in `relevance_map`.
         pixels: ``[3, H, W]``.
         text: ``[E]``.
-        shifts: places a direction; 1: the image where it is, and its mirror image.
+        shifts: places a direction; 1: the image where it is, and its mirror image. None: 4 where there are at most 8
+            patches a side (32 maps), else 2 (8 maps), or the most below that which cut a patch into whole pixels.
 
     Returns:
         ``[h * shifts, w * shifts]`` float32 for h x w patches, none negative; the sum is 1, or 0 where no patch counts.
@@ -34,6 +35,8 @@ def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts:
     """
     first = relevance_map(model, pixels, text)
     patch = pixels.shape[1] // first.shape[0]
+    if shifts is None:
+        shifts = next(n for n in (4, 2, 1) if patch % n == 0 and (n < 4 or max(first.shape) <= _COARSE))
     if shifts < 1 or patch % shifts:
         raise UserError(f"relevance: shifts={shifts}: a patch is {patch} pixels wide; take a divisor of that")
     cell, places = patch // shifts, range(-(shifts // 2), shifts - shifts // 2)
@@ -41,18 +44,17 @@ def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts:
     shape = tuple(side * shifts for side in first.shape)
     total, seen = np.zeros(shape), np.zeros(shape)
     for down in places:
-        for right in places:
-            top, left = patch + down * cell, patch + right * cell
-            moved = wide[:, top : top + pixels.shape[1], left : left + pixels.shape[2]]
+        top = patch + down * cell
+        moved = [
+            wide[:, top : top + pixels.shape[1], patch + right * cell :][:, :, : pixels.shape[2]] for right in places
+        ]
+        found = relevance_maps(model, torch.stack([*moved, *(torch.flip(view, [2]) for view in moved)]), text)
+        for right, plain, mirrored in zip(places, found[:shifts], found[shifts:], strict=True):
             here = (slice(max(down, 0), shape[0] + min(down, 0)), slice(max(right, 0), shape[1] + min(right, 0)))
             there = (slice(max(-down, 0), shape[0] - max(down, 0)), slice(max(-right, 0), shape[1] - max(right, 0)))
-            for mirrored in (False, True):
-                as_it_is = not (down or right or mirrored)
-                view = torch.flip(moved, [2]) if mirrored else moved
-                found = first if as_it_is else relevance_map(model, view, text)
-                found = found[:, ::-1] if mirrored else found
-                total[here] += np.kron(_sums_to_one(found), np.ones((shifts, shifts)))[there]
-                seen[here] += 1
+            both = _sums_to_one(plain) + _sums_to_one(mirrored[:, ::-1])
+            total[here] += np.kron(both, np.ones((shifts, shifts)))[there]
+            seen[here] += 2
     return _sums_to_one(total / seen).astype(np.float32)
 
 
