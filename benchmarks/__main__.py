@@ -10,6 +10,7 @@ processor time on one thread, so that other work on the machine hardly matters. 
 """
 
 import argparse
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def kept_rows(blocks: int) -> Iterator[Row]:
             f"adapters in the last third of {shape}, kept states: speed",
             "the same step from pixels",
             str(cached_prefix.measure(images=2, texts=4, use_siglip=use_siglip, blocks=blocks)),
+        )
+    with tempfile.TemporaryDirectory() as name:
+        case = steps.LAST_THIRD
+        yield (
+            f"step: {case.what}, adapters in the last third",
+            steps.AGAINST[case.peer],
+            str(steps.measure(case, 1, Path(name))),
         )
 
 

@@ -106,6 +106,8 @@ def rows(model: TwoTower, count: int) -> Iterator[tuple[str, float, float]]:
     }
     for name, draw_map in maps.items():
         yield name, *hits(drawings, draw_map, near)
+    others = Drawings(drawings.pixels, drawings.lesions, drawings.texts.roll(count // 2, dims=0))
+    yield "relevance, another drawing's text", *hits(others, maps["relevance"], near)
     plain = draw(model, count, against=False)
     yield "relevance, text as it is", *hits(plain, maps["relevance"], near)
     randomize(model)

@@ -50,11 +50,12 @@ class Case:
 
     Attributes:
         peer: ``bare``, ``trainer`` or ``open_clip``.
-        model: ``tiny`` or ``base2``.
+        model: ``tiny``, or ``base2``, ``base12``: with so many blocks a tower.
         batch_size: images a step.
         steps: counted steps of a turn.
         several: whether images list two or three conditions, as the drawings do, or one, as a peer's recipe knows it.
         overrides: of our run.
+        first_block: of both towers, with adapters.
     """
 
     peer: str
@@ -63,6 +64,7 @@ class Case:
     steps: int
     several: bool
     overrides: tuple[str, ...]
+    first_block: int = 0
 
     @property
     def what(self) -> str:
@@ -82,6 +84,8 @@ CASES = (
     Case("open_clip", "base2", 8, 2, False, (POOL, PLAIN, "model/adaptation=full")),
     Case("open_clip", "base2", 8, 2, True, (POOL, PLAIN, "model/adaptation=full")),
 )
+LAST_THIRD = Case("trainer", "base12", 32, 1, False, (POOL, PLAIN, "features=cached"), first_block=8)
+"""Not among the others: a turn of it takes minutes."""
 AGAINST = {
     "bare": "a plain PyTorch loop, same work: time",
     "trainer": "the Hugging Face Trainer recipe: speed",
@@ -107,9 +111,10 @@ class Bench:
 
     def __init__(self, case: Case, work: Path) -> None:
         self.case = case
-        self.model_folder = PACKAGED if case.model == "tiny" else work / "base2"
+        self.model_folder = PACKAGED if case.model == "tiny" else work / case.model
         if not self.model_folder.exists():
-            write_siglip(self.model_folder, layers=2, tokenizer=siglip_tokenizer())
+            layers = int(case.model.removeprefix("base"))
+            write_siglip(self.model_folder, layers=layers, tokenizer=siglip_tokenizer())
         size = 64 if case.model == "tiny" else 224
         data = (f"data.source.n_images={IMAGES}", f"data.source.size={size}")
         if not case.several:
@@ -127,6 +132,7 @@ class Bench:
             *NO_TRIMMINGS,
             *EVERY_TERM,
             *case.overrides,
+            *([f"model.adaptation.first_block={case.first_block}"] if case.first_block else []),
         )
         self.components: Components = train.build(self.settings, torch.device("cpu"))
 
@@ -164,7 +170,7 @@ class Bench:
 
     @functools.cached_property
     def _their_model(self) -> torch.nn.Module:
-        return recipe.build(self.model_folder)
+        return recipe.build(self.model_folder, self.case.first_block)
 
     @functools.cached_property
     def _their_open_clip(self) -> torch.nn.Module:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import AutoProcessor, SiglipModel, Trainer, TrainerCallback, TrainingArguments
 
-TARGETS = r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
-"""The linear layers that our own adapters sit on by default."""
+TARGETS = r".*encoder\.layers\.({blocks})\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
+"""The linear layers that our own adapters sit on by default, in some blocks."""
 
 
 class Pairs(Dataset[dict[str, Tensor]]):
@@ -51,9 +51,10 @@ def collate(items: Sequence[Mapping[str, Tensor]]) -> dict[str, Any]:
     return {name: torch.stack([item[name] for item in items]) for name in items[0]} | {"return_loss": True}
 
 
-def build(folder: Path, rank: int = 16, alpha: int = 32, dropout: float = 0.05) -> nn.Module:
-    """The model with LoRA on the layers that ours adapts, everything else frozen."""
-    lora = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=TARGETS)
+def build(folder: Path, first_block: int = 0, rank: int = 16, alpha: int = 32, dropout: float = 0.05) -> nn.Module:
+    """The model with LoRA on the layers that ours adapts from a block on, everything else frozen."""
+    targets = TARGETS.format(blocks="|".join(str(number) for number in range(first_block, 100)))
+    lora = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets)
     return get_peft_model(SiglipModel.from_pretrained(folder), lora)
 
 
