@@ -101,8 +101,21 @@ def batch_maker(images: int, texts: int, dimension: int, device: str) -> Callabl
     # As after some training: an image lies near the prompts of its conditions.
     embeddings[0] += labels @ torch.randn(CONDITIONS, dimension, generator=generator)
     leaves = [x.to(device).requires_grad_() for x in (*embeddings, torch.tensor(2.3), torch.tensor(-5.0))]
-    tables = [x.to(device) for x in (labels, code.repeat(texts // CONDITIONS + 1)[:texts], dissimilarity)]
+    of_text = code.repeat(texts // CONDITIONS + 1)[:texts]
+    tables = [x.to(device) for x in (labels, of_text, dissimilarity, labels.sum(dim=0))]
     return lambda: PairBatch.build(*leaves, *tables)
+
+
+def parts() -> dict[str, Callable[[PairBatch], Tensor]]:
+    """Every line of the table: its name, and what is computed."""
+    layered: nn.Module = LayeredLoss(layered_terms())
+    coefficients = {"alpha": 0.5, "beta": 0.1, "gamma": 0.5, "delta": 0.5}
+    return {
+        "cosines and logits alone": lambda batch: batch.logits.sum(),
+        **LAYERS,
+        "all layers together": lambda batch: layered(batch, coefficients).total,
+        **EXTRA,
+    }
 
 
 def main() -> None:
@@ -124,19 +137,9 @@ def main() -> None:
     print(
         f"| {'term, forward and backward':<34} | {'ms':>8} | {'of the step':>11} |\n|{'-' * 36}|{'-' * 10}|{'-' * 13}|"
     )
-    layered: nn.Module = LayeredLoss(layered_terms())
-    coefficients = {"alpha": 0.5, "beta": 0.1, "gamma": 0.5, "delta": 0.5}
-
-    def row(name: str, loss: Callable[[PairBatch], Tensor]) -> None:
-        cost = seconds(lambda: loss(make()).backward(), options.device, 15)
+    for name, loss in parts().items():
+        cost = seconds(lambda loss=loss: loss(make()).backward(), options.device, 15)  # type: ignore[misc]
         print(f"| {name:<34} | {cost * 1e3:8.2f} | {cost / step:11.3%} |")
-
-    row("cosines and logits alone", lambda batch: batch.logits.sum())
-    for name, term in LAYERS.items():
-        row(name, term)
-    row("all layers together", lambda batch: layered(batch, coefficients).total)
-    for name, term in EXTRA.items():
-        row(name, term)
 
 
 if __name__ == "__main__":
