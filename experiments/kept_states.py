@@ -43,7 +43,7 @@ COMMON = (
 )
 VARIANTS = {
     "pixels, augmented": (),
-    "kept states": ("features=cached", "augmentation=null"),
+    "kept states": ("features=cached",),
     "kept states, 4 views": ("features=cached", "features.views=4"),
 }
 METRICS = {"r_at_1": "R@1", "r_at_5": "R@5", "mrr": "MRR", "icd_distance_all": "ICD dist. all ↓"}

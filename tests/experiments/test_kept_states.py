@@ -52,4 +52,3 @@ def test_every_variant_is_a_command_line_of_train(variant):
     settings = composed((*words, "data.source.root=x", "model.vision=y", "model.text=z"))
     assert isinstance(settings, train.Settings)
     assert (settings.features is not None) == variant.startswith("kept")
-    assert bool(settings.data["augmentation"]) == (variant != "kept states")
