@@ -1,6 +1,7 @@
 """A frozen vision tower sees each image once: its features are computed, kept, and trained on in seconds."""
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
@@ -12,6 +13,7 @@ from pydantic import Field, PositiveFloat
 from rich.console import Console
 from torch.utils.data import DataLoader, DistributedSampler
 
+from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
 from siglip_med.data.dataset import Draws, EpochSampler, ShardSampler, SplitDataset, passthrough_collate
@@ -22,6 +24,8 @@ from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
 from siglip_med.seals import check_sealed, write_sealed
 from siglip_med.tracking import tracked
+
+logger = logging.getLogger(__name__)
 
 Views = Annotated[int, Field(ge=0, le=1000)]
 
@@ -108,7 +112,8 @@ class FeatureDataModule(LabeledData):
             max_gigabytes: states that would take more than this on disk are refused.
 
         Raises:
-            UserError: the whole vision backbone is trained, or its states would take too much room.
+            UserError: the whole vision backbone is trained, its states would take too much room, or there are views and
+                nothing that would tell one from another.
         """
         super().__init__()
         self._blocks = model.frozen_blocks("vision")
@@ -117,6 +122,14 @@ class FeatureDataModule(LabeledData):
                 "features: the vision tower is trained, so its features change each step; set model/adaptation=frozen, "
                 "model.adaptation.towers=text, model.adaptation.first_block=n, or features=null"
             )
+        augmented = datamodule.augmentation is not None and vars(datamodule.augmentation) != vars(Augmentation())
+        if views and not augmented:
+            raise UserError(
+                f"features.views={views}: nothing is augmented, so all views would be the same; set features.views=0, "
+                "or augmentation=default"
+            )
+        if augmented and not views:
+            logger.info("features: each image as it is, in every epoch: features.views=0 leaves the augmentation out")
         self._inner = datamodule
         self._dtype = dtype if self._blocks else "float32"
         self._limit = max_gigabytes

@@ -73,6 +73,20 @@ def test_another_augmentation_or_a_changed_file_is_computed_anew(components, tow
     assert len(set((cache / "features").iterdir()) - before) == 1
 
 
+def test_views_that_would_all_be_the_same_are_refused(towers, cache, tmp_path):
+    overrides = [*FROZEN, *towers, "features.views=2", "augmentation=none"]
+    with pytest.raises(UserError, match=r"features\.views=2: nothing is augmented, so all views would be the same"):
+        build(small_settings(cache, tmp_path, *overrides), CPU)
+
+
+@pytest.mark.parametrize(("words", "said"), [(["augmentation=light"], True), (["augmentation=none"], False),
+                                             (["augmentation=light", "features.views=1"], False)])  # fmt: skip
+def test_an_augmentation_that_is_left_out_is_said(words, said, towers, cache, tmp_path, caplog):
+    with caplog.at_level("INFO", logger="siglip_med"):
+        build(small_settings(cache, tmp_path, *FROZEN, *towers, *words), CPU)
+    assert ("features.views=0 leaves the augmentation out" in caplog.text) == said
+
+
 def test_a_trained_vision_tower_has_no_features_to_keep(cache, tmp_path, towers):
     settings = small_settings(cache, tmp_path, "model=dual_encoder", "features=cached", *towers)
     with pytest.raises(UserError, match="the vision tower is trained"):
@@ -120,6 +134,7 @@ def test_half_precision_states_change_an_embedding_by_less_than_a_thousandth(cac
 
 
 def test_states_that_would_not_fit_are_refused_before_they_are_computed(cache, tmp_path, deep_towers):
-    overrides = [*deep_towers, "features=cached", "features.views=3", "features.max_gigabytes=1e-5"]
+    views = ["augmentation=light", "features=cached", "features.views=3", "features.max_gigabytes=1e-5"]
+    overrides = [*deep_towers, *views]
     with pytest.raises(UserError, match=r"260 images x \d x .* = 0\.\d+ GB .*allowed are 1e-05 GB"):
         build(small_settings(cache, tmp_path, *overrides), CPU)
