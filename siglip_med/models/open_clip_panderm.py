@@ -1,7 +1,7 @@
 """PanDerm's vision tower as open_clip's copy of DermLIP's authors keeps it (Yan et al. 2025, arXiv 2503.14911).
 
-Their ``open_clip_config.json`` has no key of its own for this tower: their code reads the path of PanDerm's weights,
-``vision_cfg.pretrain_path``, and puts the tower there. Its blocks are PanDerm's (`siglip_med.models.timm_vit`). Over
+Their ``open_clip_config.json`` does not name this tower. Their code puts it into every model with ``PanDerm-base`` in
+its name, and needs ``vision_cfg.pretrain_path`` for that, so this key is always there and nowhere else. Its blocks are PanDerm's (`siglip_med.models.timm_vit`). Over
 them, as their code has it, lies one norm that is used twice: on every token, and again on the mean over the patches.
 A linear head with a bias leads into the shared space.
 """
@@ -14,7 +14,7 @@ from siglip_med.models.open_clip_folder import refuse_others
 from siglip_med.models.timm_vit import Architecture, beit_names
 
 PATH_KEY = "pretrain_path"
-"""By this key their code knows the tower. It names a file of the machine that began the training, or nothing."""
+"""It names PanDerm's weights on the machine that began the training, or nothing."""
 
 _SIZES = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16}
 """What is read of ``vision_cfg``, with open_clip's defaults, which are PanDerm-base."""
