@@ -1,9 +1,10 @@
 """PanDerm's vision tower as open_clip's copy of DermLIP's authors keeps it (Yan et al. 2025, arXiv 2503.14911).
 
 Their ``open_clip_config.json`` does not name this tower. Their code puts it into every model with ``PanDerm-base`` in
-its name, and needs ``vision_cfg.pretrain_path`` for that, so this key is always there and nowhere else. Its blocks are PanDerm's (`siglip_med.models.timm_vit`). Over
-them, as their code has it, lies one norm that is used twice: on every token, and again on the mean over the patches.
-A linear head with a bias leads into the shared space.
+its name, and needs ``vision_cfg.pretrain_path`` for that, so this key is always there and nowhere else.
+
+Its blocks are PanDerm's (`siglip_med.models.timm_vit`). Over them, as their code has it, lies one norm that is used
+twice: on every token, and again on the mean over the patches. A linear head with a bias leads into the shared space.
 """
 
 from collections.abc import Iterator, Mapping
