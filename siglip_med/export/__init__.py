@@ -46,7 +46,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
-        format: ``peft``, ``merged``, ``onnx``, or ``open_clip`` for CLIP models and BiomedCLIP's.
+        format: ``peft``, ``merged``, ``onnx``, or ``open_clip`` for CLIP models, BiomedCLIP's and DermLIP's.
         output: a folder that does not exist yet; it appears whole or not at all.
         license: of the exported files, for the card.
         base: where the base lies now, as in `load_model`.

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from siglip_med.export.example import HUB_ID, example
 from siglip_med.export.index import front_matter
-from siglip_med.export.recipes import Format, text_recipe
+from siglip_med.export.recipes import Format, needs_this_project, text_recipe
 from siglip_med.metrics import BASELINES, table_label
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.provenance import Provenance, sentence
@@ -62,6 +62,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         baselines=list(BASELINES.values()),
         coverage=config.get("evaluation", {}).get("coverage"),
         recipe=f"```python\n{example(model, format)}```",
+        needs_us=needs_this_project(model, format),
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),
         std=list(model.image_spec.std),

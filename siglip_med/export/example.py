@@ -45,7 +45,7 @@ for name, logit in sorted(zip(about["conditions"], np.asarray(logits)[0].tolist(
 
 
 def example(model: TwoTower, format: Format) -> str:
-    """From a folder to five ranked conditions of an image, without this project.
+    """From a folder to five ranked conditions of an image, without this project where another library can do it.
 
     Args:
         model: the trained model.

@@ -97,8 +97,8 @@ def _refuse_pair(model: TwoTower, format: str) -> None:
     """transformers' own pair of towers has another text head; its AutoModel would give other numbers, silently."""
     if isinstance(model, VitBertTwoTower):
         raise UserError(
-            f"format={format}: AutoModel of transformers has no class for a model like BiomedCLIP, a ViT of timm "
-            "beside a BERT with open_clip's heads: use format=open_clip (or onnx)"
+            f"format={format}: AutoModel of transformers has no class for a model like BiomedCLIP or DermLIP, a ViT of "
+            "timm or PanDerm beside a BERT with open_clip's heads: use format=open_clip (or onnx)"
         )
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from siglip_med.models import ClipTwoTower, DualEncoder, TwoTower
+from siglip_med.models import ClipTwoTower, DualEncoder, PandermBertTwoTower, TwoTower
 from siglip_med.models.adaptation import Tower
 from siglip_med.models.dual import TEXT, VISION
 
@@ -46,6 +46,13 @@ image, text = model.encode_image(pixel_values, normalize=True), model.encode_tex
 logits = model.logit_scale.exp() * image @ text.T + model.logit_bias
 """
 
+_PANDERM = """from siglip_med.models import open_clip  # open_clip itself has no such vision tower
+
+model = open_clip(folder).eval()
+image, text = model.encode_images(pixel_values), model.encode_texts(tokens["input_ids"], tokens["attention_mask"])
+logits = model.logits(image, text)
+"""
+
 _DUAL = """import torch
 {imports}from safetensors.torch import load_file
 from torch.nn.functional import layer_norm, linear, normalize
@@ -76,8 +83,15 @@ _HIDDEN = (
 _MASKED_MEAN = "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)"
 
 
+def needs_this_project(model: TwoTower, format: Format) -> bool:
+    """Whether no other library reads the folder: of PanDerm beside a BERT, its authors' copy of open_clip alone."""
+    return format == "open_clip" and isinstance(model, PandermBertTwoTower)
+
+
 def loading_recipe(model: TwoTower, format: Format) -> str:
     """Python lines that turn ``folder``, ``pixels`` and ``tokens`` into ``logits`` without this project.
+
+    Where no other library reads the folder (`needs_this_project`), they use it.
 
     ``pixels`` and ``tokens`` are what the folder's processor or tokenizer gives, ``pixel_values`` is
     ``[B, 3, H, W]`` as the card describes it; ``base`` (``vision_base`` and ``text_base`` for a dual encoder) is the
@@ -86,7 +100,7 @@ def loading_recipe(model: TwoTower, format: Format) -> str:
     if format == "onnx":
         return _ONNX
     if format == "open_clip":
-        return _OPEN_CLIP
+        return _PANDERM if needs_this_project(model, format) else _OPEN_CLIP
     if isinstance(model, DualEncoder):
         return _dual_recipe(model, format)
     bias = f" {model.logit_bias.item():+.7g}" if isinstance(model, ClipTwoTower) else ""

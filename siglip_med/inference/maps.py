@@ -23,7 +23,7 @@ def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
     Explainability", arXiv 2103.15679, equations 5, 6, 8 and 9): with A the attention of a block and G the gradient of
     the score by it, ``R <- R + mean over heads of max(G * A, 0) @ R`` from ``R = 1`` on. How R is read follows the
     pooling: through the same rule for the probe of an attention pooling head (SigLIP), the row of the class token
-    (CLIP, DINOv2, ViT), the mean of all rows, or of those of the patches (BEiT's pooler).
+    (CLIP, DINOv2, ViT), the mean of all rows, or of those of the patches (BEiT's pooler, DermLIP's PanDerm).
 
     It says which patches the model uses *for* this text, and no more: not that they are ill, not that the answer is
     right, not how large a lesion is; and it is no segmentation. What speaks against the text is not shown, and neither
@@ -90,7 +90,7 @@ def relevance_maps(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
         row = _weighted(*pooled[0]) @ _normalized(relevance)
     elif (pooling := getattr(model, "vision_pooling", "cls")) == "mean":
         row = relevance.mean(dim=1, keepdim=True)
-    elif pooling == "pooler" and getattr(tower.config, "use_mean_pooling", False):  # BEiT's, over the patches alone
+    elif pooling == "patches" or (pooling == "pooler" and getattr(tower.config, "use_mean_pooling", False)):  # BEiT's
         row = relevance[:, 1:].mean(dim=1, keepdim=True)
     else:
         row = relevance[:, :1]

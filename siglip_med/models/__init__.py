@@ -24,6 +24,7 @@ from siglip_med.models.joint import (
     ClipTwoTower,
     JointTwoTower,
     NaflexTwoTower,
+    PandermBertTwoTower,
     SiglipTwoTower,
     VitBertTwoTower,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "Logits",
     "Lora",
     "NaflexTwoTower",
+    "PandermBertTwoTower",
     "PromptEnsemble",
     "SiglipTwoTower",
     "Tokenizer",

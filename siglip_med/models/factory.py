@@ -18,6 +18,7 @@ from siglip_med.models.joint import (
     ClipTwoTower,
     JointTwoTower,
     NaflexTwoTower,
+    PandermBertTwoTower,
     Siglip2TwoTower,
     SiglipTwoTower,
     VitBertTwoTower,
@@ -26,6 +27,7 @@ from siglip_med.models.logits import Logits
 from siglip_med.models.open_clip import read_clip
 from siglip_med.models.open_clip_folder import find_folder, read_config
 from siglip_med.models.open_clip_pair import is_pair, read_pair
+from siglip_med.models.open_clip_panderm import is_panderm
 from siglip_med.models.timm_tower import find_timm, read_timm
 
 Model = TypeVar("Model")
@@ -124,7 +126,9 @@ def clip(settings: JointSettings) -> ClipTwoTower:
 
 @takes_fields_of(JointSettings)
 def open_clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
-    """A model in open_clip's format: CLIP with ViT towers (DermLIP), or a plain ViT beside a BERT (BiomedCLIP).
+    """A model in open_clip's format: CLIP with ViT towers, or a plain ViT or PanDerm beside a BERT.
+
+    So both of DermLIP's, and BiomedCLIP.
 
     See `siglip_med.models.open_clip` and `siglip_med.models.open_clip_pair`.
 
@@ -145,7 +149,8 @@ def open_clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
                 f"its text tower knows {text.vocab_size} and expects {text.pad_token_id}: put the files of "
                 f"{content['model_cfg']['text_cfg']['hf_model_name']}'s tokenizer into the folder"
             )
-        return VitBertTwoTower(pair, **_parts(settings, tokenizer, processor))
+        family = PandermBertTwoTower if is_panderm(content["model_cfg"]) else VitBertTwoTower
+        return family(pair, **_parts(settings, tokenizer, processor))
     model, processor = read_clip(folder, content, settings.path)
     tokenizer = load_tokenizer(str(folder), None)
     end, theirs = model.text_model.config.eos_token_id, tokenizer.eos_token_id

@@ -284,3 +284,15 @@ class VitBertTwoTower(JointTwoTower):
     def project_texts(self, features: Tensor) -> Tensor:
         """``[T, G]`` to ``[T, E]`` by the text head."""
         return self.pretrained(MODEL).text_projection(features)
+
+
+class PandermBertTwoTower(VitBertTwoTower):
+    """PanDerm's tower beside a BERT: DermLIP (Yan et al. 2025, arXiv 2503.14911)."""
+
+    vision_pooling = "patches"
+    """Its pooled output is a mean over the patches alone; relevance maps follow it."""
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to the mean over the normalized patches, normalized again by the same norm: ``[B, F]``."""
+        tower = self.pretrained(MODEL).vision_model
+        return tower.layernorm(tower(pixel_values=pixel_values).last_hidden_state[:, 1:].mean(dim=1))

@@ -70,7 +70,7 @@ def read_clip(folder: Path, content: Mapping[str, Any], name: str) -> tuple[CLIP
     vision: Any = config.vision_config
     model = CLIPModel(config)
     fill(model, folder, name, clip_names(config), TRANSPOSED, dropped="text.")  # CustomTextCLIP's text tower
-    return model.eval(), read_processor(content.get("preprocess_cfg"), vision.image_size)
+    return model.eval(), read_processor(content.get("preprocess_cfg"), vision.image_size, name)
 
 
 def _config(found: Mapping[str, Any], name: str) -> CLIPConfig:

@@ -1,6 +1,7 @@
 """The files of a model in open_clip's format: its config, its weights, how its images are prepared."""
 
 import json
+import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from siglip_med.image_spec import ImageSpec
 from siglip_med.models import foreign_files
 from siglip_med.models.renaming import Names, misfits, renamed
 
+logger = logging.getLogger(__name__)
+
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 TORCH_FILE = "open_clip_pytorch_model.bin"
 """Where a model has no ``WEIGHTS_FILE`` (BiomedCLIP has none), this one is read, as plain tensors and nothing else."""
 _WEIGHTS = (WEIGHTS_FILE, TORCH_FILE)
 
-READABLE = "CLIP with ViT towers, or a plain ViT of timm beside a BERT"
+READABLE = "CLIP with ViT towers, or a plain ViT of timm or PanDerm's tower beside a BERT"
 """What is read from open_clip's format, for messages."""
 
 
@@ -115,14 +118,21 @@ def _read_weights(folder: Path, name: str) -> dict[str, Tensor]:
     return {key: value for key, value in found.items() if not key.endswith(("attn_mask", "position_ids"))}
 
 
-def read_processor(preprocess: Mapping[str, Any] | None, side: int) -> Any:
-    """The library's image processor for such images.
+def read_processor(preprocess: Mapping[str, Any] | None, side: int, name: str) -> Any:
+    """The library's image processor for such images; what else the config says of them is logged as not used.
 
     Args:
         preprocess: ``preprocess_cfg`` of a config, if it has one.
         side: of the images, in pixels.
+        name: of the model, for messages.
     """
     given = preprocess or {}
+    ours = {"interpolation": "bicubic", "resize_mode": "squash"}
+    other = [f"preprocess_cfg.{key}={given[key]}" for key, value in ours.items() if given.get(key) not in (None, value)]
+    if other:
+        logger.warning(
+            "%s: %s not used: images become squares whole, bicubic, as everywhere here", name, ", ".join(other)
+        )
     mean = given.get("mean", [0.48145466, 0.4578275, 0.40821073])
     return foreign_files.square_images(side, mean, given.get("std", [0.26862954, 0.26130258, 0.27577711]))
 

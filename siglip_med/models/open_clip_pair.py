@@ -1,7 +1,8 @@
-"""A plain ViT of timm beside a BERT as open_clip keeps them (BiomedCLIP, Zhang et al. 2023, arXiv 2303.00915).
+"""A vision tower of another library beside a BERT as open_clip keeps them.
 
-open_clip builds such a model from two other libraries. Here both towers are of transformers, with open_clip's heads
-between them, so neither timm nor open_clip is needed.
+A plain ViT of timm (BiomedCLIP, Zhang et al. 2023, arXiv 2303.00915), or PanDerm's tower (DermLIP, Yan et al. 2025,
+arXiv 2503.14911; see `siglip_med.models.open_clip_panderm`). Here both towers are of transformers, with open_clip's
+heads between them, so neither timm nor open_clip is needed.
 """
 
 import copy
@@ -10,13 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from transformers import BertConfig, BertModel, VisionTextDualEncoderConfig, VisionTextDualEncoderModel, ViTModel
+from transformers import (
+    BeitModel,
+    BertConfig,
+    BertModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+    ViTConfig,
+    ViTModel,
+)
 
 from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
 from siglip_med.models.hub import load_config
 from siglip_med.models.open_clip_folder import damaged, fill, preprocess_of, read_processor, refuse_others
-from siglip_med.models.timm_vit import vit_config, vit_names
+from siglip_med.models.open_clip_panderm import PATH_KEY, is_panderm, panderm_names, panderm_tower
+from siglip_med.models.timm_vit import beit_config, vit_config, vit_names
 
 TEXT_CONFIG_FILE = "text_config.json"
 """BERT's own config.json under another name: with it, a folder needs nothing of the hub."""
@@ -25,7 +35,12 @@ _PLAIN_BERT = {
     f"microsoft/BiomedNLP-{name}-base-uncased-{texts}"
     for name in ("BiomedBERT", "PubMedBERT")
     for texts in ("abstract", "abstract-fulltext")
-} | {"bert-base-uncased", "google-bert/bert-base-uncased"}
+} | {
+    "bert-base-uncased",
+    "google-bert/bert-base-uncased",
+    "neuml/pubmedbert-base-embeddings",
+    "NeuML/pubmedbert-base-embeddings",
+}
 """Their configs are that of BERT base (Devlin et al. 2018, arXiv 1810.04805), transformers' default."""
 
 _OLD_KEYS = {"proj": "hf_proj_type", "pooler_type": "hf_pooler_type"}
@@ -63,7 +78,7 @@ _HARMLESS = {
 
 
 class VitBertModel(VisionTextDualEncoderModel):
-    """transformers' pair of towers without their poolers, and the text head that open_clip's config asks for."""
+    """transformers' pair of towers without their poolers, and the heads that open_clip's config asks for."""
 
     supports_gradient_checkpointing = True
 
@@ -73,8 +88,11 @@ class VitBertModel(VisionTextDualEncoderModel):
         Args:
             config: a `VisionTextDualEncoderConfig`; its ``open_clip`` is the ``model_cfg`` that it was made from.
         """
-        vision = ViTModel(config.vision_config, add_pooling_layer=False)
+        panderm = is_panderm(config.open_clip)
+        vision = (BeitModel if panderm else ViTModel)(config.vision_config, add_pooling_layer=False)
         super().__init__(config, vision, BertModel(config.text_config, add_pooling_layer=False))
+        if panderm:
+            self.register_module("visual_projection", nn.Linear(vision.config.hidden_size, config.projection_dim))
         if setting(config.open_clip, "text_cfg", "hf_proj_type") == "mlp":
             width, shared = config.text_config.hidden_size, config.projection_dim
             hidden = (width + shared) // 2
@@ -84,7 +102,8 @@ class VitBertModel(VisionTextDualEncoderModel):
 
 def is_pair(model_cfg: Mapping[str, Any]) -> bool:
     """Whether both towers of a config come from other libraries."""
-    return bool(model_cfg["vision_cfg"].get("timm_model_name") and model_cfg["text_cfg"].get("hf_model_name"))
+    vision = model_cfg["vision_cfg"].get("timm_model_name") or is_panderm(model_cfg)
+    return bool(vision and model_cfg["text_cfg"].get("hf_model_name"))
 
 
 def setting(model_cfg: Mapping[str, Any], part: str, key: str) -> Any:
@@ -106,20 +125,14 @@ def read_pair(folder: Path, content: Mapping[str, Any], name: str) -> tuple[VitB
     """
     found = copy.deepcopy(content["model_cfg"])
     found["text_cfg"] = {_OLD_KEYS.get(key, key): value for key, value in found["text_cfg"].items()}
-    for part, choices in _READ.items():
-        refuse_others(name, part, found[part], _KNOWN[part], _HARMLESS)
-        for key, read in choices.items():
-            value = setting(found, part, key)
-            if value not in read:
-                raise UserError(f"{name}: its {part}.{key} is {value!r}; read are {', '.join(map(repr, read))}")
-    vision = vit_config(found["vision_cfg"]["timm_model_name"], name)
+    if is_panderm(found):
+        found["vision_cfg"][PATH_KEY] = None  # whoever's machine that was, the weights are in this folder
+        vision: Any = beit_config(panderm_tower(found["vision_cfg"], name))
+    else:
+        vision = _timm_config(found, name)
+    _check(found, "text_cfg", name)
     text = _bert_config(folder, found["text_cfg"]["hf_model_name"], name)
-    side, length = setting(found, "vision_cfg", "image_size"), setting(found, "text_cfg", "context_length")
-    if side != vision.image_size:
-        raise UserError(
-            f"{name}: vision_cfg.image_size is {side}, but {found['vision_cfg']['timm_model_name']} takes images of "
-            f"{vision.image_size} pixels"
-        )
+    length = setting(found, "text_cfg", "context_length")
     if not (isinstance(length, int) and 0 < length <= text.max_position_embeddings):
         raise UserError(
             f"{name}: text_cfg.context_length is {length}, but its BERT takes 1 to {text.max_position_embeddings} "
@@ -133,7 +146,26 @@ def read_pair(folder: Path, content: Mapping[str, Any], name: str) -> tuple[VitB
         raise damaged(folder, error) from error
     model: Any = VitBertModel(config)
     fill(model, folder, name, pair_names(model))
-    return model.eval(), read_processor(content.get("preprocess_cfg"), side)
+    return model.eval(), read_processor(content.get("preprocess_cfg"), vision.image_size, name)
+
+
+def _check(found: Mapping[str, Any], part: str, name: str) -> None:
+    refuse_others(name, part, found[part], _KNOWN[part], _HARMLESS)
+    for key, read in _READ[part].items():
+        value = setting(found, part, key)
+        if value not in read:
+            raise UserError(f"{name}: its {part}.{key} is {value!r}; read are {', '.join(map(repr, read))}")
+
+
+def _timm_config(found: Mapping[str, Any], name: str) -> ViTConfig:
+    _check(found, "vision_cfg", name)
+    model, side = found["vision_cfg"]["timm_model_name"], setting(found, "vision_cfg", "image_size")
+    vision = vit_config(model, name)
+    if side != vision.image_size:
+        raise UserError(
+            f"{name}: vision_cfg.image_size is {side}, but {model} takes images of {vision.image_size} pixels"
+        )
+    return vision
 
 
 def _bert_config(folder: Path, model: str, name: str) -> BertConfig:
@@ -154,9 +186,12 @@ def _bert_config(folder: Path, model: str, name: str) -> BertConfig:
 
 def pair_names(model: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
     """open_clip's name of every weight, and those of a `VitBertModel`; the texts' are BERT's own in both."""
-    for old, new in vit_names(model.config.vision_config.num_hidden_layers):
-        yield f"visual.trunk.{old}", tuple(f"vision_model.{name}" for name in new)
-    yield "visual.head.proj.weight", ("visual_projection.weight",)
+    if is_panderm(model.config.open_clip):
+        yield from panderm_names(panderm_tower(model.config.open_clip["vision_cfg"], "model"))
+    else:
+        for old, new in vit_names(model.config.vision_config.num_hidden_layers):
+            yield f"visual.trunk.{old}", tuple(f"vision_model.{name}" for name in new)
+        yield "visual.head.proj.weight", ("visual_projection.weight",)
     for name, _ in model.text_model.named_parameters():
         yield f"text.transformer.{name}", (f"text_model.{name}",)
     for name, _ in model.text_projection.named_parameters():
