@@ -80,7 +80,7 @@ class _ShareAdamW(torch.optim.AdamW):
     """Updates a process's shares of sharded weights, all at once with those that are whole: one list cannot mix them."""
 
     def _init_group(self, group: Any, *lists: Any) -> Any:
-        complex_ = super()._init_group(group, *lists)  # type: ignore[misc]
+        complex_ = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
         for tensors in lists:
             tensors[:] = map(here, tensors)
         return complex_

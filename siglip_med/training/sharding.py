@@ -1,4 +1,4 @@
-"""Weights, gradients and optimizer states of the encoder blocks spread over processes (FSDP2), the rest as under DDP."""
+"""The encoder blocks' weights, gradients and optimizer states spread over processes (FSDP2), the rest as under DDP."""
 
 import copy
 from collections.abc import Iterable, Mapping
@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.utilities.apply_func import apply_to_collection
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
@@ -52,8 +52,7 @@ class ShardedStrategy(DDPStrategy):
                     "take ddp"
                 )
             for block in blocks:
-                self._shard(block)
-        # DistributedDataParallel would not find the scalers of a part: found infinities are those of all processes.
+                self.shard(block)
         precision = self.precision_plugin
         if isinstance(precision, MixedPrecision) and precision.scaler is not None:
             precision.scaler = ShardScaler(self.root_device.type)
@@ -62,7 +61,8 @@ class ShardedStrategy(DDPStrategy):
             DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
             super().configure_ddp()
 
-    def _shard(self, block: nn.Module) -> None:
+    def shard(self, block: nn.Module) -> None:
+        """Spreads a block's weights over the processes, from those of the first."""
         for parameter in block.parameters():
             dist.broadcast(parameter.detach(), 0)  # as DistributedDataParallel does
         self._blocks[block] = [_Before(module) for module in block.modules()]
@@ -109,10 +109,19 @@ class ShardedStrategy(DDPStrategy):
     def teardown(self) -> None:
         """Leaves a plain model with whole weights, unless the run failed."""
         if not self._failed:
-            for block, before in self._blocks.items():
-                _make_plain(block, before)
-        self._blocks = {}
+            self.make_plain()
         super().teardown()
+
+    def make_plain(self) -> None:
+        """Gives every block its whole weights and its own class back: `fully_shard` undone."""
+        for block, before in self._blocks.items():
+            block.reshard()
+            full = {id(value): nn.Parameter(whole(value.detach()), value.requires_grad) for value in block.parameters()}
+            for one in before:
+                one.restore()
+                for name, value in one.module.named_parameters(recurse=False):
+                    one.module.register_parameter(name, full[id(value)])
+        self._blocks = {}
 
 
 class ShardScaler(ShardedGradScaler):
@@ -139,16 +148,6 @@ class _Before:
         for name in set(vars(self.module)) - self.names:
             del vars(self.module)[name]
         vars(self.module).update(self.hooks)
-
-
-def _make_plain(block: Any, before: Iterable[_Before]) -> None:
-    """Undoes `fully_shard`, for which PyTorch has no function."""
-    block.reshard()
-    full = {id(value): nn.Parameter(whole(value.detach()), value.requires_grad) for value in block.parameters()}
-    for one in before:
-        one.restore()
-        for name, value in one.module.named_parameters(recurse=False):
-            one.module.register_parameter(name, full[id(value)])
 
 
 def _shared(parameter: Tensor, entry: Mapping[str, Any]) -> dict[str, Any]:
