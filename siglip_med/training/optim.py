@@ -77,7 +77,7 @@ class AdamW:
 
 
 class _ShareAdamW(torch.optim.AdamW):
-    """Updates a process's shares of sharded weights, all at once with those that are whole: one list cannot mix them."""
+    """Updates a process's shares of weights in one go with the weights that are whole: a list cannot mix the two."""
 
     def _init_group(self, group: Any, *lists: Any) -> Any:
         complex_ = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
