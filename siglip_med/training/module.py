@@ -15,11 +15,11 @@ from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_ba
 from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
-from siglip_med.models.sharded import here, is_sharded
+from siglip_med.models.sharded import is_sharded
 from siglip_med.training.callbacks import keeps_step
 from siglip_med.training.checkpointing import Checkpoints, position, settle_progress
 from siglip_med.training.optim import AdamW
-from siglip_med.training.sharding import total_norm
+from siglip_med.training.sharding import clip_shares
 from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
 
 
@@ -103,13 +103,11 @@ class TwoTowerModule(pl.LightningModule, ABC):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """As in Lightning, with the norm over all processes where weights are sharded."""
-        sharded = [parameter for parameter in self.parameters() if is_sharded(parameter)]
-        if not sharded or not gradient_clip_val or gradient_clip_algorithm == "value":
+        if not any(map(is_sharded, self.parameters())):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        factor = (gradient_clip_val / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_([here(gradient) for gradient in gradients], factor)
+        elif gradient_clip_val:
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            clip_shares(gradients, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Keeps the logit scale and bias inside the model's range after each update."""

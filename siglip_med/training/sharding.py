@@ -11,6 +11,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -35,6 +36,7 @@ class ShardedStrategy(DDPStrategy):
         """Knows no blocks yet."""
         super().__init__()
         self._blocks: dict[Any, list[_Before]] = {}
+        self._mesh: DeviceMesh | None = None
         self._failed = False
 
     def configure_ddp(self) -> None:
@@ -66,7 +68,10 @@ class ShardedStrategy(DDPStrategy):
         for parameter in block.parameters():
             dist.broadcast(parameter.detach(), 0)  # as DistributedDataParallel does
         self._blocks[block] = [_Before(module) for module in block.modules()]
-        fully_shard(block, reshard_after_forward=True)
+        if self._mesh is None:  # that of fully_shard would be the GPUs', where there are any
+            device = next(block.parameters()).device
+            self._mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+        fully_shard(block, mesh=self._mesh, reshard_after_forward=True)
 
     def on_validation_start(self) -> None:
         """Makes the weights of all blocks whole, and lets kept embeddings see that they may have changed."""
@@ -171,3 +176,14 @@ def total_norm(tensors: Iterable[Tensor]) -> Tensor:
     square = torch.nn.utils.get_total_norm(shares).square()
     dist.all_reduce(square)
     return (norm.to(square.device).square() + square).sqrt()
+
+
+def clip_shares(gradients: Iterable[Tensor], limit: float, by_value: bool) -> None:
+    """Clips gradients in place: each value to ``limit``, or all by their common norm (`torch.nn.utils`)."""
+    gradients = list(gradients)
+    factor = None if by_value else (limit / (total_norm(gradients) + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        if factor is None:
+            here(gradient).clamp_(-limit, limit)
+        else:
+            here(gradient).mul_(factor)

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from siglip_med.models import encoder_layers
 from siglip_med.models.sharded import here
 from siglip_med.training.optim import AdamW
-from siglip_med.training.sharding import ShardedStrategy, ShardScaler, total_norm
+from siglip_med.training.sharding import ShardedStrategy, ShardScaler, clip_shares, total_norm
 from tests.models import runs
 from tests.processes import REPOSITORY
 
@@ -94,6 +94,11 @@ def in_process(rank, node):
     scaler.update()
     seen["scale"] = scaler.get_scale()
     seen["after infinity"] = model.trainable_state()
+    backward()
+    clip_shares(gradients_of(model), 5.0, by_value=False)
+    seen["clipped norm"] = float(total_norm(gradients_of(model)))
+    clip_shares(gradients_of(model), 0.01, by_value=True)
+    seen["largest"] = max(float(here(value).abs().max()) for value in gradients_of(model) if here(value).numel())
     strategy.on_validation_start()
     model.eval()
     if rank == 0:  # it has a batch more, and nobody waits for it
@@ -165,6 +170,12 @@ def test_weights_and_norms_are_those_of_one_process(seen, alone):
         for name, value in model.trainable_state().items():
             assert torch.allclose(one["state"][name], value, atol=1e-5), name
         assert torch.allclose(torch.stack(one["norms"]), torch.stack(norms), rtol=1e-4)
+
+
+def test_gradients_are_clipped_by_the_norm_of_all_shares_or_value_by_value(seen):
+    for one in seen:
+        assert one["clipped norm"] == pytest.approx(5.0, rel=1e-4)
+        assert one["largest"] == pytest.approx(0.01)
 
 
 def test_an_infinity_in_one_share_leaves_the_step_out_everywhere(seen):
