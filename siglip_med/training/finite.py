@@ -11,6 +11,7 @@ from torch import Tensor
 
 from siglip_med.data.batch import Batch
 from siglip_med.errors import UserError
+from siglip_med.training.sharding import total_norm
 
 _SHOWN = 3
 
@@ -56,7 +57,7 @@ class FiniteGuard(pl.Callback):
         loss_is_finite = finite = torch.isfinite(module.last_loss)
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-            finite = finite & torch.isfinite(torch.nn.utils.get_total_norm(gradients))
+            finite = finite & torch.isfinite(total_norm(gradients))
         if bool(finite):  # the one place where the step waits for the device
             self.skipped["in_a_row"] = 0
             return

@@ -1,11 +1,6 @@
 """The whole job, from the command line, on two processes (gloo, CPU): the same run as on one with both shares."""
 
-import csv
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,32 +8,10 @@ import pytest
 from siglip_med.commands import train
 from siglip_med.metrics import Predictions
 from siglip_med.models import read_checkpoint
+from tests.processes import JOB, TORCHRUN, rows, run_command
 from tests.runs import SMALL, small_settings
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS, STOP = 20, 12
-JOB = [
-    "experiment=published_final",
-    "data/sampling=oversample",
-    "data.sampling.minimum=8",
-    "trainer.accelerator=cpu",
-    "trainer.val_check_interval=6",
-    "trainer.check_val_every_n_epoch=null",
-    "trainer.log_every_n_steps=1",
-    "logger=csv",
-    # Each process has dropout of its own, so only without it can the two runs be equal.
-    "model.adaptation.dropout=0",
-    # So that a run may be given its steps in two goes: nothing depends on how many it will have.
-    "optimizer.warmup=0",
-    "optimizer.final=1",
-    "schedule.unit=step",
-    "++schedule.knots={alpha: {20: 0.9}, beta: {0: 0, 10: 1}, gamma: {5: 0, 20: 1}, delta: {0: 0.5}}",
-    # A softmax does not see the bias of its keys: the gradient of that bias is rounding alone, some 1e-9, and with
-    # Adam's default eps of 1e-8 the weights walk on it by a share of the rate. Above it only gradients count.
-    "optimizer.eps=1e-4",
-    "callbacks.loss_diagnostics=null",
-    "evaluation.probe_images=0",
-]
 
 
 @pytest.fixture(scope="module")
@@ -46,32 +19,14 @@ def folders(cache, tmp_path_factory):
     """One process with batches of 16; two with batches of 8, which stop inside an epoch and go on by torchrun."""
     root = tmp_path_factory.mktemp("processes")
     train.run(small_settings(cache, root / "one", *JOB, f"trainer.max_steps={STEPS}"))
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "SIGLIP_MED_CACHE": str(cache)}
     two = [*SMALL, *JOB, "data.batch_size=8", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
     place = f"hydra.run.dir={root / 'two'}"
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     for words in (
         ["train.py", *two, place, f"trainer.max_steps={STOP}"],
-        [*torchrun, "train.py", f"resume={root / 'two'}", f"trainer.max_steps={STEPS}"],
+        [*TORCHRUN, "train.py", f"resume={root / 'two'}", f"trainer.max_steps={STEPS}"],
     ):
-        command = [sys.executable, *words]
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        run_command(cache, *words)
     return root / "one", root / "two"
-
-
-def rows(folder):
-    """Step and name -> value, of everything that the run logged."""
-    (path,) = folder.rglob("metrics.csv")
-    with path.open(newline="") as file:
-        return {
-            (int(row["step"]), name): float(value)
-            for row in csv.DictReader(file)
-            for name, value in row.items()
-            if value and name not in ("step", "epoch") and not name.startswith("perf/")
-        }
 
 
 def test_both_runs_train_the_same_weights(folders):
