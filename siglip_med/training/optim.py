@@ -56,12 +56,14 @@ class AdamW:
             head_learning_rate=self.head_learning_rate,
         )
         fused = model.logit_scale.is_cuda if self.fused is None else self.fused
-        optimizer = _ShareAdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2), eps=self.eps, fused=fused)
+        sharded = any(is_sharded(parameter) for group in groups for parameter in group["params"])
+        kind = _ShareAdamW if sharded else torch.optim.AdamW
+        optimizer = kind(groups, lr=self.learning_rate, betas=(0.9, self.beta2), eps=self.eps, fused=fused)
         # A fused optimizer would divide by the gradient scale itself, inside its step: too late to clip or to look at
         # the gradient, so Lightning refuses to clip. Without this offer the scaler unscales before, as for any other.
         optimizer._step_supports_amp_scaling = False
         trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if fused or any(map(is_sharded, trained)):
+        if fused or sharded:
             # Neither the fused update nor that of a share changes the version of a tensor, by which kept embeddings
             # see a changed weight.
             optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(trained))
@@ -84,3 +86,7 @@ class _ShareAdamW(torch.optim.AdamW):
         for tensors in lists:
             tensors[:] = map(here, tensors)
         return complex_
+
+
+# Lightning names the logged rates by it: they are called alike whatever the strategy.
+_ShareAdamW.__name__ = torch.optim.AdamW.__name__
