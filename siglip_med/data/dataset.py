@@ -1,7 +1,7 @@
 """From positions in a split to batches: what is drawn when, and how pixels become the model's input."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, Sampler
 
-from siglip_med.data.augmentation import AugmentationPipeline
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.table import ImageTable
 from siglip_med.image_spec import ImageSpec
+
+if TYPE_CHECKING:  # its library takes long to import, and who predicts augments nothing
+    from siglip_med.data.augmentation import AugmentationPipeline
 
 
 class Draw(NamedTuple):
@@ -74,7 +76,7 @@ class ImageDataset(SplitDataset):
         cache: PixelCache,
         records: np.ndarray,
         image: ImageSpec,
-        augment: AugmentationPipeline | None,
+        augment: "AugmentationPipeline | None",
     ) -> None:
         self.rows = rows
         self._labels = table.labels[rows]
