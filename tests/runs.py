@@ -25,6 +25,14 @@ def compose_config(*overrides: str, name: str = "train") -> DictConfig:
         return compose(name, overrides=list(overrides))
 
 
+def two_steps(folder: Path, *overrides: str) -> train.Settings:
+    """Settings of a training run of two steps on data of any kind, below ``folder``."""
+    places = (f"paths.output_dir={folder / 'run'}", f"paths.cache_dir={folder / 'cache'}")
+    short = ("data.num_workers=0", "data.batch_size=8", "trainer.max_steps=2")
+    quiet = ("callbacks.progress=null", "evaluation.bootstrap=20")
+    return typed(compose_config(*overrides, *places, *short, *quiet), train.Settings)
+
+
 def small_settings(cache: Path, folder: Path, *overrides: str) -> train.Settings:
     """Settings of a training run on a few synthetic images."""
     places = (f"paths.output_dir={folder}", f"paths.cache_dir={cache}")

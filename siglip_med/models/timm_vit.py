@@ -16,6 +16,7 @@ same number to all scores of a query, of which a softmax takes no notice. timm i
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import BeitConfig, ViTConfig
 
@@ -127,36 +128,34 @@ def vit_config(name: str, source: str) -> ViTConfig:
     return plain_config(known)
 
 
+def _sizes(known: Architecture) -> dict[str, Any]:
+    """What both kinds of configuration say alike."""
+    return {
+        "hidden_size": known.width,
+        "num_hidden_layers": known.layers,
+        "num_attention_heads": known.heads,
+        "intermediate_size": known.hidden,
+        "patch_size": known.patch,
+        "image_size": known.side,
+        "hidden_act": "gelu",
+        "layer_norm_eps": 1e-6,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+
+
 def plain_config(known: Architecture) -> ViTConfig:
     """The configuration of a plain architecture."""
     return ViTConfig(
-        hidden_size=known.width,
-        num_hidden_layers=known.layers,
-        num_attention_heads=known.heads,
-        intermediate_size=known.hidden,
-        patch_size=known.patch,
-        image_size=known.side,
-        hidden_act="gelu",
-        layer_norm_eps=1e-6,
+        **_sizes(known),
         qkv_bias=True,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
     )
 
 
 def beit_config(known: Architecture) -> BeitConfig:
     """The configuration of an architecture that is not plain."""
     return BeitConfig(
-        hidden_size=known.width,
-        num_hidden_layers=known.layers,
-        num_attention_heads=known.heads,
-        intermediate_size=known.hidden,
-        patch_size=known.patch,
-        image_size=known.side,
-        hidden_act="gelu",
-        layer_norm_eps=1e-6,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
+        **_sizes(known),
         drop_path_rate=0.0,
         use_absolute_position_embeddings=True,
         layer_scale_init_value=1.0 if known.layer_scale else 0.0,

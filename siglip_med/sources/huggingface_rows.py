@@ -1,6 +1,7 @@
 """Opens a data set of Hugging Face `datasets`, whole or streamed, as rows that come shard by shard."""
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import fsspec
 
 from siglip_med.errors import UserError
 from siglip_med.sources.huggingface_cells import library, top_column
+
+logger = logging.getLogger(__name__)
 
 READERS = ("webdataset", "parquet", "arrow", "json", "csv", "imagefolder")
 """Formats that ``data_files`` may hold. The library has others, and one of them (``pandas``) runs what a file says."""
@@ -236,7 +239,8 @@ def _check_tar_end(name: str) -> None:
     """Refuses a tar that is cut short, which a reader takes for its end where the cut falls between two members.
 
     Raises:
-        UserError: the file does not end as a tar does. Servers that give no part of a file are not asked.
+        UserError: the file does not end as a tar does. A server that gives no part of a file is not asked again, which
+            the log says.
     """
     if not name.endswith(".tar"):
         return
@@ -244,7 +248,10 @@ def _check_tar_end(name: str) -> None:
         try:
             file.seek(-_TAR_END, 2)
             end = file.read(_TAR_END)
-        except (OSError, ValueError, NotImplementedError):
+        except (OSError, ValueError, NotImplementedError) as error:
+            logger.warning(
+                "%s: its end cannot be read alone (%s), so whether it is cut short was not checked", name, said(error)
+            )
             return
     if end.strip(b"\0"):
         raise UserError(f"{name}: is cut short (a tar ends with 1,024 zero bytes); fetch or write it again")

@@ -1,6 +1,7 @@
 """Writes a folder of BiomedCLIP's layout with small random weights, and computes its embeddings by hand."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ TOKENS = list(
 MEAN, STD = [0.4, 0.5, 0.6], [0.5, 0.4, 0.3]
 
 Weights = dict[str, Tensor]
+Layer = Callable[[Tensor, str], Tensor]
 
 
 def vit_shapes() -> dict[str, tuple[int, ...]]:
@@ -116,18 +118,25 @@ def write_biomed(folder: Path, seed: int = 0, **changes: Any) -> Weights:
     return weights
 
 
-def vit_by_hand(weights: Weights, pixels: Tensor) -> Tensor:
-    """``[B, 3, 160, 160]`` to the normalized class token ``[B, F]``, as timm's ``VisionTransformer`` has it."""
+def begun_by_hand(weights: Weights, pixels: Tensor, patch: int) -> tuple[Layer, Layer, Tensor]:
+    """A norm and a linear layer by their names, and the tokens ``[B, 1 + P, F]`` that go into the first block."""
 
     def norm(states: Tensor, name: str) -> Tensor:
-        return layer_norm(states, (WIDTH,), weights[f"{name}.weight"], weights[f"{name}.bias"], eps=1e-6)
+        return layer_norm(states, states.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], eps=1e-6)
 
     def layer(states: Tensor, name: str) -> Tensor:
         return linear(states, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
-    patches = unfold(pixels, PATCH, stride=PATCH).transpose(1, 2)
+    patches = unfold(pixels, patch, stride=patch).transpose(1, 2)
     states = linear(patches, weights["patch_embed.proj.weight"].flatten(1), weights["patch_embed.proj.bias"])
-    states = torch.cat([weights["cls_token"].expand(len(pixels), 1, WIDTH), states], dim=1) + weights["pos_embed"]
+    first = weights["cls_token"].expand(len(pixels), 1, -1)
+    return norm, layer, torch.cat([first, states], dim=1) + weights["pos_embed"]
+
+
+def vit_by_hand(weights: Weights, pixels: Tensor) -> Tensor:
+    """``[B, 3, 160, 160]`` to the normalized class token ``[B, F]``, as timm's ``VisionTransformer`` has it."""
+
+    norm, layer, states = begun_by_hand(weights, pixels, PATCH)
     for block in range(BLOCKS):
         name = f"blocks.{block}"
         query, key, value = layer(norm(states, f"{name}.norm1"), f"{name}.attn.qkv").split(WIDTH, dim=-1)

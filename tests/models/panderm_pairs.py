@@ -7,9 +7,20 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, linear, unfold
+from torch.nn.functional import gelu, linear
 
-from tests.models.biomed import CONFIG, MEAN, STD, TEXT_WIDTH, WEIGHTS, Weights, drawn, write_bert, write_tokenizer
+from tests.models.biomed import (
+    CONFIG,
+    MEAN,
+    STD,
+    TEXT_WIDTH,
+    WEIGHTS,
+    Weights,
+    begun_by_hand,
+    drawn,
+    write_bert,
+    write_tokenizer,
+)
 
 SIDE, PATCH, WIDTH, BLOCKS, SHARED, LENGTH = 32, 8, 128, 3, 20, 24
 HEADS, HIDDEN = 2, 512  # of 64 units each, and four times the width: no key of the config says them
@@ -72,15 +83,7 @@ def images_by_hand(weights: Weights, pixels: Tensor) -> Tensor:
     """``[B, 3, 32, 32]`` to embeddings ``[B, 20]``, as the vision tower of DermLIP's authors has it."""
     own = {name.removeprefix("visual."): value for name, value in weights.items() if name.startswith("visual.")}
 
-    def norm(states: Tensor, name: str) -> Tensor:
-        return layer_norm(states, (WIDTH,), own[f"{name}.weight"], own[f"{name}.bias"], eps=1e-6)
-
-    def layer(states: Tensor, name: str) -> Tensor:
-        return linear(states, own[f"{name}.weight"], own[f"{name}.bias"])
-
-    patches = unfold(pixels, PATCH, stride=PATCH).transpose(1, 2)
-    states = linear(patches, own["patch_embed.proj.weight"].flatten(1), own["patch_embed.proj.bias"])
-    states = torch.cat([own["cls_token"].expand(len(pixels), 1, WIDTH), states], dim=1) + own["pos_embed"]
+    norm, layer, states = begun_by_hand(own, pixels, PATCH)
     for number in range(BLOCKS):
         block = f"blocks.{number}"
         bias = torch.cat([own[f"{block}.attn.q_bias"], torch.zeros(WIDTH), own[f"{block}.attn.v_bias"]])

@@ -79,3 +79,20 @@ class Malicious:
 
     def __reduce__(self):
         return os.mkdir, (self.target,)
+
+
+def adapters_alone(model: TwoTower) -> int:
+    """How many adapters are trained; nothing else is, but scale and bias of the logits."""
+    trained = [name for name, value in model.named_parameters() if value.requires_grad]
+    assert not [name for name in trained if ".lora_" not in name and not name.startswith("logit_")]
+    return len([name for name in trained if ".lora_A" in name])
+
+
+def move_adapters(model: TwoTower, pixels: Tensor, tokens: dict[str, Tensor], rate: float) -> None:
+    """Two steps of Adam: B starts at 0, so A moves in the second."""
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    for _ in range(2):
+        loss = model.train().logits(model.encode_images(pixels), model.encode_texts(**tokens)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

@@ -81,15 +81,8 @@ def test_adapters_are_trained_and_come_back_in_open_clips_format(tmp_path):
     write_biomed(tmp_path / "their_model")
     ours = open_clip(str(tmp_path / "their_model"), adaptation=Lora(rank=2, dropout=0.0))
     pixels, tokens, before, texts_before = embeddings(ours)
-    trained = [name for name, value in ours.named_parameters() if value.requires_grad]
-    assert len([name for name in trained if ".lora_A" in name]) == 6 * (biomed.BLOCKS + 2)
-    assert not [name for name in trained if ".lora_" not in name and not name.startswith("logit_")]
-    optimizer = torch.optim.Adam([p for p in ours.parameters() if p.requires_grad], lr=0.05)
-    for _ in range(2):  # B starts at 0, so A moves in the second step
-        loss = ours.train().logits(ours.encode_images(pixels), ours.encode_texts(**tokens)).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    assert runs.adapters_alone(ours) == 6 * (biomed.BLOCKS + 2)
+    runs.move_adapters(ours, pixels, tokens, rate=0.05)
     check_gradients(ours)
     _, _, images, texts = embeddings(ours)
     assert (images - before).abs().max() > 1e-3

@@ -9,7 +9,7 @@ from siglip_med.commands import train
 from siglip_med.conditions import load_conditions, training_prompts
 from siglip_med.config import typed
 from tests.data.tables import write
-from tests.runs import compose_config
+from tests.runs import compose_config, two_steps
 
 GROUPS = "AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,MEL,NV,SCCKA,VASC"
 HEADERS = {
@@ -55,20 +55,7 @@ def milk10k(root, count: int) -> None:
 @pytest.mark.parametrize(("name", "make", "conditions"), [("isic2020", isic2020, 2), ("milk10k", milk10k, 11)])
 def test_a_run_trains_from_the_config_alone(tmp_path, name, make, conditions):
     make(tmp_path / "data", 88)
-    settings = typed(
-        compose_config(
-            f"data={name}",
-            f"data.source.root={tmp_path / 'data'}",
-            f"paths.output_dir={tmp_path / 'run'}",
-            f"paths.cache_dir={tmp_path / 'cache'}",
-            "data.num_workers=0",
-            "data.batch_size=8",
-            "trainer.max_steps=2",
-            "callbacks.progress=null",
-            "evaluation.bootstrap=20",
-        ),
-        train.Settings,
-    )
+    settings = two_steps(tmp_path, f"data={name}", f"data.source.root={tmp_path / 'data'}")
     result = train.run(settings)
     table = result.components.data.table
     assert (len(table), table.read, len(table.conditions)) == (88, 88, conditions)

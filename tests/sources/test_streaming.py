@@ -8,7 +8,6 @@ import io
 import json
 import tarfile
 import threading
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -16,138 +15,25 @@ from hydra.utils import instantiate
 from PIL import Image, ImageOps
 
 from siglip_med.commands import train
-from siglip_med.config import typed
 from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
 from siglip_med.errors import UserError
-from siglip_med.sources import CsvSource, HuggingFaceSource, export, huggingface_rows
+from siglip_med.sources import HuggingFaceSource, export, huggingface_rows
 from siglip_med.sources.huggingface_rows import expand
-from siglip_med.synthetic.recipes import load_recipes
-from siglip_med.synthetic.renderer import draw_appearance, render
-from tests.runs import compose_config
+from tests.runs import two_steps
+from tests.sources.streams import (
+    COUNT,
+    SIDE,
+    Photograph,
+    drawing,
+    encoded,
+    files_of,
+    from_parquet,
+    from_tars,
+    loaded,
+    write_tar,
+)
 
 datasets = pytest.importorskip("datasets")
-
-CONDITIONS = ("Eczema", "Psoriasis", "Acne")
-COUNT, SHARDS, SIDE = 66, 3, 48
-
-
-@dataclass(frozen=True)
-class Photograph:
-    name: str
-    data: bytes
-    condition: str
-    patient: str
-    age: int
-
-
-def drawing(number: int) -> np.ndarray:
-    """A drawn lesion of 80 x 60 or 60 x 80 pixels, every eleventh smaller than the side that is asked for."""
-    recipe = next(item for item in load_recipes() if item.condition == CONDITIONS[number % 3])
-    rng = np.random.default_rng([5, number])
-    picture = render(draw_appearance(rng, recipe.layers, 1 + number % 6, next(iter(recipe.sites))), 80, rng)
-    picture = picture[10:70] if number % 2 else picture[:, 10:70]
-    return picture[::2, ::2] if number % 11 == 10 else picture
-
-
-def encoded(pixels: np.ndarray, suffix: str, **settings) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, {"jpg": "JPEG", "png": "PNG"}[suffix], **settings)
-    return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def photographs() -> list[Photograph]:
-    found = []
-    for number in range(COUNT):
-        suffix = "png" if number % 3 == 2 else "jpg"
-        data = encoded(drawing(number), suffix)
-        condition = CONDITIONS[number % 3]
-        found.append(Photograph(f"{number:04d}.{suffix}", data, condition, f"P{number // 2}", 20 + number))
-    return found
-
-
-def parts(photographs: list[Photograph]) -> list[list[Photograph]]:
-    size = -(-len(photographs) // SHARDS)
-    return [photographs[start : start + size] for start in range(0, len(photographs), size)]
-
-
-def write_tar(path, photographs: list[Photograph]) -> None:
-    with tarfile.open(path, "w") as file:
-        for item in photographs:
-            about = {"condition": item.condition, "patient": item.patient, "about": {"age": item.age}}
-            if item.age % 5 == 0:
-                about["note"] = "a key that the first samples do not have"
-            stem = item.name.partition(".")[0]
-            for name, data in ((item.name, item.data), (f"{stem}.json", json.dumps(about).encode())):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                file.addfile(member, io.BytesIO(data))
-
-
-@pytest.fixture(scope="module")
-def tars(photographs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tars")
-    for number, part in enumerate(parts(photographs)):
-        write_tar(folder / f"train-{number:03d}.tar", part)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def parquet(photographs, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("parquet")
-    features = datasets.Features(
-        {
-            "image": datasets.Image(),
-            "label": datasets.ClassLabel(names=list(CONDITIONS)),
-            "patient": datasets.Value("string"),
-            "about": {"age": datasets.Value("int64")},
-        }
-    )
-    for number, part in enumerate(parts(photographs)):
-        rows = {
-            "image": [{"bytes": item.data, "path": item.name} for item in part],
-            "label": [CONDITIONS.index(item.condition) for item in part],
-            "patient": [item.patient for item in part],
-            "about": [{"age": item.age} for item in part],
-        }
-        datasets.Dataset.from_dict(rows, features=features).to_parquet(str(folder / f"train-{number:03d}.parquet"))
-    return folder
-
-
-def from_tars(tars, root, **settings) -> HuggingFaceSource:
-    columns = {"image_column": ["jpg", "png"], "condition_column": "json.condition", "group_column": "json.patient",
-               "age_column": "json.about.age"}  # fmt: skip
-    files = f"{tars}/train-{{000..{SHARDS - 1:03d}}}.tar"
-    given = {"dataset": "webdataset", "data_files": files, "streaming": True, **columns}
-    return HuggingFaceSource(root=str(root), **(given | settings))
-
-
-def from_parquet(parquet, root, **settings) -> HuggingFaceSource:
-    columns = {"group_column": "patient", "age_column": "about.age"}
-    given = {"dataset": "parquet", "data_files": {"test": f"{parquet}/*.parquet"}, "streaming": True, **columns}
-    return HuggingFaceSource(root=str(root), **(given | settings))
-
-
-@pytest.fixture(scope="module")
-def plain(photographs, tmp_path_factory) -> CsvSource:
-    """The same photographs as files and a CSV."""
-    root = tmp_path_factory.mktemp("plain")
-    lines = ["image,condition,patient,age"]
-    for item in photographs:
-        (root / item.name).write_bytes(item.data)
-        lines.append(f"{item.name},{item.condition},{item.patient},{item.age}")
-    (root / "labels.csv").write_text("\n".join(lines) + "\n")
-    return CsvSource(root=str(root), group_column="patient", age_column="age")
-
-
-def files_of(root) -> dict[str, bytes]:
-    """Every file below a folder, by its path."""
-    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
-def loaded(source):
-    source.prepare()
-    return source.load()
 
 
 @pytest.mark.parametrize("kind", ["tars", "parquet"])
@@ -309,6 +195,20 @@ def test_a_tar_that_is_cut_between_members_is_no_end(photographs, tmp_path):
     assert not (tmp_path / "out/labels.csv").exists()
 
 
+def test_a_server_that_gives_no_part_of_a_file_is_named(tars, tmp_path, monkeypatch, caplog):
+    """It may be cut short, and nobody could know."""
+
+    class Whole(io.BytesIO):
+        def seek(self, *_):
+            raise ValueError("Cannot seek streaming HTTP file")
+
+    monkeypatch.setattr(huggingface_rows.fsspec, "open", lambda *_: Whole())
+    with caplog.at_level("WARNING", logger="siglip_med"):
+        huggingface_rows._check_tar_end("http://x/train-000.tar")
+    assert "train-000.tar: its end cannot be read alone" in caplog.text
+    assert "whether it is cut short was not checked" in caplog.text
+
+
 def test_a_broken_photograph_and_a_missing_one_are_counted_and_left_to_the_policy(photographs, tmp_path):
     broken = Photograph("0001.jpg", photographs[0].data[:300], "Acne", "P", 3)
     absent = Photograph("0002.txt", b"no image", "Acne", "P", 3)
@@ -454,26 +354,17 @@ def test_number_ranges_are_written_out():
 
 
 def test_a_run_trains_from_the_command_line(tars, plain, tmp_path):
-    settings = typed(
-        compose_config(
-            "data=huggingface",
-            f"data.source.root={tmp_path / 'data'}",
-            "data.source.dataset=webdataset",
-            f"data.source.data_files='{tars}/train-{{000..002}}.tar'",
-            "data.source.streaming=true",
-            f"data.source.side={SIDE}",
-            "data.source.image_column=[jpg,png]",
-            "data.source.condition_column=json.condition",
-            "data.source.group_column=json.patient",
-            f"paths.output_dir={tmp_path / 'run'}",
-            f"paths.cache_dir={tmp_path / 'cache'}",
-            "data.num_workers=0",
-            "data.batch_size=8",
-            "trainer.max_steps=2",
-            "callbacks.progress=null",
-            "evaluation.bootstrap=20",
-        ),
-        train.Settings,
+    settings = two_steps(
+        tmp_path,
+        "data=huggingface",
+        f"data.source.root={tmp_path / 'data'}",
+        "data.source.dataset=webdataset",
+        f"data.source.data_files='{tars}/train-{{000..002}}.tar'",
+        "data.source.streaming=true",
+        f"data.source.side={SIDE}",
+        "data.source.image_column=[jpg,png]",
+        "data.source.condition_column=json.condition",
+        "data.source.group_column=json.patient",
     )
     data = train.run(settings).components.data
     wanted = make_split(plain.load(), instantiate(settings.data["splitter"]), data.seed)
