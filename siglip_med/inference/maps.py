@@ -189,6 +189,12 @@ def _check(model: TwoTower, pixels: Tensor, text: Tensor) -> None:
         raise UserError(f"a map needs the embedding of one text, [{model.embedding_dim}]; got {list(text.shape)}")
 
 
+def patch_grid(model: TwoTower, pixels: Tensor, text: Tensor) -> tuple[int, int]:
+    """Rows and columns of a relevance map; arguments and errors as of `relevance_map`."""
+    _check(model, pixels, text)
+    return _grid(model.vision_tower(), pixels)
+
+
 def _grid(tower: Any, pixels: Tensor) -> tuple[int, int]:
     """Rows and columns of patches that the tower cuts an image into."""
     patch = getattr(tower.config, "patch_size", None)

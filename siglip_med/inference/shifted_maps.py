@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from siglip_med.errors import UserError
-from siglip_med.inference.maps import relevance_map, relevance_maps
+from siglip_med.inference.maps import patch_grid, relevance_maps
 from siglip_med.models import TwoTower
 
 _COARSE = 8
@@ -33,15 +33,15 @@ def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts:
     Raises:
         UserError: as in `relevance_map`; or a patch cannot be cut into ``shifts`` equal parts.
     """
-    first = relevance_map(model, pixels, text)
-    patch = pixels.shape[1] // first.shape[0]
+    grid = patch_grid(model, pixels, text)
+    patch = pixels.shape[1] // grid[0]
     if shifts is None:
-        shifts = next(n for n in (4, 2, 1) if patch % n == 0 and (n < 4 or max(first.shape) <= _COARSE))
+        shifts = next(n for n in (4, 2, 1) if patch % n == 0 and (n < 4 or max(grid) <= _COARSE))
     if shifts < 1 or patch % shifts:
         raise UserError(f"relevance: shifts={shifts}: a patch is {patch} pixels wide; take a divisor of that")
     cell, places = patch // shifts, range(-(shifts // 2), shifts - shifts // 2)
     wide = pad(pixels[None], (patch,) * 4, mode="reflect")[0]
-    shape = tuple(side * shifts for side in first.shape)
+    shape = tuple(side * shifts for side in grid)
     total, seen = np.zeros(shape), np.zeros(shape)
     for down in places:
         top = patch + down * cell

@@ -114,7 +114,7 @@ def test_a_shifted_map_is_the_mean_of_maps_moved_back(model: TwoTower, monkeypat
 @pytest.mark.parametrize(("patch", "side", "shifts"), [(8, 64, 4), (8, 72, 2), (14, 112, 2), (16, 224, 2), (7, 49, 1)])
 def test_coarse_patches_are_cut_finer(monkeypatch, patch: int, side: int, shifts: int) -> None:
     grid = np.ones((side // patch, side // patch), np.float32)
-    monkeypatch.setattr(shifted_maps, "relevance_map", lambda *_: grid)
+    monkeypatch.setattr(shifted_maps, "patch_grid", lambda *_: grid.shape)
     monkeypatch.setattr(shifted_maps, "relevance_maps", lambda _, views, __: np.stack([grid] * len(views)))
     found = shifted_relevance_map(None, torch.zeros(3, side, side), torch.zeros(1))
     assert found.shape == (len(grid) * shifts,) * 2
