@@ -1,8 +1,9 @@
 """Files of models that other libraries wrote: had from the hub, read as tensors, and how their images are prepared."""
 
+import logging
 import pickle
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from siglip_med.errors import UserError
 from siglip_med.files import write_json
 from siglip_med.models.hub import explained, load_image_processor, resolve_path
+
+logger = logging.getLogger(__name__)
 
 
 def find_folder(path: str, revision: str | None, config: str, weights: Sequence[str], others: Sequence[str]) -> Path:
@@ -71,6 +74,22 @@ def read_tensors(folder: Path, weights: Sequence[str], name: str, wrapped: Seque
         if not (isinstance(found, dict) and all(isinstance(value, Tensor) for value in found.values())):
             raise UserError(f"{file} holds something else than the weights of a model")
     return {key: value.float() for key, value in found.items()}
+
+
+def name_unused(name: str, part: str, given: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Logs what a config says of images that they do not get here.
+
+    Args:
+        name: of the model.
+        part: of its config, for the message.
+        given: that part.
+        ours: key -> the value that images get.
+    """
+    other = [f"{part}.{key}={given[key]}" for key, value in ours.items() if given.get(key) not in (None, value)]
+    if other:
+        logger.warning(
+            "%s: %s not used: images become squares whole, bicubic, as everywhere here", name, ", ".join(other)
+        )
 
 
 def square_images(side: int, mean: Sequence[float], std: Sequence[float]) -> Any:

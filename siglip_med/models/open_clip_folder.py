@@ -1,7 +1,6 @@
 """The files of a model in open_clip's format: its config, its weights, how its images are prepared."""
 
 import json
-import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,6 @@ from siglip_med.errors import UserError
 from siglip_med.image_spec import ImageSpec
 from siglip_med.models import foreign_files
 from siglip_med.models.renaming import Names, misfits, renamed
-
-logger = logging.getLogger(__name__)
 
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 TORCH_FILE = "open_clip_pytorch_model.bin"
@@ -128,11 +125,7 @@ def read_processor(preprocess: Mapping[str, Any] | None, side: int, name: str) -
     """
     given = preprocess or {}
     ours = {"interpolation": "bicubic", "resize_mode": "squash"}
-    other = [f"preprocess_cfg.{key}={given[key]}" for key, value in ours.items() if given.get(key) not in (None, value)]
-    if other:
-        logger.warning(
-            "%s: %s not used: images become squares whole, bicubic, as everywhere here", name, ", ".join(other)
-        )
+    foreign_files.name_unused(name, "preprocess_cfg", given, ours)
     mean = given.get("mean", [0.48145466, 0.4578275, 0.40821073])
     return foreign_files.square_images(side, mean, given.get("std", [0.26862954, 0.26130258, 0.27577711]))
 

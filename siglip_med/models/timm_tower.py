@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import BeitModel, PreTrainedModel, ViTModel
 
 from siglip_med.errors import UserError
-from siglip_med.models.foreign_files import find_folder, read_tensors, square_images
+from siglip_med.models.foreign_files import find_folder, name_unused, read_tensors, square_images
 from siglip_med.models.renaming import misfits, renamed
 from siglip_med.models.timm_vit import (
     SUPPORTED_TOWERS,
@@ -158,15 +158,7 @@ def read_timm(path: str, revision: str | None, content: Mapping[str, Any], size:
     else:
         model = BeitModel(beit_config(known))
     _fill(model, known, theirs, path)
-    ignored = [
-        f"pretrained_cfg.{key}={images[key]}"
-        for key, ours in (("interpolation", "bicubic"), ("crop_pct", 1.0))
-        if images.get(key) not in (None, ours)
-    ]
-    if ignored:
-        logger.warning(
-            "%s: %s not used: images become squares whole, bicubic, as everywhere here", path, ", ".join(ignored)
-        )
+    name_unused(path, "pretrained_cfg", images, {"interpolation": "bicubic", "crop_pct": 1.0})
     pooling = "pooler" if known.mean_pooled else "cls"
     return TimmTower(model.eval(), square_images(known.side, mean, std), str(content["architecture"]), pooling)
 
