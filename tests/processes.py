@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from siglip_med.commands import train
+from tests.runs import SMALL, small_settings
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 JOB = [
@@ -40,6 +43,16 @@ def run_command(cache: Path, *words: str) -> None:
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def one_and_two(cache: Path, root: Path, trainer: str, steps: int, stop: int) -> tuple[Path, Path]:
+    """Folders of a run in one process, and of one in two that stops and goes on by torchrun, each with half a batch."""
+    one, two = root / "one", root / "two"
+    train.run(small_settings(cache, one, *JOB, f"trainer.max_steps={steps}"))
+    words = [*SMALL, *JOB, "data.batch_size=8", f"trainer={trainer}", "trainer.devices=2", "trainer.accelerator=cpu"]
+    run_command(cache, "train.py", *words, f"hydra.run.dir={two}", f"trainer.max_steps={stop}")
+    run_command(cache, *TORCHRUN, "train.py", f"resume={two}", f"trainer.max_steps={steps}")
+    return one, two
 
 
 def rows(folder):

@@ -14,8 +14,8 @@ from siglip_med.commands.evaluate import predict_run
 from siglip_med.errors import UserError
 from siglip_med.metrics import Predictions
 from siglip_med.models import read_checkpoint
-from tests.processes import JOB, TORCHRUN, rows, run_command
-from tests.runs import SMALL, small_settings
+from tests.processes import one_and_two, rows
+from tests.runs import small_settings
 
 STEPS, STOP = 12, 7
 
@@ -23,12 +23,7 @@ STEPS, STOP = 12, 7
 @pytest.fixture(scope="module")
 def folders(cache, tmp_path_factory):
     """One process with batches of 16; two with batches of 8, which stop between two validations and go on."""
-    root = tmp_path_factory.mktemp("shares")
-    train.run(small_settings(cache, root / "one", *JOB, f"trainer.max_steps={STEPS}"))
-    two = [*SMALL, *JOB, "data.batch_size=8", "trainer=fsdp", "trainer.devices=2", "trainer.accelerator=cpu"]
-    run_command(cache, "train.py", *two, f"hydra.run.dir={root / 'two'}", f"trainer.max_steps={STOP}")
-    run_command(cache, *TORCHRUN, "train.py", f"resume={root / 'two'}", f"trainer.max_steps={STEPS}")
-    return root / "one", root / "two"
+    return one_and_two(cache, tmp_path_factory.mktemp("shares"), "fsdp", STEPS, STOP)
 
 
 def test_checkpoints_hold_the_weights_and_moments_of_one_process(folders):

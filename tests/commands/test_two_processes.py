@@ -5,11 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from siglip_med.commands import train
 from siglip_med.metrics import Predictions
 from siglip_med.models import read_checkpoint
-from tests.processes import JOB, TORCHRUN, rows, run_command
-from tests.runs import SMALL, small_settings
+from tests.processes import one_and_two, rows
 
 STEPS, STOP = 20, 12
 
@@ -17,16 +15,7 @@ STEPS, STOP = 20, 12
 @pytest.fixture(scope="module")
 def folders(cache, tmp_path_factory):
     """One process with batches of 16; two with batches of 8, which stop inside an epoch and go on by torchrun."""
-    root = tmp_path_factory.mktemp("processes")
-    train.run(small_settings(cache, root / "one", *JOB, f"trainer.max_steps={STEPS}"))
-    two = [*SMALL, *JOB, "data.batch_size=8", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
-    place = f"hydra.run.dir={root / 'two'}"
-    for words in (
-        ["train.py", *two, place, f"trainer.max_steps={STOP}"],
-        [*TORCHRUN, "train.py", f"resume={root / 'two'}", f"trainer.max_steps={STEPS}"],
-    ):
-        run_command(cache, *words)
-    return root / "one", root / "two"
+    return one_and_two(cache, tmp_path_factory.mktemp("processes"), "ddp", STEPS, STOP)
 
 
 def test_both_runs_train_the_same_weights(folders):
