@@ -32,6 +32,7 @@ class Settings(BaseModel):
         device: where the model runs.
         host: the address that the page listens on.
         port: 0 takes any that is free.
+        token: that the page's address carries; None for a random one, ``none`` for none, on this machine alone.
         top_k: conditions in a differential.
         coverage: that the slider of the prediction set starts with.
         limits: of a visitor.
@@ -44,6 +45,7 @@ class Settings(BaseModel):
     device: Device
     host: str
     port: Annotated[int, Field(ge=0, le=65_535)]
+    token: str | None
     top_k: PositiveInt
     coverage: Annotated[float, Field(ge=0.5, le=0.99)]
     limits: Limits
@@ -75,7 +77,7 @@ def run(settings: Settings) -> Result:
     require("gradio", feature="siglip-med-demo", extra="demo")
     from siglip_med.demo.server import DemoServer
 
-    server = DemoServer(settings.host, settings.port, settings.limits)
+    server = DemoServer(settings.host, settings.port, settings.limits, settings.token)
     try:
         answerer, lacking = build_answerer(settings)
     except BaseException:
@@ -128,9 +130,11 @@ def show(result: Result) -> None:
         say(result.lacking)
     if not is_loopback(result.server.host):
         say(
-            f"warning: host={result.server.host} lets every machine that reaches this one drop photographs and read "
-            "answers, without a password and without encryption"
+            f"warning: host={result.server.host} lets everyone who has the address below, token included, drop "
+            "photographs and read answers from other machines, without encryption: whoever sees the traffic sees both"
         )
+    if result.server.token is None:
+        say("token=none: every user of this machine can open the page and use the model")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -13,6 +13,7 @@ import gradio as gr
 
 from siglip_med.demo import views
 from siglip_med.demo.answers import Answer, Answerer
+from siglip_med.demo.guard import VISITOR
 from siglip_med.demo.limits import Limits
 from siglip_med.demo.sessions import Sessions
 from siglip_med.demo.uploads import take
@@ -194,8 +195,8 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
 
 
 def tab_of(request: gr.Request) -> str:
-    """The random name that Gradio gives a tab."""
-    return str(request.session_hash)
+    """The tab of a visitor: the name that the guard gave the visitor, and the one that the browser gave the tab."""
+    return f"{request.headers.get(VISITOR, '')}/{request.session_hash}"
 
 
 def conditions_of(answer: Answer) -> list[tuple[str, int]]:

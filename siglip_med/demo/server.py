@@ -1,88 +1,35 @@
 """The page on its port: what it lets in, what it sends out, and how it starts and ends."""
 
+import asyncio
 import ipaddress
+import re
+import secrets
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import gradio as gr
 import uvicorn
 from fastapi import FastAPI
+from gradio.context import LocalContext
+from gradio.exceptions import InvalidPathError
+from gradio.processing_utils import async_move_files_to_cache
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from siglip_med.demo import views
 from siglip_med.demo.answers import Answerer
+from siglip_med.demo.guard import Guard
 from siglip_med.demo.limits import Limits
 from siglip_med.demo.page import Visit, build_page, theme
 from siglip_med.demo.sessions import Sessions
 from siglip_med.demo.uploads import private_folder, sweep
 from siglip_med.errors import UserError
 
-_HEADERS = {
-    # The page's own files alone: whatever asks for another server (fonts, analytics) is stopped by the browser.
-    "content-security-policy": (
-        "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'none'; base-uri 'self'; "
-        "form-action 'self'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-_MULTIPART_SLACK = 65_536
-"""Bytes that a form has around its files."""
 _TICK = 15.0
 """Seconds between two looks at what is to be forgotten."""
-
-
-class Guard:
-    """ASGI middleware: refuses bodies that no allowed upload has, and tells the browser to keep and fetch nothing."""
-
-    def __init__(self, app: ASGIApp, largest: int) -> None:
-        """Wraps an application.
-
-        Args:
-            app: the application.
-            largest: bytes of a request's body.
-        """
-        self.app, self.largest = app, largest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes a request on with its body counted and the answer's headers added."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        stated = dict(scope["headers"]).get(b"content-length", b"0")
-        if not stated.isdigit() or int(stated) > self.largest:
-            await _refuse(send, self.largest)
-            return
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            # a body without a stated length that grows too long is cut off, as if the visitor had gone
-            return {"type": "http.disconnect"} if seen > self.largest else message
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = dict(_HEADERS)
-                if "/gradio_api/" in scope["path"]:
-                    own["cache-control"] = "no-store"
-                kept = [(name, value) for name, value in message["headers"] if name.decode().lower() not in own]
-                added = [(name.encode(), value.encode()) for name, value in own.items()]
-                message = {**message, "headers": [*kept, *added]}
-            await send(message)
-
-        await self.app(scope, counted, guarded)
-
-
-async def _refuse(send: Send, largest: int) -> None:
-    text = f"The upload is larger than the limit of {largest / 2**20:.0f} MB."
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
 
 
 def is_loopback(host: str) -> bool:
@@ -93,21 +40,66 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def close_file_paths(page: gr.Blocks) -> None:
+    """Makes Gradio refuse paths of files that were not uploaded, and tries whether it does.
+
+    Gradio checks paths only in a page that its own ``launch`` started; one that is mounted, as ours is, hands out every
+    file of the machine (`gradio.processing_utils`, 6.x). `Guard` refuses such paths before Gradio sees them; this is
+    the second lock.
+
+    Raises:
+        UserError: it does not refuse them; the page must not be served.
+    """
+    page.has_launched = True
+    part = next(block for block in page.blocks.values() if isinstance(block, gr.File))
+
+    async def ask(path: str) -> None:
+        LocalContext.blocks.set(page)
+        payload = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        await async_move_files_to_cache(payload, part, check_in_upload_folder=True)
+
+    # a thread of its own, since the caller (a notebook) may have an event loop already
+    with tempfile.NamedTemporaryFile() as outside, ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(lambda: asyncio.run(ask(outside.name))).result()
+        except InvalidPathError:
+            return
+    raise UserError(
+        f"Gradio {gr.__version__} does not refuse paths of files that nobody uploaded, so the page is not served: "
+        "install the version that siglip-med[demo] asks for"
+    )
+
+
+def _token(host: str, given: str | None) -> str | None:
+    if given is None:
+        return secrets.token_urlsafe(24)
+    if given == "none":
+        if not is_loopback(host):
+            raise UserError(f"token=none host={host}: a page that other machines reach needs a token; leave token out")
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9_-]{8,128}", given):
+        raise UserError("token: 8 to 128 letters, digits, - and _; leave it out for a random one")
+    return given
+
+
 class DemoServer:
     """A page that is ready to be served; its port is taken from the beginning, so that a taken one is said at once."""
 
-    def __init__(self, host: str, port: int, limits: Limits) -> None:
+    def __init__(self, host: str, port: int, limits: Limits, token: str | None = None) -> None:
         """Takes the port.
 
         Args:
             host: the address to listen on.
             port: 0 takes any that is free.
             limits: of a visitor.
+            token: that the page's address carries; None draws a random one, ``"none"`` lets every local user in.
 
         Raises:
-            UserError: the address cannot be had, or the port is taken.
+            UserError: the address cannot be had, the port is taken, the token is no token, or there is none and other
+                machines reach the page.
         """
         self.host, self.limits = host, limits
+        self.token = _token(host, token)
         self.visits: Sessions[Visit] = Sessions(limits.visitors, limits.minutes * 60)
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -122,9 +114,9 @@ class DemoServer:
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Where the page is, with its token."""
         host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
-        return f"http://{host}:{self.port}/"
+        return f"http://{host}:{self.port}/" + ("" if self.token is None else f"?token={self.token}")
 
     def close(self) -> None:
         """Gives the port back."""
@@ -137,11 +129,16 @@ class DemoServer:
         Args:
             answerer: the model.
             coverage: that the slider starts with.
+
+        Raises:
+            UserError: this Gradio does not refuse paths of files that nobody uploaded.
         """
         with private_folder() as folder:
+            page = build_page(answerer, self.visits, self.limits, coverage)
+            close_file_paths(page)
             server = uvicorn.Server(
                 uvicorn.Config(
-                    self._application(build_page(answerer, self.visits, self.limits, coverage)),
+                    self._application(page),
                     log_level="warning",
                     access_log=False,  # it would name the visitors' files
                     timeout_graceful_shutdown=1,
@@ -173,7 +170,7 @@ class DemoServer:
         app = FastAPI(openapi_url=None)
         if is_loopback(self.host):  # a stranger's web site must not talk to this page under another name
             app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost", "[::1]", self.host])
-        app.add_middleware(Guard, largest=self.limits.files * self.limits.file_bytes + _MULTIPART_SLACK)
+        app.add_middleware(Guard, token=self.token, largest_upload=self.limits.files * self.limits.file_bytes)
         return gr.mount_gradio_app(
             app,
             page,
