@@ -28,8 +28,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from siglip_med.commands.entry import _quiet_libraries
-from siglip_med.files import write_text
+from siglip_med.core.files import write_text
+from siglip_med.launch.entry import _quiet_libraries
 
 Row = tuple[str, str, str]
 """What, against what, and the figure."""

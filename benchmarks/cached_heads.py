@@ -17,11 +17,11 @@ from torch.nn.functional import normalize
 from towers import write_dual_encoder
 
 from siglip_med.commands import train
-from siglip_med.commands.entry import _quiet_libraries
-from siglip_med.config import config_dir, instantiate, typed
+from siglip_med.core.config import config_dir, instantiate, typed
+from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.losses import PairBatch
 from siglip_med.metrics import RetrievalMetrics
-from siglip_med.training.components import Components
+from siglip_med.runs.components import Components
 from siglip_med.training.module import FineTuneModule
 
 

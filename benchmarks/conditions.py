@@ -14,7 +14,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.profiler import ProfilerActivity, profile
 
-from siglip_med.config import config_dir, instantiate
+from siglip_med.core.config import config_dir, instantiate
 from siglip_med.losses import LayeredLoss, LossOutput, PairBatch
 
 COEFFICIENTS = {"alpha": 0.5, "beta": 0.1, "gamma": 0.5, "delta": 0.5}

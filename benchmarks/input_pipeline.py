@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.table import Table
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.dataset import Draw, ImageDataset
 from siglip_med.data.table import TableRow, build_table
-from siglip_med.image_spec import ImageSpec
 
 ROUNDS = 5
 BATCH = 32

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from siglip_med.commands import train
-from siglip_med.config import config_dir, typed
+from siglip_med.core.config import config_dir, typed
 from siglip_med.data.splitting.split import KFoldSplitter
 from siglip_med.metrics import find_label_errors, precision_at
 

@@ -20,10 +20,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import normalize as unit
 
-from siglip_med.commands.entry import _quiet_libraries
 from siglip_med.conditions import evaluation_prompts, load_conditions
 from siglip_med.data.dataset import normalize
 from siglip_med.inference import occlusion_map, relevance_map, shifted_relevance_map
+from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.models import Frozen, PromptEnsemble, TwoTower, load_model, siglip
 from siglip_med.synthetic import SyntheticSource
 from siglip_med.synthetic.renderer import render_with_lesions

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from playwright.sync_api import sync_playwright
 
 from siglip_med.commands.demo import Settings, build_answerer
-from siglip_med.config import config_dir
+from siglip_med.core.config import config_dir
 from siglip_med.demo import views
 from siglip_med.demo.server import DemoServer
 

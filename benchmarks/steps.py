@@ -30,12 +30,12 @@ from torch import Tensor
 from towers import siglip_tokenizer, write_siglip
 
 from siglip_med.commands import train
-from siglip_med.commands.entry import _quiet_libraries
-from siglip_med.config import instantiate
-from siglip_med.files import write_csv
+from siglip_med.core.config import instantiate
+from siglip_med.core.files import write_csv
+from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.models.tiny import PACKAGED
+from siglip_med.runs.components import Components
 from siglip_med.synthetic import SyntheticSource
-from siglip_med.training.components import Components
 from siglip_med.training.module import FineTuneModule
 
 NO_TRIMMINGS = ("callbacks.checkpoint=null", "+trainer.limit_val_batches=0", "trainer.enable_progress_bar=false")

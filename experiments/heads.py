@@ -17,11 +17,11 @@ from torch.nn.functional import normalize
 
 from siglip_med.commands import train
 from siglip_med.conditions import dissimilarity
-from siglip_med.config import instantiate, leaves
+from siglip_med.core.config import instantiate, leaves
 from siglip_med.data.splitting import Split
 from siglip_med.metrics import Predictions
 from siglip_med.models import DualEncoder, TwoTower
-from siglip_med.training.components import Components, build_model
+from siglip_med.runs.components import Components, build_model
 from siglip_med.training.module import FineTuneModule
 
 Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -29,7 +29,7 @@ from experiments.heads import Bench, Rows, fit, k_shot, long_tail
 from experiments.probe import logistic_regression
 from experiments.tables import write_results
 from siglip_med.commands import train
-from siglip_med.config import config_dir, typed
+from siglip_med.core.config import config_dir, typed
 from siglip_med.metrics import CaseStatistics, Predictions, Scores, crm, spearman_embedding_distance
 
 CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top5", "hops")

@@ -27,7 +27,7 @@ class Tune(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Tunes."""
         from siglip_med.commands.tuning import tune
-        from siglip_med.errors import UserError, fail
+        from siglip_med.core.errors import UserError, fail
 
         plain = {
             name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

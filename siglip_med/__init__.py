@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from siglip_med.lazy import lazy_names
+from siglip_med.core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from siglip_med.conditions import dissimilarity, load_conditions
-    from siglip_med.errors import UserError
+    from siglip_med.core.errors import UserError
     from siglip_med.inference import Classifier, load
     from siglip_med.metrics import Predictions, headline_metrics
 
@@ -28,7 +28,7 @@ __getattr__ = lazy_names(
     {
         "Classifier": "siglip_med.inference",
         "Predictions": "siglip_med.metrics",
-        "UserError": "siglip_med.errors",
+        "UserError": "siglip_med.core.errors",
         "dissimilarity": "siglip_med.conditions",
         "headline_metrics": "siglip_med.metrics",
         "load": "siglip_med.inference",

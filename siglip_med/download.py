@@ -16,7 +16,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 _BLOCK = 1 << 20
 _PERMANENT = range(400, 500)

@@ -6,7 +6,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from siglip_med.commands import train
-from siglip_med.config import typed
+from siglip_med.core.config import typed
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 SMALL = [

@@ -248,7 +248,7 @@ def test_an_arrow_upward_or_sideways_is_seen(tmp_path, file, text):
 
 
 def test_arrows_downward_and_to_neutral_ground_are_right(tmp_path):
-    text = "from siglip_med.errors import UserError\nfrom siglip_med.conditions import ConditionSet\n"
+    text = "from siglip_med.core.errors import UserError\nfrom siglip_med.conditions import ConditionSet\n"
     root = house(tmp_path, errors="", data__a=text, synthetic__a="import siglip_med.data.a", commands__a=text)
     assert wrong_arrows(root) == []
 

@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from siglip_med.config import config_dir, validate_config
+from siglip_med.core.config import config_dir, validate_config
 
 CONF = config_dir()
 COMMANDS = sorted(path.stem for path in CONF.glob("[!_]*.yaml"))

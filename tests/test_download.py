@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.download import Download, download_all, fetch
-from siglip_med.errors import UserError
 from siglip_med.sources import ScinSource
 from tests.sources.test_scin import CASE_COLUMNS, CASES, LABEL_COLUMNS, LABELS, table_text
 

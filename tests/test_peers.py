@@ -10,7 +10,7 @@ from transformers import SiglipModel
 from benchmarks.peers import bare, trainer
 from benchmarks.peers import open_clip as their
 from siglip_med.commands import train
-from siglip_med.config import instantiate
+from siglip_med.core.config import instantiate
 from siglip_med.losses import EyeSigmoid, PairBatch
 from siglip_med.models.tiny import PACKAGED
 from tests.runs import small_settings

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from siglip_med.losses import PairBatch
-from siglip_med.training.components import Components
+from siglip_med.runs.components import Components
 from siglip_med.training.module import FineTuneModule
 
 

@@ -7,15 +7,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat
 from rich.console import Console
 
-from siglip_med.config import Node
+from siglip_med.core.config import Node
 from siglip_med.data import DataModule
 from siglip_med.data.near_duplicates import near_duplicate_links
 from siglip_med.data.quality import Quality, measure
 from siglip_med.models import choose_device
 from siglip_med.report.data_page import DataFindings, build_data_page, findings_lines
 from siglip_med.report.page import write_page
-from siglip_med.training.components import ConditionSettings, build_components, build_model
-from siglip_med.training.settings import PathSettings
+from siglip_med.runs.components import ConditionSettings, build_components, build_model
+from siglip_med.runs.settings import PathSettings
 
 
 class Settings(BaseModel):

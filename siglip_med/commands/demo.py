@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from rich.console import Console
 
 from siglip_med.commands.evaluate import saved_predictions
+from siglip_med.core.extras import require
 from siglip_med.demo.answers import Answerer
 from siglip_med.demo.limits import Limits
-from siglip_med.extras import require
 from siglip_med.inference import load
 from siglip_med.inference.neighbours import beside
 from siglip_med.metrics import Predictions
 from siglip_med.models import Device, read_checkpoint
-from siglip_med.training.run_folder import run_folder
+from siglip_med.runs.folder import run_folder
 
 if TYPE_CHECKING:
     from siglip_med.demo.server import DemoServer

@@ -14,10 +14,9 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, TypeAdapter, Validat
 from rich.console import Console
 
 from siglip_med.commands import train
-from siglip_med.commands.derived import Derivation, Derived, derive_crm, derive_interpolation
-from siglip_med.commands.explaining import explain_mistakes
-from siglip_med.config import Node, instantiate
-from siglip_med.errors import UserError
+from siglip_med.core.config import Node, instantiate
+from siglip_med.core.errors import UserError
+from siglip_med.core.trust import build_trusted, check_trusted
 from siglip_med.metrics import Predictions, headline_metrics
 from siglip_med.models import (
     MODEL_BUILDERS,
@@ -31,18 +30,19 @@ from siglip_med.models import (
 from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
 from siglip_med.report.comparison import PREDICTIONS, Comparison, compare_runs, write_comparison
 from siglip_med.report.data_card import DATA_CARD
+from siglip_med.report.explaining import explain_mistakes
 from siglip_med.report.inputs import Explanation
-from siglip_med.training.components import (
+from siglip_med.runs.components import (
     Components,
     ConditionSettings,
     build_components,
     build_model,
     data_builders,
 )
-from siglip_med.training.places import kept_below
-from siglip_med.training.run_folder import run_folder
-from siglip_med.training.settings import PathSettings
-from siglip_med.trust import build_trusted, check_trusted
+from siglip_med.runs.confined_caches import kept_below
+from siglip_med.runs.derived import Derivation, Derived, derive_crm, derive_interpolation
+from siglip_med.runs.folder import run_folder
+from siglip_med.runs.settings import PathSettings
 
 NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", "probe_test")
 _SAME = 1e-5

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from scipy.special import softmax
 
-from siglip_med.errors import UserError
-from siglip_med.files import write_text
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_text
 from siglip_med.metrics import Predictions, find_label_errors
 from siglip_med.report.comparison import PREDICTIONS
 

@@ -63,7 +63,7 @@ def run(settings: Settings) -> Result:
     if not settings.explain:
         return Result(predictions, *files)
     # only now: drawing takes its library a while to load
-    from siglip_med.commands.explaining import explain
+    from siglip_med.report.explaining import explain
 
     page, notes = explain(model, predictions, Path(settings.checkpoint), folder, settings.explain_most)
     return Result(predictions, *files, page, notes)

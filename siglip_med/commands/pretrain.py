@@ -6,17 +6,17 @@ from pathlib import Path
 import lightning.pytorch as pl
 from rich.console import Console
 
-from siglip_med.config import instantiate
+from siglip_med.core.config import instantiate
+from siglip_med.core.errors import UserError
 from siglip_med.data import DataModule
-from siglip_med.errors import UserError
 from siglip_med.models import JointTwoTower, checkpoint_payload
 from siglip_med.models.tiny import write_pretrained, write_untrained
+from siglip_med.runs.components import build_data, build_model
+from siglip_med.runs.cross_checks import PRETRAINING_METRICS, check_references
+from siglip_med.runs.session import fit, last_metrics, resume_point, session
+from siglip_med.runs.settings import RunSettings
 from siglip_med.training.checkpointing import is_trial
-from siglip_med.training.components import build_data, build_model
 from siglip_med.training.module import CaptionModule
-from siglip_med.training.references import PRETRAINING_METRICS, check_references
-from siglip_med.training.session import fit, last_metrics, resume_point, session
-from siglip_med.training.settings import RunSettings
 from siglip_med.training.texts import CaptionPool
 
 

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from torch import Tensor
 
-from siglip_med.config import Builds, Node, flat, instantiate
+from siglip_med.core.config import Builds, Node, flat, instantiate
+from siglip_med.core.errors import UserError
+from siglip_med.core.seals import write_sidecar
 from siglip_med.data import LabeledData
-from siglip_med.errors import UserError
 from siglip_med.inference import predict_split, probe_splits
 from siglip_med.inference.neighbours import keep_training_cases
 from siglip_med.losses import LayeredLoss
@@ -32,21 +33,20 @@ from siglip_med.models import (
 )
 from siglip_med.report.data_card import write_data_card
 from siglip_med.report.summary import RunSummary, SplitPredictions
-from siglip_med.seals import write_sidecar
-from siglip_med.training.checkpointing import BEST
-from siglip_med.training.components import Components, ConditionSettings, build_components, build_model
-from siglip_med.training.module import FineTuneModule
-from siglip_med.training.optim import AdamW, Share
-from siglip_med.training.references import (
+from siglip_med.runs.components import Components, ConditionSettings, build_components, build_model
+from siglip_med.runs.cross_checks import (
     FINE_TUNING_METRICS,
     check_coefficients,
     check_optimized,
     check_references,
 )
-from siglip_med.training.resume import ResumePoint
+from siglip_med.runs.resume import ResumePoint
+from siglip_med.runs.session import checkpoints_of, fit, last_metrics, resume_point, session
+from siglip_med.runs.settings import RunSettings
+from siglip_med.training.checkpointing import BEST
+from siglip_med.training.module import FineTuneModule
+from siglip_med.training.optim import AdamW, Share
 from siglip_med.training.schedule import CoefficientSchedule
-from siglip_med.training.session import checkpoints_of, fit, last_metrics, resume_point, session
-from siglip_med.training.settings import RunSettings
 from siglip_med.training.texts import PoolChoice, PromptPool, choose_pool
 
 

@@ -1,7 +1,7 @@
 """``train.py -m sweep=tune``: every experiment gets the same number of trials over the same space, on validation.
 
 Each experiment is a study of its own in one SQLite store in the sweep's folder. A trial is a job as any other
-(`siglip_med.commands.jobs`), so that a sweep that is cut goes on where it stood.
+(`siglip_med.launch.jobs`), so that a sweep that is cut goes on where it stood.
 """
 
 import copy
@@ -23,14 +23,14 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from siglip_med.commands.command_line import plain_settings
-from siglip_med.commands.jobs import job_key
-from siglip_med.config import check_arguments, typed
-from siglip_med.errors import UserError
-from siglip_med.extras import require
-from siglip_med.files import write_csv, write_json
+from siglip_med.core.config import check_arguments, typed
+from siglip_med.core.errors import UserError
+from siglip_med.core.extras import require
+from siglip_med.core.files import write_csv, write_json
+from siglip_med.core.shell import setting
+from siglip_med.launch.command_line import plain_settings
+from siglip_med.launch.jobs import job_key
 from siglip_med.metrics import LOWER_IS_BETTER
-from siglip_med.shell import setting
 from siglip_med.sweeps import Knob, TuneSettings, draw, read_record
 from siglip_med.sweeps.space import words as words_of
 

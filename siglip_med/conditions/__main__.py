@@ -10,7 +10,7 @@ from siglip_med.conditions.curated import VOCABULARIES, known_conditions
 from siglip_med.conditions.geometry import GEOMETRIES, MEASURES, dissimilarity
 from siglip_med.conditions.load import load_conditions
 from siglip_med.conditions.user_map import read_user_map
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -15,9 +15,9 @@ from siglip_med.conditions.codes import (
     read_code_book,
 )
 from siglip_med.conditions.curated import VOCABULARIES, lookup, read_table, table_path
-from siglip_med.errors import UserError
-from siglip_med.extras import require
-from siglip_med.files import write_bytes, write_text
+from siglip_med.core.errors import UserError
+from siglip_med.core.extras import require
+from siglip_med.core.files import write_bytes, write_text
 
 
 def build_codes() -> str:

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from siglip_med.conditions.condition import ConditionSet
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 Geometry = Literal["icd", "coarse", "colisting", "blend"]
 Measure = Literal["level", "wu_palmer", "path", "prefix"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from siglip_med.conditions.condition import ConditionSet
 from siglip_med.conditions.report import tree_order
-from siglip_med.files import write_whole
+from siglip_med.core.files import write_whole
 
 SMALLEST_INCHES, LARGEST_INCHES, INCHES_A_CONDITION = 3.0, 40.0, 0.17
 BAR_INCHES, GAP_POINTS = 0.1, 10

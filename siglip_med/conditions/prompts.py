@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from siglip_med.conditions.condition import ConditionSet
 from siglip_med.conditions.curated import fold
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 MAX_DESCRIPTION_WORDS = 36
 """Longest description: medical English takes up to 1.6 SigLIP tokens a word, and 64 hold template and name as well."""

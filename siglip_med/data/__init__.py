@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from siglip_med.core.lazy import lazy_names
 from siglip_med.data.batch import Batch
-from siglip_med.lazy import lazy_names
 
 if TYPE_CHECKING:
     from siglip_med.data.datamodule import DataModule

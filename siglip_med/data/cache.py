@@ -22,10 +22,10 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import Progress
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_json
+from siglip_med.core.seals import crc
 from siglip_med.data.images import BadImageError, decode, read_bytes
-from siglip_med.errors import UserError
-from siglip_med.files import write_json
-from siglip_med.seals import crc
 
 FORMAT = 2
 """Raise it whenever the same file would decode to other pixels: old stores are then left alone and rebuilt."""

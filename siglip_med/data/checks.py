@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import largest_case
 from siglip_med.data.near_duplicates import merge_groups
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
 
 _ALL_ALIKE = 8
 

@@ -10,6 +10,9 @@ import numpy as np
 from pydantic import Field, NonNegativeInt
 from torch.utils.data import DataLoader, Sampler
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_csv
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
@@ -24,9 +27,6 @@ from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.source import Source
 from siglip_med.data.splitting.split import Split, Splitter, make_split
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
-from siglip_med.files import write_csv
-from siglip_med.image_spec import ImageSpec
 
 logger = logging.getLogger(__name__)
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, Sampler
 
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.table import ImageTable
-from siglip_med.image_spec import ImageSpec
 
 if TYPE_CHECKING:  # its library takes long to import, and who predicts augments nothing
     from siglip_med.data.augmentation import AugmentationPipeline

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut, sum_up
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
 
 
 def keep_rows(table: ImageTable, mask: np.ndarray, reason: str, asked: bool = False) -> ImageTable:

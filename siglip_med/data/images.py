@@ -18,7 +18,7 @@ import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 
 def register_heic() -> tuple[str, ...]:

@@ -7,12 +7,12 @@ import lightning.pytorch as pl
 import numpy as np
 from torch.utils.data import DataLoader
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.batch import Batch
 from siglip_med.data.dataset import EpochSampler, SplitDataset
 from siglip_med.data.sampling import SamplingStrategy, effective_counts
 from siglip_med.data.splitting import Split
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
 
 
 class LabeledData(pl.LightningDataModule, ABC):

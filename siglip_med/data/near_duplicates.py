@@ -12,8 +12,8 @@ from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
 
 _BLOCK = 2048
 

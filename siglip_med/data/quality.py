@@ -9,8 +9,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from siglip_med.core.progress import tracked
 from siglip_med.data.cache import PixelCache
-from siglip_med.tracking import tracked
 
 BLANK = 8
 """Gray at the 99th percentile minus gray at the first, of an image without any content."""

@@ -9,10 +9,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut, shown, sum_up
 from siglip_med.data.values import SKIN_TONES
-from siglip_med.errors import UserError
-from siglip_med.provenance import Provenance
 
 TEXT_COLUMNS = ("image", "image_id", "case", "description", "skin_tone", "sex", "age_group", "site", "source_split")
 """Columns of `ImageTable.frame` that hold text; unknown is the empty string, never a made-up value."""

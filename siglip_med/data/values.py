@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 UNKNOWN = frozenset(
     (

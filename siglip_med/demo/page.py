@@ -11,13 +11,13 @@ from typing import Any
 
 import gradio as gr
 
+from siglip_med.core.errors import UserError
 from siglip_med.demo import views
 from siglip_med.demo.answers import Answer, Answerer
 from siglip_med.demo.guard import VISITOR
 from siglip_med.demo.limits import Limits
 from siglip_med.demo.sessions import Sessions
 from siglip_med.demo.uploads import take
-from siglip_med.errors import UserError
 
 TITLE = "siglip-med"
 _FORGOTTEN = "The photograph is forgotten: drop it again."

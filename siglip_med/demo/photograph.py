@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.images import FORMATS, BadImageError, decode
-from siglip_med.errors import UserError
 
 SHOWN_SIDE = 640
 """Side in pixels of the square that the page shows, stretched to the photograph's own shape."""

@@ -19,6 +19,7 @@ from gradio.exceptions import InvalidPathError
 from gradio.processing_utils import async_move_files_to_cache
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from siglip_med.core.errors import UserError
 from siglip_med.demo import views
 from siglip_med.demo.answers import Answerer
 from siglip_med.demo.guard import Guard
@@ -26,7 +27,6 @@ from siglip_med.demo.limits import Limits
 from siglip_med.demo.page import Visit, build_page, theme
 from siglip_med.demo.sessions import Sessions
 from siglip_med.demo.uploads import private_folder, sweep
-from siglip_med.errors import UserError
 
 _TICK = 15.0
 """Seconds between two looks at what is to be forgotten."""

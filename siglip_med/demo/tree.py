@@ -8,7 +8,7 @@ import numpy as np
 
 from siglip_med.conditions import Condition, ConditionSet, dissimilarity
 from siglip_med.conditions.codes import CATEGORY_DEPTH, read_code_book
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 Nearness = Literal["first", "mild", "middling", "far"]
 

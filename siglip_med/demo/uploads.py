@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 ABANDONED = 60.0
 """Seconds after which a file that nobody asked about is deleted."""

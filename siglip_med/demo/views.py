@@ -11,10 +11,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib import colormaps
 from PIL import Image
 
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.demo.answers import Answer, Answerer, PredictionSet, SentenceScore
 from siglip_med.demo.limits import Limits
 from siglip_med.demo.photograph import SHOWN_SIDE, Photograph
-from siglip_med.image_spec import ImageSpec
 
 WARNING = "Not a diagnostic device."
 _STRONGEST = 0.78

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
+from siglip_med.core.seals import write_sums
 from siglip_med.export.card import model_card
 from siglip_med.export.example import local_bases
 from siglip_med.export.hub import check_repository, push
@@ -16,7 +17,6 @@ from siglip_med.export.pretrained import write_adapter, write_merged
 from siglip_med.export.recipes import Format
 from siglip_med.models import TwoTower, family_of, load_model
 from siglip_med.models.exported import ABOUT_FILE
-from siglip_med.seals import write_sums
 
 __all__ = [
     "Format",

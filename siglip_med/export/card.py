@@ -7,12 +7,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from siglip_med.core.provenance import Provenance, sentence
 from siglip_med.export.example import HUB_ID, example
 from siglip_med.export.index import front_matter
 from siglip_med.export.recipes import Format, needs_this_project, text_recipe
 from siglip_med.metrics import BASELINES, table_label
 from siglip_med.models import DualEncoder, TwoTower
-from siglip_med.provenance import Provenance, sentence
 
 _TEMPLATE = "model_card.md.jinja"
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx", "open_clip": "open_clip"}

@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.export.example import HUB_ID
 
 _MAY_LEAVE = frozenset({".json", ".jinja", ".md", ".model", ".onnx", ".safetensors", ".txt"})

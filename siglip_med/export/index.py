@@ -5,8 +5,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from siglip_med.core.provenance import Provenance
 from siglip_med.metrics import metric_label
-from siglip_med.provenance import Provenance
 
 _TASK = "zero-shot-image-classification"
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
+from siglip_med.core.extras import require
 from siglip_med.export.merge import merged_copy
 from siglip_med.export.pretrained import square_processor
-from siglip_med.extras import require
 from siglip_med.models import TwoTower
 
 TOLERANCE = 1e-4

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.export.merge import merged_copy
 from siglip_med.export.pretrained import save_weights
 from siglip_med.models import ClipTwoTower, TwoTower, VitBertTwoTower

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.export.merge import merged_copy
 from siglip_med.models import DualEncoder, JointTwoTower, TwoTower, VitBertTwoTower
 from siglip_med.models.exported import HEADS_FILE

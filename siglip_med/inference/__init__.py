@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from siglip_med.core.lazy import lazy_names
 from siglip_med.inference.photographs import (
     Candidate,
     Classifier,
@@ -10,7 +11,6 @@ from siglip_med.inference.photographs import (
     find_images,
     load,
 )
-from siglip_med.lazy import lazy_names
 
 if TYPE_CHECKING:
     from siglip_med.inference.maps import occlusion_map, relevance_map

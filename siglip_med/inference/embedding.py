@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siglip_med.core.progress import tracked
 from siglip_med.data import LabeledData
 from siglip_med.models import TwoTower
-from siglip_med.tracking import tracked
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import TwoTower
 from siglip_med.models.prefix import encoder_layers, replaced_forwards
 

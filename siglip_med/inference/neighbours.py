@@ -13,14 +13,14 @@ import numpy as np
 from PIL import Image
 from torch.nn.functional import normalize
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.progress import tracked
+from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.data import LabeledData
 from siglip_med.data.images import read_image
-from siglip_med.errors import UserError
 from siglip_med.inference.embedding import embed_split
 from siglip_med.metrics import Neighbour
 from siglip_med.models import TwoTower
-from siglip_med.seals import check_sealed, write_sealed
-from siglip_med.tracking import tracked
 
 NEIGHBOURS = "neighbours.npz"
 """The file's name in a run folder."""

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_json, write_text
+from siglip_med.core.image_spec import ImageSpec
+from siglip_med.core.progress import tracked
 from siglip_med.data.dataset import normalize
 from siglip_med.data.images import SUFFIXES, read_image
-from siglip_med.errors import UserError
-from siglip_med.files import write_json, write_text
-from siglip_med.image_spec import ImageSpec
 from siglip_med.models import Device, PromptEnsemble, TwoTower, choose_device, load_export, load_model
-from siglip_med.tracking import tracked
 
 
 @dataclass(frozen=True)

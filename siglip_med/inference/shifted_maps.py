@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.inference.maps import patch_grid, relevance_maps
 from siglip_med.models import TwoTower
 

@@ -5,10 +5,10 @@ import torch
 from torch.nn.functional import normalize
 
 from siglip_med.conditions import ConditionSet
+from siglip_med.core.progress import tracked
 from siglip_med.data import LabeledData
 from siglip_med.metrics import Predictions
 from siglip_med.models import PromptEnsemble, TwoTower
-from siglip_med.tracking import tracked
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.losses.adjustment import adjusted_logits
 from siglip_med.losses.pair_batch import PairBatch
 

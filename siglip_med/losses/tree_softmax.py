@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.losses.adjustment import adjusted_logits
 from siglip_med.losses.pair_batch import PairBatch
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.losses.pair_batch import PairBatch
 
 Method = Literal["exact", "entropic", "sliced"]

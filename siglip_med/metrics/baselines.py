@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.special import gammaln, softmax
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics.bootstrap import Interval, average_intervals, bootstrap_mean
 from siglip_med.metrics.headline import score_metrics
 from siglip_med.metrics.names import NEED_SCORES

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import norm
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS
 from siglip_med.metrics.predictions import Predictions

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics.predictions import Predictions
 
 BINS = 15

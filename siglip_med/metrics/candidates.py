@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.special import expit
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics.predictions import Predictions
 
 

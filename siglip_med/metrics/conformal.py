@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import softmax
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import condition_order
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from siglip_med.files import write_text
+from siglip_med.core.files import write_text
 from siglip_med.metrics.hierarchy import label_distance
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from siglip_med.errors import UserError
-from siglip_med.files import write_json, write_text, write_whole
-from siglip_med.provenance import Provenance
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_json, write_text, write_whole
+from siglip_med.core.provenance import Provenance
 
 FORMAT_VERSION = 2
 IMAGES_FILE = "images.csv"

@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics.headline import balanced_loss, score_metrics
 from siglip_med.metrics.names import RESAMPLED_METRICS
 from siglip_med.metrics.resampling import Scores

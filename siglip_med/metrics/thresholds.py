@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics.auc import auc_per_condition
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import condition_order

@@ -9,7 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import Field, NonNegativeInt
 from torch import nn
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models.folded_lora import FoldedLinear
 
 Tower = Literal["vision", "text"]

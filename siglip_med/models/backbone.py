@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models.adaptation import Adaptation, FullFineTune, Lora, Tower
 
 PEFT_PREFIX = "base_model.model."

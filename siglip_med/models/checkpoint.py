@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
+from siglip_med.core.seals import check_sealed, write_sealed
+from siglip_med.core.trust import build_trusted, builders, check_trusted
 from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
 from siglip_med.models.two_tower import TwoTower
-from siglip_med.provenance import Provenance
-from siglip_med.seals import check_sealed, write_sealed
-from siglip_med.trust import build_trusted, builders, check_trusted
 
 PAYLOAD = "siglip_med"
 FORMAT = "siglip-med checkpoint"

@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm
 from transformers import PreTrainedModel
 
-from siglip_med.errors import UserError
-from siglip_med.image_spec import ImageSpec
+from siglip_med.core.errors import UserError
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation, Lora
 from siglip_med.models.backbone import Backbone
 from siglip_med.models.logits import Logits

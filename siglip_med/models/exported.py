@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, P
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
+from siglip_med.core.seals import check_sums
+from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS
 from siglip_med.models.dual import DualEncoder
 from siglip_med.models.open_clip_folder import CONFIG_FILE as OPEN_CLIP_FILE
 from siglip_med.models.two_tower import TwoTower
-from siglip_med.seals import check_sums
-from siglip_med.trust import build_trusted
 
 ABOUT_FILE = "conditions.json"
 HEADS_FILE = "heads.safetensors"

@@ -9,8 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from transformers import PreTrainedModel
 
-from siglip_med.errors import UserError
-from siglip_med.image_spec import ImageSpec
+from siglip_med.core.errors import UserError
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation, Lora
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.hub import load_config, load_image_processor, load_tokenizer, load_weights, resolve_path

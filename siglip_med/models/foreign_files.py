@@ -12,8 +12,8 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor
 
-from siglip_med.errors import UserError
-from siglip_med.files import write_json
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_json
 from siglip_med.models.hub import explained, load_image_processor, resolve_path
 
 logger = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
 
-from siglip_med.errors import UserError
-from siglip_med.seals import check_sums
+from siglip_med.core.errors import UserError
+from siglip_med.core.seals import check_sums
 
 PACKAGE_PREFIX = "package:"
 """Start of a path that names a model folder inside this package, e.g. ``package:siglip_tiny``."""

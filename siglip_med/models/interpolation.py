@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 
 def interpolated(base: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

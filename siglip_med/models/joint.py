@@ -10,8 +10,8 @@ from torch.nn import MultiheadAttention
 from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers import PreTrainedModel
 
-from siglip_med.errors import UserError
-from siglip_med.image_spec import ImageSpec
+from siglip_med.core.errors import UserError
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation
 from siglip_med.models.backbone import Backbone
 from siglip_med.models.logits import Logits

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import CLIPConfig, CLIPModel
 
-from siglip_med.image_spec import ImageSpec
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.open_clip_folder import damaged, fill, preprocess_of, read_processor, refuse_others
 
 _PLAIN = {

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from siglip_med.errors import UserError
-from siglip_med.image_spec import ImageSpec
+from siglip_med.core.errors import UserError
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models import foreign_files
 from siglip_med.models.renaming import Names, misfits, renamed
 

@@ -21,8 +21,8 @@ from transformers import (
     ViTModel,
 )
 
-from siglip_med.errors import UserError
-from siglip_med.image_spec import ImageSpec
+from siglip_med.core.errors import UserError
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.hub import load_config
 from siglip_med.models.open_clip_folder import damaged, fill, preprocess_of, read_processor, refuse_others
 from siglip_med.models.open_clip_panderm import PATH_KEY, is_panderm, panderm_names, panderm_tower

@@ -10,7 +10,7 @@ twice: on every token, and again on the mean over the patches. A linear head wit
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models.open_clip_folder import refuse_others
 from siglip_med.models.timm_vit import Architecture, beit_names
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 _LAYERS = ("encoder.layers", "encoder.layer", "transformer.layer", "layers", "layer")
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models.two_tower import TwoTower
 
 

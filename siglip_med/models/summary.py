@@ -6,7 +6,7 @@ from typing import Literal
 from rich.table import Table
 from torch import nn
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 Component = Literal["vision", "text", "heads", "logits"]
 _TITLES: dict[Component, str] = {

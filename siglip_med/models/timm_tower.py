@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import Tensor
 from transformers import BeitModel, PreTrainedModel, ViTModel
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models.foreign_files import find_folder, name_unused, read_tensors, square_images
 from siglip_med.models.renaming import misfits, renamed
 from siglip_med.models.timm_vit import (

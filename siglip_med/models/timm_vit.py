@@ -20,7 +20,7 @@ from typing import Any
 
 from transformers import BeitConfig, ViTConfig
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 _WIDTHS = {"tiny": 192, "small": 384, "base": 768, "large": 1024, "huge": 1280}
 _LAYERS = {"tiny": 12, "small": 12, "base": 12, "large": 24, "huge": 32}

@@ -27,7 +27,7 @@ from transformers import (
     SiglipModel,
 )
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models.joint import JointTwoTower
 
 PACKAGED = Path(__file__).parent / "siglip_tiny"

@@ -4,7 +4,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from siglip_med.provenance import sentence
+from siglip_med.core.provenance import sentence
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.page import Page, Section, write_page

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table as ScreenTable
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import (
     LOWER_IS_BETTER,
     RESAMPLED_METRICS,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.report.inputs import CURVE_COLUMNS
 
 SCALARS_FILE = "scalars.csv"

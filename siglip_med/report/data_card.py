@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from siglip_med.core.files import write_text
+from siglip_med.core.provenance import sentence
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.data.table import SPLITS
-from siglip_med.files import write_text
-from siglip_med.provenance import sentence
 
 DATA_CARD = "DATA_CARD.md"
 _NOT_LOOKED_FOR = {

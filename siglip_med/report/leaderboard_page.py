@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as ScreenTable
 
-from siglip_med.errors import UserError
-from siglip_med.files import write_text
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_text
 from siglip_med.metrics import (
     CHOOSING,
     LOWER_IS_BETTER,

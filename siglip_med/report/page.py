@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from siglip_med.files import write_bytes, write_text
+from siglip_med.core.files import write_bytes, write_text
 from siglip_med.report.plots.style import DPI
 
 NOT_DEFINED = "–"

@@ -8,7 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from siglip_med.files import write_json
+from siglip_med.core.files import write_json
+from siglip_med.core.provenance import sentence
+from siglip_med.core.shell import setting
 from siglip_med.metrics import (
     KEY_METRICS,
     NEED_SCORES,
@@ -24,7 +26,6 @@ from siglip_med.metrics import (
     paired_bootstrap,
     table_label,
 )
-from siglip_med.provenance import sentence
 from siglip_med.report.baselines import (
     BASELINES,
     CHANCE,
@@ -36,7 +37,6 @@ from siglip_med.report.baselines import (
     baseline_intervals,
 )
 from siglip_med.report.data_card import DATA_CARD
-from siglip_med.shell import setting
 
 
 @dataclass(frozen=True)

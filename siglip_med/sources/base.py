@@ -8,14 +8,14 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import drop_rare_conditions, keep_conditions, rename_conditions
 from siglip_med.data.near_duplicates import group_near_duplicates, perceptual_hashes
 from siglip_med.data.paths import find_files
 from siglip_med.data.table import ImageTable, TableRow, build_table
 from siglip_med.data.values import is_unknown, parse_text
-from siglip_med.errors import UserError
-from siglip_med.provenance import Provenance
 
 Distance = Annotated[int, Field(ge=0, le=32)]
 """Bits of 64 in which two perceptual hashes differ."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 _LISTED = 12
 

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.reading import TextTable, read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import (
@@ -20,8 +22,6 @@ from siglip_med.data.values import (
     parse_text,
     parse_weight,
 )
-from siglip_med.errors import UserError
-from siglip_med.reading import TextTable, read_csv
 from siglip_med.sources.base import FolderSource
 from siglip_med.sources.columns import Column, condition_columns, match_columns
 

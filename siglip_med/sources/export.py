@@ -22,11 +22,11 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_bytes, write_csv, write_json
+from siglip_med.core.progress import tracked
 from siglip_med.data.images import BadImageError, shrink
-from siglip_med.errors import UserError
-from siglip_med.files import write_bytes, write_csv, write_json
 from siglip_med.sources.huggingface_rows import check_protocols, said
-from siglip_med.tracking import tracked
 
 logger = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import ClassVar, Literal
 
+from siglip_med.core.provenance import Provenance
+from siglip_med.core.reading import read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_skin_tone
-from siglip_med.provenance import Provenance
-from siglip_med.reading import read_csv
 from siglip_med.sources.base import Distance, FolderSource
 
 _WRONG = "3 Wrongly labelled"

@@ -6,11 +6,11 @@ Source: Tschandl, Rosendahl and Kittler, Scientific Data 2018, https://doi.org/1
 from dataclasses import dataclass
 from typing import ClassVar
 
+from siglip_med.core.provenance import Provenance
+from siglip_med.core.reading import read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_age_group, parse_sex, parse_text
-from siglip_med.provenance import Provenance
-from siglip_med.reading import read_csv
 from siglip_med.sources.base import FolderSource, locate
 
 _COLUMNS = ("lesion_id", "image_id", "dx", "age", "sex", "localization")

@@ -13,10 +13,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.images import MIN_SIDE
 from siglip_med.data.table import ImageTable
 from siglip_med.data.values import parse_flag
-from siglip_med.errors import UserError
 from siglip_med.sources.base import FolderSource
 from siglip_med.sources.columns import Column
 from siglip_med.sources.csv_file import CsvSource

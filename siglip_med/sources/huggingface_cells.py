@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from siglip_med.errors import UserError
-from siglip_med.extras import require
+from siglip_med.core.errors import UserError
+from siglip_med.core.extras import require
 
 
 def library() -> Any:

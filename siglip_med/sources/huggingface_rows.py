@@ -10,7 +10,7 @@ from typing import Any
 
 import fsspec
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.sources.huggingface_cells import library, top_column
 
 logger = logging.getLogger(__name__)

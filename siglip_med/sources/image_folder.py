@@ -6,11 +6,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.images import HEIC_SUFFIXES, SUFFIXES
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_split
-from siglip_med.errors import UserError
 from siglip_med.sources.base import FolderSource
 
 _SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})

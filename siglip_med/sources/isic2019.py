@@ -6,12 +6,12 @@ Source: Tschandl 2018, Codella 2018, Combalia 2019; https://challenge.isic-archi
 from dataclasses import dataclass
 from typing import ClassVar
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
+from siglip_med.core.reading import TextTable, read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_age_group, parse_flag, parse_sex, parse_text
-from siglip_med.errors import UserError
-from siglip_med.provenance import Provenance
-from siglip_med.reading import TextTable, read_csv
 from siglip_med.sources.base import FolderSource, locate
 
 DIAGNOSES = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")

@@ -6,11 +6,11 @@ Source: Pacheco et al., Data in Brief 2020, https://doi.org/10.17632/zr7vgbcyr2.
 from dataclasses import dataclass
 from typing import ClassVar
 
+from siglip_med.core.provenance import Provenance
+from siglip_med.core.reading import read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_age_group, parse_sex, parse_skin_tone, parse_text
-from siglip_med.provenance import Provenance
-from siglip_med.reading import read_csv
 from siglip_med.sources.base import FolderSource, locate
 
 _COLUMNS = ("patient_id", "img_id", "diagnostic", "age", "gender", "fitspatrick", "region")

@@ -13,13 +13,13 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from siglip_med.conditions import known_conditions
+from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
+from siglip_med.core.reading import TextTable, read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import keep_primary
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.download import Download, download_all
-from siglip_med.errors import UserError
-from siglip_med.provenance import Provenance
-from siglip_med.reading import TextTable, read_csv
 from siglip_med.sources.base import FolderSource
 
 BUCKET = "https://storage.googleapis.com/dx-scin-public-data"

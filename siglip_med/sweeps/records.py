@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from rich.console import Console
 
-from siglip_med.seals import check_sealed, write_sealed
+from siglip_med.core.seals import check_sealed, write_sealed
 
 FOLDER = "jobs"
 SWEEPERS_OWN = ("callbacks.pruning.store=", "callbacks.pruning.study=", "callbacks.pruning.trial=")

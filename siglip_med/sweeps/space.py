@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from siglip_med.shell import in_quotes
+from siglip_med.core.shell import in_quotes
 
 Value = StrictBool | StrictInt | StrictFloat | str | None
 Number = StrictInt | StrictFloat

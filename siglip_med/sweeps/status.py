@@ -8,7 +8,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from rich.console import Console
 
-from siglip_med.shell import setting
+from siglip_med.core.shell import setting
 from siglip_med.sweeps.records import differing, read_records
 
 FAILED_STATUS = 1

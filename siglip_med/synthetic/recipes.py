@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.synthetic import vocabulary as words
 from siglip_med.synthetic.vocabulary import Layer
 

@@ -16,9 +16,9 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 from rich.progress import Progress
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
 from siglip_med.data.table import ImageTable, TableRow, build_table
-from siglip_med.errors import UserError
-from siglip_med.provenance import Provenance
 from siglip_med.synthetic.captions import caption
 from siglip_med.synthetic.cases import plan_cases, smallest
 from siglip_med.synthetic.habits import draw_layers

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from pydantic import PositiveFloat, PositiveInt
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import read_checkpoint, write_checkpoint
 from siglip_med.training.preemption import Interruption, Stopped
 

@@ -13,6 +13,9 @@ from pydantic import Field, PositiveFloat
 from rich.console import Console
 from torch.utils.data import DataLoader, DistributedSampler
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.progress import tracked
+from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
@@ -20,10 +23,7 @@ from siglip_med.data.dataset import Draws, EpochSampler, ShardSampler, SplitData
 from siglip_med.data.labeled import LabeledData
 from siglip_med.data.loader import TimedLoader
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
 from siglip_med.models import TwoTower
-from siglip_med.seals import check_sealed, write_sealed
-from siglip_med.tracking import tracked
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from pydantic import PositiveInt
 from rich.console import Console
 from torch import Tensor
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.batch import Batch
-from siglip_med.errors import UserError
 from siglip_med.training.sharding import total_norm
 
 _SHOWN = 3

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from siglip_med.errors import UserError
-from siglip_med.extras import missing
+from siglip_med.core.errors import UserError
+from siglip_med.core.extras import missing
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import MLFlowLogger, WandbLogger

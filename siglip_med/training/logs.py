@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from siglip_med.files import write_csv, write_whole
+from siglip_med.core.files import write_csv, write_whole
 
 
 def keep_logs_before(loggers: Sequence[Logger], step: int) -> None:

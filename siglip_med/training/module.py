@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.batch import Batch
-from siglip_med.errors import UserError
 from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_batch
 from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import RetrievalMetrics

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from pydantic import NonNegativeInt
 
-from siglip_med.errors import UserError
-from siglip_med.extras import require
-from siglip_med.files import write_json
+from siglip_med.core.errors import UserError
+from siglip_med.core.extras import require
+from siglip_med.core.files import write_json
 
 NAME = "pruned.json"
 

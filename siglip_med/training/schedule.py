@@ -17,9 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import PositiveFloat
 from yaml import YAMLError
 
-from siglip_med.config import config_dir
-from siglip_med.errors import UserError, fail
-from siglip_med.files import write_whole
+from siglip_med.core.config import config_dir
+from siglip_med.core.errors import UserError, fail
+from siglip_med.core.files import write_whole
 from siglip_med.training.callbacks import keeps_step
 
 

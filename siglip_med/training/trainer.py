@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.training.acceleration import Backend, ChannelsLast, CompileBlocks
 from siglip_med.training.checkpointing import SealedCheckpointIO
 from siglip_med.training.sharding import ShardedStrategy

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from siglip_med.commands.check import Settings, run
-from siglip_med.config import typed
-from siglip_med.errors import UserError
+from siglip_med.core.config import typed
+from siglip_med.core.errors import UserError
 from siglip_med.report.data_page import findings_lines
 from tests.runs import compose_config
 

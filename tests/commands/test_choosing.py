@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from siglip_med.config import instantiate
+from siglip_med.core.config import instantiate
 from siglip_med.metrics import CHOOSING, RetrievalMetrics
 from tests.runs import compose_config
 

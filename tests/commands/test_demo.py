@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from siglip_med.commands import demo
-from siglip_med.config import typed
+from siglip_med.core.config import typed
+from siglip_med.core.errors import UserError
 from siglip_med.demo.server import DemoServer
-from siglip_med.errors import UserError
 from siglip_med.export import export_checkpoint
 from tests.demo.conftest import LIMITS
 from tests.runs import compose_config

@@ -11,8 +11,8 @@ import pytest
 
 from siglip_med.commands import evaluate
 from siglip_med.commands.evaluate import run, run_folder, saved_predictions
-from siglip_med.config import typed
-from siglip_med.errors import UserError
+from siglip_med.core.config import typed
+from siglip_med.core.errors import UserError
 from siglip_med.inference.neighbours import NEIGHBOURS, Neighbours
 from siglip_med.metrics import bootstrap_intervals, headline_metrics
 from tests.report.synthetic_run import synthetic_predictions

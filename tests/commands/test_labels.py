@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from siglip_med.commands.labels import Settings, run
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from tests.metrics.simulated import make_predictions
 
 

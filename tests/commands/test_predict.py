@@ -14,8 +14,8 @@ from torch.nn.functional import normalize
 
 from siglip_med.commands import predict as command
 from siglip_med.commands.predict import Settings
+from siglip_med.core.errors import UserError
 from siglip_med.data.images import read_image
-from siglip_med.errors import UserError
 from siglip_med.inference import find_images
 from siglip_med.models import load_model
 from tests.models import runs

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from siglip_med.commands import pretrain
-from siglip_med.config import typed
-from siglip_med.errors import UserError
+from siglip_med.core.config import typed
+from siglip_med.core.errors import UserError
 from siglip_med.models import siglip
 from tests.runs import compose_config
 

@@ -11,7 +11,7 @@ import torch
 
 from siglip_med.commands import train
 from siglip_med.commands.evaluate import predict_run
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import Predictions
 from siglip_med.models import read_checkpoint
 from tests.processes import one_and_two, rows

@@ -9,7 +9,7 @@ import torch
 
 from siglip_med.commands.evaluate import predict_run
 from siglip_med.commands.train import run
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import Predictions
 from siglip_med.models import TwoTower
 from tests.models.runs import Malicious

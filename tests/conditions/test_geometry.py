@@ -15,7 +15,7 @@ from siglip_med.conditions.codes import read_code_book
 from siglip_med.conditions.condition import Condition
 from siglip_med.conditions.curated import coarse_groups
 from siglip_med.conditions.geometry import GEOMETRIES, MEASURES
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 Catalog = load_conditions(known_conditions())
 INDEX = {name: position for position, name in enumerate(Catalog.names)}

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siglip_med.conditions import VOCABULARIES, known_conditions, load_conditions
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 
 def test_all_unknown_names_are_said_at_once():

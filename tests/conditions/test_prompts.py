@@ -4,7 +4,7 @@ import pytest
 
 from siglip_med.conditions import VOCABULARIES, evaluation_prompts, known_conditions, load_conditions, training_prompts
 from siglip_med.conditions.prompts import MAX_DESCRIPTION_WORDS
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from siglip_med.conditions import dissimilarity, load_conditions, training_prompts
 from siglip_med.conditions.codes import read_code_book
 from siglip_med.conditions.user_map import read_user_map
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.data import cache as cache_module
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.images import decode
-from siglip_med.errors import UserError
 from tests.data.test_images import encode, photograph
 
 SIDE = 24

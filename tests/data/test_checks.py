@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut, largest_case, shown, sum_up
 from siglip_med.data.checks import check_table, join_identical
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
 from siglip_med.data.table import TableRow, build_table
-from siglip_med.errors import UserError
 
 
 def table_of(cases: list[str], left_out: list[LeftOut] | None = None):

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from siglip_med.core.errors import UserError
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data import Batch, DataModule
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.images import decode
 from siglip_med.data.sampling import Natural, OversampleToMinimum
 from siglip_med.data.splitting.split import GroupStratifiedSplitter
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
-from siglip_med.image_spec import ImageSpec
 from tests.data.test_cache import LIMIT, write_photographs
 from tests.data.test_dataset import tiny_table
 from tests.data.test_images import encode, photograph

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data.augmentation import Augmentation, AugmentationPipeline
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.dataset import Draw, EpochSampler, ImageDataset, ShardSampler, normalize
 from siglip_med.data.sampling import Natural, OversampleToMinimum
 from siglip_med.data.table import ImageTable, TableRow, build_table
-from siglip_med.image_spec import ImageSpec
 from tests.data.test_cache import LIMIT, write_photographs
 
 SPEC = ImageSpec(24, mean=(0.5, 0.4, 0.3), std=(0.5, 0.25, 0.2))

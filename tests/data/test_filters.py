@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import (
     drop_rare_conditions,
@@ -12,7 +13,6 @@ from siglip_med.data.filters import (
     rename_conditions,
 )
 from siglip_med.data.table import TableRow, build_table
-from siglip_med.errors import UserError
 from tests.data.tables import random_table
 
 

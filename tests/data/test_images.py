@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.images import MIN_SIDE, BadImageError, decode, locate, read_bytes, read_image
-from siglip_med.errors import UserError
 
 LIMIT = 1_000_000
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.near_duplicates import (
     duplicates_across_splits,
     duplicates_between,
@@ -16,7 +17,6 @@ from siglip_med.data.near_duplicates import (
     perceptual_hashes,
 )
 from siglip_med.data.table import TableRow, build_table
-from siglip_med.errors import UserError
 from siglip_med.sources import CsvSource
 from tests.data.tables import write
 

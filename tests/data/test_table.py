@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import TEXT_COLUMNS, TableRow, build_table
-from siglip_med.errors import UserError
 
 
 def build(*rows: TableRow, **settings):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siglip_med.core.errors import UserError
 from siglip_med.data import images
 from siglip_med.demo import views
 from siglip_med.demo.answers import NEAREST, Answerer
 from siglip_med.demo.photograph import read_photograph
-from siglip_med.errors import UserError
 from siglip_med.inference import Classifier, occlusion_map, shifted_relevance_map
 from siglip_med.metrics import fit_conformal
 from siglip_med.metrics.conformal import nonconformity

@@ -9,10 +9,10 @@ import gradio as gr
 import httpx
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.demo import server as serving
 from siglip_med.demo.guard import LARGEST_MESSAGE, VISITOR, Guard
 from siglip_med.demo.server import DemoServer, close_file_paths
-from siglip_med.errors import UserError
 from tests.demo.conftest import LIMITS
 
 SECRET = b"-----BEGIN PRIVATE KEY----- nobody reads this"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.demo.sessions import Sessions
 from siglip_med.demo.uploads import private_folder, sweep, take
-from siglip_med.errors import UserError
 
 
 def test_tabs_are_apart_and_the_one_idle_longest_goes_first():

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.demo.page import sentences_of
 from siglip_med.demo.server import DemoServer, is_loopback
-from siglip_med.errors import UserError
 from tests.demo.conftest import LIMITS
 
 

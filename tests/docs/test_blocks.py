@@ -13,9 +13,9 @@ import tomllib
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from siglip_med.commands import entry
-from siglip_med.commands.command_line import SWEEP, check_words, composed, is_flag, own_configs_first
-from siglip_med.config import config_dir, validate_config
+from siglip_med.core.config import config_dir, validate_config
+from siglip_med.launch import entry
+from siglip_med.launch.command_line import SWEEP, check_words, composed, is_flag, own_configs_first
 from tests.docs.blocks import PAGES, READ_ONLY, ROOT, Block, blocks, commands, every_block
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -6,7 +6,7 @@ import torch
 
 from experiments.heads import Bench, fit, k_shot, long_tail
 from siglip_med.commands import train
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from tests.models.tiny import write_dual
 from tests.runs import small_settings
 

@@ -16,8 +16,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 from transformers import pipeline
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.images import read_image
-from siglip_med.errors import UserError
 from siglip_med.export import export_checkpoint, model_card, push
 from siglip_med.export.card import metric_rows
 from siglip_med.export.merge import merged_copy

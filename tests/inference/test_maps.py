@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import normalize
 
 from benchmarks.maps import Drawings, draw, hits, randomize
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.inference import occlusion_map, relevance_map, shifted_maps, shifted_relevance_map
 from siglip_med.inference.maps import _eager, _recorded, relevance_maps
 from siglip_med.models import Frozen, TwoTower, siglip

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from siglip_med.commands.train import Result
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
+from siglip_med.core.seals import write_sealed
 from siglip_med.inference.neighbours import NEIGHBOURS, Neighbours, digest, training_cases
-from siglip_med.seals import write_sealed
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from siglip_med.config import validate_config
-from siglip_med.errors import UserError
+from siglip_med.core.config import validate_config
+from siglip_med.core.errors import UserError
 from siglip_med.losses import InfoNCE, LayeredLoss, MultiPositiveSigmoid, PairBatch, WeightedTerm
 from siglip_med.losses.debug import example_batch, layered_terms, published_total
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.losses import (
     InfoNCE,
     MultiPositiveSigmoid,

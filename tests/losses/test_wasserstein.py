@@ -3,7 +3,7 @@ import ot
 import pytest
 import torch
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.losses import PairBatch, Wasserstein, wasserstein
 from siglip_med.losses.debug import example_batch
 

@@ -4,7 +4,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import chance, crm, headline_metrics, label_frequency_predictions
 from siglip_med.metrics.baselines import chance_predictions, chance_recall
 from tests.metrics.simulated import make_predictions

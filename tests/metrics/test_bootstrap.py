@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 from scipy.stats import ttest_rel
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import (
     HEADLINE_METRICS,
     RESAMPLED_METRICS,

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, log_loss
 from torchmetrics.classification import BinaryCalibrationError
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import Calibration, calibration_metrics, fit_calibration, headline_metrics, reliability_table
 from siglip_med.metrics.calibration import calibration_error
 from tests.metrics.simulated import make_predictions

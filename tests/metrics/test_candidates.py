@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import candidate_retrieval, print_sample
 from siglip_med.metrics.baselines import chance_predictions
 from tests.metrics.simulated import make_predictions

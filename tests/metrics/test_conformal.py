@@ -4,7 +4,7 @@ from mapie.classification import SplitConformalClassifier
 from scipy.special import softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import conformal_report, fit_conformal
 from siglip_med.metrics.conformal import nonconformity
 from tests.metrics.simulated import make_predictions

@@ -7,7 +7,7 @@ import torch
 import torch.distributed
 import torch.multiprocessing
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import RESAMPLED_METRICS, RetrievalMetrics, headline_metrics
 from tests.metrics.simulated import make_predictions
 from tests.processes import leave

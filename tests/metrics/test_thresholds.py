@@ -11,7 +11,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import choose_thresholds, classification_summary, classification_table, confusion_matrix
 from tests.metrics.simulated import make_predictions
 

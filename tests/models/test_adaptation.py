@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import Frozen, FullFineTune, Lora, TwoTower, check_gradients
 from siglip_med.models.adaptation import TARGETS
 from tests.models import runs, tiny

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import (
     checkpoint_payload,
     finalize_checkpoint,

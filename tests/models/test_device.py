@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import choose_device
 
 

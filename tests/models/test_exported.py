@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
+from siglip_med.core.seals import SUMS
 from siglip_med.export import export_checkpoint, write_open_clip
 from siglip_med.inference import load
 from siglip_med.models import load_export, load_model
-from siglip_med.seals import SUMS
 from tests.models import runs, tiny
 
 CALIBRATION = {"temperature": 1.5, "bias": -0.25}

@@ -9,7 +9,7 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Revi
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import clip, dual_encoder, siglip
 from siglip_med.models.hub import resolve_path
 from tests.models import tiny

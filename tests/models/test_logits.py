@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import Logits
 from tests.models import runs
 

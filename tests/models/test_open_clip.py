@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.export import write_merged, write_open_clip
 from siglip_med.models import FullFineTune, Lora, clip, open_clip
 from tests.models import runs, their_open_clip

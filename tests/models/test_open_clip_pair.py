@@ -11,7 +11,7 @@ from torch.nn.functional import linear, normalize
 from transformers import BertConfig
 
 from siglip_med.commands import train
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.export import export_checkpoint, write_open_clip
 from siglip_med.models import Frozen, FullFineTune, Lora, check_gradients, load_model, open_clip
 from siglip_med.models.open_clip_pair import pair_names, read_pair

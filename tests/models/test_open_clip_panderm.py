@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel
 
 from siglip_med.commands import train
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.export import export_checkpoint, write_open_clip
 from siglip_med.inference.maps import relevance_map
 from siglip_med.models import FullFineTune, Lora, check_gradients, load_export, load_model, open_clip

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import Lora, TwoTower
 from siglip_med.models.prefix import replaced_forwards
 from tests.models import runs, tiny

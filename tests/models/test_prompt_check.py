@@ -2,7 +2,7 @@
 
 import pytest
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models.prompt_check import check_prompts
 
 

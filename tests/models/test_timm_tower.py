@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BeitModel
 
 from siglip_med.commands import train
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.export import export_checkpoint
 from siglip_med.inference.maps import relevance_map
 from siglip_med.models import Frozen, FullFineTune, Lora, check_gradients, dual_encoder, load_export, load_model

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, SiglipModel, SiglipProcessor
 
 from siglip_med.conditions import evaluation_prompts, load_conditions, training_prompts
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import FullFineTune, siglip, tiny
 from siglip_med.synthetic import SyntheticSource
 from siglip_med.synthetic.recipes import load_recipes

@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import TwoTower, check_gradients
 from siglip_med.models.joint import _one_query
 from tests.models import runs, tiny

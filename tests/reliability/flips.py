@@ -18,14 +18,14 @@ from rich.table import Table
 from transformers import AutoModel
 
 from siglip_med.commands import train
-from siglip_med.commands.entry import _quiet_libraries
 from siglip_med.conditions.user_map import read_user_map
+from siglip_med.core.errors import UserError
+from siglip_med.core.seals import check_sealed, write_sealed, write_sidecar
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.splitting import Split
-from siglip_med.errors import UserError
 from siglip_med.export import export_checkpoint
+from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.models import load_model, read_checkpoint, siglip
-from siglip_med.seals import check_sealed, write_sealed, write_sidecar
 from tests.runs import small_settings
 
 CODES = "condition,code\nEczema,L30.9\nPsoriasis,L40.0\nUrticaria,L50.9\nMelanoma,C43.9\n"

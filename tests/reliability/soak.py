@@ -22,8 +22,8 @@ from hydra.core.global_hydra import GlobalHydra
 from rich.console import Console
 
 from siglip_med.commands import train
-from siglip_med.commands.entry import _quiet_libraries
-from siglip_med.config import config_dir, typed
+from siglip_med.core.config import config_dir, typed
+from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.models import read_checkpoint
 from siglip_med.training.preemption import Stopped
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from siglip_med.commands import train
+from siglip_med.core.errors import UserError
 from siglip_med.data.dataset import ImageDataset
-from siglip_med.errors import UserError
 from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import TwoTowerModule

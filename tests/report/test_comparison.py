@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import RESAMPLED_METRICS, headline_metrics, paired_bootstrap
 from siglip_med.report import ReportSettings
 from siglip_med.report.comparison import compare_predictions, compare_runs, write_comparison

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.splitting.report import report_split
 from siglip_med.data.table import TableRow, build_table
-from siglip_med.provenance import Provenance
 from siglip_med.report.data_card import data_card
 
 

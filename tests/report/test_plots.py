@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.metrics import Interval, PairedResult, confusion_matrix, reliability_table, subgroup_metrics
 from siglip_med.report.plots import (
     baselines_figure,

@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
 from siglip_med.metrics import (
     Neighbour,
     Predictions,
@@ -22,7 +23,6 @@ from siglip_med.metrics import (
     headline_metrics,
     label_frequency_predictions,
 )
-from siglip_med.provenance import Provenance
 from siglip_med.report import (
     Page,
     ReportInputs,

@@ -3,9 +3,9 @@ import unicodedata
 import numpy as np
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.source import Source
-from siglip_med.errors import UserError
 from siglip_med.sources import CsvSource
 from tests.data.tables import CSV_COLUMNS, GOOD_CSV, write
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
 from siglip_med.sources import CsvSource, Fitzpatrick17kSource, FolderSource, Ham10000Source, PadUfes20Source
 from tests.data.tables import CSV_COLUMNS, GOOD_CSV
 

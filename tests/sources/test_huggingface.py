@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
-from siglip_med.errors import UserError
 from siglip_med.sources import HuggingFaceSource
 
 datasets = pytest.importorskip("datasets")

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from siglip_med.conditions import known_conditions
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
-from siglip_med.errors import UserError
 from siglip_med.sources import (
     Fitzpatrick17kSource,
     Ham10000Source,

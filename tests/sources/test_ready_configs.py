@@ -7,7 +7,7 @@ from hydra.utils import instantiate
 
 from siglip_med.commands import train
 from siglip_med.conditions import load_conditions, training_prompts
-from siglip_med.config import typed
+from siglip_med.core.config import typed
 from tests.data.tables import write
 from tests.runs import compose_config, two_steps
 

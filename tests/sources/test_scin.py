@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from siglip_med.conditions import known_conditions
+from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
-from siglip_med.errors import UserError
 from siglip_med.sources import ScinSource
 from siglip_med.sources.scin import NEVER_PUBLISHED
 from tests.data.tables import write

@@ -15,8 +15,8 @@ from hydra.utils import instantiate
 from PIL import Image, ImageOps
 
 from siglip_med.commands import train
+from siglip_med.core.errors import UserError
 from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
-from siglip_med.errors import UserError
 from siglip_med.sources import HuggingFaceSource, export, huggingface_rows
 from siglip_med.sources.huggingface_rows import expand
 from tests.runs import two_steps

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from siglip_med.commands import entry
+from siglip_med.launch import entry
 
 
 class Cut(BaseException):

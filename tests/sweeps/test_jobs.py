@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from siglip_med.commands.entry import check_command_line
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
+from siglip_med.launch.entry import check_command_line
 from siglip_med.sweeps import read_records
 from tests.runs import CONF
 from tests.sweeps.app import Cut

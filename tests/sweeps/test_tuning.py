@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.sweeps import read_records
 from siglip_med.training.pruning import Pruned
 from tests.sweeps.app import Cut

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from siglip_med.conditions import load_conditions
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.synthetic import recipes as recipes_module
 from siglip_med.synthetic import vocabulary as words
 from siglip_med.synthetic.canvas import Canvas, smooth_noise

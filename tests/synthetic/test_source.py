@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
 from siglip_med.conditions import load_conditions
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.synthetic import CaptionSource, SyntheticSource
 from siglip_med.synthetic import __main__ as commands
 from siglip_med.synthetic import source as source_module

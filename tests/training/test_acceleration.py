@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import Lora, siglip
 from siglip_med.training.acceleration import ChannelsLast, CompileBlocks
 from siglip_med.training.trainer import build_trainer

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from siglip_med.commands import train
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.models import read_checkpoint, write_checkpoint
 from siglip_med.training.checkpointing import POSITION, Checkpoints, settle_progress
 from tests.runs import small_settings

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from siglip_med.commands.train import build, build_module
-from siglip_med.config import instantiate
-from siglip_med.errors import UserError
+from siglip_med.core.config import instantiate
+from siglip_med.core.errors import UserError
 from siglip_med.training import features
 from tests.models import tiny
 from tests.models.tiny import write_dual

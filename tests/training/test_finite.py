@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from siglip_med.commands import train
+from siglip_med.core.errors import UserError
 from siglip_med.data import dataset
-from siglip_med.errors import UserError
 from siglip_med.models import read_checkpoint
 from siglip_med.training.module import TwoTowerModule
 from tests.runs import small_settings

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from siglip_med.commands.train import run
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.training.loggers import mlflow_logger, wandb_logger
 from tests.runs import small_settings
 

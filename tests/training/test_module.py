@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from siglip_med.core.errors import UserError
 from siglip_med.data import Batch
-from siglip_med.errors import UserError
 from siglip_med.losses import LayeredLoss, MultiPositiveSigmoid, WeightedTerm
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import Logits, TwoTower, siglip

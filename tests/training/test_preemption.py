@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from siglip_med.commands import train
-from siglip_med.config import instantiate
+from siglip_med.core.config import instantiate
 from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import TwoTowerModule

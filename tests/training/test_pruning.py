@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.training.pruning import Pruned, Pruning
 
 optuna = pytest.importorskip("optuna")

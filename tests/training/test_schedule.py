@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, TensorDataset
 
-from siglip_med.config import validate_config
-from siglip_med.errors import UserError
+from siglip_med.core.config import validate_config
+from siglip_med.core.errors import UserError
 from siglip_med.training.schedule import CoefficientSchedule, ScheduleCoefficients, load_schedule, main
 
 SCHEDULES = Path(__file__).parents[2] / "conf" / "schedule"

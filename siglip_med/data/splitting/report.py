@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial.distance import jensenshannon
 
+from siglip_med.core.files import write_json, write_text
+from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut, largest_case
 from siglip_med.data.splitting.stratification import straddling_groups
 from siglip_med.data.table import SPLITS, ImageTable
-from siglip_med.files import write_json, write_text
-from siglip_med.provenance import Provenance
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 from iterstrat.ml_stratifiers import IterativeStratification
 from scipy.sparse import csr_array
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.near_duplicates import merge_groups
 from siglip_med.data.table import ImageTable
-from siglip_med.errors import UserError
 
 _ONE_BY_ONE = 8000
 """Groups up to which each improvement looks at all of them anew."""

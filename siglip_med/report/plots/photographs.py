@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.report.plots.style import new_figure, shorten, styled
 
 _COLUMNS, _SIDE = 6, 160

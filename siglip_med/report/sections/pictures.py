@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from siglip_med.errors import UserError
+from siglip_med.core.errors import UserError
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs
 from siglip_med.report.page import Figure, Section

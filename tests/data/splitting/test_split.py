@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.splitting import stratification
 from siglip_med.data.splitting.report import label_divergence
 from siglip_med.data.splitting.split import GivenSplitter, GroupStratifiedSplitter, KFoldSplitter, Split, make_split
 from siglip_med.data.splitting.stratification import leak_groups, stratify
 from siglip_med.data.table import TableRow, build_table
-from siglip_med.errors import UserError
 from siglip_med.sources import ScinSource
 from tests.data.tables import random_table
 

@@ -1,0 +1,86 @@
+"""Writes files whole: under a temporary name beside their own, moved into place when every byte is on the disk."""
+
+import csv
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from siglip_med.core.errors import UserError
+
+
+def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Writes a file that readers see complete or not at all, even where the machine stops halfway.
+
+    The permissions are those of any new file (the umask decides).
+
+    Args:
+        path: the file; its folder is made if it is absent.
+        write: gets the open binary file.
+
+    Raises:
+        UserError: the folder cannot be written, or the disk is full; the line names the path, and an earlier file
+            of that name is as it was.
+    """
+    path = Path(path)
+    with _named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # short, so that a long name does not become too long
+        temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            with temporary.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes bytes; see `write_whole`."""
+    write_whole(path, lambda file: file.write(content))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes text as UTF-8, line ends as they are; see `write_whole`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
+    """Writes plain Python values as JSON; NaN is refused, since no other reader takes it. See `write_whole`."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False))
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a table as CSV; see `write_whole`."""
+
+    def write(file: IO[bytes]) -> None:
+        lines = csv.writer(_Text(file), lineterminator="\n")
+        lines.writerow(header)
+        lines.writerows(rows)
+
+    write_whole(path, write)
+
+
+class _Text:
+    """What `csv.writer` needs of a text file, over a binary one."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        return self._file.write(text.encode("utf-8"))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """An error of the file system as one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be written ({reason}); free some space, or give another folder") from error

@@ -1,0 +1,70 @@
+"""What a model or a number was made from: drawings or photographs, of which data set, under which license."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from siglip_med.core.errors import UserError
+
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where images come from. A source knows it; checkpoints, predictions, cards and reports repeat it.
+
+    Attributes:
+        kind: ``drawings`` are made by a program, ``photographs`` show people.
+        name: of the data set.
+        license: as its authors write it.
+    """
+
+    kind: Literal["drawings", "photographs"] = "photographs"
+    name: str = NOT_STATED
+    license: str = NOT_STATED
+
+    @classmethod
+    def read(cls, stored: Mapping[str, object] | None, where: str) -> "Provenance | None":
+        """What a file says of it; None where it says nothing.
+
+        Args:
+            stored: what `as_dict` gave.
+            where: the file, for the message.
+
+        Raises:
+            UserError: the entry is damaged.
+        """
+        if not stored:
+            return None
+        try:
+            return TypeAdapter(cls).validate_python(dict(stored))
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise UserError(f"{where}: its provenance is damaged: {place}: {first['msg'].lower()}") from error
+
+    def as_dict(self) -> dict[str, str]:
+        """Plain texts by name."""
+        return asdict(self)
+
+
+def sentence(provenance: Provenance | None) -> str:
+    """The first line of whatever is made of it.
+
+    Examples:
+        >>> sentence(Provenance("photographs", "SCIN", "SCIN Data Use License"))
+        'Made from photographs of people: SCIN, license: SCIN Data Use License.'
+    """
+    if provenance is None:
+        return (
+            "Made from images that do not say whether they are photographs or drawings: "
+            "this was written by an earlier version."
+        )
+    if provenance.kind == "drawings":
+        return (
+            f"Made from DRAWINGS, not from photographs ({provenance.name}, license: {provenance.license}): every "
+            "number here shows that the program works, and none says anything about skin."
+        )
+    return f"Made from photographs of people: {provenance.name}, license: {provenance.license}."

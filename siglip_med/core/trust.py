@@ -1,0 +1,127 @@
+"""The trust boundary: what a config that comes out of a file may cause to be built.
+
+A checkpoint may come from anybody, and a config can name any function that Python can import. So nothing of a stored
+config goes through Hydra. Its tree must be plain (no interpolation, so no resolver and no environment variable; no
+``_args_``, ``_partial_`` or other directive), and every ``_target_`` in it must be one of the builders that the caller
+hands over: `builders` names them, and nothing is imported by a name that a file gives.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from siglip_med.core.config import TARGET, check_arguments
+from siglip_med.core.errors import UserError
+
+Builders = Mapping[str, Callable[..., Any]]
+"""Every name by which a config may ask for a builder, and the builder."""
+
+
+def builders(*roots: Callable[..., Any], parts: Iterable[Callable[..., Any]] = ()) -> Builders:
+    """The allow-list of some builders: they, the classes that their signatures ask for, and the given parts.
+
+    Args:
+        roots: factories and classes whose parameters say what else may be built, e.g. `siglip` takes a `Lora`.
+        parts: implementations of what signatures name by a protocol alone, e.g. the splitters.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    waiting = [*roots, *parts]
+    while waiting:
+        builder = waiting.pop()
+        if builder not in found.values():
+            found |= dict.fromkeys(_names(builder), builder)
+            waiting += _asked_for(builder)
+    return found
+
+
+def check_trusted(node: Any, allowed: Collection[str], where: str, source: str) -> None:
+    """Walks a stored config, and refuses whatever is neither plain nor one of the builders.
+
+    Args:
+        node: of any shape, as the file gives it.
+        allowed: names of what it may build, e.g. of `builders`.
+        where: key of the node, for the message.
+        source: the file, for the message.
+
+    Raises:
+        UserError: the config would call something else, or is not plain.
+    """
+    refused = f"refused to load {source}:"
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            path = f"{where}.{key}" if where else f"{key}"
+            if not isinstance(key, str | int | float):
+                raise UserError(f"{refused} a key of its config at {where} is a {type(key).__name__}")
+            check_trusted(str(key), allowed, where, source)
+            if key == TARGET:
+                if not (isinstance(value, str) and value in allowed):
+                    raise UserError(f"{refused} its config at {where or 'the top'} would call {value!r}"[:400])
+            elif isinstance(key, str) and key.startswith("_") and key.endswith("_"):
+                raise UserError(f"{refused} its config holds the directive {path}")
+            else:
+                check_trusted(value, allowed, path, source)
+    elif isinstance(node, list | tuple):
+        for position, value in enumerate(node):
+            check_trusted(value, allowed, f"{where}[{position}]", source)
+    elif isinstance(node, str):
+        if "${" in node:
+            raise UserError(f"{refused} its config at {where} holds the interpolation {node!r}"[:400])
+    elif not (node is None or isinstance(node, bool | int | float)):
+        raise UserError(f"{refused} its config at {where} holds a {type(node).__name__}, not a plain value")
+
+
+def build_trusted(node: Any, allowed: Builders, where: str, source: str, **given: Any) -> Any:
+    """Builds a node of a stored config, once all of it has been checked.
+
+    Args:
+        node: with a ``_target_`` among the allowed ones.
+        allowed: see `builders`.
+        where: key of the node, for messages.
+        source: the file, for messages.
+        **given: arguments that the program provides; they win over the node's.
+
+    Raises:
+        UserError: as `check_trusted`; or an argument is unknown or of a wrong type or range.
+    """
+    check_trusted(node, allowed, where, source)
+    if not (isinstance(node, Mapping) and TARGET in node):
+        raise UserError(f"{source}: its config has no {where} that could be built")
+    return _build({**node, **given}, allowed, where)
+
+
+def _build(node: Any, allowed: Builders, path: str) -> Any:
+    if isinstance(node, Mapping):
+        built = {key: _build(value, allowed, f"{path}.{key}") for key, value in node.items() if key != TARGET}
+        if TARGET not in node:
+            return built
+        builder = allowed[node[TARGET]]
+        check_arguments(path, builder, node[TARGET], built)
+        return builder(**built)
+    if isinstance(node, list | tuple):
+        return [_build(value, allowed, f"{path}[{position}]") for position, value in enumerate(node)]
+    return node
+
+
+def _names(builder: Callable[..., Any]) -> list[str]:
+    """Its own dotted name, and those that the packages around it may offer it under; none is ever imported."""
+    module, name = builder.__module__, builder.__name__
+    parts = module.split(".")
+    return [f"{'.'.join(parts[:length])}.{name}" for length in range(len(parts), 0, -1)]
+
+
+def _asked_for(builder: Callable[..., Any]) -> list[Callable[..., Any]]:
+    source = builder.__init__ if inspect.isclass(builder) else builder
+    hints = typing.get_type_hints(source)
+    hints.pop("return", None)
+    return [item for hint in hints.values() for item in _classes(hint) if _is_ours(item)]
+
+
+def _classes(hint: Any) -> list[type]:
+    if inspect.isclass(hint) and not typing.get_args(hint):
+        return [hint]
+    return [item for argument in typing.get_args(hint) for item in _classes(argument)]
+
+
+def _is_ours(item: type) -> bool:
+    return item.__module__.startswith("siglip_med.") and not getattr(item, "_is_protocol", False)

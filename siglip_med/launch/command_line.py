@@ -1,0 +1,244 @@
+"""The command line, checked word by word before anything runs, and the run folder that it is given."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from siglip_med.core.errors import UserError
+from siglip_med.core.extras import missing
+from siglip_med.core.shell import in_quotes, quoted, setting
+
+_LAUNCHERS = {
+    "joblib": ("hydra-joblib-launcher", "launcher=parallel", "parallel"),
+    "submitit_slurm": ("hydra-submitit-launcher", "launcher=slurm", "slurm"),
+}
+"""Hydra's launcher -> package, feature and extra."""
+SWEEP = frozenset({"-m", "--multirun"})
+CONFIG_DIR = frozenset({"-cd", "--config-dir"})
+
+
+def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
+    """The command line with ``--config-dir FOLDER`` (``-cd``) as the setting that Hydra makes of it.
+
+    A setting is composed wherever the command line is: when it is checked, when a run to go on with is looked for, and
+    in every job of a sweep. Left as a flag, Hydra's own main alone would know the folder.
+
+    Args:
+        folder: the folder of the shipped configs.
+        words: the command line after the script's name.
+
+    Raises:
+        UserError: the folder is not there, one of its files has the name of a shipped one, which Hydra would read
+            in its place, or the flag is given twice or beside ``hydra.searchpath``.
+    """
+    rest: list[str] = []
+    folders: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        flag, equals, value = word.partition("=")
+        if flag in CONFIG_DIR:
+            folders.append(value if equals else next(remaining, ""))
+        else:
+            rest.append(word)
+    if not folders:
+        return rest
+    if len(folders) > 1 or any(word.lstrip("+").startswith("hydra.searchpath=") for word in rest):
+        raise UserError("--config-dir: one folder can be given; for several use hydra.searchpath=[file://…,file://…]")
+    own = Path(folders[0]).expanduser().resolve()
+    if not folders[0] or not own.is_dir():
+        raise UserError(f"--config-dir={folders[0]}: there is no such folder")
+    for file in sorted(own.rglob("*.yaml")):
+        if (folder / file.relative_to(own)).is_file():
+            raise UserError(f"{file}: a shipped config has this name and would hide it; choose another one")
+    return [*rest, f"hydra.searchpath=[{in_quotes(f'file://{own}')}]"]
+
+
+def check_words(folder: Path, config_name: str, words: Sequence[str]) -> None:
+    """Composes the config that the command line asks for, so that a wrong name costs one line and no folder.
+
+    A sweep override is checked value by value. Flags of Hydra itself (``--help``, ``--cfg`` …) are left to it.
+
+    Args:
+        folder: the folder of configs.
+        config_name: the primary config.
+        words: the command line after the script's name.
+
+    Raises:
+        UserError: a word cannot be read, or names what there is not; the line says which, and how to write it.
+    """
+    if any(is_flag(word) and word not in SWEEP for word in words):
+        return
+    if not SWEEP & set(words):
+        for word in words:
+            if word.startswith("sweep=") and word not in ("sweep=null", "sweep=~"):
+                raise UserError(f"{word}: a sweep needs -m; write -m before it, or leave it out for one run")
+    overrides = null_groups_removed(folder, config_name, [word for word in words if not is_flag(word)])
+    parsed = [_parse(word) for word in overrides]
+    for word, override in zip(overrides, parsed, strict=True):
+        if override.is_sweep_override() and not SWEEP & set(words):
+            raise UserError(
+                f"{word}: several values are a sweep, which needs -m; if the comma belongs to the value, write "
+                f"{quoted(word)}"
+            )
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+            for combination in _combinations(overrides, parsed):
+                compose(config_name, overrides=combination, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise UserError(_short(str(error), folder, overrides)) from error
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def null_groups_removed(folder: Path, config_name: str, words: Sequence[str]) -> list[str]:
+    """The command line with ``group=null`` as Hydra wants it: ``~group``, or nothing where the group is off anyway.
+
+    Args:
+        folder: the folder of configs.
+        config_name: the primary config.
+        words: the command line.
+    """
+    on = set()
+    config = yaml.safe_load((folder / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    for entry in config.get("defaults", []):
+        if isinstance(entry, dict):
+            on |= {str(key).split()[-1].lstrip("/") for key, value in entry.items() if value is not None}
+    result = []
+    for word in words:
+        group, _, value = word.partition("=")
+        if value.strip() not in ("null", "~") or not (folder / group).is_dir():
+            result.append(word)
+        elif group in on:
+            result.append(f"~{group}")
+    return result
+
+
+def is_flag(word: str) -> bool:
+    """Whether a word is an option of Hydra rather than a setting."""
+    return word.startswith("-")
+
+
+def _parse(word: str) -> Override:
+    if word.startswith("="):
+        raise UserError(f"{word}: the name of the setting is missing")
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"{word}: a setting is written key=value") from error
+        try:
+            OverridesParser.create().parse_override(shlex.split(quoted(word))[0])
+        except HydraException:
+            raise UserError(f"{word}: {key!r} is no name of a setting") from error
+        if not value:
+            raise UserError(f"{word}: the value is missing; write {key}=null for none") from error
+        raise UserError(f"{word}: Hydra cannot read the value as it stands; write {quoted(word)}") from error
+
+
+def _combinations(overrides: Sequence[str], parsed: Sequence[Override]) -> list[list[str]]:
+    """Each value of each sweep once, with the first value of the others."""
+    choices: list[list[str]] = []
+    for text, override in zip(overrides, parsed, strict=True):
+        if override.is_sweep_override():
+            name = text.split("=", 1)[0]
+            choices.append([f"{name}={value}" for value in override.sweep_string_iterator()])
+        else:
+            choices.append([text])
+    first = [options[0] for options in choices]
+    combinations = [first]
+    for position, options in enumerate(choices):
+        combinations += [[*first[:position], option, *first[position + 1 :]] for option in options[1:]]
+    return combinations
+
+
+def _short(message: str, folder: Path, overrides: Sequence[str]) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    text = lines[0] if lines else "the settings cannot be put together"
+    group, _, choice = text.partition("Could not find '")[2].rstrip("'").rpartition("/")
+    if group == "hydra/launcher" and choice in _LAUNCHERS:
+        return missing(*_LAUNCHERS[choice])
+    if group and (folder / group).is_dir():
+        known = sorted(path.stem for path in (folder / group).glob("*.yaml") if not path.stem.startswith("_"))
+        return f"{group}={choice}: there is no such {group}; there is {', '.join(known)}"
+    named = next((word for word in overrides if word.split("=")[0].lstrip("+~") in message), "")
+    return f"{text}{f' (in {named})' if named and named not in text else ''}"
+
+
+def composed(folder: Path, config_name: str, words: Sequence[str], output: Path | None = None) -> DictConfig:
+    """The config of a command line, with Hydra's own part; ``output`` stands for the run folder."""
+    place = [] if output is None else [shlex.split(setting("paths.output_dir", output))[0]]
+    with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+        try:
+            return compose(config_name, overrides=[*words, *place], return_hydra_config=True)
+        finally:
+            GlobalHydra.instance().clear()
+
+
+def plain_settings(config: DictConfig) -> Mapping[str, Any]:
+    """The settings of a config, without Hydra's own, interpolations resolved.
+
+    Raises:
+        UserError: a value is missing, or an interpolation leads nowhere.
+    """
+    try:
+        without = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        settings = OmegaConf.to_container(without, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(" ".join(str(error).split())) from error
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def make_exclusively(folder: Path) -> Path:
+    """Makes a folder that is nobody else's: under this name, or with ``_2``, ``_3`` … behind it.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    for number in range(1, 10_000):
+        mine = folder if number == 1 else folder.with_name(f"{folder.name}_{number}")
+        try:
+            mine.parent.mkdir(parents=True, exist_ok=True)
+            mine.mkdir()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{mine}: cannot make the run folder ({error.strerror}); give another with paths.log_dir=…"
+            ) from error
+        return mine
+    raise UserError(f"{folder}: there are 10,000 folders of that name; give another with hydra.run.dir=…")
+
+
+def remove_if_untouched(folder: Path) -> None:
+    """Hydra makes the run folder before the job starts; one that holds nothing else is no result."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if all(
+        path.parent.name == ".hydra" or path.name == ".lock" or (path.suffix == ".log" and path.parent == folder)
+        for path in files
+    ):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_child() -> bool:
+    """Whether a launcher has started this process beside another one, which made the run folder."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("LOCAL_RANK", "SLURM_PROCID", "RANK"))
+
+
+def arguments() -> list[str]:
+    """The words of this process's command line."""
+    return sys.argv[1:]

@@ -1,0 +1,203 @@
+"""How a command starts: its command line is checked, Hydra composes its config, its ``run`` gets typed settings."""
+
+import importlib
+import logging
+import shlex
+import sys
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from siglip_med.core.config import config_dir, typed
+from siglip_med.core.errors import UserError, fail
+from siglip_med.core.shell import setting
+from siglip_med.launch.command_line import (
+    arguments,
+    check_words,
+    composed,
+    is_child,
+    is_flag,
+    make_exclusively,
+    null_groups_removed,
+    own_configs_first,
+    plain_settings,
+    remove_if_untouched,
+)
+from siglip_med.launch.help import help_text, wants_help
+from siglip_med.launch.jobs import run_once
+
+RUNS = frozenset({"train", "pretrain"})
+"""Commands that can go on with a run."""
+
+
+def launch(command: str) -> None:
+    """Runs a command as typed: the body of ``train.py`` and of the installed ``siglip-med-train``, for every command.
+
+    Args:
+        command: the name of a module of `siglip_med.commands`, which has ``Settings``, ``run`` and ``show``, and of its
+            config in ``conf/``.
+    """
+    folder = config_dir()
+    if wants_help(arguments()):
+        print(help_text(folder, command), end="")
+        return
+    try:
+        sys.argv[1:] = own_configs_first(folder, arguments())
+    except UserError as error:
+        fail(error)
+    check_command_line(folder, command)
+    sys.argv[1:] = null_groups_removed(folder, command, arguments())
+    try:
+        sys.argv += run_folder_words(folder, command, arguments())
+    except UserError as error:
+        fail(error)
+    hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
+
+
+train, pretrain, evaluate, predict, export, check, labels, demo = (
+    partial(launch, name) for name in ("train", "pretrain", "evaluate", "predict", "export", "check", "labels", "demo")
+)
+"""Entry points of the console scripts."""
+
+
+def check_command_line(folder: Path, config_name: str, words: Sequence[str] | None = None) -> None:
+    """Stops with one line and exit status 2 if the command line is wrong; see `check_words`.
+
+    Args:
+        folder: the folder of configs.
+        config_name: the primary config.
+        words: the command line after the script's name; the process's own by default.
+    """
+    try:
+        check_words(folder, config_name, arguments() if words is None else words)
+    except UserError as error:
+        fail(error)
+
+
+def run_folder_words(folder: Path, command: str, words: Sequence[str]) -> list[str]:
+    """What to add to a command line so that its run has a folder of its own, or goes on in the one it has.
+
+    Args:
+        folder: the folder of configs.
+        command: see `launch`.
+        words: the command line.
+
+    Raises:
+        UserError: the run to go on with is not there, or the folder holds another one.
+    """
+    if is_child() or any(is_flag(word) for word in words):
+        return []  # a sweep gives each job a folder, and a flag of Hydra's own starts no run
+    config = composed(folder, command, words)
+    wanted = Path(OmegaConf.to_container(config.hydra.run, resolve=True)["dir"])  # type: ignore[index,call-overload]
+    if command in RUNS and config.resume is not None:
+        found = _run_to_go_on_with(str(config.resume), folder, command, words, wanted)
+        if found is not None:
+            return [_override("hydra.run.dir", found), "hydra.output_subdir=null"]
+    if any(word.startswith("hydra.run.dir=") for word in words):
+        return []
+    return [_override("hydra.run.dir", make_exclusively(wanted))]
+
+
+def _run_to_go_on_with(value: str, folder: Path, command: str, words: Sequence[str], wanted: Path) -> Path | None:
+    from siglip_med.runs.resume import find_run, find_same
+
+    if value != "auto":
+        return find_run(value).folder
+    point = find_same(plain_settings(composed(folder, command, words, wanted)), wanted)
+    return None if point is None else point.folder
+
+
+def _override(key: str, value: Path) -> str:
+    return shlex.split(setting(key, value))[0]
+
+
+def _job(command: str, config: DictConfig) -> Any:
+    """One Hydra job; what it returns is what a sweep optimizes.
+
+    A `UserError` becomes one line and exit status 2, and the empty run folder goes. A run that was told to stop exits
+    with 128 + the signal.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    from siglip_med.training.preemption import Stopped
+
+    try:
+        if command in RUNS and HydraConfig.get().mode == RunMode.MULTIRUN:
+            return run_once(config, partial(_do, command, folder))
+        return _do(command, folder, config)
+    except UserError as error:
+        remove_if_untouched(folder)
+        fail(error)
+    except Stopped as stopped:
+        remove_if_untouched(folder)
+        print(_farewell(command, stopped, folder), file=sys.stderr)
+        raise SystemExit(stopped.exit_status) from None
+
+
+def _do(command: str, folder: Path, config: DictConfig) -> Any:
+    module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
+    _quiet_libraries()
+    if command in RUNS:
+        config = _with_own_settings(command, config, folder)
+    return module.show(module.run(typed(config, module.Settings)))
+
+
+def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictConfig:
+    """The settings of the run that goes on, where there is one."""
+    if config.get("resume") is None:
+        return config
+    from siglip_med.runs.resume import find_run, find_same, own_settings
+
+    words = list(HydraConfig.get().overrides.task)
+    now = plain_settings(config)
+    alone = HydraConfig.get().mode == RunMode.RUN
+    point = find_same(now, folder, neighbors=False) if now["resume"] == "auto" else find_run(str(now["resume"]))
+    if point is None:
+        return config
+    if not alone and point.folder.resolve() != folder.resolve():
+        raise UserError("resume: in a sweep each job goes on in its own folder; use resume=auto with hydra.sweep.dir=…")
+    default = hydra.compose(command, overrides=[_override("paths.output_dir", folder)])
+    config = OmegaConf.create(own_settings(point, now, plain_settings(default), words))
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def _farewell(command: str, stopped: Any, folder: Path) -> str:
+    import signal
+
+    name = signal.Signals(stopped.signal).name
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        place = setting("hydra.sweep.dir", str(HydraConfig.get().sweep.dir))
+        return f"the sweep was stopped by {name}; to go on with it: the same command with {place}"
+    if stopped.folder is None and not (folder / "checkpoints").is_dir():
+        return f"stopped by {name} before the first checkpoint: start it again"
+    script = f"python {command}.py" if Path(sys.argv[0]).suffix == ".py" else f"siglip-med-{command}"
+    where = "" if stopped.step is None else f" at step {stopped.step}"
+    return f"stopped by {name}{where}; to go on: {script} {setting('resume', stopped.folder or folder)}"
+
+
+def _quiet_libraries() -> None:
+    """Leaves the screen to the run's own progress and table; warnings of Lightning stay.
+
+    After the command's imports: Lightning sets its own logger's level when it is imported, and a prediction needs none.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for chatty in ("lightning.pytorch", "httpx", "huggingface_hub"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for known in (
+        ".*LeafSpec.*",
+        ".*is_gradient_checkpointing.*",
+        "Found .* module.* in eval mode.*",
+        ".*your dataloader is not resumable.*",  # it is: its order is a function of seed, epoch and position
+        ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # it counts, and changes no batch
+    ):
+        warnings.filterwarnings("ignore", message=known)  # deprecations between libraries; a frozen tower stays in eval

@@ -1,0 +1,129 @@
+"""A job of a sweep: done once, in a folder of its own, and its end written down, whatever it was.
+
+Every launcher of Hydra (one after the other, joblib, SLURM) and every sweeper calls the same function for a job, and
+this is it: what is finished is not done again, what was cut goes on from its checkpoint, and what fails leaves the
+other jobs alone.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.console import Console
+
+from siglip_med.core.errors import UserError
+from siglip_med.launch.command_line import is_child, plain_settings, remove_if_untouched
+from siglip_med.sweeps import JobRecord, read_record, write_record
+
+log = logging.getLogger(__name__)
+
+
+def digest(text: str) -> str:
+    """Sixteen hexadecimal digits that stand for a text."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def job_key(settings: Mapping[str, Any]) -> str:
+    """What a job is known by: a hash of all settings that decide its result.
+
+    Args:
+        settings: plain values.
+    """
+    from siglip_med.runs.resume import deciding
+
+    return digest(json.dumps(deciding(settings), sort_keys=True, default=str))
+
+
+def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
+    """Does a job unless it is done.
+
+    Args:
+        config: of the job.
+        body: does it; what it returns is what a sweep optimizes.
+
+    Returns:
+        What ``body`` returned, now or when the job was done; None for a job that failed or was pruned.
+
+    Raises:
+        Stopped: the process was told to stop; the job stays marked as cut.
+    """
+    from siglip_med.training.preemption import Stopped
+    from siglip_med.training.pruning import Pruned
+
+    hydra = HydraConfig.get()
+    folder, words = Path(hydra.runtime.output_dir), tuple(hydra.overrides.task)
+    sweep = Path(hydra.sweep.dir).resolve()
+    place = folder.resolve().relative_to(sweep).as_posix()
+    try:
+        key = job_key(plain_settings(config))
+    except UserError:  # a setting has no value: the job itself says which
+        key = digest(" ".join(words))
+    record = read_record(sweep, key)
+    if record is not None and _is_done(sweep, record):
+        _say(f"done before ({record.state}): {record.folder}")
+        if record.folder != place:
+            remove_if_untouched(folder)
+        return record.objective
+    now = JobRecord(key, "running", place, words, time=time.time())
+    _write(sweep, now)
+    try:
+        value = body(_going_on(config, folder))
+    except Stopped:
+        raise
+    except Pruned as pruned:
+        _say(f"pruned: {place}: {pruned}")
+        _write(sweep, replace(now, state="pruned", reason=str(pruned), log=_log(place), time=time.time()))
+        return None
+    except UserError as error:
+        log.error("error: %s", error)
+        return _failed(sweep, now, str(error))
+    except Exception as error:  # a bug, or a library's: it belongs to this job alone
+        log.exception("the job failed")
+        return _failed(sweep, now, f"{type(error).__name__}: {error}")
+    _write(sweep, replace(now, state="finished", objective=value, time=time.time()))
+    return value
+
+
+def _failed(sweep: Path, record: JobRecord, reason: str) -> None:
+    reason = " ".join(reason.split())
+    _say(f"failed: {record.folder}: {reason}")
+    _write(sweep, replace(record, state="failed", reason=reason, log=_log(record.folder), time=time.time()))
+
+
+def _is_done(sweep: Path, record: JobRecord) -> bool:
+    """Finished or pruned, and its folder is still there."""
+    return (record.state == "finished" and (sweep / record.folder / "run.json").is_file()) or record.state == "pruned"
+
+
+def _going_on(config: DictConfig, folder: Path) -> DictConfig:
+    """With ``resume=auto`` where the job was cut."""
+    if config.get("resume") is not None or not (folder / "run.json").is_file():
+        return config
+    with open_dict(config):
+        config.resume = "auto"
+    return config
+
+
+def _write(sweep: Path, record: JobRecord) -> None:
+    if not is_child():  # of a job with several processes the first writes
+        write_record(sweep, record)
+
+
+def _log(place: str) -> str:
+    return f"{place}/{HydraConfig.get().job.name}.log"
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+# In configs ``${digest:text}``: a job's folder is named after its overrides and not after its place in the sweep, so
+# that a sweep with one more value finds the jobs it had. At import: a launcher's process reads it before a job starts.
+OmegaConf.register_new_resolver("digest", lambda text: digest(str(text))[:8], replace=True)

@@ -1,0 +1,53 @@
+"""Where a run that comes out of a file may write: below the cache of this command, wherever the file says."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from siglip_med.core.config import TARGET
+from siglip_med.runs.components import data_builders
+
+_ELSEWHERE = "stored"
+
+
+def kept_below(
+    cache_dir: str | Path, data: Mapping[str, Any], features: Any, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], Any]:
+    """Stored ``data`` and ``features`` nodes whose caches lie below this command's cache.
+
+    A cache is moved, and the screen says so, where the file has it outside: what is kept there is then made again. The
+    folder of a source that writes into it (drawings, an export of a hub's data set) is one.
+
+    Args:
+        cache_dir: of this command, ``paths.cache_dir``.
+        data: the node, already checked by `siglip_med.core.trust`.
+        features: the node, or None.
+        given: keys of the data node that are said now; they may name any folder.
+    """
+    data, source = dict(data), data.get("source")
+    if "cache_dir" in data and "cache_dir" not in given:
+        data["cache_dir"] = _below(cache_dir, "data.cache_dir", data["cache_dir"])
+    if isinstance(source, Mapping) and _writes(source) and "root" not in (given.get("source") or {}):
+        data["source"] = {**source, "root": _below(cache_dir, "data.source.root", source.get("root"))}
+    if isinstance(features, Mapping) and "cache_dir" in features:
+        features = {**features, "cache_dir": _below(cache_dir, "features.cache_dir", features["cache_dir"])}
+    return data, features
+
+
+def _writes(source: Mapping[str, Any]) -> bool:
+    return bool(getattr(data_builders().get(str(source.get(TARGET))), "writes", False))
+
+
+def _below(cache_dir: str | Path, key: str, stored: Any) -> Any:
+    """The stored folder where it lies below the cache; a folder of its own there where it does not."""
+    here = Path(cache_dir).resolve()
+    if not isinstance(stored, str) or Path(stored).resolve().is_relative_to(here):
+        return stored
+    moved = here / _ELSEWHERE / hashlib.sha256(f"{key} {stored}".encode()).hexdigest()[:12]
+    Console(stderr=True).print(
+        f"{key}: the stored {stored} is not below this command's cache; {moved} is used", soft_wrap=True, markup=False
+    )
+    return str(moved)

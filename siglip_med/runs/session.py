@@ -1,0 +1,105 @@
+"""One run from its first moment to its last: its folder, its signals, its logs, and the checkpoint it goes on from."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+
+from siglip_med.core.config import shipped_targets, targets
+from siglip_med.core.errors import UserError
+from siglip_med.core.trust import check_trusted
+from siglip_med.runs.folder import claim, locked, mark
+from siglip_med.runs.resume import ResumePoint, check_same, find_run, find_same, is_extended
+from siglip_med.runs.settings import RunSettings
+from siglip_med.training.checkpointing import Checkpoints, is_trial
+from siglip_med.training.logs import keep_logs_before
+from siglip_med.training.preemption import interruptible
+
+
+def checkpoints_of(trainer: pl.Trainer) -> Checkpoints | None:
+    """The callback that keeps checkpoints; None where a run keeps none."""
+    callback = trainer.checkpoint_callback
+    return callback if isinstance(callback, Checkpoints) and not is_trial(trainer) else None
+
+
+def resume_point(settings: RunSettings) -> ResumePoint | None:
+    """The run that the settings go on with, known to be theirs; None for a new one.
+
+    Raises:
+        UserError: there is none, it is damaged, or the settings are not its own.
+    """
+    if settings.resume is None:
+        return None
+    now = settings.model_dump()
+    if settings.resume == "auto":
+        return find_same(now, Path(settings.paths.output_dir), neighbors=False)
+    point = find_run(settings.resume)
+    check_trusted(point.settings, shipped_targets() | targets(now), "", str(point.checkpoint or point.folder))
+    check_same(point, now)
+    return point
+
+
+@contextmanager
+def session(settings: RunSettings, trainer: pl.Trainer, point: ResumePoint | None) -> Iterator[Callable[[], None]]:
+    """Catches signals, and keeps the run folder for this run alone.
+
+    Gives a function to call when everything that can be wrong with the settings and the data has been looked at: it
+    makes the run folder, or takes over that of the run that goes on.
+
+    Raises:
+        UserError: the folder belongs to another run, or cannot be written; or a process that makes batches died.
+    """
+    folder = Path(settings.paths.output_dir)
+    main, plain = trainer.is_global_zero, settings.model_dump(mode="json")
+    with interruptible() as interruption, ExitStack() as held:
+        if (checkpoints := checkpoints_of(trainer)) is not None:
+            checkpoints.interruption = interruption
+        if main and point is not None:
+            held.enter_context(locked(folder))
+
+        def begin() -> None:
+            if main and point is None:
+                claim(folder, plain)
+                held.enter_context(locked(folder))
+            elif main:
+                mark(folder, False, plain)
+
+        try:
+            yield begin
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                "a process that makes batches died (out of memory, or killed from outside): lower data.num_workers "
+                f"or data.batch_size, and go on with resume={folder}"
+            ) from error
+        if main:
+            mark(folder, True, plain)
+
+
+def fit(
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    point: ResumePoint | None,
+    settings: RunSettings,
+) -> None:
+    """Trains from the start, or from where the run stood."""
+    path = None if point is None else point.checkpoint
+    if point is not None:
+        if trainer.is_global_zero:
+            keep_logs_before(trainer.loggers, point.step)
+        checkpoints = checkpoints_of(trainer)
+        if checkpoints is not None:
+            checkpoints.over = point.finished and not is_extended(point.settings, settings.model_dump())
+    trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+
+
+def last_metrics(trainer: pl.Trainer) -> dict[str, float]:
+    """The metrics of the last validation, also of a run whose training was over before this process began."""
+    checkpoints = checkpoints_of(trainer)
+    if checkpoints is not None and checkpoints.metrics:
+        return dict(checkpoints.metrics)
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if torch.is_tensor(value)}
