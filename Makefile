@@ -51,7 +51,7 @@ lowest:  ## the oldest versions that pyproject.toml allows, in build/lowest, and
 	$(PYTHON) .ci/lowest.py $(LOWEST) > build/lowest.txt
 	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[$(LOWEST)]' \
 		pytest pytest-timeout hypothesis mapie
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 build/lowest/bin/python -m pytest -q tests/test_config.py tests/conditions tests/data tests/losses \
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 build/lowest/bin/python -m pytest -q tests/core tests/conditions tests/data tests/losses \
 		tests/models tests/export tests/commands/test_predict.py tests/commands/test_train.py
 
 tensorboard: setup  ## dashboards of every run under logs/

@@ -21,7 +21,9 @@ from siglip_med.core.config import config_dir, instantiate, typed
 from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.losses import PairBatch
 from siglip_med.metrics import RetrievalMetrics
+from siglip_med.runs.building import build, build_module
 from siglip_med.runs.components import Components
+from siglip_med.runs.scoring import predict
 from siglip_med.training.module import FineTuneModule
 
 
@@ -35,7 +37,7 @@ def settings(folder: Path, *overrides: str) -> train.Settings:
 def lightning_fit(chosen: train.Settings, components: Components) -> FineTuneModule:
     """The fit of train.py."""
     trainer = instantiate(chosen.trainer, callbacks=chosen.callbacks, logger=chosen.logger)
-    module = train.build_module(chosen, components, instantiate(chosen.loss), instantiate(chosen.optimizer))
+    module = build_module(chosen, components, instantiate(chosen.loss), instantiate(chosen.optimizer))
     trainer.fit(module, datamodule=components.data)
     return module
 
@@ -43,7 +45,7 @@ def lightning_fit(chosen: train.Settings, components: Components) -> FineTuneMod
 def plain_fit(chosen: train.Settings, components: Components) -> None:
     """The same steps and validations, as one would write them without a framework."""
     model, data, steps = components.model, components.data, chosen.trainer["max_steps"]
-    module = train.build_module(chosen, components, instantiate(chosen.loss), instantiate(chosen.optimizer))
+    module = build_module(chosen, components, instantiate(chosen.loss), instantiate(chosen.optimizer))
     optimizer, schedule = module.optimizer_settings.build(model, steps)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     dissimilarity, counts = module.get_buffer("dissimilarity"), module.get_buffer("condition_counts")
@@ -108,8 +110,8 @@ def measure(steps: int = 300, images: int = 2000, blocks: int = 5) -> Ratio:
             "trainer.enable_progress_bar=false",
             *towers,
         )
-        components = train.build(chosen, torch.device("cpu"))
-        train.predict(components)  # a run scores the base first; the frozen towers have then read everything
+        components = build(chosen, torch.device("cpu"))
+        predict(components)  # a run scores the base first; the frozen towers have then read everything
         return compare(lambda: lightning_fit(chosen, components), lambda: plain_fit(chosen, components), blocks)
 
 

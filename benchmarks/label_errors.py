@@ -21,6 +21,7 @@ from siglip_med.commands import train
 from siglip_med.core.config import config_dir, typed
 from siglip_med.data.splitting.split import KFoldSplitter
 from siglip_med.metrics import find_label_errors, precision_at
+from siglip_med.runs.building import build
 
 FOLDS, SHARE, SEEDS, STRENGTH = 5, 0.05, (0, 1, 2), 0.01
 
@@ -30,7 +31,7 @@ def features(overrides: list[str]) -> tuple[train.Components, np.ndarray]:
     fixed = ["model=dual_encoder", "model/adaptation=frozen", "features=cached", "data=csv", "paths.output_dir=logs"]
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
         config = compose("train", overrides=[*fixed, *overrides])
-    components = train.build(typed(config, train.Settings), torch.device("cpu"))
+    components = build(typed(config, train.Settings), torch.device("cpu"))
     parts, rows = [], []
     for split in ("train", "val", "test"):
         for batch in components.data.full_loader(split):

@@ -29,11 +29,11 @@ from timing import Ratio, StepClock, compare_costs
 from torch import Tensor
 from towers import siglip_tokenizer, write_siglip
 
-from siglip_med.commands import train
 from siglip_med.core.config import instantiate
 from siglip_med.core.files import write_csv
 from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.models.tiny import PACKAGED
+from siglip_med.runs.building import build, build_module
 from siglip_med.runs.components import Components
 from siglip_med.synthetic import SyntheticSource
 from siglip_med.training.module import FineTuneModule
@@ -134,12 +134,12 @@ class Bench:
             *case.overrides,
             *([f"model.adaptation.first_block={case.first_block}"] if case.first_block else []),
         )
-        self.components: Components = train.build(self.settings, torch.device("cpu"))
+        self.components: Components = build(self.settings, torch.device("cpu"))
 
     def module(self) -> FineTuneModule:
         """Ours, on the shared model."""
         chosen = self.settings
-        return train.build_module(chosen, self.components, instantiate(chosen.loss), instantiate(chosen.optimizer))
+        return build_module(chosen, self.components, instantiate(chosen.loss), instantiate(chosen.optimizer))
 
     def ours(self) -> float:
         """Seconds a step of train.py's fit."""

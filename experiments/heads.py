@@ -21,7 +21,9 @@ from siglip_med.core.config import instantiate, leaves
 from siglip_med.data.splitting import Split
 from siglip_med.metrics import Predictions
 from siglip_med.models import DualEncoder, TwoTower
+from siglip_med.runs.building import build, build_module
 from siglip_med.runs.components import Components, build_model
+from siglip_med.runs.scoring import predict, predict_part
 from siglip_med.training.module import FineTuneModule
 
 Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -62,20 +64,18 @@ class Bench:
         start = {name: value.clone() for name, value in model.trainable_state().items()}
         kept = bool(model.vision_is_frozen and settings.features)
         reused = earlier if kept else None
-        components = train.build(settings, torch.device("cpu"), reused.model if reused else model)
+        components = build(settings, torch.device("cpu"), reused.model if reused else model)
         if reused:
             # Frozen towers and the same sentences: what they gave for one seed holds for all.
             vars(components)["prompt_ensemble"] = reused.components.prompt_ensemble
             module = reused.module
             module.seed = module.texts.seed = settings.seed
         else:
-            module = train.build_module(
-                settings, components, instantiate(settings.loss), instantiate(settings.optimizer)
-            )
+            module = build_module(settings, components, instantiate(settings.loss), instantiate(settings.optimizer))
         if not kept:
             return cls(settings, components, module, start, {}, {}, components.data.split)
         components.model.load_trainable_state(start)
-        untrained = train.predict(components)
+        untrained = predict(components)
         loaders = {split: list(components.data.full_loader(split)) for split in ("val", "test")}
         return cls(
             settings,
@@ -105,7 +105,7 @@ class Bench:
         """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before where it was."""
         model = self.model.eval()
         if not self.features:
-            return train.predict_part(self.components, split, progress=False)
+            return predict_part(self.components, split, progress=False)
         text = self.components.prompt_ensemble.encode(model)
         image = normalize(model.project_images(self.features[split]).float(), dim=-1)
         logits = image @ text.T * model.logit_scale.exp() + model.logit_bias

@@ -49,7 +49,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def short_run(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> "Result":
     """Twelve steps of the layered loss on the embedded default: what the tests of a run's results look at."""
     from siglip_med.commands.train import run
-    from tests.runs import small_settings
+    from tests.short_runs import small_settings
 
     folder = tmp_path_factory.mktemp("short_run")
     settings = small_settings(

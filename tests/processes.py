@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from siglip_med.commands import train
-from tests.runs import SMALL, small_settings
+from tests.short_runs import SMALL, small_settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -9,11 +9,11 @@ from transformers import SiglipModel
 
 from benchmarks.peers import bare, trainer
 from benchmarks.peers import open_clip as their
-from siglip_med.commands import train
 from siglip_med.core.config import instantiate
 from siglip_med.losses import EyeSigmoid, PairBatch
 from siglip_med.models.tiny import PACKAGED
-from tests.runs import small_settings
+from siglip_med.runs.building import build, build_module
+from tests.short_runs import small_settings
 
 STEPS = 3
 WORDS = (
@@ -32,8 +32,8 @@ def test_the_plain_loop_takes_the_steps_of_train(cache, tmp_path):
     settings = small_settings(cache, tmp_path, *WORDS)
     losses = {}
     for way in ("ours", "bare"):
-        components = train.build(settings, torch.device("cpu"))
-        module = train.build_module(settings, components, instantiate(settings.loss), instantiate(settings.optimizer))
+        components = build(settings, torch.device("cpu"))
+        module = build_module(settings, components, instantiate(settings.loss), instantiate(settings.optimizer))
         seen = losses[way] = []
         if way == "bare":
             module.coefficients = instantiate(settings.schedule).at(0, STEPS)

@@ -14,8 +14,8 @@ from siglip_med.data.quality import Quality, measure
 from siglip_med.models import choose_device
 from siglip_med.report.data_page import DataFindings, build_data_page, findings_lines
 from siglip_med.report.page import write_page
-from siglip_med.runs.components import ConditionSettings, build_components, build_model
-from siglip_med.runs.settings import PathSettings
+from siglip_med.runs.components import build_components, build_model
+from siglip_med.runs.settings import ConditionSettings, PathSettings
 
 
 class Settings(BaseModel):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from rich.console import Console
 
-from siglip_med.commands.evaluate import saved_predictions
 from siglip_med.core.extras import require
 from siglip_med.demo.answers import Answerer
 from siglip_med.demo.limits import Limits
@@ -18,6 +17,7 @@ from siglip_med.inference.neighbours import beside
 from siglip_med.metrics import Predictions
 from siglip_med.models import Device, read_checkpoint
 from siglip_med.runs.folder import run_folder
+from siglip_med.runs.stored import saved_predictions
 
 if TYPE_CHECKING:
     from siglip_med.demo.server import DemoServer

@@ -46,7 +46,7 @@ class Builds:
 
 def config_dir() -> Path:
     """The folder of configs: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     installed = package / "conf"
     return installed if installed.is_dir() else package.parent / "conf"
 

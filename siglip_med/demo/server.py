@@ -5,7 +5,6 @@ import ipaddress
 import re
 import secrets
 import socket
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -59,9 +58,9 @@ def close_file_paths(page: gr.Blocks) -> None:
         await async_move_files_to_cache(payload, part, check_in_upload_folder=True)
 
     # a thread of its own, since the caller (a notebook) may have an event loop already
-    with tempfile.NamedTemporaryFile() as outside, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         try:
-            pool.submit(lambda: asyncio.run(ask(outside.name))).result()
+            pool.submit(lambda: asyncio.run(ask(__file__))).result()
         except InvalidPathError:
             return
     raise UserError(

@@ -21,7 +21,9 @@ def help_text(folder: Path, command: str) -> str:
     """
     lines = (folder / f"{command}.yaml").read_text(encoding="utf-8").splitlines()
     body = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    source = Path(__file__).with_name(f"{command}.py").read_text(encoding="utf-8")  # to import it takes seconds
+    source = (Path(__file__).parents[1] / "commands" / f"{command}.py").read_text(
+        encoding="utf-8"
+    )  # to import it takes seconds
     parts = [
         (ast.get_docstring(ast.parse(source)) or "").splitlines()[0],
         "Examples:\n" + "\n".join(f"  {line.lstrip('# ')}" for line in lines[:body]),

@@ -10,12 +10,9 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from hydra.utils import get_class, get_object
-from pydantic import BaseModel, ConfigDict
 
 from siglip_med.conditions import (
     ConditionSet,
-    Geometry,
-    Measure,
     dissimilarity,
     evaluation_prompts,
     load_conditions,
@@ -31,6 +28,7 @@ from siglip_med.data.source import Source
 from siglip_med.data.splitting import Splitter
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.models import PromptEnsemble, TwoTower, check_prompts
+from siglip_med.runs.settings import ConditionSettings
 from siglip_med.training.features import FeatureDataModule
 
 Build = Callable[..., Any]
@@ -47,17 +45,6 @@ def data_builders() -> Builders:
 def _is_part(name: str) -> bool:
     found = get_object(name)
     return isinstance(found, type) and issubclass(found, (Source, Splitter, SamplingStrategy))
-
-
-class ConditionSettings(BaseModel):
-    """Which codes the conditions have, and which geometry they lie in (see docs/geometry.md)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    codes: str | None
-    geometry: Geometry
-    measure: Measure
-    weights: dict[Geometry, float] | None
 
 
 @dataclass(frozen=True)

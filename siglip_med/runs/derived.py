@@ -8,7 +8,6 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Table
 
-from siglip_med.commands import train
 from siglip_med.core.errors import UserError
 from siglip_med.core.progress import tracked
 from siglip_med.metrics import CHOOSING, Predictions, crm, headline_metrics
@@ -17,6 +16,8 @@ from siglip_med.report import ReportSettings
 from siglip_med.report.comparison import PREDICTIONS
 from siglip_med.report.summary import RunSummary
 from siglip_med.runs.components import Components
+from siglip_med.runs.results import save_scores
+from siglip_med.runs.scoring import predict, predict_part
 
 Derivation = Literal["interpolation", "crm"]
 SHARES = tuple(round(0.1 * step, 1) for step in range(11))
@@ -68,16 +69,16 @@ def derive_interpolation(folder: Path, checkpoint: Path, components: Components,
     trained, payload = read_trained(model, checkpoint)
     components.check_split(payload["split_hash"], checkpoint)
     base = {name: value.clone() for name, value in model.trainable_state().items()}
-    before = train.predict(components)
+    before = predict(components)
     values: dict[float, float] = {}
     for share in tracked(SHARES, "interpolating", "shares"):
         model.load_trainable_state(interpolated(base, trained, share))
-        values[share] = headline_metrics(train.predict_part(components, "val", progress=False))[CHOOSING]
+        values[share] = headline_metrics(predict_part(components, "val", progress=False))[CHOOSING]
     chosen = max(SHARES, key=lambda share: (values[share], share))
     _print(values, chosen)
     state = interpolated(base, trained, chosen)
     model.load_trainable_state(state)
-    after = train.predict(components)
+    after = predict(components)
     place = folder / "interpolation"
     target = place / "checkpoints" / "best.ckpt"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def derive_interpolation(folder: Path, checkpoint: Path, components: Components,
     write_checkpoint(content | {"state_dict": {f"model.{name}": value for name, value in state.items()}}, target)
     summary = RunSummary(before, after, report.bootstrap, report.coverage, report.seed)
     config = payload["config"]
-    train.save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target)
+    save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target)
     parts = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
     return Derived(place, parts)
 

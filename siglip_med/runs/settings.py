@@ -4,14 +4,17 @@ from typing import Annotated, Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import Logger
-from pydantic import BaseModel, BeforeValidator, ConfigDict, NonNegativeInt
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt
 
+from siglip_med.conditions import Geometry, Measure
 from siglip_med.core.config import Builds, Node
-from siglip_med.data import DataModule
+from siglip_med.data import DataModule, LabeledData
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.losses import LayeredLoss
 from siglip_med.models import TwoTower
-from siglip_med.training.optim import AdamW
+from siglip_med.training.optim import AdamW, Share
+from siglip_med.training.schedule import CoefficientSchedule
+from siglip_med.training.texts import PoolChoice
 
 
 class PathSettings(BaseModel):
@@ -55,3 +58,55 @@ class RunSettings(BaseModel):
     callbacks: Annotated[Node, BeforeValidator(_named), Builds(pl.Callback, each=True)]
     logger: Annotated[Node, BeforeValidator(_named), Builds(Logger, each=True)]
     paths: PathSettings
+
+
+class ConditionSettings(BaseModel):
+    """Which codes the conditions have, and which geometry they lie in (see docs/geometry.md)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    codes: str | None
+    geometry: Geometry
+    measure: Measure
+    weights: dict[Geometry, float] | None
+
+
+class EvaluationSettings(BaseModel):
+    """How the final numbers get their intervals, and what they stand beside.
+
+    Attributes:
+        bootstrap: resamples of the cases.
+        coverage: of the intervals.
+        probe_images: most training images that the linear probe embeds; 0: no probe.
+        neighbours: most training images that are kept for the nearest cases; 0: none.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    bootstrap: Annotated[int, Field(gt=0, le=1_000_000)]
+    coverage: Share
+    probe_images: Annotated[int, Field(ge=0)]
+    neighbours: Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class FineTuneSettings(RunSettings):
+    """Top level of ``conf/train.yaml``.
+
+    Attributes:
+        name: of the experiment, in folders and leaderboards.
+        optimized_metric: the metric that a sweep reads, or None.
+        init_from: a checkpoint of another run, on the same base and split, whose trained weights this run starts
+            from, or None.
+        fit: whether to train; a run that does not is the report of its base.
+        text_pool: ``batch``, ``all`` or ``auto`` (see docs/losses.md).
+    """
+
+    name: str
+    optimized_metric: str | None
+    init_from: str | None
+    fit: bool
+    text_pool: PoolChoice
+    conditions: ConditionSettings
+    evaluation: EvaluationSettings
+    features: Annotated[Node | None, Builds(LabeledData)] = None
+    schedule: Annotated[Node, Builds(CoefficientSchedule)]

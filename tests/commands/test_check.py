@@ -10,7 +10,7 @@ from siglip_med.commands.check import Settings, run
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.report.data_page import findings_lines
-from tests.runs import compose_config
+from tests.short_runs import compose_config
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from siglip_med.core.config import instantiate
 from siglip_med.metrics import CHOOSING, RetrievalMetrics
-from tests.runs import compose_config
+from tests.short_runs import compose_config
 
 CONDITIONS = 5
 

@@ -11,7 +11,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.demo.server import DemoServer
 from siglip_med.export import export_checkpoint
 from tests.demo.conftest import LIMITS
-from tests.runs import compose_config
+from tests.short_runs import compose_config
 
 
 def settings(checkpoint, *overrides):

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from siglip_med.commands import evaluate
-from siglip_med.commands.evaluate import run, run_folder, saved_predictions
+from siglip_med.commands.evaluate import run
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.inference.neighbours import NEIGHBOURS, Neighbours
 from siglip_med.metrics import bootstrap_intervals, headline_metrics
+from siglip_med.runs.folder import run_folder
+from siglip_med.runs.stored import saved_predictions
 from tests.report.synthetic_run import synthetic_predictions
-from tests.runs import compose_config
+from tests.short_runs import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TEST, VAL = synthetic_predictions(images=60), synthetic_predictions(images=60, seed=1, split="val")

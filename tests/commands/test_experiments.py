@@ -6,7 +6,7 @@ import pytest
 
 from siglip_med.commands.train import run
 from tests.models.tiny import write_dual
-from tests.runs import CONF, small_settings
+from tests.short_runs import CONF, small_settings
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 

@@ -7,7 +7,7 @@ from siglip_med.commands import pretrain
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.models import siglip
-from tests.runs import compose_config
+from tests.short_runs import compose_config
 
 SMALL = ["data.source.n_images=60", "data.batch_size=8", "callbacks.progress=null"]
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from siglip_med.commands import train
-from siglip_med.commands.evaluate import predict_run
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import Predictions
 from siglip_med.models import read_checkpoint
+from siglip_med.runs.stored import predict_run
 from tests.processes import one_and_two, rows
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 STEPS, STOP = 12, 7
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from siglip_med.commands.evaluate import predict_run
 from siglip_med.commands.train import run
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import Predictions
 from siglip_med.models import TwoTower
+from siglip_med.runs.stored import predict_run
 from tests.models.runs import Malicious
 from tests.models.tiny import write_dual
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 STEPS = "trainer.max_steps=2"
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from siglip_med.commands.evaluate import predict_run
 from siglip_med.commands.train import optimized_metric
 from siglip_med.core.errors import UserError
 from siglip_med.inference.probe import frozen_features
 from siglip_med.metrics import Predictions, headline_metrics
 from siglip_med.models import load_model, read_checkpoint, write_checkpoint
+from siglip_med.runs.stored import predict_run
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from siglip_med.export import write_onnx
 from siglip_med.launch.entry import check_command_line
 from siglip_med.sources.huggingface import HuggingFaceSource
 from tests.models import runs
-from tests.runs import CONF
+from tests.short_runs import CONF
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from siglip_med.core.trust import build_trusted, check_trusted
 from siglip_med.models import MODEL_BUILDERS, write_checkpoint
 from siglip_med.runs.components import data_builders
 from siglip_med.runs.confined_caches import kept_below
-from tests.runs import compose_config, small_settings
+from siglip_med.runs.stored import predict_run, stored_run
+from tests.short_runs import compose_config, small_settings
 
 SECRET = "a value of the environment"
 
@@ -143,7 +144,7 @@ def test_the_same_checkpoint_without_a_gadget_opens(short_run, cache, tmp_path):
     shutil.copy(short_run.best, path)
     for way in ("predict", "export"):
         open_with(way, path, cache, tmp_path / way)
-    evaluate.predict_run(path, device="cpu", cache_dir=cache)
+    predict_run(path, device="cpu", cache_dir=cache)
 
 
 def test_what_is_predicted_again_is_kept_below_the_own_cache(short_run, cache, tmp_path, capsys):
@@ -151,16 +152,16 @@ def test_what_is_predicted_again_is_kept_below_the_own_cache(short_run, cache, t
     data = checkpoint["siglip_med"]["config"]["data"]
     data["cache_dir"], data["source"]["root"] = str(tmp_path / "there"), str(tmp_path / "drawings")
     write_checkpoint(checkpoint, path)
-    stored = evaluate.stored_run(path, cache_dir=cache)
+    stored = stored_run(path, cache_dir=cache)
     assert {Path(stored.data["cache_dir"]).parent, Path(stored.data["source"]["root"]).parent} == {cache / "stored"}
     said = " ".join(capsys.readouterr().err.split())
     assert f"data.cache_dir: the stored {tmp_path / 'there'} is not below" in said
     assert f"data.source.root: the stored {tmp_path / 'drawings'} is not below" in said
     mine = {"cache_dir": str(tmp_path / "mine"), "source": {"root": str(tmp_path / "too")}}
-    named = evaluate.stored_run(path, cache, mine).data
+    named = stored_run(path, cache, mine).data
     assert [named["cache_dir"], named["source"]["root"]] == [mine["cache_dir"], mine["source"]["root"]]
     own = torch.load(short_run.best, weights_only=True)["siglip_med"]["config"]["data"]
-    assert evaluate.stored_run(short_run.best, cache_dir=cache).data == own
+    assert stored_run(short_run.best, cache_dir=cache).data == own
     assert not capsys.readouterr().err
 
 

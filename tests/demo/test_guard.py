@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def test_only_the_pages_own_paths_are_there(visitor, path):
 
 
 def test_without_the_token_there_is_nothing(server):
-    address, temporary = server.url.partition("?")[0], Path(serving.tempfile.gettempdir())
+    address, temporary = server.url.partition("?")[0], Path(tempfile.gettempdir())
     before = set(temporary.glob("siglip-med-demo-*/*"))
     with httpx.Client(base_url=address) as stranger:
         for path in ("", "?token=", "?token=wrong", "config", "gradio_api/queue/data?session_hash=a"):

@@ -8,7 +8,7 @@ from experiments.heads import Bench, fit, k_shot, long_tail
 from siglip_med.commands import train
 from siglip_med.core.errors import UserError
 from tests.models.tiny import write_dual
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 FROZEN = ["model=dual_encoder", "model/adaptation=frozen", "features=cached", "trainer.max_steps=17"]
 

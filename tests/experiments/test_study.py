@@ -7,7 +7,7 @@ import pytest
 from experiments import study as module
 from experiments.study import Job, Runner, Study, run_study
 from tests.models.tiny import write_dual
-from tests.runs import SMALL
+from tests.short_runs import SMALL
 
 STUDY = {
     "common": ["model=dual_encoder", "model/adaptation=frozen", "features=cached"],

@@ -10,7 +10,7 @@ from siglip_med.core.shell import quoted, setting
 from siglip_med.inference.photographs import without_formula
 from siglip_med.launch.command_line import check_words, composed, make_exclusively
 from siglip_med.launch.entry import run_folder_words
-from tests.runs import CONF
+from tests.short_runs import CONF
 
 AWKWARD = [
     "logs/epoch=3-step=20.ckpt",

@@ -14,7 +14,7 @@ from siglip_med.commands import train
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.launch.entry import check_command_line
-from tests.runs import CONF, compose_config
+from tests.short_runs import CONF, compose_config
 
 ROOT = CONF.parent
 

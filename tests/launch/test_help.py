@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from siglip_med.launch.help import help_text
-from tests.runs import CONF
+from tests.short_runs import CONF
 
 COMMANDS = ("train", "pretrain", "evaluate", "predict", "export", "check", "labels", "demo")
 

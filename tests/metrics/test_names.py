@@ -21,7 +21,7 @@ from siglip_med.metrics import (
 )
 from siglip_med.metrics.names import METRICS
 from tests.metrics.simulated import make_predictions
-from tests.runs import compose_config
+from tests.short_runs import compose_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

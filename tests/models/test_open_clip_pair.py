@@ -17,7 +17,7 @@ from siglip_med.models import Frozen, FullFineTune, Lora, check_gradients, load_
 from siglip_med.models.open_clip_pair import pair_names, read_pair
 from tests.models import biomed, runs, their_open_clip
 from tests.models.biomed import CONFIG, LENGTH, SHARED, SIDE, WEIGHTS, write_biomed
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 TEXTS = ["A photograph of eczema.", "red scaly itchy moles", ""]
 BOTH = [{}, {"text_cfg": {"hf_pooler_type": "mean_pooler", "hf_proj_type": "linear"}}]

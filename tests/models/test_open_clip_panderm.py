@@ -29,7 +29,7 @@ from tests.models.panderm_pairs import (
     texts_by_hand,
     write_panderm,
 )
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 TEXTS = ["A photograph of eczema.", "red scaly itchy moles", ""]
 NEAR = {"rtol": 1e-5, "atol": 1e-5}

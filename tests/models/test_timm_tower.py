@@ -21,7 +21,7 @@ from siglip_med.models.timm_vit import SUPPORTED_TOWERS, architecture_of, beit_c
 from tests.models import runs, tiny
 from tests.models.timm_towers import BLOCKS, KINDS, MEAN, POOLINGS, SIDE, STD, WIDTH, config_of, pooled_by_hand
 from tests.models.timm_towers import write_timm as write
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 NEAR = {"rtol": 1e-5, "atol": 1e-5}
 

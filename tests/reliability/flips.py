@@ -26,7 +26,7 @@ from siglip_med.data.splitting import Split
 from siglip_med.export import export_checkpoint
 from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.models import load_model, read_checkpoint, siglip
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 CODES = "condition,code\nEczema,L30.9\nPsoriasis,L40.0\nUrticaria,L50.9\nMelanoma,C43.9\n"
 

@@ -15,7 +15,7 @@ from siglip_med.data.dataset import ImageDataset
 from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import TwoTowerModule
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 WORDS = [
     "trainer.max_steps=4",

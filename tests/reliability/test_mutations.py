@@ -12,7 +12,7 @@ from siglip_med.commands import train
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.launch.command_line import null_groups_removed
-from tests.runs import CONF, SMALL, compose_config
+from tests.short_runs import CONF, SMALL, compose_config
 
 COUNT = int(os.environ.get("SIGLIP_MED_MUTATIONS", "40"))
 """``make mutations`` tries 300."""

@@ -15,7 +15,7 @@ from siglip_med.runs.folder import claim, locked, newest_checkpoint
 from siglip_med.runs.resume import find_run, find_same, own_settings
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import FineTuneModule, TwoTowerModule
-from tests.runs import SMALL, compose_config, small_settings
+from tests.short_runs import SMALL, compose_config, small_settings
 
 WORDS = [
     "experiment=published",

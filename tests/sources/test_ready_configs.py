@@ -9,7 +9,7 @@ from siglip_med.commands import train
 from siglip_med.conditions import load_conditions, training_prompts
 from siglip_med.core.config import typed
 from tests.data.tables import write
-from tests.runs import compose_config, two_steps
+from tests.short_runs import compose_config, two_steps
 
 GROUPS = "AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,MEL,NV,SCCKA,VASC"
 HEADERS = {

@@ -19,7 +19,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
 from siglip_med.sources import HuggingFaceSource, export, huggingface_rows
 from siglip_med.sources.huggingface_rows import expand
-from tests.runs import two_steps
+from tests.short_runs import two_steps
 from tests.sources.streams import (
     COUNT,
     SIDE,

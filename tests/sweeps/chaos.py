@@ -16,7 +16,7 @@ from pathlib import Path
 from rich.console import Console
 
 from siglip_med.sweeps import read_records
-from tests.runs import SMALL
+from tests.short_runs import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 CHEAP = [

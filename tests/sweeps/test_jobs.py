@@ -9,7 +9,7 @@ import pytest
 from siglip_med.core.errors import UserError
 from siglip_med.launch.entry import check_command_line
 from siglip_med.sweeps import read_records
-from tests.runs import CONF
+from tests.short_runs import CONF
 from tests.sweeps.app import Cut
 from tests.sweeps.chaos import broken_and_whole, grid
 

@@ -11,7 +11,7 @@ from siglip_med.commands import train
 from siglip_med.core.errors import UserError
 from siglip_med.models import read_checkpoint, write_checkpoint
 from siglip_med.training.checkpointing import POSITION, Checkpoints, settle_progress
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 WORDS = ["trainer.max_steps=4", "trainer.val_check_interval=1", "data.batch_size=32", "callbacks.loss_diagnostics=null"]
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from siglip_med.commands.train import build, build_module
 from siglip_med.core.config import instantiate
 from siglip_med.core.errors import UserError
+from siglip_med.runs.building import build, build_module
 from siglip_med.training import features
 from tests.models import tiny
 from tests.models.tiny import write_dual
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 CPU = torch.device("cpu")
 FROZEN = ["model=dual_encoder", "model/adaptation=frozen", "features=cached"]

@@ -9,7 +9,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.data import dataset
 from siglip_med.models import read_checkpoint
 from siglip_med.training.module import TwoTowerModule
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 WORDS = ["trainer.max_steps=4", "data.batch_size=32", "callbacks.loss_diagnostics=null", "experiment=published"]
 

@@ -7,7 +7,7 @@ import pytest
 from siglip_med.commands.train import run
 from siglip_med.core.errors import UserError
 from siglip_med.training.loggers import mlflow_logger, wandb_logger
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 SHORT = ["experiment=published", "trainer.max_steps=4", "trainer.log_every_n_steps=1"]
 EXPECTED = {"loss/total", "loss_weighted/icd", "coefficient/alpha", "val/r_at_5", "val/loss"}

@@ -11,7 +11,7 @@ from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import TwoTowerModule
 from siglip_med.training.preemption import Interruption, Stopped, interruptible
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 WORDS = ["trainer.max_steps=5", "data.batch_size=32", "callbacks.loss_diagnostics=null"]
 

@@ -5,7 +5,7 @@ import re
 
 from siglip_med.commands.train import run
 from siglip_med.training.progress import Progress
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 
 def test_a_redirected_run_tells_its_story_line_by_line(cache, tmp_path, caplog):

@@ -11,7 +11,7 @@ from siglip_med.data import Batch
 from siglip_med.data.loader import TimedLoader
 from siglip_med.training import progress
 from siglip_med.training.throughput import Throughput, described, latest
-from tests.runs import small_settings
+from tests.short_runs import small_settings
 
 IMAGES = 4
 

@@ -1,0 +1,115 @@
+"""What a run leaves in its folder: its split, its predictions and metrics, and the checkpoint that gave them."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from siglip_med.core.config import flat
+from siglip_med.core.errors import UserError
+from siglip_med.core.seals import write_sidecar
+from siglip_med.metrics import CHOOSING, fit_calibration, write_per_image
+from siglip_med.models import finalize_checkpoint, load_trained, write_checkpoint
+from siglip_med.report.data_card import write_data_card
+from siglip_med.report.summary import RunSummary
+from siglip_med.runs.components import Components
+from siglip_med.runs.session import checkpoints_of
+from siglip_med.runs.settings import FineTuneSettings
+from siglip_med.training.checkpointing import BEST
+from siglip_med.training.module import FineTuneModule
+
+
+def save_split(components: Components, folder: Path) -> None:
+    """Writes which image went where, and which were left out."""
+    data = components.data
+    folder.mkdir(parents=True, exist_ok=True)
+    data.split.save(folder / "split.csv")
+    write_sidecar(folder / "split.csv")
+    components.split_report.save(folder / "split_report.json")
+    write_data_card(components.split_report, folder)
+    data.save_bad_images(folder / "bad_images.csv")
+
+
+def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
+    """Reloads the checkpoint that validation chose; None where a run keeps no checkpoint.
+
+    Raises:
+        UserError: the run was to keep one, and no validation chose any.
+    """
+    checkpoints = checkpoints_of(trainer)
+    if checkpoints is None:
+        return None
+    if not checkpoints.best_model_path:
+        raise UserError(
+            "the run ended without a validation, so no checkpoint was chosen: lower trainer.val_check_interval"
+        )
+    trainer.strategy.barrier("best checkpoint written")
+    best = Path(checkpoints.best_model_path)
+    load_trained(components.model, best)
+    return best
+
+
+def save_untrained(trainer: pl.Trainer, module: FineTuneModule) -> Path | None:
+    """The checkpoint of a run that does not train, for the other commands; None where a run keeps none."""
+    checkpoints = checkpoints_of(trainer)
+    if checkpoints is None:
+        return None
+    path = checkpoints.folder / BEST
+    if trainer.is_global_zero:
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        state = {f"model.{name}": value for name, value in module.model.trainable_state().items()}
+        write_checkpoint({"global_step": 0, "state_dict": state, "siglip_med": module.checkpoint_payload}, path)
+    return path
+
+
+def save_results(settings: FineTuneSettings, trainer: pl.Trainer, summary: RunSummary, best: Path | None) -> None:
+    """Writes predictions, metrics.json, the dashboards, and what the best checkpoint says of its results."""
+    # Only now: it draws, and a run should not wait for matplotlib before its first step.
+    from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
+
+    save_scores(Path(settings.paths.output_dir), summary, settings.name, settings.seed, best)
+    hyperparameters: dict[str, Any] = flat(settings, left_out=("paths", "callbacks", "logger"))
+    results = summary.metrics()
+    shown = dict.fromkeys((CHOOSING, "r_at_1", "r_at_5", "icd_distance_all"))
+    headline = {f"hp/{split}/{name}": results[f"tuned/{split}/{name}"] for name in shown for split in ("val", "test")}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(hyperparameters, metrics=headline)
+            logger.experiment.add_custom_scalars(custom_scalar_layout())
+            write_dashboards(logger.experiment, summary.tuned.test, global_step=trainer.global_step)
+        else:
+            logger.log_hyperparams(hyperparameters)
+            logger.log_metrics(headline, step=trainer.global_step)
+        logger.finalize("success")
+
+
+def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpoint: Path | None) -> None:
+    """Writes predictions and metrics.json of a run, and what its checkpoint says of its results.
+
+    Args:
+        folder: of the run.
+        summary: its numbers.
+        name: of the experiment.
+        seed: of the run.
+        checkpoint: the one that gave the numbers, or None.
+    """
+    for part, predictions in {
+        "val": summary.tuned.val,
+        "test": summary.tuned.test,
+        "zero_shot_val": summary.zero_shot.val,
+        "zero_shot_test": summary.zero_shot.test,
+    }.items():
+        predictions.save(folder / "predictions" / part)
+        write_per_image(predictions, folder / "predictions" / part)
+    if summary.probe is not None:
+        summary.probe.test.save(folder / "predictions" / "probe_test")
+    summary.save(folder / "metrics.json", name, seed)
+    if checkpoint is not None:
+        calibration = fit_calibration(summary.tuned.val)
+        finalize_checkpoint(
+            checkpoint,
+            metrics=summary.for_model_card(),
+            baselines=summary.baselines_for_model_card(),
+            calibration={"temperature": calibration.temperature, "bias": calibration.bias},
+        )

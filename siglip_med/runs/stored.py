@@ -1,0 +1,212 @@
+"""A run that is read again: from a checkpoint to the run's parts, and to its predictions."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
+
+from siglip_med.core.config import Node
+from siglip_med.core.errors import UserError
+from siglip_med.core.trust import build_trusted, check_trusted
+from siglip_med.metrics import Predictions, headline_metrics
+from siglip_med.models import (
+    MODEL_BUILDERS,
+    Device,
+    TwoTower,
+    choose_device,
+    load_model,
+    model_node,
+    read_checkpoint,
+)
+from siglip_med.report import RunMeta
+from siglip_med.report.comparison import PREDICTIONS
+from siglip_med.runs.components import Components, build_components, build_model, data_builders
+from siglip_med.runs.confined_caches import kept_below
+from siglip_med.runs.scoring import fit_probe, predict
+from siglip_med.runs.settings import ConditionSettings
+
+NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", "probe_test")
+_SAME = 1e-5
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """What of a checkpoint's config is needed to predict again; nothing in it is built but by `trust`.
+
+    Attributes:
+        model, data, features: nodes.
+        conditions: codes and geometry.
+        seed: of the run.
+        source: the checkpoint, for messages.
+        probe_images: as in `EvaluationSettings`; 0 for a run from before there was a probe.
+    """
+
+    model: Node
+    data: Node
+    features: Node | None
+    conditions: ConditionSettings
+    seed: int
+    source: str
+    probe_images: int
+
+
+def stored_run(
+    checkpoint: Path,
+    cache_dir: str | Path,
+    data: Mapping[str, object] | None = None,
+    base: str | Mapping[str, str] | None = None,
+) -> StoredRun:
+    """What a checkpoint says of its data and its model.
+
+    Args:
+        checkpoint: a checkpoint of a fine-tuning run.
+        cache_dir: what is kept is kept below it, wherever the checkpoint says; ``data`` may name other folders.
+        data: keys of its ``data`` node to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
+        base: where the base lies now, as in `load_model`.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or its config would build something else than a model and its data.
+    """
+    payload = read_checkpoint(checkpoint)["siglip_med"]
+    model = model_node(payload, checkpoint, base)
+    config = payload["config"]
+    for name in ("data", "features", "conditions", "seed"):
+        check_trusted(config.get(name), data_builders(), name, str(checkpoint))
+    stored = config.get("data")
+    if not isinstance(stored, Mapping):
+        raise UserError(f"{checkpoint}: its config names no data: it is no checkpoint of a fine-tuning run")
+    if isinstance(stored.get("source"), Mapping) and stored["source"].get("download"):
+        # What a file says is not fetched from where it says, unless asked again.
+        stored = {**stored, "source": {**stored["source"], "download": False}}
+    stored, features = kept_below(cache_dir, stored, config.get("features"), data or {})
+    node = _replaced(stored, data or {})
+    check_trusted(node, data_builders(), "data", "the data=… given")
+    try:
+        return StoredRun(
+            model,
+            node,
+            features,
+            ConditionSettings.model_validate(config.get("conditions")),
+            TypeAdapter(NonNegativeInt).validate_python(config.get("seed")),
+            str(checkpoint),
+            TypeAdapter(NonNegativeInt).validate_python((config.get("evaluation") or {}).get("probe_images", 0)),
+        )
+    except ValidationError as error:
+        raise UserError(f"{checkpoint}: its config is damaged: {error.errors()[0]['msg'].lower()}") from error
+
+
+def _replaced(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The node with some of its leaves replaced."""
+    result = dict(node)
+    for key, value in changes.items():
+        old = result.get(key)
+        result[key] = _replaced(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return result
+
+
+def predict_run(
+    checkpoint: Path,
+    cache_dir: str | Path,
+    data: Mapping[str, object] | None = None,
+    base: str | Mapping[str, str] | None = None,
+    device: Device = "auto",
+) -> dict[str, Predictions]:
+    """Validation and test predictions of a checkpoint, and the zero-shot ones of its base.
+
+    Args:
+        checkpoint: a checkpoint of a fine-tuning run.
+        cache_dir: as in `stored_run`.
+        data: as in `stored_run`.
+        base: as in `stored_run`.
+        device: where the model runs.
+
+    Returns:
+        Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``, and
+        ``probe_test`` where the run fitted a linear probe.
+
+    Raises:
+        UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
+            trained on.
+    """
+    stored, chosen = stored_run(checkpoint, cache_dir, data, base), choose_device(device)
+    model, payload = load_model(checkpoint, base)
+
+    tuned = stored_components(stored, chosen, model)
+    tuned.check_split(payload["split_hash"], checkpoint)
+    after, base_run = predict(tuned), stored_components(stored, chosen)
+    before = predict(base_run)
+    found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
+    probe = fit_probe(base_run, before, stored.probe_images, stored.seed)
+    return found if probe is None else found | {"probe_test": probe.test}
+
+
+def stored_components(stored: StoredRun, device: torch.device, model: TwoTower | None = None) -> Components:
+    """The data of a stored run, with a model or else with its base as it was pretrained."""
+    if model is None:
+        build = partial(build_trusted, allowed=MODEL_BUILDERS, where="model", source=stored.source)
+        model = build_model(stored.model, stored.seed, build)
+    build = partial(build_trusted, allowed=data_builders(), where="data", source=stored.source)
+    return build_components(model, stored.data, stored.features, stored.conditions, stored.seed, device, build)
+
+
+def image_root(checkpoint: Path, cache_dir: str | Path, data: Mapping[str, object] | None = None) -> Path:
+    """The folder that the image paths of a run's table are relative to; arguments as in `stored_run`."""
+    stored = stored_run(checkpoint, cache_dir, data)
+    source = build_trusted(stored.data.get("source"), data_builders(), "data.source", stored.source)
+    source.prepare()
+    return Path(source.load().root)
+
+
+def saved_predictions(folder: Path, payload: Mapping[str, Any]) -> dict[str, Predictions] | None:
+    """The predictions of a run folder, if they are those of a checkpoint.
+
+    A finished run writes the test metrics of its best checkpoint into it; predictions that give the same numbers on the
+    same conditions are taken for that checkpoint's.
+
+    Args:
+        folder: of the run.
+        payload: of the checkpoint.
+
+    Returns:
+        Predictions by name, or None where they are absent or another checkpoint's (``last.ckpt``, for example).
+
+    Raises:
+        UserError: predictions are there but cannot be read.
+    """
+    present = [name for name in NAMES if (folder / PREDICTIONS / name).is_dir()]
+    if not {"val", "test"} <= set(present) or not payload.get("metrics"):
+        return None
+    test = Predictions.load(folder / PREDICTIONS / "test")
+    if tuple(payload["conditions"]) != test.conditions:
+        return None
+    values = headline_metrics(test)
+    for name, stated in payload["metrics"].items():
+        estimate = stated["estimate"] if isinstance(stated, Mapping) else stated
+        if name not in values or not np.isclose(values[name], estimate, atol=_SAME, rtol=0, equal_nan=True):
+            return None
+    rest = {name: Predictions.load(folder / PREDICTIONS / name) for name in present if name != "test"}
+    return {"test": test} | rest
+
+
+def run_meta(checkpoint: Path, folder: Path, payload: Mapping[str, Any]) -> RunMeta:
+    """What the report says of the run, from the checkpoint's own record."""
+    config = payload["config"]
+    base = payload.get("base") or {}
+    model, source = config.get("model") or {}, (config.get("data") or {}).get("source") or {}
+    facts = {
+        "experiment": str(config.get("name", "")),
+        "base model": str(base.get("name", "")),
+        "model": str(model.get("_target_", "")).removeprefix("siglip_med.models."),
+        "data": str(source.get("_target_", "")).rpartition(".")[2],
+        "seed": str(config.get("seed", "")),
+        "split hash": str(payload.get("split_hash", ""))[:12],
+        "checkpoint": str(checkpoint.resolve().relative_to(folder)),
+    }
+    plain: dict[str, object] = json.loads(json.dumps(config, default=str))
+    return RunMeta(folder.name, {name: value for name, value in facts.items() if value}, plain)
