@@ -29,6 +29,7 @@ class Settings(BaseModel):
     Attributes:
         checkpoint: of a fine-tuning run, or the folder of an export with format=merged or format=open_clip.
         base: where the base lies now, as in `load_model`.
+        trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
         device: where the model runs.
         host: the address that the page listens on.
         port: 0 takes any that is free.
@@ -42,6 +43,7 @@ class Settings(BaseModel):
 
     checkpoint: str
     base: str | dict[str, str] | None
+    trust: list[str] = []
     device: Device
     host: str
     port: Annotated[int, Field(ge=0, le=65_535)]
@@ -92,7 +94,8 @@ def build_answerer(settings: Settings) -> tuple[Answerer, str]:
     Args:
         settings: of the command.
     """
-    classifier, checkpoint = load(settings.checkpoint, settings.base, settings.device), Path(settings.checkpoint)
+    checkpoint = Path(settings.checkpoint)
+    classifier = load(checkpoint, settings.base, settings.device, settings.trust)
     training, lacking = beside(checkpoint, classifier.model)
     answerer = Answerer(
         classifier,

@@ -35,6 +35,7 @@ class Settings(BaseModel):
         compare: two run folders, or None.
         data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
         base: where the base model lies now, if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
+        trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
         device: where the model runs, if predictions have to be made.
         derive: better answers from the run without training: ``interpolation`` takes the weights between base and
             trained model that validation likes best, ``crm`` ranks by expected ICD distance.
@@ -48,6 +49,7 @@ class Settings(BaseModel):
     compare: list[str] | None
     data: dict[str, Any]
     base: str | dict[str, str] | None
+    trust: list[str] = []
     device: Device
     derive: Derivation | None
     recompute: bool
@@ -111,10 +113,10 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         Console().print(
             "the run folder holds no predictions of this checkpoint: predicting (this needs the run's data)"
         )
-        found = predict_run(checkpoint, cache, settings.data, settings.base, settings.device)
+        found = predict_run(checkpoint, cache, settings.data, settings.base, settings.device, settings.trust)
     root = Path(report.image_root) if report.image_root else None
     if report.images and root is None:
-        root = image_root(checkpoint, cache, settings.data)
+        root = image_root(checkpoint, cache, settings.data, settings.trust)
     explanations, notes = explained(settings, checkpoint, found["test"], root if report.images else None)
     meta, derived = run_meta(checkpoint, folder, payload), None
     if settings.derive is not None:
@@ -155,7 +157,7 @@ def explained(
             f"no maps of the mistakes: the report is of answers that {settings.derive} derives from the run, and the "
             "maps would be of the run's own; give its checkpoint without derive, or the derived one",
         )
-    found, notes = explain_mistakes(checkpoint, settings.base, settings.device, test, root)
+    found, notes = explain_mistakes(checkpoint, settings.base, settings.device, test, root, settings.trust)
     for note in notes:
         Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
     return found, notes
@@ -175,6 +177,6 @@ def derive(
     """
     if settings.derive == "crm":
         return derive_crm(folder, found)
-    stored = stored_run(checkpoint, settings.paths.cache_dir, settings.data, settings.base)
+    stored = stored_run(checkpoint, settings.paths.cache_dir, settings.data, settings.base, settings.trust)
     components = stored_components(stored, choose_device(settings.device))
     return derive_interpolation(folder, checkpoint, components, report)

@@ -20,6 +20,7 @@ class Settings(BaseModel):
     output: str
     license: str
     base: str | dict[str, str] | None
+    trust: list[str] = []
     push_to_hub: str | None
     private: bool
 

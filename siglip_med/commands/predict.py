@@ -21,6 +21,7 @@ class Settings(BaseModel):
         device: where the model runs.
         output_dir: folder that gets both files.
         base: where the base lies now, as in `load_model`.
+        trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
         explain: whether to write a page of where the model looks and which training cases are near.
         explain_most: photographs on that page.
     """
@@ -34,6 +35,7 @@ class Settings(BaseModel):
     device: Device
     output_dir: str
     base: str | dict[str, str] | None
+    trust: list[str] = []
     explain: bool = False
     explain_most: PositiveInt = 20
 
@@ -56,7 +58,7 @@ def run(settings: Settings) -> Result:
         UserError: the checkpoint, its base or the device cannot be had, or no image can be read.
     """
     find_images(settings.images)  # a wrong path stops here, before the model is loaded
-    model = load(settings.checkpoint, settings.base, settings.device)
+    model = load(settings.checkpoint, settings.base, settings.device, settings.trust)
     predictions = model.predict(settings.images, settings.top_k, settings.batch_size)
     folder = Path(settings.output_dir)
     files = predictions.save(folder)

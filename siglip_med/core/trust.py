@@ -3,15 +3,20 @@
 A checkpoint may come from anybody, and a config can name any function that Python can import. So nothing of a stored
 config goes through Hydra. Its tree must be plain (no interpolation, so no resolver and no environment variable; no
 ``_args_``, ``_partial_`` or other directive), and every ``_target_`` in it must be one of the builders that the caller
-hands over: `builders` names them, and nothing is imported by a name that a file gives.
+hands over: `builders` names them, and nothing is imported by a name that a file gives. Code of one's own is built where
+the person at the keyboard names it: `vouched`.
 """
 
 import inspect
+import re
+import sys
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from siglip_med.core.config import TARGET, check_arguments
+from hydra.utils import get_object
+
+from siglip_med.core.config import TARGET, check_arguments, targets
 from siglip_med.core.errors import UserError
 
 Builders = Mapping[str, Callable[..., Any]]
@@ -35,6 +40,41 @@ def builders(*roots: Callable[..., Any], parts: Iterable[Callable[..., Any]] = (
     return found
 
 
+def vouched(names: Sequence[str]) -> Builders:
+    """What the owner of a file lets it build besides: code of their own, which is imported here.
+
+    Args:
+        names: dotted names as a ``_target_`` has them, e.g. ``my_towers.mine``: the setting ``trust`` of a command.
+
+    Raises:
+        UserError: a name is none, belongs to Python itself, or cannot be imported.
+    """
+    found: dict[str, Callable[..., Any]] = {}
+    for name in names:
+        if not _is_own(name):
+            raise UserError(f"trust: {name!r} names no code of your own, as trust=[my_towers.mine] does")
+        try:
+            builder = get_object(name)
+        except Exception as error:  # whatever the import of somebody's code raises
+            raise UserError(f"trust: cannot import {name} ({' '.join(str(error).split())}); set PYTHONPATH") from error
+        if not callable(builder):
+            raise UserError(f"trust: {name} is not something that can be called")
+        found |= {**builders(builder), name: builder}
+    return found
+
+
+def _is_own(name: object) -> bool:
+    """Whether a dotted name may be of somebody's own code: well formed, and no module of Python's own."""
+    well_formed = isinstance(name, str) and re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", name)
+    return bool(well_formed) and str(name).partition(".")[0] not in sys.stdlib_module_names
+
+
+def _remedy(node: Any, allowed: Collection[str]) -> str:
+    """How to vouch for what a config names; nothing where no owner could."""
+    foreign = sorted(targets(node) - set(allowed))
+    return f"; if this is code of your own, add trust=[{','.join(foreign)}]" if all(map(_is_own, foreign)) else ""
+
+
 def check_trusted(node: Any, allowed: Collection[str], where: str, source: str) -> None:
     """Walks a stored config, and refuses whatever is neither plain nor one of the builders.
 
@@ -56,7 +96,8 @@ def check_trusted(node: Any, allowed: Collection[str], where: str, source: str) 
             check_trusted(str(key), allowed, where, source)
             if key == TARGET:
                 if not (isinstance(value, str) and value in allowed):
-                    raise UserError(f"{refused} its config at {where or 'the top'} would call {value!r}"[:400])
+                    called = f"{refused} its config at {where or 'the top'} would call {value!r}"[:400]
+                    raise UserError(called + (_remedy(node, allowed) if isinstance(value, str) else ""))
             elif isinstance(key, str) and key.startswith("_") and key.endswith("_"):
                 raise UserError(f"{refused} its config holds the directive {path}")
             else:

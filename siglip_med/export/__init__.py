@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def export_checkpoint(
     base: str | Mapping[str, str] | None = None,
     push_to_hub: str | None = None,
     private: bool = True,
+    trust: Sequence[str] = (),
 ) -> Path:
     """Writes a checkpoint's model, with a card, as PEFT adapter, merged Hugging Face folder, ONNX or open_clip folder.
 
@@ -53,6 +54,7 @@ def export_checkpoint(
         push_to_hub: ``ORG/NAME`` of a repository on the Hugging Face hub that the folder is uploaded to; None: nothing
             leaves this machine.
         private: whether that repository is to be seen by its owners alone.
+        trust: code of one's own that the checkpoint may build, as in `load_model`.
 
     Returns:
         The folder.
@@ -66,7 +68,7 @@ def export_checkpoint(
         check_repository(push_to_hub)
     if output.exists():
         raise UserError(f"output={output} exists: give a new folder, or remove it first")
-    model, payload = load_model(checkpoint, base)
+    model, payload = load_model(checkpoint, base, trust)
     if push_to_hub is not None and format == "peft" and (unknown := local_bases(model)):
         raise UserError(
             f"push_to_hub: the adapters belong to {Path(unknown[0]).name}, a folder of this machine that nobody else "

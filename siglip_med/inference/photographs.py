@@ -271,13 +271,19 @@ class Classifier:
         return run
 
 
-def load(checkpoint: str | Path, base: str | Mapping[str, str] | None = None, device: Device = "auto") -> Classifier:
+def load(
+    checkpoint: str | Path,
+    base: str | Mapping[str, str] | None = None,
+    device: Device = "auto",
+    trust: Sequence[str] = (),
+) -> Classifier:
     """Loads a trained model from its checkpoint or from a merged export; nothing else of the run is needed.
 
     Args:
         checkpoint: of a fine-tuning run, or the folder of an export.
         base: where the base lies now, as in `load_model`; an export has none.
         device: where the model runs.
+        trust: dotted names of your own towers that the checkpoint may build, e.g. ``["my_towers.mine"]``.
 
     Raises:
         UserError: the checkpoint, its base or the device cannot be had.
@@ -288,5 +294,5 @@ def load(checkpoint: str | Path, base: str | Mapping[str, str] | None = None, de
             raise UserError(f"base={base}: {checkpoint} is an export and holds its base; leave base out")
         model, payload = load_export(checkpoint)
     else:
-        model, payload = load_model(checkpoint, base)
+        model, payload = load_model(checkpoint, base, trust)
     return Classifier(model.to(chosen), payload)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
-from siglip_med.core.trust import build_trusted, builders, check_trusted
+from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
 from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
 from siglip_med.models.two_tower import TwoTower
 
@@ -199,8 +199,16 @@ def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
     return payload
 
 
+def model_builders(trust: Sequence[str] = ()) -> Builders:
+    """What a stored ``model`` node may build: the families of the package, and what its owner vouches for."""
+    return {**MODEL_BUILDERS, **vouched(trust)}
+
+
 def model_node(
-    payload: Mapping[str, Any], path: str | Path, base: str | Mapping[str, str] | None = None
+    payload: Mapping[str, Any],
+    path: str | Path,
+    base: str | Mapping[str, str] | None = None,
+    trust: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The config node that a checkpoint's model is built from, checked and with its base where it lies now.
 
@@ -209,12 +217,13 @@ def model_node(
         path: where the payload was read, for messages.
         base: where the base lies now, if not where the run found it; for a dual encoder a mapping with ``vision``
             and ``text``.
+        trust: code of one's own that the checkpoint may build, as in `siglip_med.core.trust.vouched`.
 
     Raises:
         UserError: the checkpoint names something else than a model, or has no such base.
     """
     node = payload["config"].get("model")
-    check_trusted(node, MODEL_BUILDERS, "model", str(path))
+    check_trusted(node, model_builders(trust), "model", str(path))
     if not isinstance(node, Mapping):
         raise UserError(f"{path}: its config has no model that could be built")
     node = dict(node)
@@ -230,12 +239,15 @@ def model_node(
     return node | dict(base or {})
 
 
-def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) -> tuple[TwoTower, dict[str, Any]]:
+def load_model(
+    path: str | Path, base: str | Mapping[str, str] | None = None, trust: Sequence[str] = ()
+) -> tuple[TwoTower, dict[str, Any]]:
     """Rebuilds the model of a run: its base, then what was trained.
 
     Args:
         path: a checkpoint.
         base: as in `model_node`.
+        trust: as in `model_node`.
 
     Returns:
         The model in evaluation mode, and the checkpoint's payload.
@@ -244,11 +256,11 @@ def load_model(path: str | Path, base: str | Mapping[str, str] | None = None) ->
         UserError: the checkpoint cannot be read, its base cannot be had, or the base is another one.
     """
     checkpoint = read_checkpoint(path)
-    node = model_node(checkpoint[PAYLOAD], path, base)
+    node = model_node(checkpoint[PAYLOAD], path, base, trust)
     try:
         # The random numbers that initialize adapters and heads are overwritten: leave the caller's stream alone.
         with torch.random.fork_rng(devices=[]):
-            model: TwoTower = build_trusted(node, MODEL_BUILDERS, "model", str(path))
+            model: TwoTower = build_trusted(node, model_builders(trust), "model", str(path))
     except UserError as error:
         raise UserError(
             f"cannot rebuild the base of {path}: {error}; or say where it lies now with base=folder"

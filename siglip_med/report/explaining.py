@@ -1,6 +1,6 @@
 """Where a model looks in a photograph, and which training cases are near: for a prediction's page, and a report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -66,7 +66,12 @@ def explain(
 
 
 def explain_mistakes(
-    checkpoint: Path, base: str | Mapping[str, str] | None, device: Device, test: Predictions, root: Path
+    checkpoint: Path,
+    base: str | Mapping[str, str] | None,
+    device: Device,
+    test: Predictions,
+    root: Path,
+    trust: Sequence[str] = (),
 ) -> tuple[tuple[Explanation, ...], tuple[str, ...]]:
     """Explains the surest mistakes of a report.
 
@@ -76,6 +81,7 @@ def explain_mistakes(
         device: where the model runs.
         test: the predictions.
         root: folder that ``test.frame["image"]`` is relative to.
+        trust: as in `load_model`.
 
     Returns:
         An explanation a mistake, and sentences on what is lacking: all of it, where the model cannot be built.
@@ -85,7 +91,7 @@ def explain_mistakes(
     """
     choose_device(device)
     try:
-        classifier = load(checkpoint, base, device)
+        classifier = load(checkpoint, base, device, trust)
     except UserError as error:  # the numbers of the report need no model
         return (), (f"no maps of the mistakes: the model cannot be built ({error})",)
     near, lacking = beside(checkpoint, classifier.model)

@@ -1,6 +1,6 @@
 """Builds what a run consists of from its settings: the same for training and for a run that is evaluated again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from siglip_med.conditions import (
 )
 from siglip_med.core.config import Node, instantiate, shipped_targets
 from siglip_med.core.errors import UserError
-from siglip_med.core.trust import Builders, builders
+from siglip_med.core.trust import Builders, builders, vouched
 from siglip_med.data import DataModule, LabeledData
 from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.source import Source
@@ -35,9 +35,17 @@ Build = Callable[..., Any]
 """Makes an object of a node and of arguments that the program gives."""
 
 
+def data_builders(trust: Sequence[str] = ()) -> Builders:
+    """What stored ``data`` and ``features`` nodes may build: the parts that the package's own configs name.
+
+    Args:
+        trust: code of one's own that they may build besides, as in `siglip_med.core.trust.vouched`.
+    """
+    return {**_shipped_builders(), **vouched(trust)}
+
+
 @cache
-def data_builders() -> Builders:
-    """All that the ``data`` and ``features`` nodes of a checkpoint may build: the parts that the own configs name."""
+def _shipped_builders() -> Builders:
     named = [get_class(name) for name in sorted(shipped_targets()) if name.startswith("siglip_med.") and _is_part(name)]
     return builders(DataModule, FeatureDataModule, parts=named)
 

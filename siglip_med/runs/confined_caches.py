@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 
 from siglip_med.core.config import TARGET
-from siglip_med.runs.components import data_builders
+from siglip_med.core.trust import Builders
 
 _ELSEWHERE = "stored"
 
 
 def kept_below(
-    cache_dir: str | Path, data: Mapping[str, Any], features: Any, given: Mapping[str, Any]
+    cache_dir: str | Path, data: Mapping[str, Any], features: Any, given: Mapping[str, Any], allowed: Builders
 ) -> tuple[dict[str, Any], Any]:
     """Stored ``data`` and ``features`` nodes whose caches lie below this command's cache.
 
@@ -26,19 +26,20 @@ def kept_below(
         data: the node, already checked by `siglip_med.core.trust`.
         features: the node, or None.
         given: keys of the data node that are said now; they may name any folder.
+        allowed: the builders that the node was checked against.
     """
     data, source = dict(data), data.get("source")
     if "cache_dir" in data and "cache_dir" not in given:
         data["cache_dir"] = _below(cache_dir, "data.cache_dir", data["cache_dir"])
-    if isinstance(source, Mapping) and _writes(source) and "root" not in (given.get("source") or {}):
+    if isinstance(source, Mapping) and _writes(source, allowed) and "root" not in (given.get("source") or {}):
         data["source"] = {**source, "root": _below(cache_dir, "data.source.root", source.get("root"))}
     if isinstance(features, Mapping) and "cache_dir" in features:
         features = {**features, "cache_dir": _below(cache_dir, "features.cache_dir", features["cache_dir"])}
     return data, features
 
 
-def _writes(source: Mapping[str, Any]) -> bool:
-    return bool(getattr(data_builders().get(str(source.get(TARGET))), "writes", False))
+def _writes(source: Mapping[str, Any], allowed: Builders) -> bool:
+    return bool(getattr(allowed.get(str(source.get(TARGET))), "writes", False))
 
 
 def _below(cache_dir: str | Path, key: str, stored: Any) -> Any:

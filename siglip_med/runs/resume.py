@@ -14,7 +14,7 @@ from rich.console import Console
 
 from siglip_med.core.config import leaves, shipped_targets, targets
 from siglip_med.core.errors import UserError
-from siglip_med.core.trust import check_trusted
+from siglip_med.core.trust import check_trusted, vouched
 from siglip_med.models import DamagedCheckpoint, read_checkpoint
 from siglip_med.runs.folder import (
     CHECKPOINTS,
@@ -57,7 +57,7 @@ MAY_CHANGE = (
     "optimized_metric",
 )
 """What may be said anew when a run goes on; where the data and the base lie is checked by split and fingerprint."""
-_OWN = ("resume", "paths")
+_OWN = ("resume", "paths", "trust")
 _DECIDING = (*LENGTH, "evaluation", "optimized_metric")
 _PLACES = ("dirpath", "save_dir", "default_root_dir")
 
@@ -152,7 +152,7 @@ def own_settings(
             build what is not this package's.
     """
     source = str(point.checkpoint or point.folder)
-    check_trusted(point.settings, shipped_targets() | targets(now), "", source)
+    check_trusted(point.settings, shipped_targets() | targets(now) | set(vouched(now["trust"])), "", source)
     moved = _moved(point.settings, str(_text(point.settings, "paths", "output_dir")), str(point.folder))
     _check_places(moved, point.folder, source)
     own, given, plain = dict(leaves(moved)), dict(leaves(now)), dict(leaves(default))
@@ -170,7 +170,7 @@ def own_settings(
         changes[path] = value
     for path, value in changes.items():
         _put(moved, path, value)
-    moved["resume"] = now["resume"]
+    moved["resume"], moved["trust"] = now["resume"], now["trust"]
     _check_length(point, moved, changes)
     return moved
 

@@ -9,7 +9,7 @@ import torch
 
 from siglip_med.core.config import shipped_targets, targets
 from siglip_med.core.errors import UserError
-from siglip_med.core.trust import check_trusted
+from siglip_med.core.trust import check_trusted, vouched
 from siglip_med.runs.folder import claim, locked, mark
 from siglip_med.runs.resume import ResumePoint, check_same, find_run, find_same, is_extended
 from siglip_med.runs.settings import RunSettings
@@ -36,7 +36,8 @@ def resume_point(settings: RunSettings) -> ResumePoint | None:
     if settings.resume == "auto":
         return find_same(now, Path(settings.paths.output_dir), neighbors=False)
     point = find_run(settings.resume)
-    check_trusted(point.settings, shipped_targets() | targets(now), "", str(point.checkpoint or point.folder))
+    allowed = shipped_targets() | targets(now) | set(vouched(settings.trust))
+    check_trusted(point.settings, allowed, "", str(point.checkpoint or point.folder))
     check_same(point, now)
     return point
 

@@ -40,6 +40,7 @@ class RunSettings(BaseModel):
         seed: of everything: split, order, augmentation, prompts, adapters.
         monitor: validation metric that chooses the checkpoint; ``mode`` says whether more is better.
         resume: a checkpoint or a run folder to go on with, ``auto`` for the newest run of these settings, or None.
+        trust: dotted names of code of one's own that ``resume`` and ``init_from`` may build.
         paths: where things lie.
     """
 
@@ -49,6 +50,7 @@ class RunSettings(BaseModel):
     monitor: str
     mode: Literal["min", "max"]
     resume: str | None
+    trust: list[str] = []
     optimizer: Annotated[Node, Builds(AdamW)]
     data: Annotated[Node, Builds(DataModule)]
     augmentation: Annotated[Node | None, Builds(Augmentation)]

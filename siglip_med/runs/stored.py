@@ -1,7 +1,7 @@
 """A run that is read again: from a checkpoint to the run's parts, and to its predictions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,11 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.trust import build_trusted, check_trusted
 from siglip_med.metrics import Predictions, headline_metrics
 from siglip_med.models import (
-    MODEL_BUILDERS,
     Device,
     TwoTower,
     choose_device,
     load_model,
+    model_builders,
     model_node,
     read_checkpoint,
 )
@@ -45,6 +45,7 @@ class StoredRun:
         seed: of the run.
         source: the checkpoint, for messages.
         probe_images: as in `EvaluationSettings`; 0 for a run from before there was a probe.
+        trust: code of one's own that may be built, as in `siglip_med.core.trust.vouched`.
     """
 
     model: Node
@@ -54,6 +55,7 @@ class StoredRun:
     seed: int
     source: str
     probe_images: int
+    trust: tuple[str, ...] = ()
 
 
 def stored_run(
@@ -61,6 +63,7 @@ def stored_run(
     cache_dir: str | Path,
     data: Mapping[str, object] | None = None,
     base: str | Mapping[str, str] | None = None,
+    trust: Sequence[str] = (),
 ) -> StoredRun:
     """What a checkpoint says of its data and its model.
 
@@ -69,24 +72,25 @@ def stored_run(
         cache_dir: what is kept is kept below it, wherever the checkpoint says; ``data`` may name other folders.
         data: keys of its ``data`` node to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
         base: where the base lies now, as in `load_model`.
+        trust: as in `load_model`, for towers, sources, splitters and samplers of one's own.
 
     Raises:
         UserError: the checkpoint cannot be read, or its config would build something else than a model and its data.
     """
     payload = read_checkpoint(checkpoint)["siglip_med"]
-    model = model_node(payload, checkpoint, base)
+    model, allowed = model_node(payload, checkpoint, base, trust), data_builders(trust)
     config = payload["config"]
     for name in ("data", "features", "conditions", "seed"):
-        check_trusted(config.get(name), data_builders(), name, str(checkpoint))
+        check_trusted(config.get(name), allowed, name, str(checkpoint))
     stored = config.get("data")
     if not isinstance(stored, Mapping):
         raise UserError(f"{checkpoint}: its config names no data: it is no checkpoint of a fine-tuning run")
     if isinstance(stored.get("source"), Mapping) and stored["source"].get("download"):
         # What a file says is not fetched from where it says, unless asked again.
         stored = {**stored, "source": {**stored["source"], "download": False}}
-    stored, features = kept_below(cache_dir, stored, config.get("features"), data or {})
+    stored, features = kept_below(cache_dir, stored, config.get("features"), data or {}, allowed)
     node = _replaced(stored, data or {})
-    check_trusted(node, data_builders(), "data", "the data=… given")
+    check_trusted(node, allowed, "data", "the data=… given")
     try:
         return StoredRun(
             model,
@@ -96,6 +100,7 @@ def stored_run(
             TypeAdapter(NonNegativeInt).validate_python(config.get("seed")),
             str(checkpoint),
             TypeAdapter(NonNegativeInt).validate_python((config.get("evaluation") or {}).get("probe_images", 0)),
+            tuple(trust),
         )
     except ValidationError as error:
         raise UserError(f"{checkpoint}: its config is damaged: {error.errors()[0]['msg'].lower()}") from error
@@ -116,6 +121,7 @@ def predict_run(
     data: Mapping[str, object] | None = None,
     base: str | Mapping[str, str] | None = None,
     device: Device = "auto",
+    trust: Sequence[str] = (),
 ) -> dict[str, Predictions]:
     """Validation and test predictions of a checkpoint, and the zero-shot ones of its base.
 
@@ -125,6 +131,7 @@ def predict_run(
         data: as in `stored_run`.
         base: as in `stored_run`.
         device: where the model runs.
+        trust: as in `stored_run`.
 
     Returns:
         Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``, and
@@ -134,8 +141,8 @@ def predict_run(
         UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
             trained on.
     """
-    stored, chosen = stored_run(checkpoint, cache_dir, data, base), choose_device(device)
-    model, payload = load_model(checkpoint, base)
+    stored, chosen = stored_run(checkpoint, cache_dir, data, base, trust), choose_device(device)
+    model, payload = load_model(checkpoint, base, trust)
 
     tuned = stored_components(stored, chosen, model)
     tuned.check_split(payload["split_hash"], checkpoint)
@@ -149,16 +156,21 @@ def predict_run(
 def stored_components(stored: StoredRun, device: torch.device, model: TwoTower | None = None) -> Components:
     """The data of a stored run, with a model or else with its base as it was pretrained."""
     if model is None:
-        build = partial(build_trusted, allowed=MODEL_BUILDERS, where="model", source=stored.source)
+        build = partial(build_trusted, allowed=model_builders(stored.trust), where="model", source=stored.source)
         model = build_model(stored.model, stored.seed, build)
-    build = partial(build_trusted, allowed=data_builders(), where="data", source=stored.source)
+    build = partial(build_trusted, allowed=data_builders(stored.trust), where="data", source=stored.source)
     return build_components(model, stored.data, stored.features, stored.conditions, stored.seed, device, build)
 
 
-def image_root(checkpoint: Path, cache_dir: str | Path, data: Mapping[str, object] | None = None) -> Path:
+def image_root(
+    checkpoint: Path,
+    cache_dir: str | Path,
+    data: Mapping[str, object] | None = None,
+    trust: Sequence[str] = (),
+) -> Path:
     """The folder that the image paths of a run's table are relative to; arguments as in `stored_run`."""
-    stored = stored_run(checkpoint, cache_dir, data)
-    source = build_trusted(stored.data.get("source"), data_builders(), "data.source", stored.source)
+    stored = stored_run(checkpoint, cache_dir, data, trust=trust)
+    source = build_trusted(stored.data.get("source"), data_builders(trust), "data.source", stored.source)
     source.prepare()
     return Path(source.load().root)
 
