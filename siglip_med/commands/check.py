@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat
 from rich.console import Console
 
-from siglip_med.core.config import Node
+from siglip_med.core.config import Builds, Node
 from siglip_med.data import DataModule
 from siglip_med.data.near_duplicates import near_duplicate_links
 from siglip_med.data.quality import Quality, measure
@@ -32,7 +33,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: NonNegativeInt
-    data: Node
+    data: Annotated[Node, Builds(DataModule, given=("image", "seed"))]
     augmentation: Node | None
     model: Node
     conditions: ConditionSettings

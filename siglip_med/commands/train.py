@@ -135,9 +135,7 @@ def check_start(settings: Settings) -> ResumePoint | None:
     if settings.resume is not None and settings.init_from is not None:
         raise UserError("resume and init_from: a run either goes on from its own checkpoint or starts from another's")
     if settings.init_from is not None:
-        node = model_node(
-            read_checkpoint(settings.init_from)["siglip_med"], settings.init_from, trust=settings.trust
-        )
+        node = model_node(read_checkpoint(settings.init_from)["siglip_med"], settings.init_from, trust=settings.trust)
         check_same_function(node, settings.model, settings.init_from)
     return resume_point(settings)
 

@@ -6,7 +6,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,16 +32,21 @@ Node = dict[str, Any]
 
 TARGET = "_target_"
 _HYDRA_KEYS = {TARGET, "_partial_", "_recursive_", "_convert_", "_args_"}
-_PROVIDED = {"image", "seed", "datamodule", "model", "callbacks", "logger"}
-"""Arguments that the program gives: a config may leave them out."""
 
 
 @dataclass(frozen=True)
 class Builds:
-    """Annotates a `Node` of a settings model with what its ``_target_`` must build; ``each``: every node in it."""
+    """Annotates a `Node` of a settings model with what its ``_target_`` must build.
+
+    Attributes:
+        kind: class or protocol of what is built.
+        each: the node holds named nodes, and every one of them must build it.
+        given: arguments that the program gives; the config may leave them out.
+    """
 
     kind: type
     each: bool = False
+    given: tuple[str, ...] = ()
 
 
 def config_dir() -> Path:
@@ -138,17 +143,22 @@ def validate_config(config: DictConfig, settings: type | None = None) -> None:
         _check_number(path, value)
     if settings is not None:
         _check_value("", settings, plain)
+    roots = {
+        name: builds
+        for name, field in getattr(settings, "model_fields", {}).items()
+        for builds in field.metadata
+        if isinstance(builds, Builds)
+    }
     for path, value in values(plain):
         if isinstance(value, Mapping) and TARGET in value:
-            _check_node(path, value)
-    for name, field in getattr(settings, "model_fields", {}).items():
-        for builds in (item for item in field.metadata if isinstance(item, Builds)):
-            nodes = {name: plain.get(name)}
-            if builds.each:
-                nodes = {f"{name}.{key}": node for key, node in (plain.get(name) or {}).items()}
-            for path, node in nodes.items():
-                if node is not None:
-                    _check_kind(path, builds.kind, node)
+            _check_node(path, value, roots[path].given if path in roots else ())
+    for name, builds in roots.items():
+        nodes = {name: plain.get(name)}
+        if builds.each:
+            nodes = {f"{name}.{key}": node for key, node in (plain.get(name) or {}).items()}
+        for path, node in nodes.items():
+            if node is not None:
+                _check_kind(path, builds.kind, node)
 
 
 def instantiate(node: Any, **given: Any) -> Any:
@@ -199,13 +209,18 @@ def _target(path: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     return function
 
 
-def _check_node(path: str, node: Mapping[str, Any]) -> None:
+def _check_node(path: str, node: Mapping[str, Any], given: Collection[str]) -> None:
     arguments = {key: value for key, value in node.items() if key not in _HYDRA_KEYS}
-    check_arguments(path, _target(path, node), node[TARGET], arguments, complete="_args_" not in node)
+    check_arguments(path, _target(path, node), node[TARGET], arguments, complete="_args_" not in node, given=given)
 
 
 def check_arguments(
-    path: str, function: Callable[..., Any], target: str, arguments: Mapping[str, Any], complete: bool = True
+    path: str,
+    function: Callable[..., Any],
+    target: str,
+    arguments: Mapping[str, Any],
+    complete: bool = True,
+    given: Collection[str] = (),
 ) -> None:
     """Checks the arguments of a call against the signature: names, types, ranges, and that none is missing.
 
@@ -215,6 +230,7 @@ def check_arguments(
         target: its name, for messages.
         arguments: nodes in them that have a ``_target_`` are checked by what they would build.
         complete: whether all arguments are here, but for those that the program gives.
+        given: names of those.
 
     Raises:
         UserError: an argument is unknown, missing, or of a wrong type or range.
@@ -236,12 +252,11 @@ def check_arguments(
             raise UserError(f"{path}.{key}: no such setting of {target}{_nearest(str(key), list(parameters))}")
         if key in hints:
             _check_argument(f"{path}.{key}", hints[key], value)
-    says_what_it_needs = target.startswith(("siglip_med.", "lightning."))  # torch and others check it themselves
     for name, parameter in parameters.items():
         positional = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         required = positional and parameter.default is inspect.Parameter.empty
-        if complete and required and name not in arguments and name not in _PROVIDED and says_what_it_needs:
-            raise UserError(f"{path}.{name}: the setting is missing; give it a value")
+        if complete and required and name not in arguments and name not in given:
+            raise UserError(f"{path}.{name}: the setting is missing; {target} needs a value")
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

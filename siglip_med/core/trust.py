@@ -87,24 +87,28 @@ def check_trusted(node: Any, allowed: Collection[str], where: str, source: str) 
     Raises:
         UserError: the config would call something else, or is not plain.
     """
+    _check(node, allowed, where, source, node)
+
+
+def _check(node: Any, allowed: Collection[str], where: str, source: str, root: Any) -> None:
     refused = f"refused to load {source}:"
     if isinstance(node, Mapping):
         for key, value in node.items():
             path = f"{where}.{key}" if where else f"{key}"
             if not isinstance(key, str | int | float):
                 raise UserError(f"{refused} a key of its config at {where} is a {type(key).__name__}")
-            check_trusted(str(key), allowed, where, source)
+            _check(str(key), allowed, where, source, root)
             if key == TARGET:
                 if not (isinstance(value, str) and value in allowed):
                     called = f"{refused} its config at {where or 'the top'} would call {value!r}"[:400]
-                    raise UserError(called + (_remedy(node, allowed) if isinstance(value, str) else ""))
+                    raise UserError(called + (_remedy(root, allowed) if isinstance(value, str) else ""))
             elif isinstance(key, str) and key.startswith("_") and key.endswith("_"):
                 raise UserError(f"{refused} its config holds the directive {path}")
             else:
-                check_trusted(value, allowed, path, source)
+                _check(value, allowed, path, source, root)
     elif isinstance(node, list | tuple):
         for position, value in enumerate(node):
-            check_trusted(value, allowed, f"{where}[{position}]", source)
+            _check(value, allowed, f"{where}[{position}]", source, root)
     elif isinstance(node, str):
         if "${" in node:
             raise UserError(f"{refused} its config at {where} holds the interpolation {node!r}"[:400])

@@ -99,5 +99,5 @@ def _about(model: TwoTower, payload: Mapping[str, Any]) -> dict[str, Any]:
         "calibration": payload["calibration"],
         "image": {"size": model.image_spec.size, "mean": model.image_spec.mean, "std": model.image_spec.std},
         "max_text_length": model.max_text_length,
-        "model": family_of(model, payload["config"]["model"]["_target_"]),
+        "model": family_of(model),
     }

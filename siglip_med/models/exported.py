@@ -14,6 +14,14 @@ from siglip_med.core.seals import check_sums
 from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS
 from siglip_med.models.dual import DualEncoder
+from siglip_med.models.joint import (
+    ClipTwoTower,
+    NaflexTwoTower,
+    PandermBertTwoTower,
+    Siglip2TwoTower,
+    SiglipTwoTower,
+    VitBertTwoTower,
+)
 from siglip_med.models.open_clip_folder import CONFIG_FILE as OPEN_CLIP_FILE
 from siglip_med.models.two_tower import TwoTower
 
@@ -52,15 +60,32 @@ class About(BaseModel):
     model: Family
 
 
-def family_of(model: TwoTower, target: str) -> dict[str, Any]:
+_FAMILIES: dict[type[TwoTower], str] = {
+    SiglipTwoTower: "siglip",
+    Siglip2TwoTower: "siglip2",
+    NaflexTwoTower: "siglip2",
+    ClipTwoTower: "clip",
+    VitBertTwoTower: "clip",
+    PandermBertTwoTower: "clip",
+    DualEncoder: "dual_encoder",
+}
+
+
+def family_of(model: TwoTower) -> dict[str, Any]:
     """What an export says of its model so that `load_export` can build it.
 
     Args:
         model: the trained model.
-        target: ``_target_`` of its config node.
+
+    Raises:
+        UserError: the model is of a class of somebody's own, which no other software could load.
     """
-    name = target.rpartition(".")[2]
-    family: dict[str, Any] = {"family": "clip" if name == "open_clip" else name}  # open_clip's format ends with reading
+    if type(model) not in _FAMILIES:
+        raise UserError(
+            f"{type(model).__name__} is a tower of your own: no export format holds it; predict, evaluate and the page "
+            "take its checkpoint"
+        )
+    family: dict[str, Any] = {"family": _FAMILIES[type(model)]}
     if isinstance(model, DualEncoder):
         hidden = model.image_head.hidden
         family |= {

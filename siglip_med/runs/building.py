@@ -8,7 +8,7 @@ from siglip_med.models import TwoTower, checkpoint_payload
 from siglip_med.runs.components import Components, build_components, build_model
 from siglip_med.runs.settings import FineTuneSettings
 from siglip_med.training.module import FineTuneModule
-from siglip_med.training.optim import AdamW
+from siglip_med.training.optim import BuildsOptimizer
 from siglip_med.training.texts import PromptPool, choose_pool
 
 
@@ -25,7 +25,7 @@ def build(settings: FineTuneSettings, device: torch.device, model: TwoTower | No
 
 
 def build_module(
-    settings: FineTuneSettings, components: Components, loss: LayeredLoss, optimizer: AdamW
+    settings: FineTuneSettings, components: Components, loss: LayeredLoss, optimizer: BuildsOptimizer
 ) -> FineTuneModule:
     """The LightningModule of a fine-tuning run, and what its checkpoints will say of it."""
     data, model = components.data, components.model

@@ -12,7 +12,7 @@ from siglip_med.data import DataModule, LabeledData
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.losses import LayeredLoss
 from siglip_med.models import TwoTower
-from siglip_med.training.optim import AdamW, Share
+from siglip_med.training.optim import BuildsOptimizer, Share
 from siglip_med.training.schedule import CoefficientSchedule
 from siglip_med.training.texts import PoolChoice
 
@@ -51,12 +51,12 @@ class RunSettings(BaseModel):
     mode: Literal["min", "max"]
     resume: str | None
     trust: list[str] = []
-    optimizer: Annotated[Node, Builds(AdamW)]
-    data: Annotated[Node, Builds(DataModule)]
+    optimizer: Annotated[Node, Builds(BuildsOptimizer)]
+    data: Annotated[Node, Builds(DataModule, given=("image", "seed"))]
     augmentation: Annotated[Node | None, Builds(Augmentation)]
     model: Annotated[Node, Builds(TwoTower)]
     loss: Annotated[Node, Builds(LayeredLoss)]
-    trainer: Annotated[Node, Builds(pl.Trainer)]
+    trainer: Annotated[Node, Builds(pl.Trainer, given=("callbacks", "logger"))]
     callbacks: Annotated[Node, BeforeValidator(_named), Builds(pl.Callback, each=True)]
     logger: Annotated[Node, BeforeValidator(_named), Builds(Logger, each=True)]
     paths: PathSettings
@@ -110,5 +110,5 @@ class FineTuneSettings(RunSettings):
     text_pool: PoolChoice
     conditions: ConditionSettings
     evaluation: EvaluationSettings
-    features: Annotated[Node | None, Builds(LabeledData)] = None
+    features: Annotated[Node | None, Builds(LabeledData, given=("datamodule", "model"))] = None
     schedule: Annotated[Node, Builds(CoefficientSchedule)]

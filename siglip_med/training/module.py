@@ -18,7 +18,7 @@ from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
 from siglip_med.models.sharded import is_sharded
 from siglip_med.training.callbacks import keeps_step
 from siglip_med.training.checkpointing import Checkpoints, position, settle_progress
-from siglip_med.training.optim import AdamW
+from siglip_med.training.optim import BuildsOptimizer
 from siglip_med.training.sharding import clip_shares
 from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
 
@@ -34,7 +34,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         checkpoint_payload: what a checkpoint says of the run besides its weights.
     """
 
-    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: AdamW, seed: int) -> None:
+    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: BuildsOptimizer, seed: int) -> None:
         """Takes the parts that the config instantiated, and the seed of dropout."""
         super().__init__()
         self.seed = seed
@@ -114,7 +114,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         self.model.clamp_logits()
 
     def configure_optimizers(self) -> Any:
-        """AdamW and its schedule, stepped once an optimizer step."""
+        """The optimizer and its schedule, stepped once per optimizer step."""
         total_steps = int(self.trainer.estimated_stepping_batches)
         optimizer, schedule = self.optimizer_settings.build(self.model, total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -148,7 +148,7 @@ class FineTuneModule(TwoTowerModule):
         self,
         model: TwoTower,
         loss: LayeredLoss,
-        optimizer: AdamW,
+        optimizer: BuildsOptimizer,
         texts: PromptPool,
         evaluation_prompts: PromptEnsemble,
         dissimilarity: Tensor,
@@ -231,7 +231,9 @@ class FineTuneModule(TwoTowerModule):
 class CaptionModule(TwoTowerModule):
     """Images against their own captions: the pretraining of a base."""
 
-    def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: AdamW, texts: CaptionPool, seed: int) -> None:
+    def __init__(
+        self, model: TwoTower, loss: LayeredLoss, optimizer: BuildsOptimizer, texts: CaptionPool, seed: int
+    ) -> None:
         """Takes the parts; ``texts`` holds the captions of every row."""
         super().__init__(model, loss, optimizer, seed)
         self.texts = texts

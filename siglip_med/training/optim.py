@@ -2,16 +2,30 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from siglip_med.models import TwoTower
 from siglip_med.models.sharded import here, is_sharded
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@runtime_checkable
+class BuildsOptimizer(Protocol):
+    """What the ``optimizer`` node of a config builds: the recipe of an optimizer and of its learning rate."""
+
+    def build(self, model: TwoTower, total_steps: int) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """The optimizer and its schedule for one run.
+
+        Args:
+            model: what it trains; `TwoTower.parameter_groups` says what decays.
+            total_steps: optimizer steps of the run; the schedule is stepped once per optimizer step.
+        """
+        ...
 
 
 @dataclass(frozen=True)

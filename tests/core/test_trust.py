@@ -168,11 +168,11 @@ def test_what_is_predicted_again_is_kept_below_the_own_cache(short_run, cache, t
 def test_a_folder_that_is_only_read_stays_where_the_file_says(tmp_path):
     csv = {"_target_": "siglip_med.sources.CsvSource", "root": "/photographs"}
     kept = {"_target_": "siglip_med.training.features.FeatureDataModule", "cache_dir": "/theirs"}
-    data, features = kept_below(tmp_path, {"source": csv}, kept, {})
+    data, features = kept_below(tmp_path, {"source": csv}, kept, {}, data_builders())
     assert data == {"source": csv}
     assert Path(features["cache_dir"]).is_relative_to(tmp_path)
     assert kept["cache_dir"] == "/theirs"
-    assert kept_below(tmp_path, {"source": csv}, None, {}) == ({"source": csv}, None)
+    assert kept_below(tmp_path, {"source": csv}, None, {}, data_builders()) == ({"source": csv}, None)
 
 
 def test_the_allow_lists_hold_builders_of_this_package_alone():
