@@ -1,5 +1,6 @@
 """From predictions to numbers: metrics, intervals, calibration, prediction sets, subgroups and baselines."""
 
+from siglip_med.inference.neighbour import Neighbour
 from siglip_med.metrics.answers import Answers, answers
 from siglip_med.metrics.baselines import chance, chance_intervals, crm, label_frequency_predictions
 from siglip_med.metrics.bootstrap import (
@@ -32,7 +33,6 @@ from siglip_med.metrics.names import (
     saturation,
     table_label,
 )
-from siglip_med.metrics.neighbour import Neighbour
 from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.probe import fit_probe
