@@ -1,6 +1,5 @@
 """From predictions to numbers: metrics, intervals, calibration, prediction sets, subgroups and baselines."""
 
-from siglip_med.inference.neighbour import Neighbour
 from siglip_med.metrics.answers import Answers, answers
 from siglip_med.metrics.baselines import chance, chance_intervals, crm, label_frequency_predictions
 from siglip_med.metrics.bootstrap import (
@@ -61,7 +60,6 @@ __all__ = [
     "Calibration",
     "CaseStatistics",
     "Interval",
-    "Neighbour",
     "PairedResult",
     "Predictions",
     "RetrievalMetrics",
