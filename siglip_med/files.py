@@ -50,6 +50,18 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def append_text(path: str | Path, text: str) -> None:
+    """Appends text to a log, which is on the disk when this returns; what a killed process appended may be cut.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
+    with _named(Path(path)), Path(path).open("a", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
     """Writes plain Python values as JSON; NaN is refused, since no other reader takes it. See `write_whole`."""
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False))
