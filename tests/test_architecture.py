@@ -17,7 +17,6 @@ NEUTRAL = {
     "extras",
     "lazy",
     "provenance",
-    "download",
     "reading",
     "seals",
     "shell",

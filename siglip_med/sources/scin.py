@@ -16,11 +16,11 @@ from siglip_med.conditions import known_conditions
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import keep_primary
 from siglip_med.data.table import ImageTable, TableRow
-from siglip_med.download import Download, download_all
 from siglip_med.errors import UserError
 from siglip_med.provenance import Provenance
 from siglip_med.reading import TextTable, read_csv
 from siglip_med.sources.base import FolderSource
+from siglip_med.sources.download import download_all
 
 BUCKET = "https://storage.googleapis.com/dx-scin-public-data"
 NEVER_PUBLISHED = frozenset({"-2243186711511406658.png"})
@@ -80,12 +80,11 @@ class ScinSource(FolderSource):
             self.read()
             return
         root = Path(self.root).expanduser()
-        missing = [name for name in _TABLES if _find(root, name) is None]
-        tables = [Download(f"{self.download_url}/dataset/{name}", root / "dataset" / name) for name in missing]
+        address = f"{self.download_url}/dataset"
+        tables = {root / "dataset" / name: f"{address}/{name}" for name in _TABLES if _find(root, name) is None}
         download_all(tables, workers=1, title="SCIN tables")
         images = self.filtered().frame["image"].unique()
-        address = f"{self.download_url}/dataset/images"
-        pictures = [Download(f"{address}/{PurePosixPath(image).name}", root / image) for image in images]
+        pictures = {root / image: f"{address}/images/{PurePosixPath(image).name}" for image in images}
         download_all(pictures, workers=self.download_workers, title="SCIN pictures")
 
     def read(self) -> ImageTable:
