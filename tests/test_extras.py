@@ -9,13 +9,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from siglip_med.commands.entry import check_command_line
-from siglip_med.conditions.build import build_codes
 from siglip_med.errors import UserError
 from siglip_med.export import write_onnx
 from siglip_med.extras import require
 from siglip_med.sources.huggingface import HuggingFaceSource
 from tests.models import runs
 from tests.runs import CONF
+from tools.build_codes import build_codes
 
 
 @pytest.fixture
