@@ -120,7 +120,7 @@ class ScinSource(FolderSource):
             published = set(known_conditions("catalog"))
             kept = [name for name in table.conditions if name in published]
             table = keep_primary(table, kept, "the first condition is none of the published 66")
-        return table if self.soft_labels else _multi_hot(table)
+        return table if self.soft_labels else replace(table, labels=(table.labels > 0).astype(np.float32))
 
     def _table(self, root: Path, name: str) -> TextTable:
         path = _find(root, name)
@@ -143,11 +143,8 @@ class ScinSource(FolderSource):
     def _row(
         self, case: Mapping[str, str], label: Mapping[str, str], number: int, image: str, weights: dict[str, float]
     ) -> TableRow:
-        tone = (
-            label["dermatologist_fitzpatrick_skin_type_label_1"]
-            if self.skin_tone == "dermatologist"
-            else case["fitzpatrick_skin_type"]
-        )
+        tone = label["dermatologist_fitzpatrick_skin_type_label_1"]
+        tone = tone if self.skin_tone == "dermatologist" else case["fitzpatrick_skin_type"]
         return TableRow(
             image=str(PurePosixPath(self.image_folder) / image),
             weights=weights,
@@ -163,32 +160,17 @@ class ScinSource(FolderSource):
 
 
 _CASE_COLUMNS = (
-    "case_id",
-    "age_group",
-    "sex_at_birth",
-    "fitzpatrick_skin_type",
-    "related_category",
-    "condition_duration",
-    "image_1_path",
-    "image_2_path",
-    "image_3_path",
+    *("case_id", "age_group", "sex_at_birth", "fitzpatrick_skin_type", "related_category", "condition_duration"),
+    *(f"image_{number}_path" for number in (1, 2, 3)),
 )
 _LABEL_COLUMNS = (
-    "case_id",
-    "dermatologist_gradable_for_skin_condition_1",
-    "dermatologist_gradable_for_skin_condition_2",
-    "dermatologist_gradable_for_skin_condition_3",
-    "weighted_skin_condition_label",
-    "dermatologist_fitzpatrick_skin_type_label_1",
+    *("case_id", "weighted_skin_condition_label", "dermatologist_fitzpatrick_skin_type_label_1"),
+    *(f"dermatologist_gradable_for_skin_condition_{grader}" for grader in (1, 2, 3)),
 )
 
 
 def _find(root: Path, name: str) -> Path | None:
     return next((path for path in (root / "dataset" / name, root / name) if path.is_file()), None)
-
-
-def _multi_hot(table: ImageTable) -> ImageTable:
-    return replace(table, labels=(table.labels > 0).astype(np.float32))
 
 
 def _images(case: Mapping[str, str]) -> list[str]:

@@ -83,7 +83,7 @@ class RenderedSource(ABC):
         drawn = {name: value for name, value in asdict(self).items() if name not in ("root", "thumbnails")}
         digest = hashlib.sha256(repr(sorted(drawn.items())).encode())
         for file in sorted(Path(__file__).parent.iterdir()):
-            if file.suffix in (".py", ".csv") and file.name != "__main__.py":
+            if file.suffix in (".py", ".csv"):
                 digest.update(file.read_bytes())
         return Path(self.root).expanduser() / f"{self.name}-{self.size}px-{self.n_images}-{digest.hexdigest()[:12]}"
 
