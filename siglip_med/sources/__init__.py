@@ -2,10 +2,9 @@
 
 from siglip_med.sources.base import FolderSource
 from siglip_med.sources.csv_file import CsvSource
-from siglip_med.sources.fitzpatrick17k import Fitzpatrick17kSource
 from siglip_med.sources.huggingface import HuggingFaceSource
 from siglip_med.sources.image_folder import ImageFolderSource
-from siglip_med.sources.published import Ham10000Source, Isic2019Source, PadUfes20Source
+from siglip_med.sources.published import Fitzpatrick17kSource, Ham10000Source, Isic2019Source, PadUfes20Source
 from siglip_med.sources.scin import ScinSource
 
 __all__ = [

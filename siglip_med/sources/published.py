@@ -3,10 +3,59 @@
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from siglip_med.data.filters import keep_rows
 from siglip_med.data.table import ImageTable
 from siglip_med.provenance import Provenance
+from siglip_med.sources.base import Distance
 from siglip_med.sources.columns import Column
 from siglip_med.sources.csv_file import CsvSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitzpatrick17kSource(CsvSource):
+    """Fitzpatrick17k: 16,577 clinical photographs of 114 conditions with Fitzpatrick types; no patient is known.
+
+    Source: Groh et al., CVPRW 2021, https://github.com/mattgroh/fitzpatrick17k (annotations CC BY-NC-SA 3.0). The
+    arguments are those of `CsvSource`; near-duplicates come into one case, since many photographs are repeated.
+
+    Args:
+        skin_tone_column: ``fitzpatrick_scale`` (Scale AI) or ``fitzpatrick_centaur`` (Centaur Labs).
+        drop_wrong: leave out the images that the authors' quality check found wrongly labeled.
+    """
+
+    published: ClassVar[Provenance] = Provenance(
+        "photographs", "Fitzpatrick17k", "CC BY-NC-SA 3.0 for the annotations, the photographs are their authors'"
+    )
+
+    table: str = "fitzpatrick17k.csv"
+    image_column: Column = "md5hash"
+    image_folder: str = "images"
+    image_suffix: str = ".jpg"
+    condition_column: Column | None = "label"
+    group_column: Column | None = "md5hash"
+    image_id_column: Column | None = "md5hash"
+    skin_tone_column: Column | None = "fitzpatrick_scale"
+    near_duplicate_distance: Distance | None = 4
+    drop_wrong: bool = False
+
+    def where_to_get_it(self) -> str:
+        """The table is public; its images are downloaded from the addresses in it."""
+        return "; the table and how to get the images: https://github.com/mattgroh/fitzpatrick17k"
+
+    def read(self) -> ImageTable:
+        """The CSV as a table, without the rows that `drop_wrong` leaves out."""
+        table = super().read()
+        if self.drop_wrong:
+            text = self._read(self.folder() / self.table, ("qc",))
+            text.require("qc")
+            wrong = {number for number, row in text.numbered() if row["qc"] == "3 Wrongly labelled"}
+            kept = ~table.frame["source_row"].isin(wrong).to_numpy()
+            table = keep_rows(table, kept, "the authors found the label wrong", asked=True)
+        if self.near_duplicate_distance is not None:
+            return table
+        return table.with_notes(
+            "no patient is known: set data.source.near_duplicate_distance=4 to keep repeated photographs together"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

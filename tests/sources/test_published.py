@@ -43,7 +43,7 @@ def test_fitzpatrick17k(shared):
     assert (table.frame["skin_tone"] == "").sum() == 565
     assert table.frame["image"].iloc[0] == "images/5e82a45bc5d78bd24ae9202d194423f8.jpg"
     assert len(replace(source, drop_wrong=True).load()) == 16577 - 17
-    centaur = replace(source, skin_tone="fitzpatrick_centaur").load()
+    centaur = replace(source, skin_tone_column="fitzpatrick_centaur").load()
     assert (centaur.frame["skin_tone"] == "").sum() == 1073
 
 
