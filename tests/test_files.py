@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 
 from siglip_med.errors import UserError
-from siglip_med.files import write_bytes, write_csv, write_json, write_text, write_whole
+from siglip_med.files import append_text, write_bytes, write_csv, write_json, write_text, write_whole
 
 
 def test_the_content_arrives_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -90,6 +90,14 @@ def test_a_folder_that_cannot_be_made_is_one_line_that_names_the_path(tmp_path: 
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match=r"file/a: cannot be written"):
         write_bytes(tmp_path / "file" / "a", b"")
+
+
+def test_a_log_grows_and_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    append_text(tmp_path / "log", "ä\n")
+    append_text(tmp_path / "log", "b\n")
+    assert (tmp_path / "log").read_bytes() == "ä\nb\n".encode()
+    with pytest.raises(UserError, match=r"none/log: cannot be written \(No such file"):
+        append_text(tmp_path / "none" / "log", "x")
 
 
 def test_a_name_of_full_length_can_be_written(tmp_path: Path) -> None:
