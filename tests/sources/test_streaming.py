@@ -113,6 +113,8 @@ def test_a_cut_export_goes_on_and_has_the_same_bytes(kind, cut, request, tmp_pat
     with pytest.raises(Killed):
         make(folder, tmp_path / "cut", side=SIDE).prepare()
     assert not (tmp_path / "cut/labels.csv").exists()
+    with (tmp_path / "cut/.export.jsonl").open("a") as log:
+        log.write('[0, "scaled", 12')  # the machine stopped inside a line
     again = []
     monkeypatch.setattr(export, "write_bytes", lambda path, content: (again.append(path), written(path, content)))
     make(folder, tmp_path / "cut", side=SIDE).prepare()
