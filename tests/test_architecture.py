@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "siglip_med"
-NEUTRAL = {"core", "download"}
+NEUTRAL = {"core"}
 MAY_IMPORT = {
     "conditions": set(),
     "data": {"conditions"},

@@ -1,4 +1,4 @@
-"""Command line: ``python -m siglip_med.conditions suggest "text" | show | heatmap out.png | disagreements | …``."""
+"""Command line: ``python -m siglip_med.conditions suggest "text" | show | heatmap out.png``."""
 
 import argparse
 import sys
@@ -38,7 +38,7 @@ def _suggest(options: argparse.Namespace) -> str:
 
 
 def _show(options: argparse.Namespace) -> str:
-    from siglip_med.conditions.report import tree_text
+    from siglip_med.conditions.tree import tree_text
 
     return tree_text(_conditions(options))
 
@@ -56,32 +56,7 @@ def _heatmap(options: argparse.Namespace) -> str:
     return str(options.out)
 
 
-def _disagreements(options: argparse.Namespace) -> str:
-    from siglip_med.conditions.report import disagreements_table
-
-    return disagreements_table()
-
-
-def _measures(options: argparse.Namespace) -> str:
-    from siglip_med.conditions.report import measures_table
-
-    return measures_table()
-
-
-def _build_codes(options: argparse.Namespace) -> str:
-    from siglip_med.conditions.build import build_codes
-
-    return build_codes()
-
-
-_COMMANDS = {
-    "suggest": _suggest,
-    "show": _show,
-    "heatmap": _heatmap,
-    "disagreements": _disagreements,
-    "measures": _measures,
-    "build-codes": _build_codes,
-}
+_COMMANDS = {"suggest": _suggest, "show": _show, "heatmap": _heatmap}
 
 
 def _conditions(options: argparse.Namespace) -> ConditionSet:
@@ -107,9 +82,6 @@ def _parser() -> argparse.ArgumentParser:
         chosen = command.add_mutually_exclusive_group()
         chosen.add_argument("--vocabulary", choices=VOCABULARIES, default="catalog", help="a curated table")
         chosen.add_argument("--codes", type=Path, help="your own CSV with the columns condition and code")
-    commands.add_parser("disagreements", help="where ICD-10-CM disagrees with dermatology (Markdown)")
-    commands.add_parser("measures", help="the measures side by side (Markdown)")
-    commands.add_parser("build-codes", help="rebuild what is derived from ICD-10-CM (needs siglip-med[codes])")
     return parser
 
 

@@ -1,7 +1,7 @@
 """Every ICD-10-CM code with its place in the tree and its titles, read from one small file.
 
 ``codes.csv.gz`` lists the tree from the top down (depth, code, title, inclusion terms), so that a row's parent is the
-last row above it that is one level higher. `siglip_med.conditions.build` makes it.
+last row above it that is one level higher. `tools/build_codes.py` makes it.
 """
 
 import csv

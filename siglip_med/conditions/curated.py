@@ -1,7 +1,7 @@
 """The tables curated by hand: SCIN's 66 conditions and the vocabularies of the other data sets.
 
 ``catalog.csv`` and ``vocabularies/*.csv`` have one row a condition. A curator writes condition, phrase, code, group,
-description, synonyms and rationale; ``python -m siglip_med.conditions build-codes`` fills in the rest from the code.
+description, synonyms and rationale; ``python -m tools.build_codes`` fills in the rest from the code.
 """
 
 import csv
@@ -10,27 +10,12 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 from siglip_med.conditions.condition import Condition
 
 FOLDER = Path(__file__).parent
 VOCABULARIES = ("catalog", "fitzpatrick17k", "ham10000", "pad_ufes_20", "isic2019", "isic_archive")
 """Names of the curated tables, in the order in which a name is looked up."""
-
-
-class Triplet(NamedTuple):
-    """``closer`` should be nearer to ``anchor`` than ``farther`` is.
-
-    ``kind`` is A (a coding clerk and a dermatologist agree) or B (ICD-10-CM is known to disagree with dermatology);
-    ``basis`` says what B rests on: V the looks, E the cause.
-    """
-
-    kind: str
-    basis: str
-    anchor: str
-    closer: str
-    farther: str
 
 
 def table_path(vocabulary: str) -> Path:
@@ -97,13 +82,3 @@ def lookup() -> Mapping[str, Condition]:
 def coarse_groups() -> tuple[str, ...]:
     """The 16 dermatological groups, sorted."""
     return tuple(sorted({condition.group for condition in read_table("catalog")}))
-
-
-@cache
-def read_triplets() -> tuple[Triplet, ...]:
-    """The 55 A and 24 B triplets that a geometry of the catalog is judged by."""
-    with (FOLDER / "triplets.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(
-            Triplet(row["set"], row["basis"], row["anchor"], row["closer"], row["farther"])
-            for row in csv.DictReader(file)
-        )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from siglip_med.conditions.condition import ConditionSet
-from siglip_med.conditions.report import tree_order
+from siglip_med.conditions.tree import tree_order
 from siglip_med.core.files import write_whole
 
 SMALLEST_INCHES, LARGEST_INCHES, INCHES_A_CONDITION = 3.0, 40.0, 0.17

@@ -1,6 +1,8 @@
 """Writes files whole: under a temporary name beside their own, moved into place when every byte is on the disk."""
 
 import csv
+import io
+import itertools
 import json
 import os
 import secrets
@@ -50,6 +52,18 @@ def write_text(path: str | Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8"))
 
 
+def append_text(path: str | Path, text: str) -> None:
+    """Appends text to a log, which is on the disk when this returns; what a killed process appended may be cut.
+
+    Raises:
+        UserError: as `write_whole`.
+    """
+    with _named(Path(path)), Path(path).open("a", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
     """Writes plain Python values as JSON; NaN is refused, since no other reader takes it. See `write_whole`."""
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False))
@@ -59,21 +73,11 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[o
     """Writes a table as CSV; see `write_whole`."""
 
     def write(file: IO[bytes]) -> None:
-        lines = csv.writer(_Text(file), lineterminator="\n")
-        lines.writerow(header)
-        lines.writerows(rows)
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        csv.writer(text, lineterminator="\n").writerows(itertools.chain([header], rows))
+        text.detach()
 
     write_whole(path, write)
-
-
-class _Text:
-    """What `csv.writer` needs of a text file, over a binary one."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-
-    def write(self, text: str) -> int:
-        return self._file.write(text.encode("utf-8"))
 
 
 @contextmanager

@@ -4,13 +4,15 @@ import csv
 import io
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from siglip_med.core.errors import UserError
 
 DELIMITERS = (",", ";", "\t", "|")
-_SAMPLE_RECORDS = 50
+_SAMPLE_RECORDS = 51
 _INVISIBLE = "\ufeff\u200b"
 _NO_TEXT = {
     b"PK\x03\x04": "an Excel workbook (or a zip archive); save the sheet as CSV UTF-8",
@@ -108,13 +110,19 @@ def read_csv(
     if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
         text, delimiter = rest, delimiter or first.strip()[4]
     wanted = (*required, *hints)
-    given = delimiter is not None
-    delimiter = delimiter or _find_delimiter(text, wanted)
-    records = _records(path, text, delimiter)
+    found = _find_delimiter(text, wanted)
+    delimiter = delimiter or found
+    records: list[list[str]] = []
+    try:
+        records.extend(_records(text, delimiter))
+    except csv.Error as error:
+        raise UserError(f"{path}, row {len(records)}: not readable as CSV ({error}); check its quotes") from error
     if not records:
         raise UserError(f"{path}: the file is empty; give a table with a header and one row an image")
-    header, width = _header(path, records)
-    rows, numbers = [], []
+    header = _header(path, records)
+    if len(header) == 1 and delimiter != found and any(column not in header for column in wanted):
+        raise UserError(f"{path}: its delimiter looks like {found!r}, not {delimiter!r}; delimiter=null finds it")
+    rows, numbers, width = [], [], len(header)
     for number, record in enumerate(records[1:], start=1):
         where = f"{path}, row {number}"
         if not any(field.strip() for field in record):
@@ -127,40 +135,26 @@ def read_csv(
         rows.append(dict(zip(header, record, strict=True)))
         numbers.append(number)
     table = TextTable(path, tuple(header), tuple(rows), tuple(numbers), len(records) - 1 - len(rows), tuple(notes))
-    if given and width == 1 and any(column not in header for column in wanted):
-        other = _find_delimiter(text, wanted)
-        if other != delimiter:
-            raise UserError(f"{path}: its delimiter looks like {other!r}, not {delimiter!r}; delimiter=null finds it")
     table.require(*required)
     return table
 
 
-def _records(path: Path, text: str, delimiter: str) -> list[list[str]]:
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    records: list[list[str]] = []
-    try:
-        records.extend(record for record in lines if record)
-    except csv.Error as error:
-        raise UserError(f"{path}, row {len(records)}: not readable as CSV ({error}); check its quotes") from error
-    return records
+def _records(text: str, delimiter: str) -> Iterator[list[str]]:
+    return filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
 
 
-def _until_error(text: str, delimiter: str) -> Iterator[list[str]]:
-    try:
-        yield from (r for r in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True) if r)
-    except csv.Error:
-        return
+def _names(record: Sequence[str]) -> list[str]:
+    return [unicodedata.normalize("NFC", name.strip(_INVISIBLE + " \t\u00a0")) for name in record]
 
 
-def _header(path: Path, records: list[list[str]]) -> tuple[list[str], int]:
-    """Names of the columns, without empty ones at the right that no row fills, and how many they are."""
-    names = [unicodedata.normalize("NFC", name.strip(_INVISIBLE + " \t\u00a0")) for name in records[0]]
-    width = len(names)
-    while width > 1 and not names[width - 1]:
-        if any(field.strip() for record in records[1:] for field in record[width - 1 : width]):
+def _header(path: Path, records: list[list[str]]) -> list[str]:
+    """Names of the columns, without empty ones at the right that no row fills."""
+    names = _names(records[0])
+    while len(names) > 1 and not names[-1]:
+        last = len(names) - 1
+        if any(field.strip() for record in records[1:] for field in record[last : last + 1]):
             break
-        width -= 1
-    names = names[:width]
+        names.pop()
     if not any(names):
         raise UserError(f"{path}: the header names no column; put the names of the columns into the first line")
     _check_characters(names, names, f"{path}, header")
@@ -168,26 +162,21 @@ def _header(path: Path, records: list[list[str]]) -> tuple[list[str], int]:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{path}: column {twice[0]!r} stands in the header twice; rename one of them")
-    return names, width
+    return names
 
 
-def _find_delimiter(text: str, required: Sequence[str]) -> str:
-    best, score = ",", (False, 0.0, 0)
-    for delimiter in DELIMITERS:
+def _find_delimiter(text: str, wanted: Sequence[str]) -> str:
+    """The first of those that give the wanted columns, else the most rows as long as the header, else most columns."""
+
+    def score(delimiter: str) -> tuple[bool, float, int]:
         sample: list[list[str]] = []
-        for record in _until_error(text, delimiter):
-            sample.append(record)
-            if len(sample) > _SAMPLE_RECORDS:
-                break
-        if not sample:
-            continue
-        names = {unicodedata.normalize("NFC", name.strip(_INVISIBLE + " \t")) for name in sample[0]}
-        width = len(sample[0])
+        with suppress(csv.Error):
+            sample.extend(islice(_records(text, delimiter), _SAMPLE_RECORDS))
+        width = len(sample[0]) if sample else 0
         even = sum(len(record) == width for record in sample) / len(sample) if width > 1 else 0.0
-        this = (bool(required) and all(name in names for name in required), even, width)
-        if this > score:
-            best, score = delimiter, this
-    return best
+        return bool(wanted) and width > 0 and set(wanted) <= set(_names(sample[0])), even, width
+
+    return max(DELIMITERS, key=score)
 
 
 def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
@@ -198,35 +187,36 @@ def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
     kind = next((said for start, said in _NO_TEXT.items() if data.startswith(start)), None)
     if kind is not None:
         raise UserError(f"{path}: is no CSV but {kind}")
-    if encoding is not None:
-        return _decode(path, data, "utf-8-sig" if encoding == "utf-8" else encoding), []
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return _decode(path, data, "utf-16"), []
-    if b"\x00" in data[:2] and len(data) > 2:
-        return _decode(path, data, "utf-16-be" if data[:1] == b"\x00" else "utf-16-le"), []
-    try:
-        return data.decode("utf-8-sig"), []
-    except UnicodeDecodeError as error:
-        row, byte = data.count(b"\n", 0, error.start), data[error.start]
+    wrong: UnicodeDecodeError | None = None
+    names = _encodings(data) if encoding is None else (encoding.replace("utf-8", "utf-8-sig"),)
+    for name in names:
         try:
-            text = data.decode("cp1252")
-        except UnicodeDecodeError:
-            raise UserError(
-                f"{path}, row {row}: byte 0x{byte:02x} is neither UTF-8 nor cp1252; save the table as UTF-8 or name "
-                "its encoding"
-            ) from error
-    return text, [f"{path.name} is not UTF-8 (row {row}), so it was read as cp1252; if names look wrong, say encoding"]
+            text = data.decode(name)
+        except UnicodeDecodeError as error:
+            wrong = wrong or error
+        else:
+            note = f"{path.name} is not UTF-8 (row {_row(wrong)}), so it was read as {name}" if wrong else ""
+            return text, [f"{note}; if names look wrong, say encoding"] if note else []
+    assert wrong is not None
+    byte = wrong.object[wrong.start]
+    tried = "neither UTF-8 nor cp1252" if len(names) > 1 else f"not {names[0].removesuffix('-sig')}"
+    raise UserError(
+        f"{path}, row {_row(wrong)}: byte 0x{byte:02x} is {tried}; save the table as UTF-8 or name its encoding, e.g. "
+        "encoding=latin-1"
+    ) from wrong
 
 
-def _decode(path: Path, data: bytes, encoding: str) -> str:
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        row, byte = data.count(b"\n", 0, error.start), data[error.start]
-        raise UserError(
-            f"{path}, row {row}: byte 0x{byte:02x} is not {encoding.removesuffix('-sig')}; save the table as UTF-8 or "
-            "name its encoding, e.g. encoding=latin-1"
-        ) from error
+def _row(error: UnicodeDecodeError) -> int:
+    return error.object.count(b"\n", 0, error.start)  # the object goes without its byte order mark
+
+
+def _encodings(data: bytes) -> tuple[str, ...]:
+    """What a file may be in, by its first bytes; of several the first that can be read."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return ("utf-16",)
+    if b"\x00" in data[:2] and len(data) > 2:
+        return ("utf-16-be" if data[:1] == b"\x00" else "utf-16-le",)
+    return "utf-8-sig", "cp1252"
 
 
 def _check_characters(record: Sequence[str], header: Sequence[str], where: str) -> None:

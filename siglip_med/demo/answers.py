@@ -14,9 +14,10 @@ from siglip_med.demo.photograph import Photograph, read_photograph
 from siglip_med.demo.tree import Icd, place_in_icd
 from siglip_med.inference import Candidate, Classifier, occlusion_map, shifted_relevance_map
 from siglip_med.inference.maps import against_the_mean
+from siglip_med.inference.neighbour import Neighbour
 from siglip_med.inference.neighbours import Neighbours
 from siglip_med.inference.photographs import confidences, embed_conditions, ranked
-from siglip_med.metrics import Neighbour, Predictions, fit_conformal, nonconformity
+from siglip_med.metrics import Predictions, fit_conformal, nonconformity
 
 NEAREST = 5
 """Training images beside a photograph."""

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from siglip_med.metrics import Neighbour, Predictions
+from siglip_med.inference.neighbour import Neighbour
+from siglip_med.metrics import Predictions
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 CURVE_COLUMNS = ("tag", "step", "value")

@@ -1,13 +1,10 @@
-"""One file a data set; each reads the files of its authors and hands on one checked `ImageTable`."""
+"""Each source reads the files of its authors and hands on one checked `ImageTable`."""
 
 from siglip_med.sources.base import FolderSource
 from siglip_med.sources.csv_file import CsvSource
-from siglip_med.sources.fitzpatrick17k import Fitzpatrick17kSource
-from siglip_med.sources.ham10000 import Ham10000Source
 from siglip_med.sources.huggingface import HuggingFaceSource
 from siglip_med.sources.image_folder import ImageFolderSource
-from siglip_med.sources.isic2019 import Isic2019Source
-from siglip_med.sources.pad_ufes_20 import PadUfes20Source
+from siglip_med.sources.published import Fitzpatrick17kSource, Ham10000Source, Isic2019Source, PadUfes20Source
 from siglip_med.sources.scin import ScinSource
 
 __all__ = [

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PositiveInt
@@ -153,12 +153,3 @@ class FolderSource(ABC):
             for name in (part.strip() for part in parts)
             if name in aliases or not is_unknown(name)
         ]
-
-
-def locate(root: Path, folders: Sequence[str], name: str) -> str:
-    """Path of an image relative to the root: in the first of ``folders`` that has it, else in the last.
-
-    The official archives unpack into several parts, which people then often put into one folder.
-    """
-    folder = next((folder for folder in folders if (root / folder / name).is_file()), folders[-1])
-    return str(PurePosixPath(folder) / name)

@@ -60,13 +60,14 @@ def condition_columns(
         UserError: a column is not there, or none is left.
     """
     if listed is not None:
-        columns = {column: column for column in match_columns(listed, there, path)}
+        names = match_columns(listed, there, path)
     elif prefix is not None:
-        columns = {column: column.removeprefix(prefix) for column in there if column.startswith(prefix)}
+        names = [column for column in there if column.startswith(prefix)]
     else:
-        others = set(match_columns(all_but or (), there, path))
-        columns = {column: column for column in there if column not in others}
-    columns = {column: name.strip() for column, name in columns.items() if name.strip()}
+        others = match_columns(all_but or (), there, path)
+        names = [column for column in there if column not in others]
+    columns = {column: column.removeprefix(prefix or "").strip() for column in names}
+    columns = {column: name for column, name in columns.items() if name}
     if not columns:
         raise UserError(f"{path}: no column is a condition; there are {', '.join(there[:_LISTED])}")
     return columns

@@ -26,6 +26,7 @@ from siglip_med.sources.base import FolderSource
 from siglip_med.sources.columns import Column, condition_columns, match_columns
 
 _FIELD = re.compile(r"{([^{}]+)}")
+_CELLS = ("weight", "group", "image_id", "description", "skin_tone", "sex", "age", "site", "split")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class CsvSource(FolderSource):
         image_column: path of the image, relative to ``image_folder``; or a pattern of several columns, such as
             ``{lesion_id}/{isic_id}``.
         image_folder: folder of the images, relative to the root.
+        image_folders: or several, as the parts of an archive: the first that has an image, else the last.
         image_suffix: put behind each path, for tables that leave the extension out (".jpg").
         condition_column: one condition a cell, or several; the first is the primary one unless weights differ. The
             column ``condition`` where no other shape is given.
@@ -73,6 +75,7 @@ class CsvSource(FolderSource):
     join_key: Column | None = None
     image_column: Column = "image"
     image_folder: str = ""
+    image_folders: tuple[str, ...] = ()
     image_suffix: str = ""
     condition_column: Column | None = None
     condition_separator: Annotated[str, Field(min_length=1)] | None = None
@@ -122,8 +125,8 @@ class CsvSource(FolderSource):
         notes = list(text.notes)
         columns, rows = text.columns, [(number, dict(cells)) for number, cells in text.numbered()]
         if self.join_table is not None and self.join_key is not None:
-            other = self._read(root / self.join_table, (self.join_key,))
             text.require(self.join_key)
+            other = self._read(root / self.join_table, (self.join_key,))
             columns = (*columns, *(column for column in other.columns if column not in columns))
             rows, alone = _joined(rows, other, self.join_key)
             notes += other.notes
@@ -150,97 +153,85 @@ class _Rows:
     """Turns the rows of one CSV into rows of the table; knows which column is what."""
 
     def __init__(self, source: CsvSource, text: TextTable, columns: tuple[str, ...]) -> None:
-        self.source = source
-        self.text = text
+        self.source, self.text = source, text
         self.said: dict[int, str] = {}
-
-        def column(name: str | None) -> str | None:
-            return None if name is None else match_columns([name], columns, text.path)[0]
-
         s = source
         fields = _FIELD.findall(s.image_column) if s.image_column not in columns else []
-        self.image_fields = {field: match_columns([field], columns, text.path)[0] for field in fields}
-        self.image = None if fields else column(s.image_column)
+        self.image_fields = dict(zip(fields, match_columns(fields, columns, text.path), strict=True))
         self.one_hot: Mapping[str, str] = {}
-        self.condition: str | None = None
         if s._one_hot:
             self.one_hot = condition_columns(
                 columns, text.path, s.condition_columns, s.condition_prefix, s.condition_columns_except
             )
-        else:
-            self.condition = column(s.condition_column or "condition")
-        self.weight = column(s.weight_column)
-        self.group = column(s.group_column)
-        self.image_id = column(s.image_id_column)
-        self.description = column(s.description_column)
-        self.skin_tone = column(s.skin_tone_column)
-        self.sex = column(s.sex_column)
-        self.age = column(s.age_column)
-        self.site = column(s.site_column)
-        self.split = column(s.split_column)
+        given = {name: getattr(s, f"{name}_column") for name in _CELLS}
+        given["image"] = None if fields else s.image_column
+        given["condition"] = None if s._one_hot else s.condition_column or "condition"
+        self.columns = {
+            name: match_columns([column], columns, text.path)[0] for name, column in given.items() if column is not None
+        }
 
     def row(self, number: int, cells: Mapping[str, str]) -> TableRow:
         """One row of the CSV as a row of the table."""
+        said = {name: cells[column].strip() for name, column in self.columns.items()}
+        where = {name: f"{self.text.where(number)}, column {column!r}" for name, column in self.columns.items()}
 
-        def cell(column: str | None) -> str:
-            return "" if column is None else cells[column].strip()
-
-        def where(column: str | None) -> str:
-            return f"{self.text.where(number)}, column {column!r}"
+        def cell(name: str) -> str:
+            return said.get(name, "")
 
         return TableRow(
-            image=self._image(number, cells),
-            weights=self._weights(number, cells),
+            image=self._image(number, cells, cell("image")),
+            weights=self._weights(number, cells, where),
             source_row=number,
-            image_id=cell(self.image_id),
-            case=parse_text(cell(self.group)),
-            description=parse_text(cell(self.description)),
-            skin_tone=parse_skin_tone(cell(self.skin_tone), where(self.skin_tone)),
-            sex=parse_sex(cell(self.sex)),
-            age_group=parse_age_group(cell(self.age)),
-            site=parse_text(cell(self.site)),
-            source_split=parse_split(cell(self.split), where(self.split)),
+            image_id=cell("image_id"),
+            case=parse_text(cell("group")),
+            description=parse_text(cell("description")),
+            skin_tone=parse_skin_tone(cell("skin_tone"), where.get("skin_tone", "")),
+            sex=parse_sex(cell("sex")),
+            age_group=parse_age_group(cell("age")),
+            site=parse_text(cell("site")),
+            source_split=parse_split(cell("split"), where.get("split", "")),
         )
 
-    def _image(self, number: int, cells: Mapping[str, str]) -> str:
-        if self.image is not None:
-            image = cells[self.image].strip()
-        else:
-            empty = [column for column in self.image_fields.values() if not cells[column].strip()]
+    def _image(self, number: int, cells: Mapping[str, str], image: str) -> str:
+        fields, source = self.image_fields, self.source
+        if fields:
+            empty = [column for column in fields.values() if not cells[column].strip()]
             if empty:
                 raise UserError(f"{self.text.where(number)}, column {empty[0]!r}: is empty; the image path needs it")
-            fields = self.image_fields
-            image = _FIELD.sub(lambda match: cells[fields[match[1]]].strip(), self.source.image_column)
+            image = _FIELD.sub(lambda match: cells[fields[match[1]]].strip(), source.image_column)
         if not image:
             return ""
-        folder = f"{self.source.image_folder.rstrip('/')}/" if self.source.image_folder else ""
-        return f"{folder}{image.replace(chr(92), '/')}{self.source.image_suffix}"
+        name = f"{image.replace(chr(92), '/')}{source.image_suffix}"
+        folders = source.image_folders or (source.image_folder,)
+        root = Path(source.root).expanduser()
+        found = (folder for folder in folders[:-1] if (root / folder / name).is_file())
+        folder = next(found, folders[-1]).rstrip("/")
+        return f"{folder}/{name}" if folder else name
 
-    def _weights(self, number: int, cells: Mapping[str, str]) -> dict[str, float]:
-        at = self.text.where(number)
-        if self.condition is None:
+    def _weights(self, number: int, cells: Mapping[str, str], where: Mapping[str, str]) -> dict[str, float]:
+        if self.one_hot:
+            at = self.text.where(number)
             flags = {
                 name: parse_flag(cells[column], f"{at}, column {column!r}") for column, name in self.one_hot.items()
             }
             return {name: weight for name, weight in flags.items() if weight > 0}
-        where = f"{at}, column {self.condition!r}"
-        cell, separator = cells[self.condition], self.source.condition_separator
+        cell, separator = cells[self.columns["condition"]], self.source.condition_separator
         if separator is not None and cell.strip() and any(not part.strip() for part in cell.split(separator)):
-            raise UserError(f"{where}: a condition has an empty name; remove the stray separator")
+            raise UserError(f"{where['condition']}: a condition has an empty name; remove the stray separator")
         names = self.source.names_in(cell, separator)
         if not names:
             self.said[number] = cell.strip()
         if len(set(names)) < len(names):
-            raise UserError(f"{where}: lists a condition twice: {cell!r}")
-        if self.weight is None:
+            raise UserError(f"{where['condition']}: lists a condition twice: {cell!r}")
+        if "weight" not in self.columns:
             return dict.fromkeys(names, 1.0)
-        where, said = f"{at}, column {self.weight!r}", cells[self.weight]
-        weights = (
-            [] if is_unknown(said) else [part.strip() for part in (said.split(separator) if separator else [said])]
-        )
+        said = cells[self.columns["weight"]]
+        weights = [] if is_unknown(said) else said.split(separator) if separator else [said]
         if len(weights) != len(names):
-            raise UserError(f"{where}: {len(names)} conditions but {len(weights)} weights; give one weight each")
-        return {name: parse_weight(weight, where) for name, weight in zip(names, weights, strict=True)}
+            raise UserError(
+                f"{where['weight']}: {len(names)} conditions but {len(weights)} weights; give one weight each"
+            )
+        return {name: parse_weight(text.strip(), where["weight"]) for name, text in zip(names, weights, strict=True)}
 
 
 def _joined(

@@ -1,29 +1,30 @@
-"""Writes the photographs of a set into a folder once, block by block, so that an export that was cut goes on.
+"""Writes the photographs of a set into a folder once, block by block, so that an export that was cut is resumed.
 
-What is done stands in ``.export``: the table's rows of each finished block, and ``progress.json``, which is replaced
-when a block's photographs are on the disk. A killed export leaves a state that is true; the same command reads on at
-the row behind it, and the result has the same bytes as that of one that ran through.
+What is done stands in ``.export.jsonl``: the settings, then a line for each row, appended when a block's photographs
+are on the disk. A killed export leaves a log that is true; the same command continues at the row behind it, and the
+result has the same bytes as that of one that ran through.
 """
 
 import io
 import json
 import logging
+import os
 import shutil
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import fsspec
-import numpy as np
 from filelock import FileLock
 from PIL import Image
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.files import write_bytes, write_csv, write_json
+from siglip_med.core.files import append_text, write_bytes, write_csv, write_json
 from siglip_med.core.progress import tracked
 from siglip_med.data.images import BadImageError, shrink
 from siglip_med.sources.huggingface_rows import check_protocols, said
@@ -40,10 +41,10 @@ RESERVE = 1 << 29
 """Bytes of the disk that an export leaves free."""
 
 _WORKERS = 8
-_STAMP = "export.json"
+_STAMP, _LOG = "export.json", ".export.jsonl"
 
-Work = TypeVar("Work")
-Result = TypeVar("Result")
+_Line = list[Any]
+"""Of the log: 0-based shard, what was done (see `in_words`), bytes, path below the root, further cells of the table."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Item:
     """One row, before its photograph is written.
 
     Attributes:
-        shard: 0-based, and the row's 1-based number in it.
-        row: see above.
+        shard: 0-based.
         where: file and row, for messages.
         stem: path of the photograph below the root, without ending.
         image: ``{"path", "bytes"}`` of the encoded photograph; None where the row has none.
@@ -60,7 +60,6 @@ class Item:
     """
 
     shard: int
-    row: int
     where: str
     stem: Path
     image: Mapping[str, Any] | None
@@ -77,34 +76,6 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A photograph on the disk: path below the root, what was done (see `in_words`), bytes."""
-
-    path: str
-    kind: str
-    size: int
-
-
-@dataclass
-class _Progress:
-    """What is done.
-
-    Attributes:
-        settings: of the export.
-        digest: of the files that are read.
-        blocks: how many are finished.
-        rows: done of each shard, as far as one is begun.
-        counts: see `in_words`.
-    """
-
-    settings: dict[str, Any]
-    digest: str
-    blocks: int = 0
-    rows: list[int] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Export:
     """An export into ``root``.
 
@@ -117,10 +88,6 @@ class Export:
     root: Path
     settings: dict[str, Any]
     defaults: dict[str, Any]
-
-    @property
-    def _folder(self) -> Path:
-        return self.root / ".export"
 
     def finished(self) -> dict[str, Any] | None:
         """The finished export that the root holds, ``state`` and ``counts`` with it; None where there is none.
@@ -144,7 +111,7 @@ class Export:
     def write(
         self, header: Sequence[str], shards: Sequence[Shard], digest: str, state: str, total: int | None
     ) -> dict[str, int]:
-        """Writes every photograph, ``labels.csv``, ``shards.csv`` and the stamp; goes on where one was cut.
+        """Writes every photograph, ``labels.csv``, ``shards.csv`` and the stamp; resumes an export that was cut.
 
         Args:
             header: columns of the table behind ``image``.
@@ -159,78 +126,74 @@ class Export:
         Raises:
             UserError: the root holds a part of another export, a shard cannot be read, or the disk is nearly full.
         """
-        done = self._begin(digest)
-        block: list[tuple[str, ...]] = []
+        log, done = self.root / _LOG, self._done(digest)
+        left = None if total is None else max(total - done.total(), 0)
         with ThreadPoolExecutor(_WORKERS) as pool:
-            items = self._items(shards, done)
-            stored = _in_order(pool, partial(_keep, self.root, self.settings["side"]), items)
-            left = None if total is None else max(total - done.counts.get("rows", 0), 0)
-            for item, kept in tracked(stored, "exporting", "rows", total=left):
-                block.append((kept.path, *item.cells))
-                done.rows += [0] * (item.shard + 1 - len(done.rows))
-                done.rows[item.shard] = item.row
-                more = Counter({"rows": 1, kept.kind: 1, "bytes": kept.size})
-                done.counts = dict(Counter(done.counts) + more)
-                if len(block) == BLOCK:
-                    self._record(done, block)
-                    block = []
-        if block:
-            self._record(done, block)
-        if not done.rows:
+            lines = tracked(self._kept(pool, shards, done), "exporting", "rows", total=left)
+            while block := list(islice(lines, BLOCK)):
+                first = [] if log.exists() else [[self.settings, digest]]
+                append_text(log, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in first + block))
+        if not log.exists():
             raise UserError(f"{self.settings['dataset']}: holds no row; check data.source.dataset and split")
-        self._finish(("image", *header), shards, done, state)
-        return done.counts
+        rows, counts = Counter[int](), Counter[str]()
+        for shard, kind, size, *_ in self._lines():
+            rows[shard] += 1
+            counts.update({"rows": 1, kind: 1, "bytes": size})
+        table = ((shard.split, shard.name, rows[number]) for number, shard in enumerate(shards))
+        write_csv(self.root / "shards.csv", ("split", "shard", "rows"), table)
+        write_csv(self.root / "labels.csv", ("image", *header), (cells for _, _, _, *cells in self._lines()))
+        write_json(self.root / _STAMP, self.settings | {"state": state, "counts": dict(counts)})
+        log.unlink()
+        return dict(counts)
 
-    def _begin(self, digest: str) -> _Progress:
-        path = self._folder / "progress.json"
-        for left_over in (self.root / "images").rglob(f".{'[0-9a-f]' * 16}.part"):  # of a killed export
+    def _lines(self) -> Iterator[_Line]:
+        with (self.root / _LOG).open(encoding="utf-8") as file:
+            next(file)
+            yield from map(json.loads, file)
+
+    def _done(self, digest: str) -> Counter[int]:
+        """How many rows of each shard are done; what else a killed export left is removed."""
+        for left_over in (self.root / "images").rglob(f".{'[0-9a-f]' * 16}.part"):
             left_over.unlink()
-        if not path.is_file():
-            return _Progress(self.settings, digest)
-        done = _Progress(**json.loads(path.read_text(encoding="utf-8")))
-        if done.settings != self.settings:
+        log = self.root / _LOG
+        data = log.read_bytes() if log.is_file() else b""
+        if data.count(b"\n") < 2:
+            log.unlink(missing_ok=True)
+            return Counter()
+        os.truncate(log, data.rfind(b"\n") + 1)  # a line that was cut
+        settings, before = json.loads(data.partition(b"\n")[0])
+        if settings != self.settings:
             raise UserError(
                 f"{self.root}: holds the beginning of another export; give another data.source.root, or remove it"
             )
-        if done.digest != digest:
+        if before != digest:
             raise UserError(
                 f"{self.root}: was begun before {self.settings['dataset']} changed; remove the folder, or give another "
                 "data.source.root, to read the data set as it is now"
             )
-        logger.info("%s: goes on behind row %s", self.root, f"{done.counts['rows']:,}")
+        done = Counter(shard for shard, *_ in self._lines())
+        logger.info("%s: resumes behind row %s", self.root, f"{done.total():,}")
         return done
 
-    def _items(self, shards: Sequence[Shard], done: _Progress) -> Iterator[Item]:
-        first = max(len(done.rows) - 1, 0)
-        for number, shard in enumerate(shards[first:], start=first):
-            for item in shard.items(done.rows[number] if number < len(done.rows) else 0):
-                self._check_space()
-                yield item
+    def _kept(self, pool: ThreadPoolExecutor, shards: Sequence[Shard], done: Counter[int]) -> Iterator[_Line]:
+        """Writes the photographs that are not done, in order; some are worked on while the next are read."""
+        first = max(done, default=0)
+        items = (item for number in range(first, len(shards)) for item in shards[number].items(done[number]))
+        before: Iterable[_Line] = ()
+        while chunk := list(islice(items, _WORKERS)):
+            self._check_space()
+            now = pool.map(partial(_keep, self.root, self.settings["side"]), chunk)
+            yield from before
+            before = now
+        yield from before
 
     def _check_space(self) -> None:
         free = shutil.disk_usage(self.root).free
         if free < RESERVE:
             raise UserError(
                 f"{self.root}: {free / 1e9:.2f} GB of its disk are free, and an export leaves {RESERVE / 1e9:.2f}; "
-                "free some space and run the same command to go on"
+                "free some space and run the same command to resume"
             )
-
-    def _record(self, done: _Progress, block: Sequence[Sequence[str]]) -> None:
-        done.blocks += 1
-        write_json(self._folder / f"{done.blocks:07d}.json", block, indent=None)
-        write_json(self._folder / "progress.json", asdict(done))
-
-    def _finish(self, header: Sequence[str], shards: Sequence[Shard], done: _Progress, state: str) -> None:
-        def rows() -> Iterator[Sequence[str]]:
-            for number in range(1, done.blocks + 1):
-                yield from json.loads((self._folder / f"{number:07d}.json").read_text(encoding="utf-8"))
-
-        counts = [*done.rows, *[0] * (len(shards) - len(done.rows))]
-        table = ((shard.split, shard.name, count) for shard, count in zip(shards, counts, strict=True))
-        write_csv(self.root / "shards.csv", ("split", "shard", "rows"), table)
-        write_csv(self.root / "labels.csv", header, rows())
-        write_json(self.root / _STAMP, self.settings | {"state": state, "counts": done.counts})
-        shutil.rmtree(self._folder)
 
 
 def in_words(counts: Mapping[str, int], side: int | None) -> str:
@@ -256,21 +219,7 @@ def in_words(counts: Mapping[str, int], side: int | None) -> str:
     return "; ".join(parts)
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[Work], Result], items: Iterable[Work]
-) -> Iterator[tuple[Work, Result]]:
-    """Each item with its result, in order; a few are worked on while the next are read."""
-    waiting: deque[tuple[Work, Future[Result]]] = deque()
-    for item in items:
-        waiting.append((item, pool.submit(work, item)))
-        if len(waiting) > 2 * _WORKERS:
-            first, future = waiting.popleft()
-            yield first, future.result()
-    for item, future in waiting:
-        yield item, future.result()
-
-
-def _keep(root: Path, side: int | None, item: Item) -> _Kept:
+def _keep(root: Path, side: int | None, item: Item) -> _Line:
     """Writes one photograph: scaled, or as it is where it cannot be or need not be."""
     data = _encoded(item)
     suffix = Path((item.image or {}).get("path") or "").suffix.lower() or ".img"
@@ -285,16 +234,12 @@ def _keep(root: Path, side: int | None, item: Item) -> _Kept:
         else:
             kind = "smaller" if pixels is None else "scaled"
             if pixels is not None:
-                data, suffix = _jpeg(pixels), ".jpg"
+                file = io.BytesIO()
+                Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY, subsampling=0)
+                data, suffix = file.getvalue(), ".jpg"
     path = item.stem.with_name(item.stem.name + suffix)
     write_bytes(root / path, data)
-    return _Kept(path.as_posix(), kind, len(data))
-
-
-def _jpeg(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=QUALITY, subsampling=0)
-    return file.getvalue()
+    return [item.shard, kind, len(data), path.as_posix(), *item.cells]
 
 
 def _encoded(item: Item) -> bytes:
@@ -311,5 +256,5 @@ def _encoded(item: Item) -> bytes:
             return fetched
     except Exception as error:  # whatever a file system raises
         raise UserError(
-            f"{item.where}: {path} cannot be read ({said(error)}); run the same command to go on, or leave the row out"
+            f"{item.where}: {path} cannot be read ({said(error)}); run the same command to resume, or leave the row out"
         ) from error

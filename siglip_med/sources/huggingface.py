@@ -16,17 +16,14 @@ from pydantic import Field
 from siglip_med.core.errors import UserError
 from siglip_med.data.images import MIN_SIDE
 from siglip_med.data.table import ImageTable
-from siglip_med.data.values import parse_flag
 from siglip_med.sources.base import FolderSource
 from siglip_med.sources.columns import Column
 from siglip_med.sources.csv_file import CsvSource
 from siglip_med.sources.export import BLOCK, Export, Item, Shard, in_words
-from siglip_med.sources.huggingface_cells import class_names, conditions_in, feature_of, text_of, value_of
 from siglip_med.sources.huggingface_rows import (
     READERS,
     DataFiles,
     Part,
-    Place,
     check_protocols,
     expanded,
     open_parts,
@@ -35,7 +32,7 @@ from siglip_med.sources.huggingface_rows import (
 
 logger = logging.getLogger(__name__)
 
-_SEPARATOR = "|"
+_SEPARATOR, _PREFIX = "|", "condition "
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 _TEXT = ("group_column", "description_column", "skin_tone_column", "sex_column", "age_column", "site_column")
 
@@ -44,7 +41,7 @@ _TEXT = ("group_column", "description_column", "skin_tone_column", "sex_column",
 class HuggingFaceSource(FolderSource):
     """Writes the images of a data set to ``root`` once, as they are stored or scaled, and reads them from there.
 
-    An export that was cut goes on with the same settings. A column may be a key of a nested one: ``json.condition``.
+    An export that was cut is resumed with the same settings. A column may be a key of a nested one: ``json.condition``.
 
     Args:
         root: folder to write to; made where it is missing.
@@ -99,7 +96,7 @@ class HuggingFaceSource(FolderSource):
             check_protocols(name, "data.source.data_files")
 
     def prepare(self) -> None:
-        """Exports the data set, unless this very export is there already; goes on with one that was cut.
+        """Exports the data set, unless this very export is there already; resumes one that was cut.
 
         Raises:
             UserError: the folder holds an export with other settings, or of a data set that has changed since.
@@ -114,29 +111,25 @@ class HuggingFaceSource(FolderSource):
         state = self._state()
         if self._is_there(export, state):
             return
-        opened = open_parts(self._place())
-        shards = [shard for part in opened.parts for shard in self._shards(part)]
-        sizes = [part.rows for part in opened.parts]
-        total = None if None in sizes else sum(size for size in sizes if size is not None)
-        header = ("condition", "weight", "split", *self._texts())
+        parts, digest = open_parts(settings, self._images(), (*self._listed(), *self._texts().values()))
+        shards = [shard for part in parts for shard in self._shards(part)]
+        sizes = [part.total for part in parts if part.total is not None]
+        total = sum(sizes) if len(sizes) == len(parts) else None
+        conditions = [_PREFIX + name for name in self.condition_columns or ()] or ["condition"]
         with export.lock():
             if self._is_there(export, state):  # another process was faster
                 return
-            counts = export.write(header, shards, opened.digest or state, state, total)
+            counts = export.write((*conditions, "split", *self._texts()), shards, digest or state, state, total)
         logger.info("%s: %s", root, in_words(counts, self.side))
 
     def read(self) -> ImageTable:
         """The exported table."""
         columns: dict[str, Any] = {name: name for name in self._texts()}
-        table = CsvSource(
-            root=self.root,
-            aliases=self.aliases,
-            condition_column="condition",
-            condition_separator=_SEPARATOR,
-            weight_column="weight",
-            split_column="split",
-            **columns,
-        ).read()
+        if self.condition_columns is None:
+            columns |= {"condition_column": "condition", "condition_separator": _SEPARATOR}
+        else:
+            columns["condition_prefix"] = _PREFIX
+        table = CsvSource(root=self.root, aliases=self.aliases, split_column="split", **columns).read()
         stamp = Path(self.root).expanduser() / "export.json"
         counts = json.loads(stamp.read_text(encoding="utf-8")).get("counts") if stamp.is_file() else None
         return table if counts is None else table.with_notes(in_words(counts, self.side))
@@ -169,8 +162,8 @@ class HuggingFaceSource(FolderSource):
         return hashlib.sha256(stamps.encode()).hexdigest() if stamps else ""
 
     def _files(self) -> list[str]:
-        given = expanded(_plain(self.data_files))
-        return [name for names in given.values() for name in names] if isinstance(given, dict) else given or []
+        given = expanded(self.data_files or [])
+        return [name for names in given.values() for name in names] if isinstance(given, dict) else given
 
     def _images(self) -> tuple[str, ...]:
         return (self.image_column,) if isinstance(self.image_column, str) else tuple(self.image_column)
@@ -181,39 +174,25 @@ class HuggingFaceSource(FolderSource):
     def _texts(self) -> dict[str, str]:
         return {name: getattr(self, name) for name in _TEXT if getattr(self, name) is not None}
 
-    def _place(self) -> Place:
-        return Place(
-            dataset=self.dataset,
-            name=self.name,
-            revision=self.revision,
-            split=self.split,
-            data_files=_plain(self.data_files),
-            streaming=self.streaming,
-            images=self._images(),
-            others=(*self._listed(), *self._texts().values()),
-        )
-
     def _shards(self, part: Part) -> Iterator[Shard]:
         for column in (*self._images(), *self._listed(), *self._texts().values()):
-            if part.features is not None and feature_of(part.features, column) is None:
-                raise UserError(f"{self.dataset}: no column {column!r}; there are {', '.join(part.columns)}")
+            if not part.has(column):
+                raise UserError(f"{self.dataset}: no column {column!r}; there are {', '.join(part.features or ())}")
         for number, name in enumerate(part.shards):
             yield Shard(part.name, name, partial(self._items, part, number))
 
     def _items(self, part: Part, number: int, skip: int) -> Iterator[Item]:
         """The rows of one shard behind the first ``skip``."""
-        names = class_names(part.features, self._listed()[0])
-        missing = {self._images(), *((column,) for column in (*self._listed(), *self._texts().values()))}
+        names = part.class_names(self._listed()[0])
         # where no type vouches for a column, the first rows must show it
         watched = part.features is None and number == 0 and skip == 0
-        folder = Path("images") / part.name / (f"{number:05d}" if self.streaming else "")
+        missing = {self._images(), *((column,) for column in (*self._listed(), *self._texts().values()))}
         # the library calls files "train" that nobody gave a split
         unsaid = self.data_files is not None and not isinstance(self.data_files, Mapping)
         split = "" if unsaid else _SPLITS.get(part.name.lower(), "")
-        shard = part.shards[number] if self.streaming else ", ".join(filter(None, (self.dataset, part.name)))
         rows: Iterator[dict[str, Any]] | None = None
         for position in itertools.count(skip):
-            where = f"{shard}, row {position + 1}"
+            where = f"{part.shards[number]}, row {position + 1}"
             try:
                 rows = part.open(number, skip) if rows is None else rows
                 row = next(rows, None)
@@ -221,38 +200,54 @@ class HuggingFaceSource(FolderSource):
                 raise
             except Exception as error:  # whatever the reader of a format or the network raises
                 raise UserError(
-                    f"{where}: cannot be read ({said(error)}); run the same command to go on; if the file itself is "
+                    f"{where}: cannot be read ({said(error)}); run the same command to resume; if the file itself is "
                     "damaged, mend it, or leave it out and give another data.source.root"
                 ) from error
-            if row is not None:
-                missing = {several for several in missing if all(value_of(row, column) is None for column in several)}
             seen = position if row is None else position + 1
+            missing = {several for several in missing if all((row or {}).get(column) is None for column in several)}
             if watched and missing and (row is None or seen == BLOCK):
                 absent = " or ".join(map(repr, sorted(missing)[0]))
+                shard = part.shards[number]
                 raise UserError(f"{shard}: none of its first {seen:,} rows has {absent}; check the columns")
             if row is None:
                 return
-            image = next((image for name in self._images() if (image := value_of(row, name)) is not None), None)
+            image = next((row[name] for name in self._images() if row.get(name) is not None), None)
             if isinstance(image, str | bytes):
                 image = {"path" if isinstance(image, str) else "bytes": image}
-            cells = (*self._conditions(row, names, where), split)
-            texts = (text_of(value_of(row, column), f"{where}, column {column!r}") for column in self._texts().values())
-            yield Item(number, position + 1, where, folder / f"{position:07d}", image, (*cells, *texts))
+            texts = (_text(row.get(column), f"{where}, column {column!r}") for column in self._texts().values())
+            stem = Path("images") / part.name / f"{number:05d}" / f"{position:07d}"
+            yield Item(number, where, stem, image, (*self._conditions(row, names, where), split, *texts))
 
-    def _conditions(self, row: Mapping[str, Any], names: Sequence[str] | None, where: str) -> tuple[str, str]:
-        """The conditions of a row and their weights, as cells of the table."""
-        listed = self._listed()
+    def _conditions(self, row: Mapping[str, Any], names: Sequence[str] | None, where: str) -> list[str]:
+        """The cells of the row's conditions in the table; class label -1 is not known."""
         if self.condition_columns is not None:
-            at = {name: f"{where}, column {name!r}" for name in listed}
-            flags = {name: parse_flag(text_of(value_of(row, name), at[name]), at[name]) for name in listed}
-            # the order of columns means nothing: rarest or alphabetical first is for the table to say
-            weights = {name: weight for name, weight in sorted(flags.items()) if weight > 0}
-        else:
-            found = conditions_in(value_of(row, listed[0]), names, f"{where}, column {listed[0]!r}")
-            weights = dict.fromkeys(found, 1.0)
-        if any(_SEPARATOR in name for name in weights):
+            return [_text(row.get(name), f"{where}, column {name!r}") for name in self.condition_columns]
+        column = self._listed()[0]
+        value = row.get(column)
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if names is not None:
+            values = [names[item] for item in values if item >= 0]
+        texts = [_text(item, f"{where}, column {column!r}").strip() for item in values]
+        if any(_SEPARATOR in text for text in texts):
             raise UserError(f"{where}: a condition's name holds {_SEPARATOR!r}, which the export needs; rename it")
-        return _SEPARATOR.join(weights), _SEPARATOR.join(map(str, weights.values()))
+        return [_SEPARATOR.join(dict.fromkeys(filter(None, texts)))]
+
+
+def _text(value: Any, where: str) -> str:
+    """A cell as text; "" where it is empty.
+
+    Raises:
+        UserError: it holds an object, or bytes that are no text.
+    """
+    if isinstance(value, Mapping):
+        keys = ", ".join(map(str, value))
+        raise UserError(f"{where}: holds several values ({keys}); name one of them behind a dot")
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{where}: holds bytes that are no UTF-8 text") from error
+    return "" if value is None else str(value)
 
 
 def _plain(value: Any) -> Any:

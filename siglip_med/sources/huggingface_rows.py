@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import fsspec
 
 from siglip_med.core.errors import UserError
-from siglip_med.sources.huggingface_cells import library, top_column
+from siglip_med.core.extras import require
 
 logger = logging.getLogger(__name__)
 
@@ -35,41 +35,57 @@ class Part:
 
     Attributes:
         name: of the split.
-        columns: that its rows have.
-        features: types of the columns by the library; None where only the rows themselves show them.
+        features: types of its columns by the library, as `flat` names them; None where only the rows show them.
         shards: names of the pieces it is read in, in order.
-        rows: how many there are; None where the data set does not say.
-        open: rows of shard ``i`` from its row ``k`` on, each a mapping, with encoded images.
+        total: its rows; None where the data set does not say.
+        stream: the library's iterable, with encoded images.
     """
 
     name: str
-    columns: tuple[str, ...]
     features: Mapping[str, Any] | None
     shards: tuple[str, ...]
-    rows: int | None
-    open: Callable[[int, int], Iterator[dict[str, Any]]]
+    total: int | None
+    stream: Any
+
+    def open(self, shard: int, skip: int) -> Iterator[dict[str, Any]]:
+        """Rows of a shard behind the first ``skip``, as `flat` names their cells.
+
+        Raises:
+            UserError: the shard is a tar that is cut short.
+        """
+        _check_tar_end(self.shards[shard])
+        rows = self.stream.shard(num_shards=len(self.shards), index=shard, contiguous=True)
+        return map(flat, rows.skip(skip) if skip else rows)
+
+    def has(self, column: str) -> bool:
+        """Whether a column is there, as far as types say; whatever may be in JSON objects counts as there."""
+        known = {} if self.features is None else self.features
+        json = [name for name, kind in known.items() if isinstance(kind, library().Json)]
+        return self.features is None or column in known or any(column.startswith(f"{name}.") for name in json)
+
+    def class_names(self, column: str) -> list[str] | None:
+        """Names behind the numbers of a column of class labels, or of lists of them."""
+        kind = (self.features or {}).get(column)
+        kind = getattr(kind, "feature", kind)
+        return list(kind.names) if isinstance(kind, library().ClassLabel) else None
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A data set: its splits, and a digest of the files that they come from ("" where the library names none)."""
+def library() -> Any:
+    """The library `datasets`.
 
-    parts: tuple[Part, ...]
-    digest: str
+    Raises:
+        UserError: it is not installed.
+    """
+    return require("datasets", feature="data=huggingface", extra="huggingface")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Which data set, and how it is read; the fields are those of `HuggingFaceSource`."""
-
-    dataset: str
-    name: str | None
-    revision: str | None
-    split: str | None
-    data_files: DataFiles | None
-    streaming: bool
-    images: tuple[str, ...]
-    others: tuple[str, ...]
+def flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the cells of nested columns beside these, under dotted names: ``json`` and ``json.condition``."""
+    found = dict(row)
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": item for inner, item in flat(value).items()}
+    return found
 
 
 def expand(pattern: str) -> list[str]:
@@ -91,13 +107,12 @@ def expand(pattern: str) -> list[str]:
     return [f"{start}{number:0{width}d}{end}" for number in range(first, last + 1) for end in rest]
 
 
-def expanded(data_files: DataFiles | None) -> dict[str, list[str]] | list[str] | None:
-    """``data_files`` with every range written out."""
-    if data_files is None:
-        return None
-    if isinstance(data_files, dict):
-        return {split: _all([given] if isinstance(given, str) else given) for split, given in data_files.items()}
-    return _all([data_files] if isinstance(data_files, str) else data_files)
+def expanded(data_files: Any) -> Any:
+    """`DataFiles` with every range written out, as lists."""
+    if isinstance(data_files, Mapping):
+        return {split: expanded(given) for split, given in data_files.items()}
+    patterns = [data_files] if isinstance(data_files, str) else data_files
+    return [name for pattern in patterns for name in expand(pattern)]
 
 
 def check_protocols(name: str, where: str) -> None:
@@ -112,47 +127,23 @@ def check_protocols(name: str, where: str) -> None:
         raise UserError(f"{where}: {name} is neither a path nor an address of {', '.join(sorted(PROTOCOLS))}")
 
 
-def open_parts(place: Place) -> Opened:
-    """The splits of a data set, in its own order.
+def open_parts(settings: Mapping[str, Any], images: Sequence[str], others: Sequence[str]) -> tuple[list[Part], str]:
+    """The splits of a data set, in its own order, and a digest of its files ("" where the library names none).
+
+    Args:
+        settings: of `HuggingFaceSource`.
+        images: columns of images.
+        others: the other columns that are wanted.
 
     Raises:
         UserError: there is no such data set or split, or it cannot be loaded.
     """
-    datasets = library()
-    folder = Path(place.dataset).expanduser()
-    saved = any((folder / name).is_file() for name in ("dataset_dict.json", "state.json"))
-    if saved and (place.streaming or place.data_files is not None):
-        key = "streaming" if place.streaming else "data_files"
-        raise UserError(
-            f"data.source.{key}: {place.dataset} is a folder of save_to_disk, which is read where it lies; leave it out"
-        )
-    files: dict[str, Sequence[str]] = {}
-    digest = ""
-    options = {
-        "revision": place.revision,
-        "data_files": expanded(place.data_files),
-        "features": _fields(place),
-    }
-    options = {name: value for name, value in options.items() if value is not None}
     try:
-        if saved:
-            loaded = datasets.load_from_disk(str(folder))
-        elif place.streaming:
-            builder = datasets.load_dataset_builder(place.dataset, place.name, **options)
-            files = dict(builder.config.data_files or {})
-            digest = _digest(builder.config.data_files or {})
-            loaded = builder.as_streaming_dataset()
-        else:
-            loaded = datasets.load_dataset(place.dataset, place.name, **options)
+        return _opened(settings, images, others)
+    except UserError:
+        raise
     except Exception as error:  # whatever the reader of a format or the network raises
-        raise UserError(f"data.source.dataset={place.dataset}: cannot be loaded ({said(error)})") from error
-    splits = dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or ""): loaded}
-    if place.split is not None:
-        if place.split not in splits:
-            raise UserError(f"{place.dataset}: has no split {place.split!r}; there are {', '.join(splits)}")
-        splits = {place.split: splits[place.split]}
-    make = _streamed if place.streaming else _whole
-    return Opened(tuple(make(place, name, rows, files.get(name, ())) for name, rows in splits.items()), digest)
+        raise UserError(f"data.source.dataset={settings['dataset']}: cannot be loaded ({said(error)})") from error
 
 
 def said(error: BaseException) -> str:
@@ -160,8 +151,60 @@ def said(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _all(patterns: Sequence[str]) -> list[str]:
-    return [name for pattern in patterns for name in expand(pattern)]
+def _opened(settings: Mapping[str, Any], images: Sequence[str], others: Sequence[str]) -> tuple[list[Part], str]:
+    datasets = library()
+    dataset, streaming, wanted = settings["dataset"], settings["streaming"], settings["split"]
+    folder = Path(dataset).expanduser()
+    files: Mapping[str, Any] = {}
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        if streaming or settings["data_files"]:
+            key = "streaming" if streaming else "data_files"
+            raise UserError(
+                f"data.source.{key}: {dataset} is a folder of save_to_disk, which is read where it lies; leave it out"
+            )
+        loaded = datasets.load_from_disk(str(folder))
+    else:
+        options = {name: settings[name] for name in ("name", "revision") if settings[name] is not None}
+        if settings["data_files"]:
+            options["data_files"] = expanded(settings["data_files"])
+        if dataset == "webdataset":
+            options["features"] = _webdataset_features(images, others)
+        if streaming:
+            builder = datasets.load_dataset_builder(dataset, **options)
+            files = builder.config.data_files or {}
+            loaded = builder.as_streaming_dataset()
+        else:
+            loaded = datasets.load_dataset(dataset, **options)
+    splits = dict(loaded) if isinstance(loaded, dict) else {str(loaded.split or ""): loaded}
+    if wanted is not None and wanted not in splits:
+        raise UserError(f"{dataset}: has no split {wanted!r}; there are {', '.join(splits)}")
+    parts = []
+    for split, rows in splits.items():
+        if wanted not in (None, split):
+            continue
+        about = (rows.info.splits or {}).get(split)
+        total = about.num_examples if streaming and about else None if streaming else len(rows)
+        features, stream = _encoded(rows if streaming else rows.to_iterable_dataset(), images, others)
+        count, names = stream.num_shards, tuple(files.get(split, ()))
+        if not streaming:
+            names = (", ".join(filter(None, (dataset, split))),)
+        elif len(names) != count:
+            names = tuple(f"shard {number} of {count}" for number in range(1, count + 1))
+        # what is said of WebDataset is ours, and says nothing of what the files hold
+        parts.append(Part(split, None if dataset == "webdataset" else features, names, total, stream))
+    return parts, _digest(files)
+
+
+def _encoded(stream: Any, images: Sequence[str], others: Sequence[str]) -> tuple[dict[str, Any] | None, Any]:
+    """The types of all columns, and the rows with those that are wanted alone and with images as bytes."""
+    if stream.features is None:  # text formats: only the rows show what they hold
+        return None, stream
+    features = dict(stream.features)
+    wanted = [name for name in features if any(f"{column}.".startswith(f"{name}.") for column in (*images, *others))]
+    stream = stream.select_columns(wanted)
+    for name in features.keys() & set(images):
+        stream = stream.cast_column(name, library().Image(decode=False))
+    return flat(features), stream
 
 
 def _digest(data_files: Mapping[str, Any]) -> str:
@@ -171,68 +214,27 @@ def _digest(data_files: Mapping[str, Any]) -> str:
         for split, names in data_files.items()
         for name, state in zip(names, getattr(names, "origin_metadata", [""] * len(names)), strict=True)
     ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if lines else ""
 
 
-def _fields(place: Place) -> Any:
-    """Types of the files of a WebDataset sample; None for other formats.
+def _webdataset_features(images: Sequence[str], others: Sequence[str]) -> Any:
+    """Types of the files of a WebDataset sample.
 
     The library would take them from the first five samples, and refuse where these differ: in a set of JPEG and PNG
     files, or where a sidecar has a key more.
     """
-    if place.dataset != "webdataset":
-        return None
     datasets = library()
     kinds = {
         **dict.fromkeys(("json", "jsn"), datasets.Json()),
         **dict.fromkeys(("cls", "cls2", "index", "inx", "id"), datasets.Value("int64")),
         **dict.fromkeys(("txt", "text", "transcript"), datasets.Value("string")),
     }
-    fields = {name: datasets.Image(decode=False) for name in place.images}
-    for column in place.others:
+    features = {name: datasets.Image(decode=False) for name in images}
+    for column in others:
         # a sidecar may be called lesion.json, and its key lesion.json.condition
         name = re.sub(r"((?:^|\.)jso?n)\..*$", r"\1", column)
-        fields[name] = kinds.get(name.rpartition(".")[2].lower(), datasets.Value("binary"))
-    return datasets.Features(fields)
-
-
-def _encoded(place: Place, rows: Any) -> tuple[Any, tuple[str, ...], Mapping[str, Any] | None]:
-    """The rows with the columns that are wanted alone and with images as bytes; all column names; the features."""
-    features = rows.features
-    if features is None:  # streamed text formats: only the rows show what they hold
-        first: dict[str, Any] = next(iter(rows), {})
-        return rows, tuple(first), None
-    columns = tuple(features)
-    wanted = {top_column(name, columns) for name in (*place.images, *place.others)} - {None}
-    rows = rows.select_columns([name for name in columns if name in wanted])
-    images = [name for name in place.images if name in features]
-    for name in images:
-        rows = rows.cast_column(name, library().Image(decode=False))
-    # those of WebDataset are ours, and say nothing of what the files hold
-    return rows, columns, None if place.dataset == "webdataset" else features
-
-
-def _whole(place: Place, name: str, rows: Any, files: Sequence[str]) -> Part:
-    rows, columns, features = _encoded(place, rows)
-    count = len(rows)
-    return Part(name, columns, features, (name,), count, lambda shard, skip: iter(rows.select(range(skip, count))))
-
-
-def _streamed(place: Place, name: str, rows: Any, files: Sequence[str]) -> Part:
-    info = (rows.info.splits or {}).get(name)
-    try:
-        rows, columns, features = _encoded(place, rows)
-    except Exception as error:
-        raise UserError(f"data.source.dataset={place.dataset}: cannot be read ({said(error)})") from error
-    count = rows.num_shards
-    named = list(files) if len(files) == count else [f"shard {number} of {count}" for number in range(1, count + 1)]
-
-    def opened(shard: int, skip: int) -> Iterator[dict[str, Any]]:
-        _check_tar_end(named[shard])
-        part = rows.shard(num_shards=count, index=shard, contiguous=True)
-        return iter(part.skip(skip) if skip else part)
-
-    return Part(name, columns, features, tuple(named), info.num_examples if info else None, opened)
+        features[name] = kinds.get(name.rpartition(".")[2].lower(), datasets.Value("binary"))
+    return datasets.Features(features)
 
 
 def _check_tar_end(name: str) -> None:

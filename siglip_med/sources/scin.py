@@ -19,8 +19,8 @@ from siglip_med.core.reading import TextTable, read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import keep_primary
 from siglip_med.data.table import ImageTable, TableRow
-from siglip_med.download import Download, download_all
 from siglip_med.sources.base import FolderSource
+from siglip_med.sources.download import download_all
 
 BUCKET = "https://storage.googleapis.com/dx-scin-public-data"
 NEVER_PUBLISHED = frozenset({"-2243186711511406658.png"})
@@ -80,12 +80,11 @@ class ScinSource(FolderSource):
             self.read()
             return
         root = Path(self.root).expanduser()
-        missing = [name for name in _TABLES if _find(root, name) is None]
-        tables = [Download(f"{self.download_url}/dataset/{name}", root / "dataset" / name) for name in missing]
+        address = f"{self.download_url}/dataset"
+        tables = {root / "dataset" / name: f"{address}/{name}" for name in _TABLES if _find(root, name) is None}
         download_all(tables, workers=1, title="SCIN tables")
         images = self.filtered().frame["image"].unique()
-        address = f"{self.download_url}/dataset/images"
-        pictures = [Download(f"{address}/{PurePosixPath(image).name}", root / image) for image in images]
+        pictures = {root / image: f"{address}/images/{PurePosixPath(image).name}" for image in images}
         download_all(pictures, workers=self.download_workers, title="SCIN pictures")
 
     def read(self) -> ImageTable:
@@ -121,7 +120,7 @@ class ScinSource(FolderSource):
             published = set(known_conditions("catalog"))
             kept = [name for name in table.conditions if name in published]
             table = keep_primary(table, kept, "the first condition is none of the published 66")
-        return table if self.soft_labels else _multi_hot(table)
+        return table if self.soft_labels else replace(table, labels=(table.labels > 0).astype(np.float32))
 
     def _table(self, root: Path, name: str) -> TextTable:
         path = _find(root, name)
@@ -144,11 +143,8 @@ class ScinSource(FolderSource):
     def _row(
         self, case: Mapping[str, str], label: Mapping[str, str], number: int, image: str, weights: dict[str, float]
     ) -> TableRow:
-        tone = (
-            label["dermatologist_fitzpatrick_skin_type_label_1"]
-            if self.skin_tone == "dermatologist"
-            else case["fitzpatrick_skin_type"]
-        )
+        tone = label["dermatologist_fitzpatrick_skin_type_label_1"]
+        tone = tone if self.skin_tone == "dermatologist" else case["fitzpatrick_skin_type"]
         return TableRow(
             image=str(PurePosixPath(self.image_folder) / image),
             weights=weights,
@@ -164,32 +160,17 @@ class ScinSource(FolderSource):
 
 
 _CASE_COLUMNS = (
-    "case_id",
-    "age_group",
-    "sex_at_birth",
-    "fitzpatrick_skin_type",
-    "related_category",
-    "condition_duration",
-    "image_1_path",
-    "image_2_path",
-    "image_3_path",
+    *("case_id", "age_group", "sex_at_birth", "fitzpatrick_skin_type", "related_category", "condition_duration"),
+    *(f"image_{number}_path" for number in (1, 2, 3)),
 )
 _LABEL_COLUMNS = (
-    "case_id",
-    "dermatologist_gradable_for_skin_condition_1",
-    "dermatologist_gradable_for_skin_condition_2",
-    "dermatologist_gradable_for_skin_condition_3",
-    "weighted_skin_condition_label",
-    "dermatologist_fitzpatrick_skin_type_label_1",
+    *("case_id", "weighted_skin_condition_label", "dermatologist_fitzpatrick_skin_type_label_1"),
+    *(f"dermatologist_gradable_for_skin_condition_{grader}" for grader in (1, 2, 3)),
 )
 
 
 def _find(root: Path, name: str) -> Path | None:
     return next((path for path in (root / "dataset" / name, root / name) if path.is_file()), None)
-
-
-def _multi_hot(table: ImageTable) -> ImageTable:
-    return replace(table, labels=(table.labels > 0).astype(np.float32))
 
 
 def _images(case: Mapping[str, str]) -> list[str]:

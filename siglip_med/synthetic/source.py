@@ -3,8 +3,6 @@
 import csv
 import hashlib
 import shutil
-import tempfile
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +11,7 @@ from typing import Annotated, ClassVar
 
 import cv2
 import numpy as np
+from filelock import FileLock
 from pydantic import Field, NonNegativeInt, PositiveInt
 from rich.progress import Progress
 
@@ -29,8 +28,6 @@ from siglip_med.synthetic.vocabulary import SKIN_TONES
 LABELS = "labels.csv"
 _COLUMNS = ("image", "case", "condition", "weight", "description", "skin_tone", "sex", "age_group", "site")
 _SEPARATOR = "|"
-_STALE_SECONDS = 3600.0
-_PARTIAL = ".partial-"
 
 Count = Annotated[int, Field(gt=0, le=10_000_000)]
 Size = Annotated[int, Field(ge=16, le=512)]
@@ -83,12 +80,12 @@ class RenderedSource(ABC):
         drawn = {name: value for name, value in asdict(self).items() if name not in ("root", "thumbnails")}
         digest = hashlib.sha256(repr(sorted(drawn.items())).encode())
         for file in sorted(Path(__file__).parent.iterdir()):
-            if file.suffix in (".py", ".csv") and file.name != "__main__.py":
+            if file.suffix in (".py", ".csv"):
                 digest.update(file.read_bytes())
         return Path(self.root).expanduser() / f"{self.name}-{self.size}px-{self.n_images}-{digest.hexdigest()[:12]}"
 
     def prepare(self) -> None:
-        """Render the pictures unless they are there; a killed or doubled run leaves nothing half-written.
+        """Render the pictures unless they are there: one process at a time, which removes what a killed one left.
 
         Raises:
             UserError: the folder cannot be written.
@@ -98,16 +95,16 @@ class RenderedSource(ABC):
             return
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            _remove_stale(folder.parent)
-            partial = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=folder.parent))
-            try:
+            with FileLock(folder.parent / ".lock"):
+                if folder.is_dir():  # another process was faster
+                    return
+                partial = folder.parent / ".partial"
+                shutil.rmtree(partial, ignore_errors=True)  # of a killed run
+                partial.mkdir()
                 with Progress(transient=True) as progress:
                     task = progress.add_task(f"Rendering {self.n_images:,} {self.name} pictures", total=self.n_images)
                     self._render_into(partial, lambda: progress.advance(task))
-                partial.chmod(0o755)
-                _move(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+                partial.rename(folder)
         except OSError as error:
             raise UserError(f"cannot write pictures into {folder.parent}: {error.strerror or error}") from error
 
@@ -249,19 +246,3 @@ def _write_jpeg(path: Path, picture: np.ndarray) -> None:
     if not encoded:
         raise OSError(f"could not encode {path.name}")
     path.write_bytes(data.tobytes())
-
-
-def _move(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError:
-        # Another process was first: its pictures are the same.
-        if not folder.is_dir():
-            raise
-
-
-def _remove_stale(parent: Path) -> None:
-    """Folders of runs that were killed an hour ago or longer; a younger one may be at work."""
-    for item in parent.glob(f"{_PARTIAL}*"):
-        if time.time() - item.stat().st_mtime > _STALE_SECONDS:
-            shutil.rmtree(item, ignore_errors=True)

@@ -12,7 +12,6 @@ from siglip_med.conditions.curated import (
     known_conditions,
     lookup,
     read_table,
-    read_triplets,
     table_path,
 )
 
@@ -88,12 +87,6 @@ def test_a_synonym_never_hides_another_conditions_name():
             for synonym in condition.synonyms:
                 other = owners[fold(synonym)]
                 assert other.path[:3] == condition.path[:3], (vocabulary, condition.name, synonym, other.name)
-
-
-def test_triplets_name_catalog_conditions():
-    triplets = read_triplets()
-    assert [sum(t.kind == kind for t in triplets) for kind in "AB"] == [55, 24]
-    assert {name for t in triplets for name in (t.anchor, t.closer, t.farther)} <= set(known_conditions())
 
 
 def test_catalog_is_the_shared_one(shared):

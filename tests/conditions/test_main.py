@@ -1,7 +1,5 @@
 """The command line."""
 
-import pytest
-
 from siglip_med.conditions.__main__ import main
 
 
@@ -42,9 +40,3 @@ def test_heatmap(capsys, tmp_path):
     assert out.stat().st_size > 5000
     assert main(["heatmap", str(tmp_path / "no" / "d.png")]) == 2
     assert "its folder does not exist" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(("command", "start"), [("disagreements", "| anchor |"), ("measures", "| geometry |")])
-def test_tables(capsys, command, start):
-    assert main([command]) == 0
-    assert capsys.readouterr().out.startswith(start)

@@ -8,7 +8,6 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
-from siglip_med.conditions.build import build_codes
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import require
 from siglip_med.export import write_onnx
@@ -16,6 +15,7 @@ from siglip_med.launch.entry import check_command_line
 from siglip_med.sources.huggingface import HuggingFaceSource
 from tests.models import runs
 from tests.short_runs import CONF
+from tools.build_codes import build_codes
 
 
 @pytest.fixture

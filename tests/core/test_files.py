@@ -10,7 +10,7 @@ from typing import IO
 import pytest
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.files import write_bytes, write_csv, write_json, write_text, write_whole
+from siglip_med.core.files import append_text, write_bytes, write_csv, write_json, write_text, write_whole
 
 
 def test_the_content_arrives_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -92,15 +92,23 @@ def test_a_folder_that_cannot_be_made_is_one_line_that_names_the_path(tmp_path: 
         write_bytes(tmp_path / "file" / "a", b"")
 
 
+def test_a_log_grows_and_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    append_text(tmp_path / "log", "ä\n")
+    append_text(tmp_path / "log", "b\n")
+    assert (tmp_path / "log").read_bytes() == "ä\nb\n".encode()
+    with pytest.raises(UserError, match=r"none/log: cannot be written \(No such file"):
+        append_text(tmp_path / "none" / "log", "x")
+
+
 def test_a_name_of_full_length_can_be_written(tmp_path: Path) -> None:
     write_bytes(tmp_path / ("n" * 255), b"x")
     assert (tmp_path / ("n" * 255)).read_bytes() == b"x"
 
 
 def test_no_module_writes_a_temporary_file_of_its_own() -> None:
-    """One writer for all. Downloads are resumed, and folders are made whole by their own makers."""
+    """One writer for all. Folders are made whole by their own makers."""
     package = Path(__file__).parents[2] / "siglip_med"
-    own = {"core/files.py", "download.py"}
+    own = {"core/files.py"}
     for path in package.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
         if path.relative_to(package).as_posix() not in own:

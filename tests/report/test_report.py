@@ -16,8 +16,8 @@ from PIL import Image
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
+from siglip_med.inference.neighbour import Neighbour
 from siglip_med.metrics import (
-    Neighbour,
     Predictions,
     bootstrap_intervals,
     headline_metrics,

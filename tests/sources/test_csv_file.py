@@ -208,6 +208,7 @@ def test_tones_that_come_in_pairs_are_kept_as_pairs(tmp_path, tone, read):
         (b"PK\x03\x04rest", "is no CSV but an Excel workbook"),
         (b"\x1f\x8brest", "is no CSV but compressed"),
         (b"image,condition\n1.jpg,\x81\n", "row 1: byte 0x81 is neither UTF-8 nor cp1252"),
+        (b"\xef\xbb\xbfimage,condition\n\x81.jpg,Acne\n", "row 1: byte 0x81 is neither UTF-8 nor cp1252"),
     ],
 )
 def test_files_that_are_no_text_are_named(tmp_path, content, said):

@@ -7,10 +7,10 @@ import sys
 import pytest
 import simple_icd_10_cm as icd
 
-from siglip_med.conditions.build import _release, build_codes, code_rows, refresh_table, write_code_file
 from siglip_med.conditions.codes import CODES_FILE, read_code_book
 from siglip_med.conditions.curated import VOCABULARIES, table_path
 from siglip_med.core.errors import UserError
+from tools.build_codes import _release, build_codes, code_rows, refresh_table, write_code_file
 
 
 def test_rebuilding_gives_the_packed_file_again(tmp_path):

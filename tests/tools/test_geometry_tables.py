@@ -1,4 +1,4 @@
-"""The triplets under each geometry, the tree, and the tables."""
+"""The triplets under each geometry, and the tables."""
 
 from collections import Counter
 
@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from siglip_med.conditions import dissimilarity, known_conditions, load_conditions
-from siglip_med.conditions.curated import Triplet
-from siglip_med.conditions.report import (
+from tools.geometry_tables import (
+    Triplet,
     disagreements_table,
     is_ultrametric,
     judge,
     measures_table,
-    tree_order,
-    tree_text,
+    read_triplets,
 )
 
 Catalog = load_conditions(known_conditions())
@@ -52,33 +51,6 @@ def test_triplets_agree_with_the_recorded_results(shared):
             assert verdict.outcome == row["path_result"]
 
 
-def test_tree_order_sorts_chapters_as_numbers():
-    order = tree_order(Catalog)
-    chapters = [int(Catalog.paths[position][0]) for position in order]
-    assert chapters == sorted(chapters)
-    assert sorted(order) == list(range(66))
-    matrix = dissimilarity(Catalog)[np.ix_(order, order)]
-    # in a tree's own order, distances from a leaf never fall again as one walks away from it
-    assert all((np.diff(matrix[i, i:]) >= 0).all() for i in range(66))
-
-
-def test_tree_text_shows_each_heading_once_above_its_codes():
-    text = tree_text(load_conditions(["Melanoma", "Basal Cell Carcinoma", "SCC/SCCIS", "Vitiligo"])).split("\n")
-    assert text == [
-        "II - Neoplasms (C00-D49)",
-        "  C43-C44 - Melanoma and other malignant neoplasms of skin",
-        "    C43",
-        "      C43.9  Melanoma (Malignant melanoma of skin, unspecified) [Skin Cancer]",
-        "    C44",
-        "      C44.91  Basal Cell Carcinoma (Basal cell carcinoma of skin, unspecified) [Skin Cancer]",
-        "      C44.92  SCC/SCCIS (Squamous cell carcinoma of skin, unspecified) [Skin Cancer]",
-        "XII - Diseases of the skin and subcutaneous tissue (L00-L99)",
-        "  L80-L99 - Other disorders of the skin and subcutaneous tissue",
-        "    L80",
-        "      L80  Vitiligo [Pigmentary Disorders]",
-    ]
-
-
 def test_tables_have_a_row_for_everything():
     disagreements = disagreements_table().split("\n")
     assert len(disagreements) == 2 + 24 + 1
@@ -98,3 +70,9 @@ def test_the_page_holds_the_tables_as_the_commands_print_them(request):
 def test_is_ultrametric_tells_apart():
     assert is_ultrametric(np.array([[0, 1, 1], [1, 0, 0.5], [1, 0.5, 0]]))
     assert not is_ultrametric(np.array([[0, 1, 0.7], [1, 0, 0.5], [0.7, 0.5, 0]]))
+
+
+def test_triplets_name_catalog_conditions():
+    triplets = read_triplets()
+    assert [sum(t.kind == kind for t in triplets) for kind in "AB"] == [55, 24]
+    assert {name for t in triplets for name in (t.anchor, t.closer, t.farther)} <= set(known_conditions())

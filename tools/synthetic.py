@@ -1,7 +1,7 @@
 """Commands of the synthetic data.
 
-``python -m siglip_med.synthetic contact-sheet out.png`` draws each condition on each skin tone;
-``python -m siglip_med.synthetic corpus out.txt`` writes the sentences that the tiny model's tokenizer learns from.
+``python -m tools.synthetic contact-sheet out.png`` draws each condition on each skin tone;
+``python -m tools.synthetic corpus out.txt`` writes the sentences that the tiny model's tokenizer learns from.
 """
 
 import argparse
@@ -58,8 +58,8 @@ def corpus(n_captions: int, seed: int = 0) -> list[str]:
 
 
 def main() -> None:
-    """Entry point of ``python -m siglip_med.synthetic``."""
-    parser = argparse.ArgumentParser(prog="python -m siglip_med.synthetic", description=__doc__)
+    """Entry point of ``python -m tools.synthetic``."""
+    parser = argparse.ArgumentParser(prog="python -m tools.synthetic", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     sheet = commands.add_parser("contact-sheet", help="draw all conditions on six skin tones into a PNG file")
     sheet.add_argument("path", type=Path)

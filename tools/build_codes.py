@@ -1,4 +1,7 @@
-"""Rebuilds what is derived from ICD-10-CM: the code file and the derived columns of the curated tables."""
+"""Rebuilds what is derived from ICD-10-CM: the code file and the derived columns of the curated tables.
+
+``python -m tools.build_codes`` needs ``pip install 'siglip-med[codes]'``.
+"""
 
 import csv
 import gzip
@@ -102,3 +105,7 @@ def refresh_table(path: Path, book: CodeBook) -> None:
 def _release(library: Any) -> str:
     lists = sorted(path.stem for path in (Path(library.__file__).parent / "data").glob("code-list-*.txt"))
     return "ICD-10-CM " + " ".join(lists[-1].removeprefix("code-list-").split("-"))
+
+
+if __name__ == "__main__":
+    print(build_codes())

@@ -1,19 +1,44 @@
-"""Tables about the geometry, as text for a terminal or a Markdown page."""
+"""The tables of docs/geometry.md, as Markdown: ``python -m tools.geometry_tables measures | disagreements``."""
 
+import csv
+import sys
 from collections import Counter
 from collections.abc import Sequence
-from itertools import zip_longest
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple, get_args
 
 import numpy as np
 
-from siglip_med.conditions.condition import Condition, ConditionSet
-from siglip_med.conditions.curated import Triplet, known_conditions, read_triplets
-from siglip_med.conditions.geometry import Geometry, Measure, dissimilarity
-from siglip_med.conditions.load import load_conditions
+from siglip_med.conditions import dissimilarity, known_conditions, load_conditions
+from siglip_med.conditions.geometry import Geometry, Measure
 
 SATISFIED, TIED, VIOLATED = "satisfied", "tied", "violated"
 COMPARED: tuple[Geometry, ...] = ("icd", "coarse", "blend")
+
+
+class Triplet(NamedTuple):
+    """``closer`` should be nearer to ``anchor`` than ``farther`` is.
+
+    ``kind`` is A (a coding clerk and a dermatologist agree) or B (ICD-10-CM is known to disagree with dermatology);
+    ``basis`` says what B rests on: V the looks, E the cause.
+    """
+
+    kind: str
+    basis: str
+    anchor: str
+    closer: str
+    farther: str
+
+
+@cache
+def read_triplets() -> tuple[Triplet, ...]:
+    """The 55 A and 24 B triplets that a geometry of the catalog is judged by."""
+    with Path(__file__).with_name("triplets.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(
+            Triplet(row["set"], row["basis"], row["anchor"], row["closer"], row["farther"])
+            for row in csv.DictReader(file)
+        )
 
 
 class Verdict(NamedTuple):
@@ -37,27 +62,6 @@ def judge(matrix: np.ndarray, names: Sequence[str], kind: str) -> list[Verdict]:
             outcome = TIED if tied else SATISFIED if closer < farther else VIOLATED
             verdicts.append(Verdict(triplet, closer, farther, outcome))
     return verdicts
-
-
-def tree_order(conditions: ConditionSet) -> list[int]:
-    """Positions of the conditions in the order of the tree: chapters by number, then codes, then names."""
-    keys = [(int(condition.path[0]), condition.path[1:], condition.name) for condition in conditions]
-    return sorted(range(len(conditions)), key=keys.__getitem__)
-
-
-def tree_text(conditions: ConditionSet) -> str:
-    """The tree of the conditions, one indented line a chapter, block, category and condition."""
-    lines: list[str] = []
-    above: tuple[str, ...] = ()
-    for position in tree_order(conditions):
-        condition = conditions.conditions[position]
-        headings = (condition.chapter, condition.block, condition.path[2])
-        for depth, (heading, before) in enumerate(zip_longest(headings, above)):
-            if heading != before:
-                lines.append("  " * depth + heading)
-        above = headings
-        lines.append("      " + _leaf_text(condition))
-    return "\n".join(lines)
 
 
 def disagreements_table() -> str:
@@ -106,11 +110,6 @@ def is_ultrametric(matrix: np.ndarray) -> bool:
     return all(bool((matrix <= np.maximum.outer(row, row) + 1e-12).all()) for row in matrix)
 
 
-def _leaf_text(condition: Condition) -> str:
-    title = "" if condition.title.casefold() == condition.name.casefold() else f" ({condition.title})"
-    return f"{condition.code}  {condition.name}{title}" + (f" [{condition.group}]" if condition.group else "")
-
-
 def _counts(verdicts: Sequence[Verdict]) -> str:
     counts = Counter(verdict.outcome for verdict in verdicts)
     return " / ".join(str(counts[outcome]) for outcome in (SATISFIED, TIED, VIOLATED))
@@ -118,3 +117,7 @@ def _counts(verdicts: Sequence[Verdict]) -> str:
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
+
+
+if __name__ == "__main__":
+    print({"measures": measures_table, "disagreements": disagreements_table}[sys.argv[1]]())
