@@ -194,7 +194,7 @@ def test_every_package_says_in_one_sentence_what_it_answers():
 
 def house(root: Path, **files: str) -> Path:
     """A small package: every package with its sentence, and the files given (``a__b`` is ``a/b.py``)."""
-    for name in MAY_IMPORT:
+    for name in (*MAY_IMPORT, *NEUTRAL):
         folder = root / PACKAGE / name
         folder.mkdir(parents=True)
         (folder / "__init__.py").write_text('"""A package."""\n')
