@@ -70,6 +70,16 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
+    np.fliplr,
+    np.flipud,
+    lambda pixels: np.rot90(pixels, 2),
+    lambda pixels: np.rot90(pixels, 1),
+    lambda pixels: np.rot90(pixels, 3),
+    lambda pixels: pixels.swapaxes(0, 1),
+    lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+)
+"""The seven turns and reflections that an EXIF orientation may ask for."""
 # What the readers raise on bytes that are no valid image, beside OSError and ValueError.
 _DECODER_ERRORS = (
     OSError,
@@ -275,8 +285,19 @@ def _sixteen_bits(data: bytes, image: Image.Image) -> np.ndarray | None:
     """``[H, W, 3]`` uint8 of a color PNG or TIFF with 16 bits a channel, whose lower half Pillow cuts off unseen."""
     if image.format not in ("PNG", "TIFF") or image.mode != "RGB":
         return None
-    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
-    return None if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 else _to_eight_bits(pixels)
+    read = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), read)
+    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
+        return None
+    # OpenCV has handed out arrays that it never filled (16-bit TIFF with IMREAD_COLOR_RGB: whatever stood in the memory
+    # before, another photograph perhaps). Pillow reads the upper halves by itself, and they must be the same. Its TIFFs
+    # are upright already, and so may OpenCV's be.
+    image.load()
+    upright, turned = ImageOps.exif_transpose(image), pixels[..., ::-1]
+    for candidate in (turned, *(turn(turned) for turn in _TURNS)):
+        if np.array_equal(candidate >> 8, np.asarray(upright)):
+            return _to_eight_bits(candidate)
+    raise BadImageError("has 16-bit colors that two readers read differently; save it as PNG, or with 8 bits")
 
 
 def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:

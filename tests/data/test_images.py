@@ -97,6 +97,50 @@ def test_sixteen_bit_color() -> None:
     assert difference(decode(data.tobytes(), 64, LIMIT), squared(photograph(), 64)) == 0
 
 
+@pytest.mark.parametrize("form", [".png", ".tif"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate"])
+def test_sixteen_bit_color_is_never_foreign_memory(form: str, compression: str | None) -> None:
+    """OpenCV fills nothing of a 16-bit color TIFF that it is asked for as RGB; the array then holds what was there."""
+    import cv2
+
+    color = photograph().astype(np.uint16) * 256 + 77
+    codes = {None: 1, "tiff_lzw": 5, "tiff_adobe_deflate": 8}
+    how = [cv2.IMWRITE_TIFF_COMPRESSION, codes[compression]] if form == ".tif" else []
+    ok, data = cv2.imencode(form, color[..., ::-1], how)
+    assert ok
+    for poison in (0x4141, 0):
+        freed = np.full_like(color, poison)
+        del freed
+        assert difference(decode(data.tobytes(), 64, LIMIT), squared(photograph(), 64)) == 0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sixteen_bit_color_is_upright(orientation: int) -> None:
+    import cv2
+
+    turned = Image.fromarray(photograph())
+    exif = turned.getexif()
+    exif[0x0112] = orientation
+    plain = encode(turned, "PNG", exif=exif)
+    ok, deep = cv2.imencode(".png", photograph()[..., ::-1].astype(np.uint16) * 257)
+    assert ok
+    chunk = plain[plain.index(b"eXIf") - 4 :]
+    chunk = chunk[: 12 + int.from_bytes(chunk[:4], "big")]
+    header = 8 + 25
+    data = deep.tobytes()[:header] + chunk + deep.tobytes()[header:]
+    assert difference(decode(data, 64, LIMIT), decode(plain, 64, LIMIT)) == 0
+
+
+def test_colors_that_two_readers_read_differently_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    ok, data = cv2.imencode(".tif", photograph().astype(np.uint16) * 256)
+    assert ok
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: np.full((*photograph().shape,), 0x4141, np.uint16))
+    with pytest.raises(BadImageError, match="two readers read differently"):
+        decode(data.tobytes(), 64, LIMIT)
+
+
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize("color", [False, True])
 def test_a_camera_with_fewer_bits_than_its_file_is_as_bright_as_it_was(bits: int, color: bool) -> None:
