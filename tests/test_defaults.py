@@ -17,7 +17,7 @@ from siglip_med import losses
 from siglip_med.conditions import dissimilarity
 from siglip_med.export import export_checkpoint
 from siglip_med.inference.photographs import Classifier, load
-from siglip_med.metrics.bootstrap import bootstrap_intervals, paired_bootstrap
+from siglip_med.metrics import Bootstrap
 from tests.test_configs import COMMANDS, CONF, GROUPS, files
 
 LORA_SMALL = {f"model.adaptation.{key}" for key in ("dropout", "rank", "train_pooling_head", "train_projection")}
@@ -92,15 +92,13 @@ CHOOSERS = {"experiment", "launcher", "hydra/sweeper"}
 FILES = [f"{group}/{name}" for group in GROUPS for name in files(group) if group not in CHOOSERS]
 
 PYTHON = [
-    ("train", "evaluation.bootstrap", bootstrap_intervals, "repetitions"),
-    ("train", "evaluation.coverage", bootstrap_intervals, "coverage"),
-    ("train", "evaluation.bootstrap", paired_bootstrap, "repetitions"),
-    ("train", "evaluation.coverage", paired_bootstrap, "coverage"),
+    ("train", "evaluation.bootstrap", Bootstrap, "repetitions"),
+    ("train", "evaluation.coverage", Bootstrap, "coverage"),
     ("train", "conditions.geometry", dissimilarity, "geometry"),
     ("train", "conditions.measure", dissimilarity, "measure"),
     ("train", "conditions.weights", dissimilarity, "weights"),
-    ("evaluate", "report.bootstrap", bootstrap_intervals, "repetitions"),
-    ("evaluate", "report.coverage", bootstrap_intervals, "coverage"),
+    ("evaluate", "report.bootstrap", Bootstrap, "repetitions"),
+    ("evaluate", "report.coverage", Bootstrap, "coverage"),
     ("predict", "top_k", Classifier.predict, "top_k"),
     ("predict", "batch_size", Classifier.predict, "batch_size"),
     ("predict", "device", load, "device"),

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import gammaln, softmax
 
 from siglip_med.errors import UserError
-from siglip_med.metrics.bootstrap import Interval, average_intervals, bootstrap_mean
+from siglip_med.metrics.bootstrap import Bootstrap, Interval
 from siglip_med.metrics.headline import score_metrics
 from siglip_med.metrics.names import NEED_SCORES
 from siglip_med.metrics.predictions import Predictions
@@ -85,35 +85,28 @@ def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str
 
 
 def chance_intervals(
-    predictions: Predictions,
-    metrics: Iterable[str],
-    repetitions: int = 1000,
-    seed: int = 0,
-    coverage: float = 0.95,
-    draws: int = 20,
+    predictions: Predictions, metrics: Iterable[str], bootstrap: Bootstrap, draws: int = 20
 ) -> dict[str, Interval]:
     """`chance` with intervals over cases: which cases a test set holds moves chance too.
 
     Args:
         predictions: N images.
         metrics: names among the resampled metrics of rankings.
-        repetitions: resamples.
-        seed: of the resamples and of the first random order.
-        coverage: of the intervals.
+        bootstrap: of the intervals; its seed is that of the first random order too.
         draws: random orders that are averaged.
 
     Examples:
         >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> round(chance_intervals(predictions, ["r_at_1"])["r_at_1"].estimate, 3)
+        >>> round(chance_intervals(predictions, ["r_at_1"], Bootstrap())["r_at_1"].estimate, 3)
         0.333
     """
     names, exact = tuple(metrics), {f"r_at_{k}": k for k in KS}
-    orders = [chance_predictions(predictions, seed + draw) for draw in range(draws)]
-    found = average_intervals(orders, [name for name in names if name not in exact], repetitions, seed, coverage)
+    orders = [chance_predictions(predictions, bootstrap.seed + draw) for draw in range(draws)]
+    found = bootstrap.intervals(orders, names)
     for name in set(names) & set(exact):
         hits = chance_hits(predictions.positive, exact[name])
-        found[name] = bootstrap_mean(hits, predictions.cases, repetitions, seed, coverage)
-    return {name: found[name] for name in names}
+        found[name] = bootstrap.mean(hits, predictions.cases)
+    return found
 
 
 def label_frequency_predictions(predictions: Predictions) -> Predictions:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from siglip_med.metrics import Neighbour, Predictions
+from siglip_med.metrics import Bootstrap, Neighbour, Predictions
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 CURVE_COLUMNS = ("tag", "step", "value")
@@ -110,3 +110,8 @@ class ReportSettings:
         self.seed = seed
         self.images = images
         self.image_root = image_root
+
+    @property
+    def resampling(self) -> Bootstrap:
+        """Gives every interval and comparison of the report."""
+        return Bootstrap(self.bootstrap, self.seed, self.coverage)
