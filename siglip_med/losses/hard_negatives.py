@@ -4,13 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from siglip_med.losses.pair_batch import PairBatch
-
-Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,10 @@ class HardNegatives:
         0.2
     """
 
-    margin: NonNegative = 0.2
-    slack: NonNegative = 0.1
+    margin: NonNegativeFloat = 0.2
+    slack: NonNegativeFloat = 0.1
     k: PositiveInt = 5
-    exclude_within: Share | None = 0.4
+    exclude_within: Annotated[float, Field(ge=0, le=1)] | None = 0.4
     exclude_colisted: bool = False
     semi_hard: bool = False
 

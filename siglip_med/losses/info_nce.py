@@ -1,10 +1,10 @@
 """InfoNCE: cross-entropy over the texts of the pool and over the images of the batch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -42,7 +42,7 @@ class InfoNCE:
     """
 
     direction: Literal["both", "image_to_text", "text_to_image"] = "both"
-    adjustment: Annotated[float, Field(ge=0)] = 0.0
+    adjustment: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
         if self.adjustment and self.direction == "text_to_image":

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from siglip_med.errors import UserError
@@ -44,7 +44,7 @@ class WeightedTerm(nn.Module):
         UserError: the coefficient is neither a number, a name nor ``1 - name``, or is negative.
     """
 
-    def __init__(self, term: Term, coefficient: str | float = 1.0, scale: Annotated[float, Field(ge=0)] = 1.0) -> None:
+    def __init__(self, term: Term, coefficient: str | float = 1.0, scale: NonNegativeFloat = 1.0) -> None:
         super().__init__()
         self.term = term
         self.scale = float(scale)

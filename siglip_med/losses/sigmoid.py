@@ -1,10 +1,10 @@
 """The multi-positive weighted sigmoid loss: the contrastive core, and the final contrastive layer."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -53,7 +53,7 @@ class MultiPositiveSigmoid:
     reduction: Reduction = "balanced"
     pos_weight: PosWeight = 1.0
     targets: Literal["soft", "hard"] = "soft"
-    adjustment: Annotated[float, Field(ge=0)] = 0.0
+    adjustment: NonNegativeFloat = 0.0
 
     def __call__(self, batch: PairBatch) -> Tensor:
         positives = (batch.targets > 0).to(batch.targets) if self.targets == "hard" else batch.targets

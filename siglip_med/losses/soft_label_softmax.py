@@ -1,9 +1,8 @@
 """Softmax over the prompts with targets softened by D."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,7 +38,7 @@ class SoftLabelSoftmax:
     """
 
     temperature: PositiveFloat = 0.1
-    adjustment: Annotated[float, Field(ge=0)] = 0.0
+    adjustment: NonNegativeFloat = 0.0
 
     def __call__(self, batch: PairBatch) -> Tensor:
         target = F.softmax(-batch.min_dissimilarity / self.temperature, dim=1)

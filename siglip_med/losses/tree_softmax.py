@@ -3,18 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional as F
 
 from siglip_med.errors import UserError
 from siglip_med.losses.adjustment import adjusted_logits
 from siglip_med.losses.pair_batch import PairBatch
-
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,8 @@ class TreeSoftmax:
     shared by several labels: ours.
     """
 
-    weights: Sequence[NonNegative] = (0.6, 0.1, 0.1, 0.1, 0.1)
-    adjustment: NonNegative = 0.0
+    weights: Sequence[NonNegativeFloat] = (0.6, 0.1, 0.1, 0.1, 0.1)
+    adjustment: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
         if not math.isclose(sum(self.weights), 1.0, abs_tol=1e-6):

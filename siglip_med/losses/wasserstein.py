@@ -1,11 +1,11 @@
 """The Wasserstein loss: what it costs to move the batch's images onto its texts."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import ot
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from siglip_med.errors import UserError
@@ -50,7 +50,7 @@ class Wasserstein:
     """
 
     method: Literal["exact", "entropic", "sliced"] = "exact"
-    label_weight: Annotated[float, Field(ge=0)] = 0.0
+    label_weight: NonNegativeFloat = 0.0
     regularization: PositiveFloat = 0.05
     projections: PositiveInt = 128
     seed: int | None = 0

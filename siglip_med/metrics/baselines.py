@@ -32,25 +32,20 @@ def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
     return predictions.with_logits(rng.standard_normal(predictions.logits.shape))
 
 
-def chance_recall(positive: np.ndarray, k: int) -> float:
-    """R@K that a random order gives on average, exactly.
+def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
+    """``[N]`` probability that a random order has a positive condition among its first K, exactly.
 
     Args:
         positive: ``[N, C]`` bool.
         k: list length.
 
     Returns:
-        Mean over images of 1 - binom(C - m, K) / binom(C, K), m the image's positive conditions (hypergeometric law).
+        1 - binom(C - m, K) / binom(C, K), m the image's positive conditions (hypergeometric law).
 
     Examples:
-        >>> round(chance_recall(np.array([[True, False, False, False]]), k=2), 6)
-        0.5
+        >>> chance_hits(np.array([[True, False, False, False]]), k=2).round(6).tolist()
+        [0.5]
     """
-    return float(chance_hits(positive, k).mean())
-
-
-def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
-    """``[N]`` probability that a random order has a positive condition among its first K; see `chance_recall`."""
     conditions, m = positive.shape[1], positive.sum(axis=1)
     k = min(k, conditions)
     miss = np.zeros(len(m))
@@ -80,7 +75,7 @@ def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str
         0.333
     """
     drawn = [score_metrics(Scores.of(chance_predictions(predictions, seed + draw))) for draw in range(draws)]
-    exact = {f"r_at_{k}": chance_recall(predictions.positive, k) for k in KS}
+    exact = {f"r_at_{k}": float(chance_hits(predictions.positive, k).mean()) for k in KS}
     return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name not in NEED_SCORES} | exact
 
 

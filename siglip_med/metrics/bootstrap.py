@@ -42,18 +42,6 @@ class PairedResult:
     minimum_detectable_difference: float
 
 
-def case_weights(cases: int, repetitions: int, rng: np.random.Generator) -> np.ndarray:
-    """``[repetitions, cases]`` float64: how often each case is drawn when G cases are drawn with replacement.
-
-    Examples:
-        >>> weights = case_weights(cases=3, repetitions=5, rng=np.random.default_rng(0))
-        >>> weights.shape, weights.sum(axis=1).tolist()
-        ((5, 3), [3.0, 3.0, 3.0, 3.0, 3.0])
-    """
-    drawn = rng.integers(cases, size=(repetitions, cases)) + np.arange(repetitions)[:, None] * cases
-    return np.bincount(drawn.ravel(), minlength=repetitions * cases).reshape(repetitions, cases).astype(np.float64)
-
-
 @dataclass(frozen=True)
 class Bootstrap:
     """The percentile bootstrap over cases.
@@ -140,11 +128,12 @@ class Bootstrap:
         """
         if not pairs:
             raise UserError("a comparison over seeds needs at least one pair of runs")
-        metrics, wholes, draws = tuple(metrics), [], []
+        metrics, wholes, draws, alike = tuple(metrics), [], [], dict[tuple[str, ...], int]()
         for position, (a, b) in enumerate(pairs):
             _checked(metrics, RESAMPLED_METRICS, a)
             b = replace(_aligned(a, b), dissimilarity=a.dissimilarity, chapters=a.chapters, blocks=a.blocks)
-            whole, drawn = self._resampled([a, b], metrics, self.seed + _first_alike(pairs, position))
+            first = alike.setdefault(tuple(np.unique(a.cases)), position)  # judged on the same cases
+            whole, drawn = self._resampled([a, b], metrics, self.seed + first)
             wholes.append(whole[:, 0] - whole[:, 1])
             draws.append(drawn[0] - drawn[1])
         differences = np.stack(wholes, axis=1).mean(axis=1).tolist()
@@ -194,10 +183,12 @@ class Bootstrap:
         return self._interval(function(predictions), np.array(values, dtype=np.float64))
 
     def _weights(self, cases: int, seed: int) -> Iterator[np.ndarray]:
-        """`case_weights` of all resamples, in chunks that keep them small."""
+        """Of all resamples, in chunks that keep them small: ``[B, G]``, how often each of the G cases is drawn."""
         rng = np.random.default_rng(seed)
         for start in range(0, self.repetitions, _CHUNK):
-            yield case_weights(cases, min(_CHUNK, self.repetitions - start), rng)
+            size = min(_CHUNK, self.repetitions - start)
+            drawn = rng.integers(cases, size=(size, cases)) + np.arange(size)[:, None] * cases
+            yield np.bincount(drawn.ravel(), minlength=size * cases).reshape(size, cases).astype(np.float64)
 
     def _resampled(
         self, runs: Sequence[Predictions], metrics: Sequence[str], seed: int
@@ -232,12 +223,6 @@ class Bootstrap:
         p_value = (1 + int(as_far.sum())) / (len(resampled) + 1)
         factor = norm.ppf(0.5 + self.coverage / 2) + norm.ppf(0.8)
         return PairedResult(difference, interval.low, interval.high, p_value, float(factor * resampled.std()))
-
-
-def _first_alike(pairs: Sequence[tuple[Predictions, Predictions]], position: int) -> int:
-    """The first pair that was judged on the same cases."""
-    cases = [np.unique(a.cases) for a, _ in pairs[: position + 1]]
-    return next(i for i, other in enumerate(cases) if np.array_equal(other, cases[position]))
 
 
 def _aligned(a: Predictions, b: Predictions) -> Predictions:

@@ -15,12 +15,12 @@ from siglip_med.metrics import (
     headline_metrics,
     text_to_image,
 )
-from siglip_med.metrics.bootstrap import case_weights
 from tests.metrics.simulated import make_predictions, tree_distance
 
 
 def test_case_weights_are_draws_with_replacement():
-    weights = case_weights(50, 4000, np.random.default_rng(0))
+    weights = np.concatenate(list(Bootstrap(4000)._weights(50, seed=0)))
+    assert weights.shape == (4000, 50)
     assert (weights.sum(axis=1) == 50).all()
     np.testing.assert_allclose(weights.mean(axis=0), 1.0, atol=0.1)
     np.testing.assert_allclose(weights.var(axis=0).mean(), 1 - 1 / 50, atol=0.03)
