@@ -61,7 +61,7 @@ bench: setup  ## the table of docs/performance.md (benchmarks/*.py are parts of 
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python benchmarks
 
 debug-losses: setup  ## the terms of the loss on fixed batches: raw, coefficient, weighted
-	$(BIN)/python -m siglip_med.losses.debug
+	$(BIN)/python -m tools.debug_losses
 
 pretrain: setup  ## train the tiny base again, from nothing (about a quarter of an hour)
 	$(BIN)/siglip-med-pretrain export_to=siglip_med/models/siglip_tiny

@@ -47,7 +47,6 @@ def main(programs: Path) -> None:
         SMALL[1],
     )
     _says(_run(sys.executable, "-m", "siglip_med.conditions", "show"), "Eczema", "L30.9")
-    _says(_run(sys.executable, "-m", "siglip_med.losses.debug"), "weighted")
 
     written = sorted(str(path) for path in _files(home) - before)
     _require(not written, f"the commands wrote into the installed package: {', '.join(written)}")

@@ -13,16 +13,17 @@ import time
 from collections.abc import Callable
 
 import torch
+from hydra import compose, initialize_config_dir
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import SiglipConfig, SiglipModel
 
+from siglip_med.core.config import config_dir, instantiate
 from siglip_med.losses import (
     EyeSigmoid,
     HardNegatives,
     IcdGeometric,
     InfoNCE,
-    LayeredLoss,
     MultiPositiveSigmoid,
     PairBatch,
     SoftLabelSoftmax,
@@ -30,7 +31,6 @@ from siglip_med.losses import (
     TreeSoftmax,
     Wasserstein,
 )
-from siglip_med.losses.debug import layered_terms
 
 CONDITIONS = 66
 TARGETS = r".*encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])"
@@ -108,7 +108,8 @@ def batch_maker(images: int, texts: int, dimension: int, device: str) -> Callabl
 
 def parts() -> dict[str, Callable[[PairBatch], Tensor]]:
     """Every line of the table: its name, and what is computed."""
-    layered: nn.Module = LayeredLoss(layered_terms())
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        layered: nn.Module = instantiate(compose("train", overrides=["loss=layered"]).loss)
     coefficients = {"alpha": 0.5, "beta": 0.1, "gamma": 0.5, "delta": 0.5}
     return {
         "cosines and logits alone": lambda batch: batch.logits.sum(),

@@ -11,6 +11,7 @@ from torch import Tensor
 from siglip_med.core.config import instantiate
 from siglip_med.core.errors import UserError
 from siglip_med.inference.neighbours import keep_training_cases
+from siglip_med.metrics import Bootstrap
 from siglip_med.models import (
     check_same_function,
     model_node,
@@ -99,11 +100,11 @@ def run(settings: Settings) -> Result:
         # what validation chose, scored and saved
         model.to(device)  # Lightning left it on the CPU
         tuned = predict(components) if settings.fit or start else zero_shot
-        evaluation = settings.evaluation
-        summary = RunSummary(zero_shot, tuned, evaluation.bootstrap, evaluation.coverage, settings.seed, probe)
+        resampling = Bootstrap(settings.evaluation.bootstrap, settings.seed, settings.evaluation.coverage)
+        summary = RunSummary(zero_shot, tuned, resampling, probe)
         if trainer.is_global_zero:
             save_results(settings, trainer, summary, best)
-            note = keep_training_cases(model, components.data, evaluation.neighbours, settings.seed, folder)
+            note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)
             Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
     metrics = last_metrics(trainer) | summary.metrics()
     objective = optimized_metric(metrics, settings.optimized_metric)

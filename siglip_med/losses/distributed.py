@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -60,23 +59,11 @@ def gather_pair_batch(batch: PairBatch, text_key: Tensor | None = None) -> PairB
     )
 
 
-class _ScaleGradient(torch.autograd.Function):
-    """Identity whose gradient is multiplied by a factor."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
-        ctx.factor = factor
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.factor * gradients[0], None
-
-
 def _gather_embeddings(local: Tensor) -> tuple[Tensor, list[int]]:
     counts = _row_counts(local)
     parts = list(_gather(local.detach(), counts).split(counts))
-    parts[dist.get_rank()] = _ScaleGradient.apply(local, float(dist.get_world_size()))  # type: ignore[no-untyped-call]
+    # Its own values, and their gradient times the number of processes.
+    parts[dist.get_rank()] = local.detach() + dist.get_world_size() * (local - local.detach())
     return torch.cat(parts), counts
 
 

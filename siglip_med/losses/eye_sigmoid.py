@@ -10,22 +10,17 @@ from siglip_med.losses.pair_batch import PairBatch
 from siglip_med.losses.sigmoid import Reduction, weighted_sigmoid
 
 
-def eye_sigmoid(
-    batch: PairBatch, reduction: Reduction = "balanced", pos_weight: float | Literal["batch"] = 1.0
-) -> Tensor:
+@dataclass(frozen=True)
+class EyeSigmoid:
     """The sigmoid loss of images against their own texts, with diagonal targets.
 
     Each image is paired with one text of the pool, the first of its highest targets (its primary condition). Two
     images of one condition are then negatives of each other: that is what this baseline is for. Images without a
-    positive are left out.
+    positive are left out. With ``sum_over_n`` and ``pos_weight=1`` it is SigLIP's own loss.
 
     Args:
-        batch: the pairs.
-        reduction: see `siglip_med.losses.sigmoid.multi_positive_sigmoid`.
+        reduction: see `siglip_med.losses.MultiPositiveSigmoid`.
         pos_weight: factor of the positives; ``batch`` is the number of paired images less one (at least 1).
-
-    Returns:
-        0-dim loss. With ``sum_over_n`` and ``pos_weight=1`` it is SigLIP's own.
 
     Source: Zhai et al. 2023, arXiv 2303.15343.
 
@@ -34,25 +29,19 @@ def eye_sigmoid(
         >>> from siglip_med.losses import PairBatch
         >>> image, text = torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, 1]])
         >>> batch = PairBatch.from_targets(image, text, torch.tensor(0.0), torch.tensor(0.0), torch.eye(2))
-        >>> round(eye_sigmoid(batch, reduction="sum_over_n").item(), 4)  # 2 log 2
+        >>> round(EyeSigmoid(reduction="sum_over_n")(batch).item(), 4)  # 2 log 2
         1.3863
     """
-    paired = (batch.targets > 0).any(dim=1).nonzero().squeeze(1)
-    if len(paired) == 0:
-        return batch.zero
-    own_text = batch.targets[paired].argmax(dim=1)
-    logits = batch.logits[paired][:, own_text]
-    diagonal = torch.eye(len(paired), dtype=logits.dtype, device=logits.device)
-    weight = float(max(len(paired) - 1, 1)) if pos_weight == "batch" else pos_weight
-    return weighted_sigmoid(logits, diagonal, weight, reduction) + batch.zero
-
-
-@dataclass(frozen=True)
-class EyeSigmoid:
-    """`eye_sigmoid` as a term."""
 
     reduction: Reduction = "balanced"
     pos_weight: float | Literal["batch"] = 1.0
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        return eye_sigmoid(batch, self.reduction, self.pos_weight)
+        paired = (batch.targets > 0).any(dim=1).nonzero().squeeze(1)
+        if len(paired) == 0:
+            return batch.zero
+        own_text = batch.targets[paired].argmax(dim=1)
+        logits = batch.logits[paired][:, own_text]
+        diagonal = torch.eye(len(paired), dtype=logits.dtype, device=logits.device)
+        weight = float(max(len(paired) - 1, 1)) if self.pos_weight == "batch" else self.pos_weight
+        return weighted_sigmoid(logits, diagonal, weight, self.reduction) + batch.zero

@@ -1,10 +1,10 @@
 """InfoNCE: cross-entropy over the texts of the pool and over the images of the batch."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -12,23 +12,21 @@ from siglip_med.core.errors import UserError
 from siglip_med.losses.adjustment import adjusted_logits
 from siglip_med.losses.pair_batch import PairBatch
 
-Direction = Literal["both", "image_to_text", "text_to_image"]
 
-
-def info_nce(batch: PairBatch, direction: Direction = "both", adjustment: float = 0.0) -> Tensor:
+@dataclass(frozen=True)
+class InfoNCE:
     """Cross-entropy against the positives, shared evenly over several of them (by weight, where P has weights).
 
     With diagonal targets it is CLIP's loss; with several positives UniCL's. Images without a positive text and texts
     without a positive image are left out.
 
     Args:
-        batch: the pairs.
         direction: ``image_to_text`` is a softmax over the texts of each image, ``text_to_image`` over the images of
             each text, ``both`` their mean.
-        adjustment: of the softmax over the texts; see `siglip_med.losses.adjustment.adjusted_logits`.
+        adjustment: of the softmax over the texts; see `siglip_med.losses.adjusted_logits`.
 
-    Returns:
-        0-dim loss.
+    Raises:
+        UserError: ``adjustment`` is given with ``text_to_image``, where it changes nothing.
 
     Source: Radford et al. 2021 (CLIP); Yang et al. 2022 (UniCL).
 
@@ -39,30 +37,12 @@ def info_nce(batch: PairBatch, direction: Direction = "both", adjustment: float 
         >>> from siglip_med.losses import PairBatch
         >>> same = torch.ones(8, 2)
         >>> batch = PairBatch.from_targets(same, same, torch.tensor(0.0), torch.tensor(0.0), torch.eye(8))
-        >>> round(info_nce(batch).item(), 4)  # log 8
+        >>> round(InfoNCE()(batch).item(), 4)  # log 8
         2.0794
     """
-    losses = []
-    if direction != "text_to_image":
-        losses.append(_cross_entropy(adjusted_logits(batch, adjustment), batch.targets))
-    if direction != "image_to_text":
-        losses.append(_cross_entropy(batch.logits.T, batch.targets.T))
-    return torch.stack(losses).mean() + batch.zero
 
-
-def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
-    mass = positives.sum(dim=1, keepdim=True)
-    share = positives / torch.where(mass > 0, mass, torch.ones_like(mass))
-    row = -(share * F.log_softmax(logits, dim=1)).sum(dim=1)
-    return row.sum() / (mass > 0).sum().clamp_min(1)
-
-
-@dataclass(frozen=True)
-class InfoNCE:
-    """`info_nce` as a term."""
-
-    direction: Direction = "both"
-    adjustment: Annotated[float, Field(ge=0)] = 0.0
+    direction: Literal["both", "image_to_text", "text_to_image"] = "both"
+    adjustment: NonNegativeFloat = 0.0
 
     def __post_init__(self) -> None:
         if self.adjustment and self.direction == "text_to_image":
@@ -72,4 +52,16 @@ class InfoNCE:
             )
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        return info_nce(batch, self.direction, self.adjustment)
+        losses = []
+        if self.direction != "text_to_image":
+            losses.append(_cross_entropy(adjusted_logits(batch, self.adjustment), batch.targets))
+        if self.direction != "image_to_text":
+            losses.append(_cross_entropy(batch.logits.T, batch.targets.T))
+        return torch.stack(losses).mean() + batch.zero
+
+
+def _cross_entropy(logits: Tensor, positives: Tensor) -> Tensor:
+    mass = positives.sum(dim=1, keepdim=True)
+    share = positives / torch.where(mass > 0, mass, torch.ones_like(mass))
+    row = -(share * F.log_softmax(logits, dim=1)).sum(dim=1)
+    return row.sum() / (mass > 0).sum().clamp_min(1)

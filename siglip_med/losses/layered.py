@@ -1,11 +1,11 @@
 """The layered loss: terms, each with a coefficient that the schedule sets."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from siglip_med.core.errors import UserError
@@ -44,7 +44,7 @@ class WeightedTerm(nn.Module):
         UserError: the coefficient is neither a number, a name nor ``1 - name``, or is negative.
     """
 
-    def __init__(self, term: Term, coefficient: str | float = 1.0, scale: Annotated[float, Field(ge=0)] = 1.0) -> None:
+    def __init__(self, term: Term, coefficient: str | float = 1.0, scale: NonNegativeFloat = 1.0) -> None:
         super().__init__()
         self.term = term
         self.scale = float(scale)
@@ -85,14 +85,13 @@ class LayeredLoss(nn.Module):
     """Total = sum of coefficient x scale x term.
 
     Examples:
-        >>> from siglip_med.losses.debug import example_batch
+        >>> zero, one = torch.zeros(()), torch.ones(1, 1)
         >>> loss = LayeredLoss({"far": WeightedTerm(lambda batch: 3 + batch.zero, "1 - alpha", scale=2.0)})
-        >>> loss(example_batch(), {"alpha": 0.25}).total.item()
+        >>> loss(PairBatch.from_targets(one, one, zero, zero, one), {"alpha": 0.25}).total.item()
         4.5
 
-    A term whose coefficient is 0 is not computed, and terms that compare equal are computed once a step. The total
-    always has a live graph to every input of the batch (with a gradient of zero where no term asks for one), which
-    DistributedDataParallel needs.
+    A term whose coefficient is 0 is not computed. The total always has a live graph to every input of the batch (with a
+    gradient of zero where no term asks for one), which DistributedDataParallel needs.
 
     Args:
         terms: the terms by name, in the order in which they are computed.
@@ -144,19 +143,10 @@ class LayeredLoss(nn.Module):
         """
         weights = self.weights(coefficients)
         with torch.autocast(batch.image.device.type, enabled=False):
-            raw = self._raw(batch, [name for name, weight in weights.items() if weight != 0])
+            raw = {name: self._term(name)(batch) for name, weight in weights.items() if weight != 0}
             weighted = {name: weights[name] * value for name, value in raw.items()}
             total = torch.stack([*weighted.values(), batch.zero]).sum()
         return LossOutput(total, raw, weighted)
-
-    def _raw(self, batch: PairBatch, names: Sequence[str]) -> dict[str, Tensor]:
-        """Every named term; terms that are equal, as the contrastive core and the final layer, are computed once."""
-        raw: dict[str, Tensor] = {}
-        for name in names:
-            term = self._term(name)
-            same = next((value for other, value in raw.items() if self._term(other).term == term.term), None)
-            raw[name] = term(batch) if same is None else same
-        return raw
 
     def _term(self, name: str) -> WeightedTerm:
         term = self.get_submodule(f"term_{name}")

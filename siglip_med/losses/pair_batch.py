@@ -133,7 +133,7 @@ class PairBatch:
         """``[B, T]`` the positives P: P_ij is the label of image i for the condition of text j."""
         if self.given_targets is not None:
             return self.given_targets
-        return self._of_texts(self.needed("labels"))
+        return self.needed("labels")[:, self.needed("text_condition")]
 
     @cached_property
     def labeled(self) -> Tensor:
@@ -143,8 +143,6 @@ class PairBatch:
     @cached_property
     def text_dissimilarity(self) -> Tensor:
         """``[T, T]`` D of the conditions of two texts."""
-        if self._every_condition_in_order:
-            return self.needed("dissimilarity")
         condition = self.needed("text_condition")
         return self.needed("dissimilarity")[condition][:, condition]
 
@@ -154,38 +152,22 @@ class PairBatch:
 
         It is 0 for every positive.
         """
-        return self._nearest_label(self._of_texts(self.needed("dissimilarity")))
+        return self._nearest_label(self.needed("dissimilarity")[:, self.needed("text_condition")])
 
     @cached_property
     def image_dissimilarity(self) -> Tensor:
         """``[B, B]`` D of the nearest labels of two images; 1 where one has no label."""
         return self._nearest_label(self._nearest_label(self.needed("dissimilarity")).T)
 
-    @cached_property
-    def _every_condition_in_order(self) -> bool:
-        """Whether there is one text a condition, as with ``text_pool=all``: tables of conditions fit as they are."""
-        condition, conditions = self.needed("text_condition"), self.needed("labels").shape[1]
-        return len(condition) == conditions and torch.equal(
-            condition, torch.arange(conditions, device=condition.device)
-        )
-
-    def _of_texts(self, table: Tensor) -> Tensor:
-        """``[R, T]``: the column of each text's condition of an ``[R, C]`` table."""
-        return table if self._every_condition_in_order else table[:, self.needed("text_condition")]
-
     def _nearest_label(self, table: Tensor) -> Tensor:
         """``[B, K]`` minimum over the labels of each image of the rows of a ``[C, K]`` table; 1 without a label.
 
-        It goes through the positive labels, first ones first, and not through all C: time and memory grow with
-        B K, where masking a ``[B, C, K]`` expansion would grow with B C K.
+        It gathers a row for each label that is positive: masking a ``[B, C, K]`` expansion would grow with B C K.
         """
-        positive = self.needed("labels") > 0
-        longest = int(positive.sum(dim=1).max()) if len(positive) else 0
-        marked, condition = positive.to(torch.uint8).topk(longest, dim=1)
-        nearest = table.new_ones(len(positive), table.shape[1])
-        for column, further in zip(condition.T, marked.T > 0, strict=True):
-            nearest = torch.minimum(nearest, table.index_select(0, column).masked_fill_(~further[:, None], 1.0))
-        return nearest
+        image, condition = (self.needed("labels") > 0).nonzero(as_tuple=True)
+        rows = table[condition]
+        nearest = table.new_ones(self.image.shape[0], table.shape[1])
+        return nearest.scatter_reduce(0, image[:, None].expand_as(rows), rows, "amin")
 
     @cached_property
     def text_multiplicity(self) -> Tensor:

@@ -1,10 +1,10 @@
 """The multi-positive weighted sigmoid loss: the contrastive core, and the final contrastive layer."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,32 +15,24 @@ Reduction = Literal["balanced", "mean", "sum_over_n"]
 PosWeight = float | Literal["batch", "condition"]
 
 
-def multi_positive_sigmoid(
-    batch: PairBatch,
-    reduction: Reduction = "balanced",
-    pos_weight: PosWeight = 1.0,
-    targets: Literal["soft", "hard"] = "soft",
-    adjustment: float = 0.0,
-) -> Tensor:
+@dataclass(frozen=True)
+class MultiPositiveSigmoid:
     """Binary cross-entropy of every image-text pair, with several positives a row.
 
     With targets P and logits z the loss of a pair is ``w_j P softplus(-z) + (1 - P) softplus(z)``.
 
     Args:
-        batch: the pairs.
         reduction: ``balanced`` is the mean over positives plus the mean over negatives (each weighted by P and
             1 - P), so its size hardly depends on the batch; ``mean`` is the mean over all pairs; ``sum_over_n`` is
             the sum over all pairs divided by the images, which with diagonal targets is SigLIP's own.
         pos_weight: factor w of the positive part: a number; ``batch`` is the number of images less one (at least
             1); ``condition`` is sqrt(median count / count of the condition), clipped to [0.5, 5].
         targets: ``soft`` takes P as it is, ``hard`` takes every P > 0 as 1.
-        adjustment: a bias of each condition; see `siglip_med.losses.adjustment.adjusted_logits`.
-
-    Returns:
-        0-dim loss.
+        adjustment: a bias of each condition; see `siglip_med.losses.adjusted_logits`.
 
     Raises:
-        ValueError: ``pos_weight="condition"`` or ``adjustment`` is used and the batch has no condition counts.
+        ValueError: when called with a batch that has no condition counts, and ``pos_weight="condition"`` or
+            ``adjustment`` is used.
 
     Source: Zhai et al. 2023, arXiv 2303.15343 (sigmoid loss); Khosla et al. 2020 and Yang et al. 2022 (UniCL) for
     several positives.
@@ -52,24 +44,31 @@ def multi_positive_sigmoid(
         >>> from siglip_med.losses import PairBatch
         >>> image, text = torch.tensor([[1.0, 0], [1, 0]]), torch.tensor([[0.0, 1], [0, 1]])
         >>> batch = PairBatch.from_targets(image, text, torch.tensor(0.0), torch.tensor(0.0), torch.eye(2))
-        >>> round(multi_positive_sigmoid(batch).item(), 4)
+        >>> round(MultiPositiveSigmoid()(batch).item(), 4)
         1.3863
-        >>> round(multi_positive_sigmoid(batch, reduction="mean").item(), 4)
+        >>> round(MultiPositiveSigmoid(reduction="mean")(batch).item(), 4)
         0.6931
     """
-    positives = (batch.targets > 0).to(batch.targets) if targets == "hard" else batch.targets
-    weight = _pos_weight(batch, pos_weight)
-    return weighted_sigmoid(adjusted_logits(batch, adjustment), positives, weight, reduction) + batch.zero
+
+    reduction: Reduction = "balanced"
+    pos_weight: PosWeight = 1.0
+    targets: Literal["soft", "hard"] = "soft"
+    adjustment: NonNegativeFloat = 0.0
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        positives = (batch.targets > 0).to(batch.targets) if self.targets == "hard" else batch.targets
+        weight = _pos_weight(batch, self.pos_weight)
+        return weighted_sigmoid(adjusted_logits(batch, self.adjustment), positives, weight, self.reduction) + batch.zero
 
 
 def weighted_sigmoid(logits: Tensor, targets: Tensor, pos_weight: Tensor | float, reduction: Reduction) -> Tensor:
-    """The same on bare tensors.
+    """`MultiPositiveSigmoid` on bare tensors.
 
     Args:
         logits: ``[B, T]``.
         targets: ``[B, T]`` in [0, 1].
         pos_weight: factor of the positive part, a number or broadcast to ``[B, T]``.
-        reduction: see `multi_positive_sigmoid`.
+        reduction: see `MultiPositiveSigmoid`.
 
     Returns:
         0-dim loss.
@@ -99,16 +98,3 @@ def _pos_weight(batch: PairBatch, pos_weight: PosWeight) -> Tensor | float:
         weight = weight.nan_to_num(1.0)
         return weight[batch.needed("text_condition")]
     return float(pos_weight)
-
-
-@dataclass(frozen=True)
-class MultiPositiveSigmoid:
-    """`multi_positive_sigmoid` as a term."""
-
-    reduction: Reduction = "balanced"
-    pos_weight: PosWeight = 1.0
-    targets: Literal["soft", "hard"] = "soft"
-    adjustment: Annotated[float, Field(ge=0)] = 0.0
-
-    def __call__(self, batch: PairBatch) -> Tensor:
-        return multi_positive_sigmoid(batch, self.reduction, self.pos_weight, self.targets, self.adjustment)

@@ -1,9 +1,8 @@
 """Softmax over the prompts with targets softened by D."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -11,20 +10,19 @@ from siglip_med.losses.adjustment import adjusted_logits
 from siglip_med.losses.pair_batch import PairBatch
 
 
-def soft_label_softmax(batch: PairBatch, temperature: float = 0.1, adjustment: float = 0.0) -> Tensor:
+@dataclass(frozen=True)
+class SoftLabelSoftmax:
     """Cross-entropy over the prompts of each image with targets ``softmax(-S / temperature)``.
 
+    The loss is the mean over the labeled images; 0 where there is none.
+
     Args:
-        batch: the pairs, with D.
         temperature: how far the target spreads over the tree, in units of D. Near 0 only the image's own conditions
             have a share.
-        adjustment: see `siglip_med.losses.adjustment.adjusted_logits`.
-
-    Returns:
-        0-dim loss, the mean over the labeled images; 0 where there is none.
+        adjustment: see `siglip_med.losses.adjusted_logits`.
 
     Raises:
-        ValueError: the batch has no dissimilarity matrix or no labels.
+        ValueError: when called with a batch that has no dissimilarity matrix or no labels.
 
     Source: Bertinetto et al. 2020 (CVPR), "soft labels".
 
@@ -35,20 +33,14 @@ def soft_label_softmax(batch: PairBatch, temperature: float = 0.1, adjustment: f
         >>> from siglip_med.losses import PairBatch
         >>> zero, same, own = torch.tensor(0.0), torch.ones(3, 1), torch.eye(3)
         >>> batch = PairBatch.build(same, same, zero, zero, own, torch.arange(3), 1 - own)
-        >>> round(soft_label_softmax(batch).item(), 4)  # log 3
+        >>> round(SoftLabelSoftmax()(batch).item(), 4)  # log 3
         1.0986
     """
-    target = F.softmax(-batch.min_dissimilarity / temperature, dim=1)
-    row = -(target * F.log_softmax(adjusted_logits(batch, adjustment), dim=1)).sum(dim=1)
-    return (row * batch.labeled).sum() / batch.labeled.sum().clamp_min(1) + batch.zero
-
-
-@dataclass(frozen=True)
-class SoftLabelSoftmax:
-    """`soft_label_softmax` as a term."""
 
     temperature: PositiveFloat = 0.1
-    adjustment: Annotated[float, Field(ge=0)] = 0.0
+    adjustment: NonNegativeFloat = 0.0
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        return soft_label_softmax(batch, self.temperature, self.adjustment)
+        target = F.softmax(-batch.min_dissimilarity / self.temperature, dim=1)
+        row = -(target * F.log_softmax(adjusted_logits(batch, self.adjustment), dim=1)).sum(dim=1)
+        return (row * batch.labeled).sum() / batch.labeled.sum().clamp_min(1) + batch.zero

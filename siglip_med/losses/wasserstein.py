@@ -1,27 +1,19 @@
 """The Wasserstein loss: what it costs to move the batch's images onto its texts."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import ot
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from siglip_med.core.errors import UserError
 from siglip_med.losses.pair_batch import PairBatch
 
-Method = Literal["exact", "entropic", "sliced"]
 
-
-def wasserstein(
-    batch: PairBatch,
-    method: Method = "exact",
-    label_weight: float = 0.0,
-    regularization: float = 0.05,
-    projections: int = 128,
-    seed: int | None = 0,
-) -> Tensor:
+@dataclass(frozen=True)
+class Wasserstein:
     """Optimal transport between image and text embeddings, cost ``2 - 2 cos`` (the squared distance).
 
     The images that have a positive share the mass evenly; a text's mass is the share of its condition in the batch's
@@ -29,20 +21,18 @@ def wasserstein(
     anything. Transport does not know which image belongs to which text (shuffled pairs cost 0): never use it alone.
 
     Args:
-        batch: the pairs.
         method: ``exact`` solves on the host in float64 and holds the plan fixed for the gradient (the envelope
             theorem makes that exact); ``entropic`` runs log-domain Sinkhorn on the embeddings' device, for large
-            batches; ``sliced`` averages one-dimensional transports and scales them by E, so that it is comparable.
+            batches, and includes its regularization term ``regularization * KL(plan | product)``; ``sliced`` averages
+            one-dimensional transports and scales them by E, so that it is comparable.
         label_weight: lambda of the label-aware cost ``2 - 2 cos + lambda S``.
         regularization: entropic regularization, in units of the cost.
         projections: directions of the sliced distance.
         seed: seed of the directions, the same ones every step; None draws new ones from PyTorch's global generator.
 
-    Returns:
-        0-dim loss. ``entropic`` includes its regularization term, ``regularization * KL(plan | product)``.
-
     Raises:
-        ValueError: ``label_weight`` is used and the batch has no dissimilarity matrix, or with ``sliced``.
+        UserError: ``label_weight`` is used with ``sliced``, which has no pairwise cost.
+        ValueError: when called with a batch that has no dissimilarity matrix, and ``label_weight`` is used.
 
     Source: Flamary et al. 2021 (POT); Frogner et al. 2015; Courty et al. 2017; Cuturi 2013 (entropic); Bonneel et
     al. 2015 (sliced).
@@ -53,22 +43,32 @@ def wasserstein(
         >>> import torch
         >>> from siglip_med.losses import PairBatch
         >>> zero, image = torch.tensor(0.0), torch.tensor([[1.0, 0], [-1, 0]])
-        >>> wasserstein(PairBatch.from_targets(image, image.flip(0), zero, zero, torch.eye(2))).item()
+        >>> Wasserstein()(PairBatch.from_targets(image, image.flip(0), zero, zero, torch.eye(2))).item()
         0.0
-        >>> wasserstein(PairBatch.from_targets(image, image.flip(1), zero, zero, torch.eye(2))).item()
+        >>> Wasserstein()(PairBatch.from_targets(image, image.flip(1), zero, zero, torch.eye(2))).item()
         2.0
     """
-    image_mass, text_mass = _marginals(batch)
-    if method == "sliced":
-        if label_weight:
-            raise ValueError("sliced transport has no pairwise cost: label_weight must be 0")
-        return _sliced(batch, image_mass, text_mass, projections, seed) + batch.zero
-    cost = 2.0 - 2.0 * batch.cosine
-    if label_weight:
-        cost = cost + label_weight * batch.min_dissimilarity
-    if method == "entropic":
-        return _entropic(cost, image_mass, text_mass, regularization) + batch.zero
-    return (_exact_plan(cost, image_mass, text_mass) * cost).sum() + batch.zero
+
+    method: Literal["exact", "entropic", "sliced"] = "exact"
+    label_weight: NonNegativeFloat = 0.0
+    regularization: PositiveFloat = 0.05
+    projections: PositiveInt = 128
+    seed: int | None = 0
+
+    def __post_init__(self) -> None:
+        if self.method == "sliced" and self.label_weight:
+            raise UserError("the Wasserstein term's label_weight needs method exact or entropic: set it to 0")
+
+    def __call__(self, batch: PairBatch) -> Tensor:
+        image_mass, text_mass = _marginals(batch)
+        if self.method == "sliced":
+            return _sliced(batch, image_mass, text_mass, self.projections, self.seed) + batch.zero
+        cost = 2.0 - 2.0 * batch.cosine
+        if self.label_weight:
+            cost = cost + self.label_weight * batch.min_dissimilarity
+        if self.method == "entropic":
+            return _entropic(cost, image_mass, text_mass, self.regularization) + batch.zero
+        return (_exact_plan(cost, image_mass, text_mass) * cost).sum() + batch.zero
 
 
 def _marginals(batch: PairBatch) -> tuple[Tensor, Tensor]:
@@ -112,21 +112,3 @@ def _sliced(batch: PairBatch, image_mass: Tensor, text_mass: Tensor, projections
         images, texts = batch.image @ directions, batch.text @ directions
     squared = ot.wasserstein_1d(images, texts, image_mass.to(images), text_mass.to(texts), p=2)
     return dimensions * squared.mean()
-
-
-@dataclass(frozen=True)
-class Wasserstein:
-    """`wasserstein` as a term."""
-
-    method: Method = "exact"
-    label_weight: Annotated[float, Field(ge=0)] = 0.0
-    regularization: PositiveFloat = 0.05
-    projections: PositiveInt = 128
-    seed: int | None = 0
-
-    def __post_init__(self) -> None:
-        if self.method == "sliced" and self.label_weight:
-            raise UserError("the Wasserstein term's label_weight needs method exact or entropic: set it to 0")
-
-    def __call__(self, batch: PairBatch) -> Tensor:
-        return wasserstein(batch, self.method, self.label_weight, self.regularization, self.projections, self.seed)

@@ -2,15 +2,7 @@
 
 from siglip_med.metrics.answers import Answers, answers
 from siglip_med.metrics.baselines import chance, chance_intervals, crm, label_frequency_predictions
-from siglip_med.metrics.bootstrap import (
-    Interval,
-    PairedResult,
-    bootstrap_function,
-    bootstrap_intervals,
-    bootstrap_mean,
-    paired_bootstrap,
-    paired_bootstrap_over_seeds,
-)
+from siglip_med.metrics.bootstrap import Bootstrap, Interval, PairedResult
 from siglip_med.metrics.calibration import Calibration, calibration_metrics, fit_calibration, reliability_table
 from siglip_med.metrics.candidates import candidate_retrieval, print_sample
 from siglip_med.metrics.conformal import conformal_report, fit_conformal, nonconformity
@@ -57,6 +49,7 @@ __all__ = [
     "SUMMARY_METRICS",
     "UNKNOWN",
     "Answers",
+    "Bootstrap",
     "Calibration",
     "CaseStatistics",
     "Interval",
@@ -66,9 +59,6 @@ __all__ = [
     "Scores",
     "answers",
     "best_rank",
-    "bootstrap_function",
-    "bootstrap_intervals",
-    "bootstrap_mean",
     "by_chart",
     "by_group",
     "calibration_metrics",
@@ -93,8 +83,6 @@ __all__ = [
     "label_frequency_predictions",
     "metric_label",
     "nonconformity",
-    "paired_bootstrap",
-    "paired_bootstrap_over_seeds",
     "precision_at",
     "print_sample",
     "reliability_table",

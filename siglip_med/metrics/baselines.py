@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import gammaln, softmax
 
 from siglip_med.core.errors import UserError
-from siglip_med.metrics.bootstrap import Interval, average_intervals, bootstrap_mean
+from siglip_med.metrics.bootstrap import Bootstrap, Interval
 from siglip_med.metrics.headline import score_metrics
 from siglip_med.metrics.names import NEED_SCORES
 from siglip_med.metrics.predictions import Predictions
@@ -32,25 +32,20 @@ def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
     return predictions.with_logits(rng.standard_normal(predictions.logits.shape))
 
 
-def chance_recall(positive: np.ndarray, k: int) -> float:
-    """R@K that a random order gives on average, exactly.
+def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
+    """``[N]`` probability that a random order has a positive condition among its first K, exactly.
 
     Args:
         positive: ``[N, C]`` bool.
         k: list length.
 
     Returns:
-        Mean over images of 1 - binom(C - m, K) / binom(C, K), m the image's positive conditions (hypergeometric law).
+        1 - binom(C - m, K) / binom(C, K), m the image's positive conditions (hypergeometric law).
 
     Examples:
-        >>> round(chance_recall(np.array([[True, False, False, False]]), k=2), 6)
-        0.5
+        >>> chance_hits(np.array([[True, False, False, False]]), k=2).round(6).tolist()
+        [0.5]
     """
-    return float(chance_hits(positive, k).mean())
-
-
-def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
-    """``[N]`` probability that a random order has a positive condition among its first K; see `chance_recall`."""
     conditions, m = positive.shape[1], positive.sum(axis=1)
     k = min(k, conditions)
     miss = np.zeros(len(m))
@@ -80,40 +75,33 @@ def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str
         0.333
     """
     drawn = [score_metrics(Scores.of(chance_predictions(predictions, seed + draw))) for draw in range(draws)]
-    exact = {f"r_at_{k}": chance_recall(predictions.positive, k) for k in KS}
+    exact = {f"r_at_{k}": float(chance_hits(predictions.positive, k).mean()) for k in KS}
     return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name not in NEED_SCORES} | exact
 
 
 def chance_intervals(
-    predictions: Predictions,
-    metrics: Iterable[str],
-    repetitions: int = 1000,
-    seed: int = 0,
-    coverage: float = 0.95,
-    draws: int = 20,
+    predictions: Predictions, metrics: Iterable[str], bootstrap: Bootstrap, draws: int = 20
 ) -> dict[str, Interval]:
     """`chance` with intervals over cases: which cases a test set holds moves chance too.
 
     Args:
         predictions: N images.
         metrics: names among the resampled metrics of rankings.
-        repetitions: resamples.
-        seed: of the resamples and of the first random order.
-        coverage: of the intervals.
+        bootstrap: of the intervals; its seed is that of the first random order too.
         draws: random orders that are averaged.
 
     Examples:
         >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> round(chance_intervals(predictions, ["r_at_1"])["r_at_1"].estimate, 3)
+        >>> round(chance_intervals(predictions, ["r_at_1"], Bootstrap())["r_at_1"].estimate, 3)
         0.333
     """
     names, exact = tuple(metrics), {f"r_at_{k}": k for k in KS}
-    orders = [chance_predictions(predictions, seed + draw) for draw in range(draws)]
-    found = average_intervals(orders, [name for name in names if name not in exact], repetitions, seed, coverage)
+    orders = [chance_predictions(predictions, bootstrap.seed + draw) for draw in range(draws)]
+    found = bootstrap.intervals(orders, names)
     for name in set(names) & set(exact):
         hits = chance_hits(predictions.positive, exact[name])
-        found[name] = bootstrap_mean(hits, predictions.cases, repetitions, seed, coverage)
-    return {name: found[name] for name in names}
+        found[name] = bootstrap.mean(hits, predictions.cases)
+    return found
 
 
 def label_frequency_predictions(predictions: Predictions) -> Predictions:

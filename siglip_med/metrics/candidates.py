@@ -29,7 +29,7 @@ class CandidateRetrieval:
     seeds: tuple[int, ...]
 
     def hits(self, k: int) -> np.ndarray:
-        """``[N]`` share of the draws in which the truth is among the k best: for `bootstrap_mean`."""
+        """``[N]`` share of the draws in which the truth is among the k best: for `Bootstrap.mean`."""
         return (self.ranks <= k).mean(axis=0)
 
     def summary(self) -> dict[str, float]:

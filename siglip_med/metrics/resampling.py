@@ -90,7 +90,7 @@ class CaseStatistics:
         support: ``[G, C]`` images by primary condition; ``predicted``: ``[G, C]`` images by first prediction;
             ``correct``: ``[G, C]`` images whose first prediction is the primary condition.
         one_vs_rest: one a condition; empty if neither AUC nor text-to-image mAP was asked for.
-        calibration_gaps: ``[G, bins]`` sum of outcome minus confidence; ``pairs``: ``[G]`` (image, condition) pairs.
+        calibration_gaps: ``[G, bins]`` sum of outcome minus confidence.
     """
 
     names: tuple[str, ...]
@@ -102,7 +102,6 @@ class CaseStatistics:
     correct: np.ndarray
     one_vs_rest: tuple[OneVsRest, ...]
     calibration_gaps: np.ndarray
-    pairs: np.ndarray
 
     @classmethod
     def build(
@@ -141,13 +140,12 @@ class CaseStatistics:
             correct=by_case(top, (top == scores.primary).astype(np.float64), conditions),
             one_vs_rest=tuple(OneVsRest.build(scores.logits[:, c], positive[:, c], case, total) for c in ranked),
             calibration_gaps=_calibration_gaps(scores.logits, positive, case, total),
-            pairs=stack([np.full(images, float(conditions))])[:, 0],
         )
 
     @property
     def cases(self) -> int:
         """G, the number of cases."""
-        return len(self.pairs)
+        return len(self.support)
 
     def values(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """The metrics of B resamples.
@@ -168,7 +166,9 @@ class CaseStatistics:
             result["macro_precision"] = mean_of_defined(correct / predicted)
             result["macro_recall"] = mean_of_defined(correct / support)
             result["macro_f1"] = mean_of_defined(np.where(support > 0, 2.0 * correct / (support + predicted), np.nan))
-            result["ece"] = np.abs(weights @ self.calibration_gaps).sum(axis=1) / (weights @ self.pairs)
+            result["ece"] = np.abs(weights @ self.calibration_gaps).sum(axis=1) / (
+                support.sum(axis=1) * self.support.shape[1]
+            )
         if self.one_vs_rest:
             transposed = np.ascontiguousarray(weights.T)
             both = [condition.auc_and_precision(transposed) for condition in self.one_vs_rest]

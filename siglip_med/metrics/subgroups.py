@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from siglip_med.metrics.bootstrap import bootstrap_intervals
+from siglip_med.metrics.bootstrap import Bootstrap
 from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import LOWER_IS_BETTER, RESAMPLED_METRICS
 from siglip_med.metrics.predictions import Predictions
@@ -67,8 +67,7 @@ def subgroup_metrics(
     attributes: Iterable[str] = ATTRIBUTES,
     metrics: Iterable[str] = RESAMPLED_METRICS,
     minimum_images: int = 30,
-    repetitions: int = 0,
-    seed: int = 0,
+    bootstrap: Bootstrap | None = None,
 ) -> pd.DataFrame:
     """Headline metrics of every group.
 
@@ -77,8 +76,7 @@ def subgroup_metrics(
         attributes: columns of the frame, or "frequency".
         metrics: names among `RESAMPLED_METRICS`.
         minimum_images: a group with fewer is flagged ``small``.
-        repetitions: bootstrap resamples for 95% intervals (columns ``<metric>_low`` and ``<metric>_high``); 0 for none.
-        seed: of the bootstrap.
+        bootstrap: gives intervals (columns ``<metric>_low`` and ``<metric>_high``); None for none.
 
     Returns:
         One row a group: ``attribute``, ``group``, ``images``, ``cases``, ``small``, then the metrics. Means over
@@ -101,8 +99,8 @@ def subgroup_metrics(
         }
         values = headline_metrics(part)
         row |= {metric: values[metric] for metric in metrics}
-        if repetitions:
-            for metric, interval in bootstrap_intervals(part, metrics, repetitions, seed).items():
+        if bootstrap is not None:
+            for metric, interval in bootstrap.intervals(part, metrics).items():
                 row |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -6,9 +6,9 @@ from siglip_med.metrics import BASELINES as NAMES
 from siglip_med.metrics import (
     NEED_SCORES,
     RESAMPLED_METRICS,
+    Bootstrap,
     Interval,
     Predictions,
-    bootstrap_intervals,
     chance_intervals,
     label_frequency_predictions,
 )
@@ -26,9 +26,7 @@ def baseline_intervals(
     zero_shot: Predictions | None,
     probe: Predictions | None,
     metrics: Iterable[str],
-    repetitions: int,
-    seed: int,
-    coverage: float,
+    bootstrap: Bootstrap,
 ) -> dict[str, Intervals | None]:
     """The baselines on the test images of a run.
 
@@ -37,9 +35,7 @@ def baseline_intervals(
         zero_shot: of the same base before training, or None.
         probe: of a linear probe of its image features, or None.
         metrics: names among the headline metrics.
-        repetitions: bootstrap resamples of the cases.
-        seed: of the bootstrap and of chance.
-        coverage: of the intervals.
+        bootstrap: of the intervals; its seed is that of chance too.
 
     Returns:
         Baseline -> metric -> interval; None for a baseline that was not measured. Chance, label frequency and the probe
@@ -47,11 +43,10 @@ def baseline_intervals(
     """
     names = tuple(metrics)
     ranking = tuple(name for name in names if name not in NEED_SCORES and name in RESAMPLED_METRICS)
-    settings = (repetitions, seed, coverage)
     frequency = label_frequency_predictions(test) if test.train_counts.any() else None
     return {
-        CHANCE: chance_intervals(test, ranking, *settings),
-        FREQUENCY: None if frequency is None else bootstrap_intervals(frequency, ranking, *settings),
-        ZERO_SHOT: None if zero_shot is None else bootstrap_intervals(zero_shot, names, *settings),
-        PROBE: None if probe is None else bootstrap_intervals(probe, ranking, *settings),
+        CHANCE: chance_intervals(test, ranking, bootstrap),
+        FREQUENCY: None if frequency is None else bootstrap.intervals(frequency, ranking),
+        ZERO_SHOT: None if zero_shot is None else bootstrap.intervals(zero_shot, names),
+        PROBE: None if probe is None else bootstrap.intervals(probe, ranking),
     }

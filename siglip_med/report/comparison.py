@@ -10,13 +10,11 @@ from rich.table import Table as ScreenTable
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import (
     LOWER_IS_BETTER,
-    RESAMPLED_METRICS,
     PairedResult,
     Predictions,
     condition_order,
     headline_metrics,
     metric_label,
-    paired_bootstrap,
     table_label,
 )
 from siglip_med.report import Figure, Page, ReportSettings, Section, Table, write_page
@@ -103,7 +101,7 @@ def compare_predictions(a: Predictions, b: Predictions, names: tuple[str, str], 
     Raises:
         UserError: the runs were not judged on the same images, conditions and labels.
     """
-    results = paired_bootstrap(a, b, RESAMPLED_METRICS, settings.bootstrap, settings.seed, settings.coverage)
+    results = settings.resampling.paired([(a, b)])
     of_a, of_b = headline_metrics(a), headline_metrics(b)
     # b minus its difference and not its own value: both are then judged with the D of a
     values = {name: (of_a[name], of_a[name] - result.difference) for name, result in results.items()}

@@ -15,13 +15,10 @@ from siglip_med.metrics import (
     PairedResult,
     Predictions,
     answers,
-    bootstrap_intervals,
-    bootstrap_mean,
     crm,
     fit_calibration,
     headline_metrics,
     label_frequency_predictions,
-    paired_bootstrap,
 )
 from siglip_med.report.baselines import ZERO_SHOT, Intervals, baseline_intervals
 from siglip_med.report.inputs import ReportInputs, ReportSettings
@@ -70,11 +67,11 @@ class Evidence:
             UserError: a split has no image, or zero-shot predictions are of other images.
         """
         test, zero_shot = inputs.test, inputs.zero_shot
-        repetitions, seed, coverage = settings.bootstrap, settings.seed, settings.coverage
-        intervals = bootstrap_intervals(test, HEADLINE_METRICS, repetitions, seed, coverage)
+        resampling = settings.resampling
+        intervals = resampling.intervals(test)
         calibration = fit_calibration(inputs.val)
         reranked = crm(test, calibration.temperature)
-        baselines = baseline_intervals(test, zero_shot, inputs.probe, HEADLINE_METRICS, repetitions, seed, coverage)
+        baselines = baseline_intervals(test, zero_shot, inputs.probe, HEADLINE_METRICS, resampling)
         measured: dict[str, Intervals] = {name: found for name, found in baselines.items() if found is not None}
         values = {
             name: {metric: interval.estimate for metric, interval in found.items()}
@@ -85,7 +82,7 @@ class Evidence:
         values[CRM] = {name: value for name, value in headline_metrics(reranked).items() if name not in NEED_SCORES}
 
         def against(rival: Predictions | None, metrics: Sequence[str]) -> dict[str, PairedResult] | None:
-            return None if rival is None else paired_bootstrap(test, rival, metrics, repetitions, seed, coverage)
+            return None if rival is None else resampling.paired([(test, rival)], metrics)
 
         changes = against(zero_shot, RESAMPLED_METRICS)
         frequency = label_frequency_predictions(test) if test.train_counts.any() else None
@@ -111,5 +108,4 @@ class Evidence:
 
     def interval_of_mean(self, values: np.ndarray) -> Interval:
         """Interval of the mean of one value an image of the test split."""
-        settings = self.settings
-        return bootstrap_mean(values, self.test.cases, settings.bootstrap, settings.seed, settings.coverage)
+        return self.settings.resampling.mean(values, self.test.cases)

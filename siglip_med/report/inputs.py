@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from siglip_med.inference.neighbour import Neighbour
-from siglip_med.metrics import Predictions
+from siglip_med.metrics import Bootstrap, Predictions
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 CURVE_COLUMNS = ("tag", "step", "value")
@@ -111,3 +111,8 @@ class ReportSettings:
         self.seed = seed
         self.images = images
         self.image_root = image_root
+
+    @property
+    def resampling(self) -> Bootstrap:
+        """Gives every interval and comparison of the report."""
+        return Bootstrap(self.bootstrap, self.seed, self.coverage)

@@ -20,10 +20,10 @@ from siglip_med.metrics import (
     CHOOSING,
     LOWER_IS_BETTER,
     RESAMPLED_METRICS,
+    Bootstrap,
     PairedResult,
     Predictions,
     metric_label,
-    paired_bootstrap_over_seeds,
 )
 from siglip_med.report import Link, Page, Section, Table, write_page
 from siglip_med.report.leaderboard import (
@@ -44,15 +44,14 @@ _DASH = "–"
 _HOW = {"running": "cut", "finished": "finished", "pruned": "pruned", "failed": "failed"}
 
 
-def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap: int, coverage: float) -> Path:
+def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap: Bootstrap) -> Path:
     """Writes ``leaderboard.html`` (self-contained), ``.md`` and ``.json`` into a sweep's folder.
 
     Args:
         folder: of the sweep.
         runs: from `read_runs`; may be empty.
         baseline: name or setting that the others are held against.
-        bootstrap: resamples of the cases.
-        coverage: of the intervals.
+        bootstrap: of the cases.
 
     Returns:
         Path of the HTML page.
@@ -64,9 +63,9 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
     if tuned:
         sections.append(_tuned(folder))
     if not runs.empty:
-        sections.append(_settings(runs, folder, coverage))
+        sections.append(_settings(runs, folder, bootstrap.coverage))
     if not (runs.empty or tuned):
-        sections.append(_differences(runs, folder, baseline, held_against, bootstrap, coverage))
+        sections.append(_differences(runs, folder, baseline, held_against, bootstrap))
     sections.append(_lost(records, folder))
     if not runs.empty:
         sections.append(_runs(runs, folder))
@@ -80,7 +79,7 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
     facts = {
         "folder": folder.name,
         "jobs": said or "not recorded",
-        "intervals": f"{coverage:.0%}",
+        "intervals": f"{bootstrap.coverage:.0%}",
     }
     if not tuned:
         facts["baseline"] = held_against or f"{baseline} (no such run)"
@@ -157,9 +156,7 @@ def _plural(group: pd.DataFrame) -> str:
     return str(group["seed"].nunique() if "seed" in group else len(group))
 
 
-def _differences(
-    runs: pd.DataFrame, folder: Path, name: str, baseline: str | None, bootstrap: int, coverage: float
-) -> Section:
+def _differences(runs: pd.DataFrame, folder: Path, name: str, baseline: str | None, bootstrap: Bootstrap) -> Section:
     """Each setting minus the baseline, paired by seed and test case."""
     title = f"Differences from {baseline or name}"
     if baseline is None:
@@ -177,11 +174,11 @@ def _differences(
         if setting == baseline:
             continue
         try:
-            seeds, results = paired(runs, folder, setting, baseline, metrics, bootstrap, coverage)
+            seeds, results = paired(runs, folder, setting, baseline, metrics, bootstrap)
         except UserError as error:
             left_out.append(f"{setting}: {error}")
             continue
-        of_seeds = over_seeds(runs, setting, baseline, coverage)
+        of_seeds = over_seeds(runs, setting, baseline, bootstrap.coverage)
         for metric, result in results.items():
             _, low, high = of_seeds.get(metric, (np.nan,) * 3)
             rows.append(
@@ -202,8 +199,9 @@ def _differences(
         }
     paragraphs = [
         f"Test split, setting minus {baseline}, mean over the seeds that both have. Over cases: the seeds stay as they "
-        f"are and their test cases are drawn again {bootstrap:,} times, the same for both runs of a seed. Over seeds: "
-        "the Student interval of the seeds' differences, from two seeds on; it holds what another seed would change.",
+        f"are and their test cases are drawn again {bootstrap.repetitions:,} times, the same for both runs of a seed. "
+        "Over seeds: the Student interval of the seeds' differences, from two seeds on; it holds what another seed "
+        "would change.",
         "The p-values are two-sided and not corrected for the number of settings and metrics.",
         *(f"Left out: {line}." for line in left_out),
     ]
@@ -218,8 +216,7 @@ def paired(
     setting: str,
     baseline: str,
     metrics: Sequence[str],
-    bootstrap: int,
-    coverage: float,
+    bootstrap: Bootstrap,
 ) -> tuple[int, Mapping[str, PairedResult]]:
     """Number of shared seeds, and metric -> setting minus baseline over the test cases of those seeds.
 
@@ -229,8 +226,7 @@ def paired(
         setting: that is judged.
         baseline: that is subtracted.
         metrics: names among `RESAMPLED_METRICS`.
-        bootstrap: resamples.
-        coverage: of the intervals.
+        bootstrap: of the cases.
 
     Raises:
         UserError: they share no seed, predictions are missing, or the runs were not judged on the same images.
@@ -246,7 +242,7 @@ def paired(
             if not place.is_dir():
                 raise UserError(f"{place.relative_to(folder)} is missing")
         pairs.append((Predictions.load(places[0]), Predictions.load(places[1])))
-    return len(shared), paired_bootstrap_over_seeds(pairs, metrics, bootstrap, 0, coverage)
+    return len(shared), bootstrap.paired(pairs, metrics)
 
 
 def _by_seed(runs: pd.DataFrame, setting: str) -> dict[int, str]:
@@ -360,7 +356,7 @@ class Leaderboard(Callback):
             bootstrap: resamples of the cases.
             coverage: of the intervals.
         """
-        self.baseline, self.bootstrap, self.coverage = baseline, bootstrap, coverage
+        self.baseline, self.bootstrap = baseline, Bootstrap(bootstrap, coverage=coverage)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Collects what the jobs left; a sweep without any job leaves no table."""
@@ -372,7 +368,7 @@ class Leaderboard(Callback):
             return
         if not runs.empty:
             write_text(folder / "leaderboard.csv", runs.to_csv(index=False))
-        page = write_leaderboard(folder, runs, self.baseline, self.bootstrap, self.coverage)
+        page = write_leaderboard(folder, runs, self.baseline, self.bootstrap)
         console = Console(width=max(Console().width, 150))
         if not runs.empty:
             table = summarize(runs)

@@ -15,15 +15,14 @@ from siglip_med.metrics import (
     KEY_METRICS,
     NEED_SCORES,
     SUMMARY_METRICS,
+    Bootstrap,
     Interval,
     PairedResult,
     Predictions,
-    bootstrap_intervals,
     chance,
     classification_summary,
     headline_metrics,
     label_frequency_predictions,
-    paired_bootstrap,
     table_label,
 )
 from siglip_med.report.baselines import (
@@ -62,9 +61,7 @@ class RunSummary:
         self,
         zero_shot: SplitPredictions,
         tuned: SplitPredictions,
-        repetitions: int,
-        coverage: float,
-        seed: int,
+        bootstrap: Bootstrap,
         probe: SplitPredictions | None = None,
     ) -> None:
         """Computes every number once.
@@ -72,22 +69,20 @@ class RunSummary:
         Args:
             zero_shot: predictions of the base.
             tuned: predictions of the tuned model.
-            repetitions: bootstrap resamples of the test cases.
-            coverage: of the intervals, e.g. 0.95.
-            seed: of the bootstrap.
+            bootstrap: of the test cases.
             probe: predictions of a linear probe of the base's image features; None where there is none.
         """
         self.zero_shot, self.tuned, self.probe = zero_shot, tuned, probe
         self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
         self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))
         self.chance_metrics = chance(tuned.test)
-        self.intervals = bootstrap_intervals(tuned.test, KEY_METRICS, repetitions, seed, coverage)
-        self.changes = paired_bootstrap(tuned.test, zero_shot.test, KEY_METRICS, repetitions, seed, coverage)
+        self.intervals = bootstrap.intervals(tuned.test, KEY_METRICS)
+        self.changes = bootstrap.paired([(tuned.test, zero_shot.test)], KEY_METRICS)
         self.probe_metrics = {} if probe is None else _ranking(headline_metrics(probe.test))
         self.baselines = baseline_intervals(
-            tuned.test, zero_shot.test, None if probe is None else probe.test, KEY_METRICS, repetitions, seed, coverage
+            tuned.test, zero_shot.test, None if probe is None else probe.test, KEY_METRICS, bootstrap
         )
-        self.coverage = coverage
+        self.coverage = bootstrap.coverage
         self.size = len(tuned.test), len(set(tuned.test.cases))
 
     def metrics(self) -> dict[str, float]:

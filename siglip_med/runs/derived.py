@@ -84,7 +84,7 @@ def derive_interpolation(folder: Path, checkpoint: Path, components: Components,
     target.parent.mkdir(parents=True, exist_ok=True)
     content = read_checkpoint(checkpoint)
     write_checkpoint(content | {"state_dict": {f"model.{name}": value for name, value in state.items()}}, target)
-    summary = RunSummary(before, after, report.bootstrap, report.coverage, report.seed)
+    summary = RunSummary(before, after, report.resampling)
     config = payload["config"]
     save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target)
     parts = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}

@@ -14,7 +14,7 @@ from siglip_med.commands.evaluate import run
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.inference.neighbours import NEIGHBOURS, Neighbours
-from siglip_med.metrics import bootstrap_intervals, headline_metrics
+from siglip_med.metrics import Bootstrap, headline_metrics
 from siglip_med.runs.folder import run_folder
 from siglip_med.runs.stored import saved_predictions
 from tests.report.synthetic_run import synthetic_predictions
@@ -26,7 +26,7 @@ OTHER = synthetic_predictions(images=60, skill=1.0)
 
 
 def payload(predictions=TEST, **changes):
-    metrics = bootstrap_intervals(predictions, ("r_at_1", "icd_distance_all"), repetitions=10)
+    metrics = Bootstrap(10).intervals(predictions, ("r_at_1", "icd_distance_all"))
     return {
         "metrics": {name: asdict(interval) for name, interval in metrics.items()},
         "conditions": list(predictions.conditions),

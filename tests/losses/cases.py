@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from siglip_med.losses.debug import example_batch
+from tools.debug_losses import example_batch
 
 from .reference import Case
 

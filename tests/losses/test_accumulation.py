@@ -15,7 +15,7 @@ from siglip_med.losses import (
     TreeSoftmax,
     Wasserstein,
 )
-from siglip_med.losses.debug import example_batch
+from tools.debug_losses import example_batch
 
 EXACT = {
     "sigmoid, mean": MultiPositiveSigmoid(reduction="mean"),

@@ -1,5 +1,5 @@
 import textwrap
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from siglip_med.core.config import validate_config
 from siglip_med.core.errors import UserError
 from siglip_med.losses import InfoNCE, LayeredLoss, MultiPositiveSigmoid, PairBatch, WeightedTerm
-from siglip_med.losses.debug import example_batch, layered_terms, published_total
+from tools.debug_losses import example_batch, layered_terms, published_total
 
 CONF = Path(__file__).parents[2] / "conf"
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
@@ -72,27 +72,6 @@ def test_a_term_at_zero_is_not_computed() -> None:
     output = loss(example_batch(), {"alpha": 1.0, "beta": 0.0})
     assert {name: term.calls for name, term in terms.items()} == {"a": 0, "b": 1, "c": 0, "d": 0}
     assert set(output.raw) == set(output.weighted) == {"b"}
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Says how often it was computed."""
-
-    value: float
-    calls: list[float] = field(default_factory=list, compare=False)
-
-    def __call__(self, batch: PairBatch) -> torch.Tensor:
-        self.calls.append(self.value)
-        return batch.zero + self.value
-
-
-def test_equal_terms_are_computed_once_and_each_counts() -> None:
-    core, final, other = Counted(3.0), Counted(3.0), Counted(5.0)
-    terms = {"core": WeightedTerm(core, 1.0), "final": WeightedTerm(final, 0.5), "other": WeightedTerm(other, 1.0)}
-    output = LayeredLoss(terms)(example_batch(), {})
-    assert (len(core.calls), len(final.calls), len(other.calls)) == (1, 0, 1)
-    assert {name: value.item() for name, value in output.raw.items()} == {"core": 3.0, "final": 3.0, "other": 5.0}
-    assert output.total.item() == pytest.approx(3.0 + 1.5 + 5.0)
 
 
 def test_total_has_a_live_graph_when_every_term_is_at_zero() -> None:

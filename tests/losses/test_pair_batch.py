@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siglip_med.losses import IcdGeometric, PairBatch, SoftLabelSoftmax, Wasserstein, hard_negatives
-from siglip_med.losses.debug import example_batch
+from siglip_med.losses import HardNegatives, IcdGeometric, PairBatch, SoftLabelSoftmax, Wasserstein
+from tools.debug_losses import example_batch
 
 from .cases import CASES
 
@@ -72,7 +72,7 @@ def test_logit_scale_is_a_logarithm() -> None:
 
 
 @pytest.mark.parametrize(
-    "term", [IcdGeometric(), IcdGeometric("text"), SoftLabelSoftmax(), Wasserstein(label_weight=1.0), hard_negatives]
+    "term", [IcdGeometric(), IcdGeometric("text"), SoftLabelSoftmax(), Wasserstein(label_weight=1.0), HardNegatives()]
 )
 def test_captions_have_no_dissimilarity_and_the_term_says_so(term) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="this loss term needs"):
@@ -81,7 +81,7 @@ def test_captions_have_no_dissimilarity_and_the_term_says_so(term) -> None:  # t
 
 def test_captions_suffice_where_no_dissimilarity_is_used() -> None:
     assert Wasserstein()(captions()).item() > 0
-    assert hard_negatives(captions(), slack=0.0, exclude_within=None).item() > 0
+    assert HardNegatives(slack=0.0, exclude_within=None)(captions()).item() > 0
 
 
 @pytest.mark.parametrize(
@@ -131,9 +131,7 @@ def test_nearest_labels_are_those_of_the_masked_expansion(images: int, condition
 
 @pytest.mark.parametrize("pairs", ["text", "image"])
 @pytest.mark.parametrize("fit", ["squared", "correlation"])
-def test_pairs_of_one_kind_that_fill_several_blocks_give_the_loss_and_gradient_of_the_whole_matrix(
-    pairs: str, fit: str
-) -> None:
+def test_many_pairs_of_one_kind_give_the_loss_and_gradient_of_the_formula(pairs: str, fit: str) -> None:
     rows = 600
     generator = torch.Generator().manual_seed(0)
     small = example_batch()

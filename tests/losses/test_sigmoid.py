@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siglip_med.losses import EyeSigmoid, MultiPositiveSigmoid, PairBatch, info_nce, multi_positive_sigmoid
-from siglip_med.losses.debug import published_sigmoid
+from siglip_med.losses import EyeSigmoid, InfoNCE, MultiPositiveSigmoid, PairBatch
+from tools.debug_losses import published_sigmoid
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_published_figure() -> None:
 def test_published_figure_in_float32() -> None:
     same = torch.ones(4, 1)
     batch = PairBatch.from_targets(same, same, torch.tensor(0.0), torch.tensor(19.0), torch.eye(4))
-    assert f"{multi_positive_sigmoid(batch, 'mean', 'batch').item():.6f}" == "15.000000"
+    assert f"{MultiPositiveSigmoid('mean', 'batch')(batch).item():.6f}" == "15.000000"
 
 
 def leaves(images: int = 6, seed: int = 0) -> list[torch.Tensor]:
@@ -62,7 +62,7 @@ def test_diagonal_targets_equal_open_clip(open_clip_loss: ModuleType, term) -> N
 
 def test_info_nce_equals_open_clip(open_clip_loss: ModuleType) -> None:
     ours, theirs = leaves(), leaves()
-    value = info_nce(PairBatch.from_targets(*ours, torch.eye(6)))
+    value = InfoNCE()(PairBatch.from_targets(*ours, torch.eye(6)))
     image, text, scale, _ = theirs
     expected = open_clip_loss.ClipLoss()(unit(image), unit(text), scale.exp())
     torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-5)
@@ -89,14 +89,13 @@ def test_diagonal_targets_equal_transformers_return_loss() -> None:
     model.zero_grad()
     output = model(**inputs, return_loss=True)
     features = model.get_image_features(inputs["pixel_values"]), model.get_text_features(inputs["input_ids"])
-    value = multi_positive_sigmoid(
+    value = MultiPositiveSigmoid("sum_over_n")(
         PairBatch.from_targets(
             *(feature.pooler_output for feature in features),
             model.logit_scale.squeeze(),
             model.logit_bias.squeeze(),
             torch.eye(5),
-        ),
-        "sum_over_n",
+        )
     )
     torch.testing.assert_close(value, output.loss, rtol=1e-5, atol=1e-5)
     value.backward()
@@ -113,12 +112,12 @@ def test_balanced_does_not_depend_on_the_size_of_the_batch(images: int, texts: i
         torch.ones(images, 1), torch.ones(texts, 1), torch.tensor(0.0), torch.tensor(0.0), targets
     )
     expected = torch.nn.functional.softplus(torch.tensor([-1.0, 1.0])).sum()
-    torch.testing.assert_close(multi_positive_sigmoid(batch), expected)
+    torch.testing.assert_close(MultiPositiveSigmoid()(batch), expected)
 
 
 def test_a_shared_condition_is_a_negative_for_the_diagonal_baseline_alone() -> None:
     image = torch.eye(2)
     targets = torch.tensor([[1.0], [1.0]])
     batch = PairBatch.from_targets(image, torch.ones(1, 2), torch.tensor(3.0), torch.tensor(0.0), targets)
-    assert multi_positive_sigmoid(batch, "mean").item() < 1e-5
+    assert MultiPositiveSigmoid("mean")(batch).item() < 1e-5
     assert EyeSigmoid("mean")(batch).item() > 5

@@ -1,6 +1,5 @@
 """What a tree softmax must be besides its formula: a softmax where there is no tree, and milder where there is one."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -17,10 +16,8 @@ from siglip_med.losses import (
     SoftLabelSoftmax,
     TreeSoftmax,
     adjusted_logits,
-    info_nce,
-    tree_softmax,
 )
-from siglip_med.losses.debug import example_batch
+from tools.debug_losses import example_batch
 
 FLAT = 1.0 - torch.eye(12)
 
@@ -48,15 +45,15 @@ random_weights = st.lists(st.floats(0.05, 1.0), min_size=1, max_size=6).map(lamb
 @given(seed=st.integers(0, 2**16), levels=st.integers(1, 7))
 def test_weight_on_the_leaf_alone_is_the_softmax(seed: int, levels: int) -> None:
     batch = example_batch(images=9, seed=seed)
-    expected = info_nce(batch, "image_to_text", adjustment=0.5)
-    torch.testing.assert_close(tree_softmax(batch, (1.0, *[0.0] * (levels - 1)), adjustment=0.5), expected)
+    expected = InfoNCE("image_to_text", adjustment=0.5)(batch)
+    torch.testing.assert_close(TreeSoftmax((1.0, *[0.0] * (levels - 1)), adjustment=0.5)(batch), expected)
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**16), weights=random_weights)
 def test_a_flat_tree_is_the_softmax_whatever_the_weights(seed: int, weights: tuple[float, ...]) -> None:
     batch = replace(example_batch(images=9, seed=seed), dissimilarity=FLAT)
-    torch.testing.assert_close(tree_softmax(batch, weights), info_nce(batch, "image_to_text"))
+    torch.testing.assert_close(TreeSoftmax(weights)(batch), InfoNCE("image_to_text")(batch))
 
 
 @settings(max_examples=20, deadline=None)
@@ -70,14 +67,14 @@ def test_renaming_the_conditions_changes_nothing(seed: int, weights: tuple[float
         text_condition=order.argsort()[batch.needed("text_condition")],
         dissimilarity=batch.needed("dissimilarity")[order][:, order],
     )
-    torch.testing.assert_close(tree_softmax(renamed, weights), tree_softmax(batch, weights))
+    torch.testing.assert_close(TreeSoftmax(weights)(renamed), TreeSoftmax(weights)(batch))
 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**16), weights=random_weights)
 def test_it_never_exceeds_the_softmax(seed: int, weights: tuple[float, ...]) -> None:
     batch = example_batch(images=9, seed=seed)
-    assert tree_softmax(batch, weights) <= info_nce(batch, "image_to_text") + 1e-6
+    assert TreeSoftmax(weights)(batch) <= InfoNCE("image_to_text")(batch) + 1e-6
 
 
 def test_a_mistake_in_the_same_branch_costs_less() -> None:
@@ -85,8 +82,8 @@ def test_a_mistake_in_the_same_branch_costs_less() -> None:
     labels = torch.eye(12)[:1]
     near, far = (batch_of(5 * torch.eye(12)[[wrong]], labels, tree) for wrong in (1, 11))
     assert tree[0, 1] < tree[0, 11]
-    assert tree_softmax(near) < tree_softmax(far) - 0.5
-    torch.testing.assert_close(info_nce(near, "image_to_text"), info_nce(far, "image_to_text"))
+    assert TreeSoftmax()(near) < TreeSoftmax()(far) - 0.5
+    torch.testing.assert_close(InfoNCE("image_to_text")(near), InfoNCE("image_to_text")(far))
 
 
 def test_its_optimum_has_the_right_condition_first() -> None:
@@ -95,7 +92,7 @@ def test_its_optimum_has_the_right_condition_first() -> None:
     optimizer = torch.optim.Adam([logits], lr=0.1)
     for _ in range(50):
         optimizer.zero_grad()
-        tree_softmax(with_logits(batch, logits)).backward()
+        TreeSoftmax()(with_logits(batch, logits)).backward()
         optimizer.step()
     assert (logits.argmax(dim=1) == torch.arange(12)).all()
 
@@ -105,9 +102,9 @@ def test_logits_of_ten_thousand_keep_their_digits_in_float32(size: float) -> Non
     tree, labels = example_batch().needed("dissimilarity"), torch.eye(12)[[0, 5]]
     logits = torch.zeros(2, 12, dtype=torch.float64)
     logits[0, 0], logits[1, 2] = size, size / 2
-    exact = tree_softmax(batch_of(logits, labels.double(), tree))
+    exact = TreeSoftmax()(batch_of(logits, labels.double(), tree))
     batch = batch_of(logits.float(), labels, tree)
-    value = tree_softmax(batch)
+    value = TreeSoftmax()(batch)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=1e-5)
 
@@ -118,33 +115,18 @@ def test_half_precision_gives_finite_gradients_at_logits_of_ten_thousand(dtype: 
     image, text = (x.to(dtype).requires_grad_() for x in (example.image, example.text))
     labels, condition, tree = (example.needed(x) for x in ("labels", "text_condition", "dissimilarity"))  # type: ignore[arg-type]
     batch = PairBatch.build(image, text, torch.tensor(1e4).log(), torch.tensor(0.0), labels, condition, tree)
-    value = tree_softmax(batch)
+    value = TreeSoftmax()(batch)
     value.backward()
     assert value.isfinite()
     assert image.grad is not None
     assert image.grad.isfinite().all()
 
 
-def test_blocks_that_are_computed_again_give_the_value_and_gradient_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    example = example_batch()
-    labels, condition, tree = (example.needed(x) for x in ("labels", "text_condition", "dissimilarity"))  # type: ignore[arg-type]
-
-    def run() -> tuple[torch.Tensor, ...]:
-        image, text = (x.double().requires_grad_() for x in (example.image, example.text))
-        scale, bias = torch.tensor(2.0), torch.tensor(0.0)
-        value = tree_softmax(PairBatch.build(image, text, scale, bias, labels, condition, tree))
-        return value.detach(), *torch.autograd.grad(value, [image, text])
-
-    whole = run()
-    monkeypatch.setattr(sys.modules[TreeSoftmax.__module__], "_BLOCK", 12 * 5)  # five ways to the root at once
-    torch.testing.assert_close(run(), whole, rtol=1e-10, atol=1e-12)
-
-
 def test_a_logit_that_is_not_a_number_makes_the_loss_none() -> None:
     batch = example_batch()
     logits = batch.logits.clone()
     logits[0, 3] = torch.nan
-    assert tree_softmax(with_logits(batch, logits)).isnan()
+    assert TreeSoftmax()(with_logits(batch, logits)).isnan()
 
 
 def test_weights_that_do_not_sum_to_one_stop() -> None:

@@ -10,21 +10,17 @@ from siglip_med.core.errors import UserError
 from siglip_med.metrics import (
     HEADLINE_METRICS,
     RESAMPLED_METRICS,
+    Bootstrap,
     Predictions,
-    bootstrap_function,
-    bootstrap_intervals,
-    bootstrap_mean,
     headline_metrics,
-    paired_bootstrap,
-    paired_bootstrap_over_seeds,
     text_to_image,
 )
-from siglip_med.metrics.bootstrap import case_weights
 from tests.metrics.simulated import make_predictions, tree_distance
 
 
 def test_case_weights_are_draws_with_replacement():
-    weights = case_weights(50, 4000, np.random.default_rng(0))
+    weights = np.concatenate(list(Bootstrap(4000)._weights(50, seed=0)))
+    assert weights.shape == (4000, 50)
     assert (weights.sum(axis=1) == 50).all()
     np.testing.assert_allclose(weights.mean(axis=0), 1.0, atol=0.1)
     np.testing.assert_allclose(weights.var(axis=0).mean(), 1 - 1 / 50, atol=0.03)
@@ -39,7 +35,7 @@ def _first_distance(p: Predictions) -> np.ndarray:
 def test_bounds_against_scipy_where_each_case_is_one_image():
     p = make_predictions(images=300)
     p = dataclasses.replace(p, frame=p.frame.assign(case=p.frame["image"]))
-    interval = bootstrap_intervals(p, ("icd_distance_all",), repetitions=4000)["icd_distance_all"]
+    interval = Bootstrap(4000).intervals(p, ("icd_distance_all",))["icd_distance_all"]
     distance = _first_distance(p)
     reference = scipy_bootstrap(
         (distance,), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
@@ -47,15 +43,15 @@ def test_bounds_against_scipy_where_each_case_is_one_image():
     assert interval.estimate == pytest.approx(distance.mean())
     assert interval.low == pytest.approx(reference.low, abs=0.004)
     assert interval.high == pytest.approx(reference.high, abs=0.004)
-    mean = bootstrap_mean(distance, p.cases, repetitions=4000)
+    mean = Bootstrap(4000).mean(distance, p.cases)
     assert (mean.low, mean.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
 
 
 def test_fast_and_slow_way_agree():
     p = make_predictions(images=150, cases=60)
     for name in ("macro_f1", "macro_auc"):
-        fast = bootstrap_intervals(p, (name,), repetitions=2000)[name]
-        slow = bootstrap_function(p, lambda part, name=name: headline_metrics(part)[name], repetitions=400, seed=1)
+        fast = Bootstrap(2000).intervals(p, (name,))[name]
+        slow = Bootstrap(400, seed=1).function(p, lambda part, name=name: headline_metrics(part)[name])
         assert slow.estimate == pytest.approx(fast.estimate)
         assert slow.low == pytest.approx(fast.low, abs=0.025)
         assert slow.high == pytest.approx(fast.high, abs=0.025)
@@ -63,9 +59,7 @@ def test_fast_and_slow_way_agree():
 
 def test_any_function_has_an_interval():
     p = make_predictions()
-    interval = bootstrap_function(
-        p, lambda part: text_to_image(part.logits, part.positive)["t2i_precision_at_10"], repetitions=50
-    )
+    interval = Bootstrap(50).function(p, lambda part: text_to_image(part.logits, part.positive)["t2i_precision_at_10"])
     assert interval.low < interval.estimate < interval.high
 
 
@@ -73,7 +67,7 @@ def test_images_of_one_case_do_not_count_as_evidence_twice():
     p = make_predictions(images=150)
     one = dataclasses.replace(p, frame=p.frame.assign(case=p.frame["image"]))
     four = one.take(np.tile(np.arange(150), 4))
-    width = [np.subtract(*_bounds(bootstrap_intervals(q, ("r_at_1",), seed=2)["r_at_1"])) for q in (one, four)]
+    width = [np.subtract(*_bounds(Bootstrap(seed=2).intervals(q, ("r_at_1",))["r_at_1"])) for q in (one, four)]
     assert width[0] == pytest.approx(width[1])
 
 
@@ -83,7 +77,7 @@ def _bounds(interval):
 
 def test_every_headline_has_an_interval_but_the_embeddings_and_the_loss():
     p = make_predictions()
-    intervals, metrics = bootstrap_intervals(p, repetitions=200), headline_metrics(p)
+    intervals, metrics = Bootstrap(200).intervals(p), headline_metrics(p)
     assert tuple(intervals) == HEADLINE_METRICS
     for name, interval in intervals.items():
         assert interval.estimate == pytest.approx(metrics[name])
@@ -95,14 +89,14 @@ def test_every_headline_has_an_interval_but_the_embeddings_and_the_loss():
 
 def test_same_seed_same_interval():
     p = make_predictions()
-    once, again = (bootstrap_intervals(p, RESAMPLED_METRICS, seed=5, repetitions=150) for _ in range(2))
+    once, again = (Bootstrap(150, seed=5).intervals(p, RESAMPLED_METRICS) for _ in range(2))
     assert once == again
-    assert bootstrap_intervals(p, ("mrr",), seed=5) != bootstrap_intervals(p, ("mrr",), seed=6)
+    assert Bootstrap(seed=5).intervals(p, ("mrr",)) != Bootstrap(seed=6).intervals(p, ("mrr",))
 
 
 def test_wider_coverage_is_a_wider_interval():
     p = make_predictions()
-    narrow, wide = (bootstrap_intervals(p, ("mrr",), coverage=share)["mrr"] for share in (0.5, 0.99))
+    narrow, wide = (Bootstrap(coverage=share).intervals(p, ("mrr",))["mrr"] for share in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.high < wide.high
 
 
@@ -137,7 +131,7 @@ def test_intervals_of_95_percent_cover_the_truth_in_92_to_98_percent_of_500_repe
     truth = {"r_at_1": 0.6, "macro_r_at_1": 0.6, "icd_distance_all": 0.4 * mean_miss}
     for seed in range(500):
         p = _population(np.random.default_rng(seed), cases=120)
-        for name, interval in bootstrap_intervals(p, tuple(covered), repetitions=500, seed=seed).items():
+        for name, interval in Bootstrap(500, seed).intervals(p, tuple(covered)).items():
             covered[name] += interval.low <= truth[name] <= interval.high
     shares = {name: count / 500 for name, count in covered.items()}
     assert all(0.92 <= share <= 0.98 for share in shares.values()), shares
@@ -145,7 +139,7 @@ def test_intervals_of_95_percent_cover_the_truth_in_92_to_98_percent_of_500_repe
 
 def test_a_run_does_not_differ_from_itself():
     p = make_predictions()
-    result = paired_bootstrap(p, p, ("r_at_1",), repetitions=200)["r_at_1"]
+    result = Bootstrap(200).paired([(p, p)], ("r_at_1",))["r_at_1"]
     assert (result.difference, result.low, result.high, result.p_value) == (0.0, 0.0, 0.0, 1.0)
     assert result.minimum_detectable_difference == 0.0
 
@@ -158,7 +152,7 @@ def test_paired_against_the_t_test_and_its_standard_error():
     p = make_predictions(images=400)
     p = dataclasses.replace(p, frame=p.frame.assign(case=p.frame["image"]))
     worse = _noisier(p, 0.7)
-    result = paired_bootstrap(p, worse, ("icd_distance_all",), repetitions=4000)["icd_distance_all"]
+    result = Bootstrap(4000).paired([(p, worse)], ("icd_distance_all",))["icd_distance_all"]
     a, b = _first_distance(p), _first_distance(worse)
     reference = ttest_rel(a, b)
     assert result.difference == pytest.approx((a - b).mean())
@@ -173,30 +167,31 @@ def test_p_values_of_equal_runs_are_small_as_often_as_they_say():
     for seed in range(150):
         p = make_predictions(seed=seed, images=120)
         a, b = _noisier(p, 0.5, 2 * seed), _noisier(p, 0.5, 2 * seed + 1)
-        small += paired_bootstrap(a, b, ("mrr",), repetitions=300, seed=seed)["mrr"].p_value <= 0.1
+        small += Bootstrap(300, seed).paired([(a, b)], ("mrr",))["mrr"].p_value <= 0.1
     assert 0.04 <= small / 150 <= 0.17
 
 
 def test_a_better_run_is_seen_and_sides_matter():
     p = make_predictions(images=400)
-    better = paired_bootstrap(p, _noisier(p, 3.0), ("r_at_1",))["r_at_1"]
+    better = Bootstrap().paired([(p, _noisier(p, 3.0))], ("r_at_1",))["r_at_1"]
     assert better.low > 0
     assert better.p_value == pytest.approx(1 / 1001)
     assert better.difference > better.minimum_detectable_difference
-    assert paired_bootstrap(_noisier(p, 3.0), p, ("r_at_1",))["r_at_1"].difference == pytest.approx(-better.difference)
+    turned = Bootstrap().paired([(_noisier(p, 3.0), p)], ("r_at_1",))["r_at_1"]
+    assert turned.difference == pytest.approx(-better.difference)
 
 
 def test_images_are_matched_whatever_their_order():
     p = make_predictions()
     other = _noisier(p, 1.0)
     shuffled = other.take(np.random.default_rng(0).permutation(len(p)))
-    assert paired_bootstrap(p, other, ("mrr",)) == paired_bootstrap(p, shuffled, ("mrr",))
+    assert Bootstrap().paired([(p, other)], ("mrr",)) == Bootstrap().paired([(p, shuffled)], ("mrr",))
 
 
 def test_both_runs_are_judged_with_one_distance_matrix():
     p = make_predictions()
     flat = dataclasses.replace(p, dissimilarity=1.0 - np.eye(12))
-    assert paired_bootstrap(p, flat, ("icd_distance_all",))["icd_distance_all"].difference == 0.0
+    assert Bootstrap().paired([(p, flat)], ("icd_distance_all",))["icd_distance_all"].difference == 0.0
 
 
 @pytest.mark.parametrize(
@@ -210,27 +205,28 @@ def test_both_runs_are_judged_with_one_distance_matrix():
 def test_runs_that_cannot_be_compared(change, message):
     p = make_predictions()
     with pytest.raises(UserError, match=message):
-        paired_bootstrap(p, change(p))
+        Bootstrap().paired([(p, change(p))])
 
 
 def test_unknown_metric_and_empty_split():
     p = make_predictions()
     with pytest.raises(UserError, match="r_at_7"):
-        bootstrap_intervals(p, ("r_at_7",))
+        Bootstrap().intervals(p, ("r_at_7",))
     with pytest.raises(UserError, match="spearman"):
-        paired_bootstrap(p, p, ("spearman_text_d",))
+        Bootstrap().paired([(p, p)], ("spearman_text_d",))
     none = p.take(np.array([], dtype=int))
-    for function in (bootstrap_intervals, lambda q: paired_bootstrap(q, q), lambda q: bootstrap_mean([], q.cases)):
+    judge = Bootstrap()
+    for ask in (judge.intervals, lambda q: judge.paired([(q, q)]), lambda q: judge.mean([], q.cases)):
         with pytest.raises(UserError, match="image"):
-            function(none)
+            ask(none)
 
 
 def test_values_that_do_not_apply_are_left_out_of_a_mean():
     values, cases = np.array([1.0, np.nan, 0.0, 1.0]), np.array(["a", "a", "b", "c"])
-    assert bootstrap_mean(values, cases).estimate == pytest.approx(2 / 3)
+    assert Bootstrap().mean(values, cases).estimate == pytest.approx(2 / 3)
 
 
-def test_over_seeds_one_pair_is_the_pair_itself_and_shared_cases_are_drawn_alike():
+def test_over_seeds_shared_cases_are_drawn_alike_and_differences_averaged():
     random = np.random.default_rng(0)
 
     def run(strength, cases=30):
@@ -242,12 +238,12 @@ def test_over_seeds_one_pair_is_the_pair_itself_and_shared_cases_are_drawn_alike
 
     one, two = run(2.0), run(1.0)
     pairs = [(one, like(one, 0.5)), (two, like(two, 0.5))]
-    alone = paired_bootstrap(*pairs[0], ["mrr"], 300)["mrr"]
-    assert paired_bootstrap_over_seeds(pairs[:1], ["mrr"], 300)["mrr"] == alone
+    judge = Bootstrap(300)
+    alone = judge.paired(pairs[:1], ["mrr"])["mrr"]
     # the same pair twice has the interval of one: its cases stand or fall together
-    assert paired_bootstrap_over_seeds([pairs[0], pairs[0]], ["mrr"], 300)["mrr"].low == pytest.approx(alone.low)
-    both = paired_bootstrap_over_seeds(pairs, ["mrr"], 300)["mrr"]
-    each = [paired_bootstrap(*pair, ["mrr"], 300)["mrr"].difference for pair in pairs]
+    assert judge.paired([pairs[0], pairs[0]], ["mrr"])["mrr"].low == pytest.approx(alone.low)
+    both = judge.paired(pairs, ["mrr"])["mrr"]
+    each = [judge.paired([pair], ["mrr"])["mrr"].difference for pair in pairs]
     assert both.difference == pytest.approx(np.mean(each))
     with pytest.raises(UserError, match="at least one pair"):
-        paired_bootstrap_over_seeds([], ["mrr"])
+        judge.paired([], ["mrr"])

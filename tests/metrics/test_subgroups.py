@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from siglip_med.metrics import bootstrap_intervals, headline_metrics, subgroup_metrics, worst_gaps
+from siglip_med.metrics import Bootstrap, headline_metrics, subgroup_metrics, worst_gaps
 from siglip_med.metrics.subgroups import frequency_groups, subgroup_masks
 from tests.metrics.simulated import make_predictions
 
@@ -81,7 +81,7 @@ def test_one_group_has_no_gap():
 
 def test_intervals_of_a_group():
     p = make_predictions()
-    table = subgroup_metrics(p, ("age_group",), ("r_at_1",), repetitions=200, seed=3)
+    table = subgroup_metrics(p, ("age_group",), ("r_at_1",), bootstrap=Bootstrap(200, seed=3))
     mask = (p.frame["age_group"] == "18-29").to_numpy()
-    interval = bootstrap_intervals(p.take(mask), ("r_at_1",), 200, 3)["r_at_1"]
+    interval = Bootstrap(200, 3).intervals(p.take(mask), ("r_at_1",))["r_at_1"]
     assert table.loc[0, ["r_at_1_low", "r_at_1_high"]].tolist() == [interval.low, interval.high]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from siglip_med.core.errors import UserError
-from siglip_med.metrics import RESAMPLED_METRICS, headline_metrics, paired_bootstrap
+from siglip_med.metrics import RESAMPLED_METRICS, Bootstrap, headline_metrics
 from siglip_med.report import ReportSettings
 from siglip_med.report.comparison import compare_predictions, compare_runs, write_comparison
 from tests.report.synthetic_run import synthetic_predictions
@@ -24,7 +24,7 @@ def comparison():
 
 def test_values_and_results_are_those_of_the_metrics(comparison):
     good, poor = headline_metrics(GOOD), headline_metrics(POOR)
-    expected = paired_bootstrap(GOOD, POOR, RESAMPLED_METRICS, 200, 4)
+    expected = Bootstrap(200, 4).paired([(GOOD, POOR)], RESAMPLED_METRICS)
     assert list(comparison.results) == list(RESAMPLED_METRICS)
     for name in RESAMPLED_METRICS:
         assert comparison.values[name] == pytest.approx((good[name], poor[name]), abs=1e-12)

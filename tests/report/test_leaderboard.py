@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 from scipy import stats
 
-from siglip_med.metrics import Predictions, paired_bootstrap_over_seeds
+from siglip_med.metrics import Bootstrap, Predictions
 from siglip_med.report.leaderboard import over_seeds, read_runs, summarize
 from siglip_med.report.leaderboard_page import Leaderboard, write_leaderboard
 from siglip_med.sweeps import JobRecord, write_record
@@ -94,9 +94,9 @@ def test_the_page_pairs_each_setting_with_the_baseline_and_lists_what_gave_no_re
     (tmp_path / "softmax_0" / "report" / "report.html").write_text("")
     lost = JobRecord("0" * 16, "failed", "x", ("experiment=x",), reason="no such <file>", log="x/train.log")
     write_record(tmp_path, lost)
-    page = write_leaderboard(tmp_path, read_runs(tmp_path), "baseline", 200, 0.95)
+    page = write_leaderboard(tmp_path, read_runs(tmp_path), "baseline", Bootstrap(200))
     content = json.loads(page.with_suffix(".json").read_text())["differences"]["softmax"]["r_at_5"]
-    expected = paired_bootstrap_over_seeds([(good(s), poor(s)) for s in (0, 1)], ["r_at_5"], 200)["r_at_5"]
+    expected = Bootstrap(200).paired([(good(s), poor(s)) for s in (0, 1)], ["r_at_5"])["r_at_5"]
     assert content["seeds"] == 2
     assert content["difference"] == expected.difference
     assert (content["low"], content["high"]) == (expected.low, expected.high)
@@ -107,7 +107,7 @@ def test_the_page_pairs_each_setting_with_the_baseline_and_lists_what_gave_no_re
     assert "http" not in html.replace("http-equiv", "")
     assert html.index(">validation<") < html.index(">test<")
     (tmp_path / "tune.json").write_text("[]")
-    other = write_leaderboard(tmp_path, read_runs(tmp_path), "nobody", 200, 0.95).read_text()
+    other = write_leaderboard(tmp_path, read_runs(tmp_path), "nobody", Bootstrap(200)).read_text()
     assert "Differences from" not in other
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from siglip_med.core.errors import UserError
-from siglip_med.metrics import Interval, PairedResult, confusion_matrix, reliability_table, subgroup_metrics
+from siglip_med.metrics import Bootstrap, Interval, PairedResult, confusion_matrix, reliability_table, subgroup_metrics
 from siglip_med.report.plots import (
     baselines_figure,
     chapter_label,
@@ -129,7 +129,7 @@ def test_conditions_are_sorted_by_training_images_and_say_where_there_is_none():
 
 def test_subgroup_bars_hatch_small_groups():
     p = synthetic_predictions(images=90)
-    table = subgroup_metrics(p, ("sex",), ("r_at_1",), minimum_images=30, repetitions=20)
+    table = subgroup_metrics(p, ("sex",), ("r_at_1",), minimum_images=30, bootstrap=Bootstrap(20))
     axes = subgroup_figure(table, {"r_at_1": "R@1"}, {"r_at_1": 0.5}).axes[0]
     np.testing.assert_allclose([bar.get_width() for bar in axes.patches], table["r_at_1"])
     assert [bar.get_hatch() is not None for bar in axes.patches] == table["small"].tolist()

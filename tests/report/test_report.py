@@ -18,8 +18,8 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.inference.neighbour import Neighbour
 from siglip_med.metrics import (
+    Bootstrap,
     Predictions,
-    bootstrap_intervals,
     headline_metrics,
     label_frequency_predictions,
 )
@@ -142,7 +142,7 @@ def test_json_holds_the_metrics_unrounded(report):
     frequency = headline_metrics(label_frequency_predictions(given.test))
     assert headline["values"]["label frequency"]["r_at_5"] == frequency["r_at_5"]
     assert "ece" not in headline["values"]["CRM"]
-    interval = bootstrap_intervals(given.test, ("r_at_1",), repetitions=50)["r_at_1"]
+    interval = Bootstrap(50).intervals(given.test, ("r_at_1",))["r_at_1"]
     assert headline["intervals"]["r_at_1"] == pytest.approx(
         {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
     )
@@ -326,7 +326,7 @@ def test_a_page_says_first_what_its_images_are_then_what_was_found(tmp_path):
 def test_every_baseline_has_its_interval(report):
     content = json.loads(report.with_suffix(".json").read_text())["headline"]
     given = inputs()
-    frequency = bootstrap_intervals(label_frequency_predictions(given.test), ["mrr"], SETTINGS.bootstrap, SETTINGS.seed)
+    frequency = SETTINGS.resampling.intervals(label_frequency_predictions(given.test), ["mrr"])
     assert content["baselines"]["label frequency"]["mrr"]["low"] == frequency["mrr"].low
     for name in ("chance", "label frequency", "zero-shot"):
         found = content["baselines"][name]["r_at_1"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from siglip_med.metrics import CHOOSING, KEY_METRICS, SUMMARY_METRICS, bootstrap_intervals, table_label
+from siglip_med.metrics import CHOOSING, KEY_METRICS, SUMMARY_METRICS, Bootstrap, table_label
 from siglip_med.report.summary import RunSummary, SplitPredictions
 from tests.report.synthetic_run import synthetic_predictions
 
@@ -17,7 +17,7 @@ def summary(conditions: int) -> RunSummary:
         )
         for skill in (0.3, 2.0)
     )
-    return RunSummary(zero_shot, tuned, 50, 0.95, 0)
+    return RunSummary(zero_shot, tuned, Bootstrap(50))
 
 
 @pytest.mark.parametrize("conditions", [5, 12])
@@ -34,7 +34,7 @@ def test_key_metrics_have_intervals_on_screen_in_json_and_for_the_model_card(tmp
     judged.save(tmp_path / "metrics.json", "layered", 3)
     content = json.loads((tmp_path / "metrics.json").read_text())
     assert (content["name"], content["seed"], content["conditions"]) == ("layered", 3, 12)
-    expected = bootstrap_intervals(judged.tuned.test, KEY_METRICS, 50)
+    expected = Bootstrap(50).intervals(judged.tuned.test, KEY_METRICS)
     for name in KEY_METRICS:
         assert content["test_intervals"][name]["low"] == expected[name].low
         row = SUMMARY_METRICS.index(name)

@@ -22,8 +22,8 @@ from siglip_med.losses import (
     WeightedTerm,
     gather_pair_batch,
 )
-from siglip_med.losses.debug import example_batch, layered_terms
 from tests.processes import leave
+from tools.debug_losses import example_batch, layered_terms
 
 WORLD = 2
 COEFFICIENTS = {"alpha": 0.4, "beta": 0.3, "gamma": 0.5, "delta": 0.6}

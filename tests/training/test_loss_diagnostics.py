@@ -8,8 +8,8 @@ from lightning.pytorch.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 from siglip_med.losses import IcdGeometric, LayeredLoss, MultiPositiveSigmoid, PairBatch, WeightedTerm
-from siglip_med.losses.debug import example_batch, layered_terms
 from siglip_med.training.loss_diagnostics import LossDiagnostics, term_gradients
+from tools.debug_losses import example_batch, layered_terms
 
 COEFFICIENTS = {"alpha": 0.5, "beta": 0.3, "gamma": 0.7, "delta": 0.2}
 

@@ -21,7 +21,7 @@ _GAPS = ("r_at_1", "r_at_5", "mrr", "macro_auc", "icd_distance_all", "ece")
 def subgroups_section(evidence: Evidence) -> Section:
     """Every headline by skin tone, sex, age group, site and frequency of the condition, and the worst gaps."""
     settings, conditions = evidence.settings, len(evidence.test.conditions)
-    table = subgroup_metrics(evidence.test, repetitions=settings.bootstrap, seed=settings.seed)
+    table = subgroup_metrics(evidence.test, bootstrap=settings.resampling)
     recorded = table[table["group"] != UNKNOWN]["attribute"].unique()
     absent = [name.replace("_", " ") for name in table["attribute"].unique() if name not in recorded]
     table = table[table["attribute"].isin(recorded)].reset_index(drop=True)
@@ -80,7 +80,7 @@ def subgroups_section(evidence: Evidence) -> Section:
                 "subgroups",
                 to_png(figure),
                 "R@1, R@5 and ICD distance of every group, with intervals.",
-                "Whisker: 95% interval over cases. Dashed: all images. Hatched: fewer than 30 images.",
+                f"Whisker: {settings.coverage:.0%} interval over cases. Dashed: all images. Hatched: under 30 images.",
                 820,
             ),
         ),

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from siglip_med.metrics import Predictions, bootstrap_intervals, condition_order, label_distance, table_label
+from siglip_med.metrics import Predictions, condition_order, label_distance, table_label
 from siglip_med.report.baselines import ZERO_SHOT
 from siglip_med.report.evidence import CRM, RUN, Evidence
 from siglip_med.report.numbers import number, percent, with_range
@@ -31,8 +31,7 @@ def hierarchy_section(evidence: Evidence) -> Section:
     labels, shares = _level_shares(distances)
     names = list(series)
     levels = tuple((label, *(percent(shares[name][i]) for name in names)) for i, label in enumerate(labels))
-    settings = evidence.settings
-    reranked = bootstrap_intervals(evidence.reranked, _RERANKED, settings.bootstrap, settings.seed, settings.coverage)
+    reranked = evidence.settings.resampling.intervals(evidence.reranked, _RERANKED)
     beside = tuple(
         (table_label(m, len(evidence.test.conditions)), with_range(evidence.intervals[m]), with_range(reranked[m]))
         for m in _RERANKED

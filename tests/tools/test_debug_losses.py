@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from siglip_med.losses.debug import example_batch, main
+from tools.debug_losses import example_batch, main
 
 
 def test_table_has_the_published_figures_and_every_term(capsys: pytest.CaptureFixture[str]) -> None:
