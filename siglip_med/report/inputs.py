@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from siglip_med.inference.neighbour import Neighbour
-from siglip_med.metrics import Bootstrap, Predictions
+from siglip_med.metrics import Bootstrap, Interval, Predictions
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 CURVE_COLUMNS = ("tag", "step", "value")
@@ -24,11 +24,13 @@ class RunMeta:
         name: of the run, e.g. its folder.
         facts: what a reader needs to know to repeat it: model, data, seed, split hash, checkpoint; shown in this order.
         config: the resolved config as plain types; goes to the JSON alone.
+        own_metrics: metrics of one's own on the test split, as the run computed them.
     """
 
     name: str
     facts: dict[str, str] = field(default_factory=dict)
     config: dict[str, object] = field(default_factory=dict)
+    own_metrics: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

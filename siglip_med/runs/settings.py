@@ -81,6 +81,7 @@ class EvaluationSettings(BaseModel):
         coverage: of the intervals.
         probe_images: most training images that the linear probe embeds; 0: no probe.
         neighbours: most training images that are kept for the nearest cases; 0: none.
+        metrics: metrics of one's own by name, each a node whose object is called with `Predictions`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -89,6 +90,7 @@ class EvaluationSettings(BaseModel):
     coverage: Share
     probe_images: Annotated[int, Field(ge=0)]
     neighbours: Annotated[int, Field(ge=0, le=1_000_000)]
+    metrics: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Node] = {}
 
 
 class FineTuneSettings(RunSettings):

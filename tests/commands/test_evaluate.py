@@ -50,7 +50,7 @@ def checkpoint_says(monkeypatch):
     def says(**content):
         predicted = []
 
-        def predict_run(checkpoint, cache_dir, data, base, device):
+        def predict_run(checkpoint, cache_dir, data, base, device, trust):
             predicted.append((data, base, device))
             return {"val": VAL, "test": OTHER, "zero_shot_test": TEST}
 
