@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
+from siglip_med.core.ranges import Coverage
 from siglip_med.inference.neighbour import Neighbour
 from siglip_med.metrics import Bootstrap, Interval, Predictions
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 CURVE_COLUMNS = ("tag", "step", "value")
 
 
@@ -85,8 +84,8 @@ class ReportSettings:
     def __init__(
         self,
         bootstrap: PositiveInt = 1000,
-        coverage: Share = 0.95,
-        set_coverage: Share = 0.9,
+        coverage: Coverage = 0.95,
+        set_coverage: Coverage = 0.9,
         distractors: PositiveInt = 9,
         map_images: PositiveInt = 5000,
         seed: NonNegativeInt = 0,

@@ -16,6 +16,7 @@ from rich.table import Table as ScreenTable
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_text
+from siglip_med.core.ranges import Coverage
 from siglip_med.metrics import (
     CHOOSING,
     LOWER_IS_BETTER,
@@ -347,7 +348,7 @@ class Leaderboard(Callback):
         self,
         baseline: str = "baseline",
         bootstrap: Annotated[int, Field(gt=0, le=1_000_000)] = 1000,
-        coverage: Annotated[float, Field(gt=0, lt=1)] = 0.95,
+        coverage: Coverage = 0.95,
     ) -> None:
         """Knows what to compare with.
 

@@ -8,11 +8,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 
 from siglip_med.conditions import Geometry, Measure
 from siglip_med.core.config import Builds, Node
+from siglip_med.core.ranges import Share
 from siglip_med.data import DataModule, LabeledData
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.losses import LayeredLoss
 from siglip_med.models import TwoTower
-from siglip_med.training.optim import BuildsOptimizer, Share
+from siglip_med.training.optim import BuildsOptimizer
 from siglip_med.training.schedule import CoefficientSchedule
 from siglip_med.training.texts import PoolChoice
 
