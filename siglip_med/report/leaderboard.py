@@ -101,10 +101,16 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
             f"{mean:.3f} ± " + ("–" if pd.isna(deviation) else f"{deviation:.3f}")
             for mean, deviation in zip(means[column], deviations[column], strict=True)
         ]
-    if RANKED_BY in known:
-        ranked = means[RANKED_BY].reset_index(drop=True)
-        table = table.iloc[ranked.sort_values(ascending=CHOOSING in LOWER_IS_BETTER, kind="stable").index]
+    table = table.set_index("setting", drop=False).loc[ranked(runs)]
     return table.reset_index(drop=True)
+
+
+def ranked(runs: pd.DataFrame) -> list[str]:
+    """The settings, best validation first; in their order where there is none."""
+    groups = runs.groupby("setting", sort=False)
+    if RANKED_BY not in runs:
+        return [str(setting) for setting in groups.groups]
+    return list(groups[RANKED_BY].mean().sort_values(ascending=CHOOSING in LOWER_IS_BETTER, kind="stable").index)
 
 
 def student_interval(values: Sequence[float], coverage: float) -> tuple[float, float, float]:

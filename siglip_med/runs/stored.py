@@ -25,7 +25,7 @@ from siglip_med.models import (
     read_checkpoint,
 )
 from siglip_med.report import RunMeta
-from siglip_med.report.comparison import PREDICTIONS
+from siglip_med.report.differences import PREDICTIONS
 from siglip_med.runs.components import Components, build_components, build_model, data_builders
 from siglip_med.runs.confined_caches import kept_below
 from siglip_med.runs.scoring import fit_probe, predict
