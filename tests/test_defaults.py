@@ -68,7 +68,6 @@ VARIANTS = {
     "trainer/bf16": {"trainer.precision"},
     "trainer/cpu": {"trainer.accelerator"},
     "trainer/ddp": {"trainer.strategy"},
-    "trainer/fsdp": {"trainer.strategy"},
     "train": {
         "data.batch_size",
         "optimizer.learning_rate",
