@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import missing
-from siglip_med.core.shell import in_quotes, quoted, setting
+from siglip_med.core.shell import in_quotes, null_groups_removed, quoted, setting
 
 _LAUNCHERS = {
     "joblib": ("hydra-joblib-launcher", "launcher=parallel", "parallel"),
@@ -101,29 +101,6 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> None:
         raise UserError(_short(str(error), folder, overrides)) from error
     finally:
         GlobalHydra.instance().clear()
-
-
-def null_groups_removed(folder: Path, config_name: str, words: Sequence[str]) -> list[str]:
-    """The command line with ``group=null`` as Hydra wants it: ``~group``, or nothing where the group is off anyway.
-
-    Args:
-        folder: the folder of configs.
-        config_name: the primary config.
-        words: the command line.
-    """
-    on = set()
-    config = yaml.safe_load((folder / f"{config_name}.yaml").read_text(encoding="utf-8"))
-    for entry in config.get("defaults", []):
-        if isinstance(entry, dict):
-            on |= {str(key).split()[-1].lstrip("/") for key, value in entry.items() if value is not None}
-    result = []
-    for word in words:
-        group, _, value = word.partition("=")
-        if value.strip() not in ("null", "~") or not (folder / group).is_dir():
-            result.append(word)
-        elif group in on:
-            result.append(f"~{group}")
-    return result
 
 
 def is_flag(word: str) -> bool:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail
-from siglip_med.core.shell import setting
+from siglip_med.core.shell import null_groups_removed, setting
 from siglip_med.launch.command_line import (
     arguments,
     check_words,
@@ -25,7 +25,6 @@ from siglip_med.launch.command_line import (
     is_child,
     is_flag,
     make_exclusively,
-    null_groups_removed,
     own_configs_first,
     plain_settings,
     remove_if_untouched,
@@ -61,8 +60,9 @@ def launch(command: str) -> None:
     hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
 
 
-train, pretrain, evaluate, predict, export, check, labels, demo = (
-    partial(launch, name) for name in ("train", "pretrain", "evaluate", "predict", "export", "check", "labels", "demo")
+train, pretrain, tune, evaluate, predict, export, check, labels, demo = (
+    partial(launch, name)
+    for name in ("train", "pretrain", "tune", "evaluate", "predict", "export", "check", "labels", "demo")
 )
 """Entry points of the console scripts."""
 
@@ -92,8 +92,8 @@ def run_folder_words(folder: Path, command: str, words: Sequence[str]) -> list[s
     Raises:
         UserError: the run to go on with is not there, or the folder holds another one.
     """
-    if is_child() or any(is_flag(word) for word in words):
-        return []  # a sweep gives each job a folder, and a flag of Hydra's own starts no run
+    if command == "tune" or is_child() or any(is_flag(word) for word in words):
+        return []  # processes share a study; a sweep gives each job a folder, and a flag of Hydra's own starts no run
     config = composed(folder, command, words)
     wanted = Path(OmegaConf.to_container(config.hydra.run, resolve=True)["dir"])  # type: ignore[index,call-overload]
     if command in RUNS and config.resume is not None:
@@ -175,6 +175,8 @@ def _farewell(command: str, stopped: Any, folder: Path) -> str:
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         place = setting("hydra.sweep.dir", str(HydraConfig.get().sweep.dir))
         return f"the sweep was stopped by {name}; to go on with it: the same command with {place}"
+    if command == "tune":
+        return f"the study was stopped by {name}; to resume it: the same command"
     if stopped.folder is None and not (folder / "checkpoints").is_dir():
         return f"stopped by {name} before the first checkpoint: start it again"
     script = f"python {command}.py" if Path(sys.argv[0]).suffix == ".py" else f"siglip-med-{command}"

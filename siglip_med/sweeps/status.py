@@ -39,9 +39,6 @@ class SweepStatus(Callback):
         sweep = _dir(config)
         records = read_records(sweep)
         failed = [record for record in records if record.state == "failed" and record.time >= self.started]
-        pruned = [record for record in records if record.state == "pruned"]
-        if pruned:
-            _say(f"{len(pruned)} of {len(records)} jobs were pruned; their folders say why")
         if not failed:
             return
         _say(f"{len(failed)} of {len(records)} jobs failed; the same command with the same folder does them again:")

@@ -1,7 +1,5 @@
 """A sweep that is given again does what is left, and a job that fails is that job's matter alone."""
 
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -95,7 +93,7 @@ def test_a_job_whose_record_is_damaged_or_whose_folder_is_gone_is_done_again(app
     assert f"{first} is damaged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["sweep=losses"], ["sweep=tune", "seed=1"]])
+@pytest.mark.parametrize("words", [["sweep=losses"], ["sweep=lora_rank", "seed=1"]])
 def test_a_sweep_without_m_is_one_line(words, capsys):
     with pytest.raises(SystemExit):
         check_command_line(CONF, "train", words)
@@ -104,9 +102,3 @@ def test_a_sweep_without_m_is_one_line(words, capsys):
 
 def test_real_jobs_killed_half_way(tmp_path):
     assert broken_and_whole(grid(2, ["baseline", "softmax"]), tmp_path, jobs=4) >= 2
-
-
-def test_hydras_door_loads_nothing_heavy():
-    code = "import sys, hydra_plugins.siglip_med_tune; print(*{n.split('.')[0] for n in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=CONF.parent, capture_output=True, text=True, check=True)
-    assert not set(done.stdout.split()) & {"torch", "lightning", "optuna", "siglip_med"}
