@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from siglip_med.core.errors import UserError
-from siglip_med.launch.entry import check_command_line
+from siglip_med.launch.command_line import check_words
 from siglip_med.sweeps import read_records
 from tests.short_runs import CONF
 from tests.sweeps.app import Cut
@@ -94,10 +94,9 @@ def test_a_job_whose_record_is_damaged_or_whose_folder_is_gone_is_done_again(app
 
 
 @pytest.mark.parametrize("words", [["sweep=losses"], ["sweep=lora_rank", "seed=1"]])
-def test_a_sweep_without_m_is_one_line(words, capsys):
-    with pytest.raises(SystemExit):
-        check_command_line(CONF, "train", words)
-    assert f"{words[0]}: a sweep needs -m" in capsys.readouterr().err
+def test_a_sweep_without_m_is_one_line(words):
+    with pytest.raises(UserError, match=f"{words[0]}: a sweep needs -m"):
+        check_words(CONF, "train", words)
 
 
 def test_real_jobs_killed_half_way(tmp_path):
