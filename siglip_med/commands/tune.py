@@ -9,8 +9,9 @@ import gc
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -48,7 +49,7 @@ from siglip_med.training.pruning import Pruned, open_storage
 
 JOURNAL = "tune.journal"
 Value = StrictBool | StrictInt | StrictFloat | str | None
-_OVER = ("COMPLETE", "PRUNED")
+_STATES = {"PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "left": "left"}
 _HEADINGS = ("experiment", "trials", "metric", "with its defaults", "with the chosen", "chosen settings")
 
 
@@ -74,17 +75,12 @@ class Knob(BaseModel):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if self.choices is not None:
-            if (self.low, self.high) != (None, None) or self.log or self.integer:
-                raise ValueError("give choices, or low and high, not both")
-        elif self.low is None or self.high is None:
+        range_ = (self.low, self.high)
+        if (self.choices is None and None in range_) or (self.choices and (range_ != (None, None) or self.log)):
             raise ValueError("give low and high, or choices")
-        elif self.low >= self.high:
-            raise ValueError("low must be below high")
-        elif self.log and self.low <= 0:
-            raise ValueError("low must be above 0 on a logarithmic scale")
-        elif self.integer and (self.low != int(self.low) or self.high != int(self.high)):
+        if self.integer and any(bound != int(bound or 0) for bound in range_):
             raise ValueError("low and high must be whole numbers where integer is true")
+        self.distribution()  # Optuna refuses an empty range, and a logarithmic one that begins at 0
         return self
 
     def ends(self) -> list[Any]:
@@ -92,9 +88,9 @@ class Knob(BaseModel):
         bounds = [self.low, self.high]
         return self.choices or ([int(bound or 0) for bound in bounds] if self.integer else bounds)
 
-    def distribution(self, optuna: Any) -> Any:
+    def distribution(self) -> Any:
         """What Optuna draws from."""
-        kinds = optuna.distributions
+        kinds: Any = require("optuna", "siglip-med-tune", "sweep").distributions
         if self.choices is not None:
             return kinds.CategoricalDistribution(self.choices)
         kind = kinds.IntDistribution if self.integer else kinds.FloatDistribution
@@ -154,12 +150,10 @@ class Result:
     Attributes:
         settings: of the study.
         studies: Optuna's, by experiment.
-        failed: the trials of this process that failed: experiment and position, and why.
     """
 
     settings: Settings
     studies: Mapping[str, Any]
-    failed: Mapping[str, str]
 
 
 def run(settings: Settings) -> Result:
@@ -172,38 +166,31 @@ def run(settings: Settings) -> Result:
     optuna: Any = require("optuna", "siglip-med-tune", "sweep")
     folder = Path(settings.folder).resolve()
     there = GlobalHydra.instance().is_initialized()
-    failed: dict[str, str] = {}
     with nullcontext() if there else initialize_config_dir(version_base="1.3", config_dir=str(config_dir().resolve())):
         directions = {name: _check(settings, name) for name in settings.experiments}
         _say(f"{len(directions)} experiments, {settings.trials} trials each; to resume: the same command again")
         folder.mkdir(parents=True, exist_ok=True)
         studies = {name: _study(optuna, folder, settings, name, way) for name, way in directions.items()}
-        for slot in range(settings.trials):
-            for name, study in studies.items():
-                place = folder / name / f"{slot:03d}"
-                place.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    with FileLock(f"{place}.lock", timeout=0):  # a killed process loses it
-                        reason = _do(optuna, study, settings, name, slot, place)
-                except Timeout:
-                    continue
-                if reason:
-                    failed[f"{name} {slot:03d}"] = reason
-    return Result(settings, studies, failed)
+        for slot, (name, study) in product(range(settings.trials), studies.items()):
+            place = folder / name / f"{slot:03d}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(Timeout), FileLock(f"{place}.lock", timeout=0):  # a killed process loses it
+                _do(optuna, study, settings, name, slot, place)
+    return Result(settings, studies)
 
 
 def show(result: Result) -> None:
     """Prints and writes ``tune.csv``: for each experiment its trials, the best of them, and how to train with it.
 
     Raises:
-        SystemExit: a trial of this process failed.
+        SystemExit: a trial failed.
     """
-    settings, console, rows, commands = result.settings, Console(width=max(Console().width, 150)), [], []
+    settings, rows, commands, failed = result.settings, [], [], []
+    console = Console(width=max(Console().width, 150))
     for name, study in result.studies.items():
         found = [_of_slot(study, slot) for slot in range(settings.trials)]
         states = ["left" if trial is None else trial.state.name for trial in found]
-        says = {"PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running", "left": "left"}
-        others = [f"{states.count(state)} {word}" for state, word in says.items() if state in states]
+        others = [f"{states.count(state)} {word}" for state, word in _STATES.items() if state in states]
         complete = [trial for trial in found if trial is not None and trial.state.name == "COMPLETE"]
         sign = -1 if study.direction.name == "MINIMIZE" else 1
         best = max(complete, key=lambda trial: sign * trial.value, default=None)  # the first of equals
@@ -219,7 +206,13 @@ def show(result: Result) -> None:
             )
         )
         if best is not None:
-            commands.append(_replaced([f"experiment={name}", *settings.overrides], words))
+            typed_words = map(shlex.quote, _replaced([f"experiment={name}", *settings.overrides], words))
+            commands.append(f"  python train.py -m {' '.join(typed_words)} seed=1,2,3")
+        failed += [
+            f"{name} {slot:03d}: {found[slot].user_attrs['reason']}"
+            for slot, state in enumerate(states)
+            if state == "FAIL"
+        ]
     write_csv(Path(settings.folder) / "tune.csv", _HEADINGS, rows)
     table = Table(*_HEADINGS, title=f"chosen on validation, {settings.trials} trials each: {settings.folder}")
     for row in rows:
@@ -227,12 +220,9 @@ def show(result: Result) -> None:
     console.print(table)
     if commands:
         console.print("the best of several trials on one validation split flatters itself; to judge what was chosen:")
-    for words in commands:
-        line = f"  python train.py -m {' '.join(map(shlex.quote, words))} seed=1,2,3"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    for trial, reason in result.failed.items():
-        _say(f"failed, and tried again by the same command: {trial}: {reason}")
-    if result.failed:
+        console.print("\n".join(commands), soft_wrap=True, highlight=False, markup=False)
+    if failed:
+        _say("\n".join([f"{len(failed)} trials failed; the same command tries them again:", *failed]))
         raise SystemExit(1)
 
 
@@ -270,6 +260,9 @@ def _check(settings: Settings, experiment: str) -> str:
         return found
 
     plain = checked([])
+    devices = plain.trainer["devices"]
+    if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
+        raise UserError(f"trainer.devices={devices}: a trial has one device; start the command once for each device")
     ends = {name: knob.ends() for name, knob in settings.space.items() if settings.key(name, experiment)}
     for position in range(max(map(len, ends.values()), default=0)):  # all knobs at once, each at one of its ends
         words = settings.words(experiment, {name: values[position % len(values)] for name, values in ends.items()})
@@ -311,29 +304,28 @@ def _of_slot(study: Any, slot: int) -> Any:
 
 def _trial(optuna: Any, study: Any, settings: Settings, slot: int) -> Any:
     """The trial of a position: the one that was cut, the settings of the one that failed, or new ones."""
-    before = _of_slot(study, slot)
-    if before is not None and before.state.name == "RUNNING":
-        return optuna.trial.Trial(study, before._trial_id)
-    space = {name: knob.distribution(optuna) for name, knob in settings.space.items()} if slot else {}
-    # A fresh sampler for each trial, and knobs drawn also where an experiment has none: a draw is a function of seed,
-    # position and space (and with tpe of what is known by then): the same for every experiment, and after a kill.
-    seed = settings.seed * 100_003 + slot
-    if settings.sampler == "random" or slot < settings.startup:
-        study.sampler = optuna.samplers.RandomSampler(seed=seed)
-    else:
-        study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
-    if before is not None:
-        study.enqueue_trial(before.params)
-    trial = study.ask(space)
-    trial.set_user_attr("slot", slot)
-    return trial
+    before, states = _of_slot(study, slot), optuna.trial.TrialState
+    if before is None:
+        # A fresh sampler for each trial, and knobs drawn also where an experiment has none: a draw is a function of
+        # seed, position and space (and with tpe of what is known by then), for every experiment and after a kill.
+        seed = settings.seed * 100_003 + slot
+        if settings.sampler == "random" or slot < settings.startup:
+            study.sampler = optuna.samplers.RandomSampler(seed=seed)
+        else:
+            study.sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, multivariate=True)
+        space = {name: knob.distribution() for name, knob in settings.space.items()} if slot else {}
+        study.ask(space).set_user_attr("slot", slot)
+    elif before.state == states.FAIL:
+        about = {"params": before.params, "distributions": before.distributions, "user_attrs": {"slot": slot}}
+        study.add_trial(optuna.trial.create_trial(state=states.RUNNING, **about))
+    return optuna.trial.Trial(study, _of_slot(study, slot)._trial_id)
 
 
-def _do(optuna: Any, study: Any, settings: Settings, experiment: str, slot: int, folder: Path) -> str | None:
-    """Does a trial unless it is over; returns why it failed, or None."""
+def _do(optuna: Any, study: Any, settings: Settings, experiment: str, slot: int, folder: Path) -> None:
+    """Does a trial unless it is over, and writes down how it ended."""
     before = _of_slot(study, slot)
-    if before is not None and before.state.name in _OVER:
-        return None
+    if before is not None and before.state.name in ("COMPLETE", "PRUNED"):
+        return
     trial, state = _trial(optuna, study, settings, slot), optuna.trial.TrialState
     words = settings.words(experiment, trial.params)
     _say(f"{experiment} {slot:03d}: {' '.join(words) or 'its defaults'}")
@@ -347,13 +339,12 @@ def _do(optuna: Any, study: Any, settings: Settings, experiment: str, slot: int,
         reason = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
         trial.set_user_attr("reason", reason)
         study.tell(trial, state=state.FAIL)
-        return reason
+        _say(f"failed: {reason}")
     else:
         study.tell(trial, value)
     finally:
         gc.collect()  # the model of this trial, before that of the next
         torch.cuda.empty_cache()
-    return None
 
 
 def _train(settings: Settings, experiment: str, words: Sequence[str], folder: Path, number: int) -> float:
@@ -364,7 +355,7 @@ def _train(settings: Settings, experiment: str, words: Sequence[str], folder: Pa
         config.resume = "auto" if (folder / "run.json").is_file() else None
         if settings.pruning is not None:
             config.callbacks.pruning = settings.pruning | {
-                "monitor": settings.metric.removeprefix("tuned/"),
+                "monitor": config.monitor,
                 "journal": str(Path(settings.folder).resolve() / JOURNAL),
                 "study": experiment,
                 "trial": number,

@@ -146,7 +146,7 @@ def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictCo
     if point is None:
         return config
     if not alone and point.folder.resolve() != folder.resolve():
-        raise UserError("resume: in a sweep each job is resumed in its own folder; use resume=auto with hydra.sweep.dir=…")
+        raise UserError("resume: in a sweep each job resumes in its own folder; use resume=auto with hydra.sweep.dir=…")
     default = hydra.compose(command, overrides=[_override("paths.output_dir", folder)])
     config = OmegaConf.create(own_settings(point, now, plain_settings(default), words))
     assert isinstance(config, DictConfig)

@@ -148,8 +148,8 @@ def test_pruned_trials_are_recorded_and_failed_ones_leave_the_others_alone(tuner
     assert stopped.value.code == 1
     assert len(tuner.done) == 6
     printed = capsys.readouterr()
-    assert "baseline 001: no luck" in printed.err
-    assert "baseline 002: ZeroDivisionError: float division" in printed.err
+    assert "\nbaseline 001: no luck\n" in printed.err
+    assert "\nbaseline 002: ZeroDivisionError: float division\n" in printed.err
     assert "3 (2 failed)" in printed.out
     assert "3 (2 pruned)" in printed.out
     before = [rate(settings) for settings in tuner.done if settings.name == "baseline"]
@@ -171,7 +171,7 @@ def test_less_is_better_where_the_run_says_so(tuner):
         (["space.learning_rate.key=optimizer.lerning_rate"], "space: .*optimizer.lerning_rate"),
         (["space.learning_rate.key=optimizer.warmup", "space.learning_rate.high=2"], "optimizer.warmup: input should"),
         (["space.steps.choices=[100,0]"], "space: .*max_steps.*trainer.max_steps=0"),
-        (["space.learning_rate.low=1"], "space.learning_rate: low must be below high"),
+        (["space.learning_rate.low=1"], "space.learning_rate: .*low.*<=.*high"),
         (["+space.learning_rate.lgo=true"], "space.learning_rate.lgo: no such setting"),
         (["+space.more=3"], "space.more: "),
         (["trials=0"], "trials: input should be greater than"),
@@ -181,6 +181,7 @@ def test_less_is_better_where_the_run_says_so(tuner):
         (["experiments=[nobody]"], "nobody"),
         (['overrides=["seed=0,1"]'], "seed"),
         (['overrides=["data=nowhere"]'], "nowhere"),
+        (['overrides=["trainer.devices=2"]'], "a trial has one device"),
     ],
 )
 def test_what_cannot_be_tuned_is_one_line_before_anything_runs(tuner, words, line):
@@ -220,7 +221,6 @@ def test_a_trial_is_an_ordinary_run(cache, tmp_path):
         {},
         {"low": 1},
         {"low": 2, "high": 1},
-        {"low": 1, "high": 1},
         {"low": 0, "high": 1, "log": True},
         {"low": 0.5, "high": 2, "integer": True},
         {"low": True, "high": 2},
@@ -239,7 +239,7 @@ def test_a_knob_that_says_nothing_clear_is_refused(node):
 
 def test_draws_stay_within_their_range_and_cover_it():
     def draws(**node):
-        distribution = tune.Knob(key="a", **node).distribution(optuna)
+        distribution = tune.Knob(key="a", **node).distribution()
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         return [study.ask({"a": distribution}).params["a"] for _ in range(200)]
 
