@@ -33,7 +33,7 @@ CONFIG_DIR = frozenset({"-cd", "--config-dir"})
 def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
     """The command line with ``--config-dir FOLDER`` (``-cd``) as the setting that Hydra makes of it.
 
-    A setting is composed wherever the command line is: when it is checked, when a run to go on with is looked for, and
+    A setting is composed wherever the command line is: when it is checked, when a run to resume is looked for, and
     in every job of a sweep. Left as a flag, Hydra's own main alone would know the folder.
 
     Args:

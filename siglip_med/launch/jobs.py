@@ -1,7 +1,7 @@
 """A job of a sweep: done once, in a folder of its own, and its end written down, whatever it was.
 
 Every launcher of Hydra (one after the other, joblib, SLURM) calls the same function for a job, and
-this is it: what is finished is not done again, what was cut goes on from its checkpoint, and what fails leaves the
+this is it: what is finished is not done again, what was cut is resumed from its checkpoint, and what fails leaves the
 other jobs alone.
 """
 
@@ -73,7 +73,7 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
     now = JobRecord(key, "running", place, words, time=time.time())
     _write(sweep, now)
     try:
-        value = body(_going_on(config, folder))
+        value = body(_resumed(config, folder))
     except Stopped:
         raise
     except UserError as error:
@@ -97,7 +97,7 @@ def _is_done(sweep: Path, record: JobRecord) -> bool:
     return record.state == "finished" and (sweep / record.folder / "run.json").is_file()
 
 
-def _going_on(config: DictConfig, folder: Path) -> DictConfig:
+def _resumed(config: DictConfig, folder: Path) -> DictConfig:
     """With ``resume=auto`` where the job was cut."""
     if config.get("resume") is not None or not (folder / "run.json").is_file():
         return config

@@ -2,7 +2,7 @@
 
 A checkpoint is written between two optimizer steps, never inside one, and says where the run stands in plain numbers:
 epoch, batches of it that are done, optimizer steps. What `settle_progress` writes of Lightning's own counters is
-worked out from these, so a run that goes on does the next step and nothing twice.
+worked out from these, so a resumed run takes the next step and nothing twice.
 """
 
 import math
@@ -102,7 +102,7 @@ class Checkpoints(Checkpoint):
         return str(self.folder / BEST) if self.best_score is not None else ""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run that goes on needs to know of the validations so far, as plain values."""
+        """What a resumed run needs to know of the validations so far, as plain values."""
         return {
             "best_score": self.best_score,
             "best_step": self.best_step,

@@ -28,7 +28,7 @@ class FiniteGuard(pl.Callback):
 
         Args:
             policy: ``stop`` ends the run; ``skip_step`` leaves the weights as they were before the step, says so, and
-                goes on.
+                continues.
             limit: of skipped steps in a row; one more ends the run.
         """
         self.policy, self.limit = policy, limit
@@ -36,11 +36,11 @@ class FiniteGuard(pl.Callback):
         self._batch: Batch | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, for a run that goes on."""
+        """The count, for a run that is resumed."""
         return dict(self.skipped)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting."""
+        """Continues the count."""
         self.skipped = dict(state_dict)
 
     def on_train_batch_start(

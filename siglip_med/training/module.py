@@ -78,7 +78,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         self.log("loss/total", output.total.detach(), prog_bar=True, batch_size=batch_size)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Keeps the loggers' step that of the optimizer: Lightning counts one too many when it goes on with a run."""
+        """Keeps the loggers' step that of the optimizer: Lightning counts one too many when it resumes a run."""
         if self.trainer.training:
             self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
         return batch
