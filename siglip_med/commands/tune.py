@@ -45,6 +45,7 @@ from siglip_med.core.extras import require
 from siglip_med.core.files import write_csv
 from siglip_med.core.shell import in_quotes, null_groups_removed
 from siglip_med.metrics import LOWER_IS_BETTER
+from siglip_med.runs.settings import FineTuneSettings
 from siglip_med.training.pruning import Pruned, open_storage
 
 JOURNAL = "tune.journal"
@@ -252,10 +253,10 @@ def _replaced(words: Sequence[str], trial: Sequence[str]) -> list[str]:
 def _check(settings: Settings, experiment: str) -> str:
     """Tries the defaults and all ends of the space on an experiment; returns the direction of its metric."""
 
-    def checked(trial: Sequence[str]) -> train.Settings:
+    def checked(trial: Sequence[str]) -> FineTuneSettings:
         config = _composed(settings, experiment, trial)
         config.paths.output_dir = str(Path(settings.folder).resolve() / experiment)
-        found = typed(config, train.Settings)
+        found = typed(config, FineTuneSettings)
         train.check_start(found)
         return found
 
@@ -363,7 +364,7 @@ def _train(settings: Settings, experiment: str, words: Sequence[str], folder: Pa
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, folder / ".hydra" / "config.yaml")
     OmegaConf.save(OmegaConf.create([f"experiment={experiment}", *words]), folder / ".hydra" / "overrides.yaml")
-    objective = train.run(typed(config, train.Settings)).objective
+    objective = train.run(typed(config, FineTuneSettings)).objective
     assert objective is not None
     return objective
 
