@@ -209,8 +209,7 @@ class Checkpoints(Checkpoint):
 
     def _save_last(self, trainer: pl.Trainer, module: pl.LightningModule, finished: bool) -> None:
         for logger in trainer.loggers:
-            logger.save()
-            flush_events(logger)
+            logger.save()  # TensorBoard's flushes: a killed run keeps what its checkpoint has seen
         last, following = self.folder / LAST, self.folder / ".next.ckpt"
         self._save(trainer, module, following, finished)
         if trainer.is_global_zero:
@@ -229,13 +228,6 @@ class Checkpoints(Checkpoint):
 def is_trial(trainer: Any) -> bool:
     """Whether the run is a ``fast_dev_run``, which keeps nothing."""
     return bool(trainer.fast_dev_run)
-
-
-def flush_events(logger: Any) -> None:
-    """Puts on the disk what a TensorBoard writer holds back: a killed run keeps what its checkpoint has seen."""
-    flush = getattr(getattr(logger, "_experiment", None), "flush", None)
-    if flush is not None:
-        flush()
 
 
 def settle_progress(checkpoint: dict[str, Any], trainer: pl.Trainer, finished: bool) -> None:
