@@ -45,11 +45,11 @@ def run_command(cache: Path, *words: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def one_and_two(cache: Path, root: Path, trainer: str, steps: int, stop: int) -> tuple[Path, Path]:
+def one_and_two(cache: Path, root: Path, steps: int, stop: int) -> tuple[Path, Path]:
     """Folders of a run in one process, and of one in two that stops and goes on by torchrun, each with half a batch."""
     one, two = root / "one", root / "two"
     train.run(small_settings(cache, one, *JOB, f"trainer.max_steps={steps}"))
-    words = [*SMALL, *JOB, "data.batch_size=8", f"trainer={trainer}", "trainer.devices=2", "trainer.accelerator=cpu"]
+    words = [*SMALL, *JOB, "data.batch_size=8", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]
     run_command(cache, "train.py", *words, f"hydra.run.dir={two}", f"trainer.max_steps={stop}")
     run_command(cache, *TORCHRUN, "train.py", f"resume={two}", f"trainer.max_steps={steps}")
     return one, two

@@ -69,7 +69,6 @@ VARIANTS = {
     "trainer/bf16": {"trainer.precision"},
     "trainer/cpu": {"trainer.accelerator"},
     "trainer/ddp": {"trainer.strategy"},
-    "trainer/fsdp": {"trainer.strategy"},
     "train": {
         "data.batch_size",
         "optimizer.learning_rate",
@@ -86,8 +85,8 @@ VARIANTS = {
 }
 """File -> the keys in which it means to differ from the signature."""
 
-CHOOSERS = {"experiment", "launcher", "hydra/sweeper"}
-"""Groups that only choose among the others, or whose files compose with another group alone (``sweep=tune``)."""
+CHOOSERS = {"experiment", "launcher"}
+"""Groups that only choose among the others."""
 
 FILES = [f"{group}/{name}" for group in GROUPS for name in files(group) if group not in CHOOSERS]
 

@@ -2,7 +2,10 @@
 
 import os
 import shlex
+from collections.abc import Sequence
+from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
@@ -30,3 +33,26 @@ def setting(key: str, value: str | os.PathLike[str]) -> str:
     except HydraException:
         same = False
     return shlex.quote(word) if same else quoted(word)
+
+
+def null_groups_removed(folder: Path, config_name: str, words: Sequence[str]) -> list[str]:
+    """The command line with ``group=null`` as Hydra wants it: ``~group``, or nothing where the group is off anyway.
+
+    Args:
+        folder: the folder of configs.
+        config_name: the primary config.
+        words: the command line.
+    """
+    on = set()
+    config = yaml.safe_load((folder / f"{config_name}.yaml").read_text(encoding="utf-8"))
+    for entry in config.get("defaults", []):
+        if isinstance(entry, dict):
+            on |= {str(key).split()[-1].lstrip("/") for key, value in entry.items() if value is not None}
+    result = []
+    for word in words:
+        group, _, value = word.partition("=")
+        if value.strip() not in ("null", "~") or not (folder / group).is_dir():
+            result.append(word)
+        elif group in on:
+            result.append(f"~{group}")
+    return result

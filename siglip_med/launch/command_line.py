@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import missing
-from siglip_med.core.shell import in_quotes, quoted, setting
+from siglip_med.core.shell import in_quotes, null_groups_removed, quoted
 
 _LAUNCHERS = {
     "joblib": ("hydra-joblib-launcher", "launcher=parallel", "parallel"),
@@ -33,7 +33,7 @@ CONFIG_DIR = frozenset({"-cd", "--config-dir"})
 def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
     """The command line with ``--config-dir FOLDER`` (``-cd``) as the setting that Hydra makes of it.
 
-    A setting is composed wherever the command line is: when it is checked, when a run to go on with is looked for, and
+    A setting is composed wherever the command line is: when it is checked, when a run to resume is looked for, and
     in every job of a sweep. Left as a flag, Hydra's own main alone would know the folder.
 
     Args:
@@ -66,7 +66,7 @@ def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
     return [*rest, f"hydra.searchpath=[{in_quotes(f'file://{own}')}]"]
 
 
-def check_words(folder: Path, config_name: str, words: Sequence[str]) -> None:
+def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig | None:
     """Composes the config that the command line asks for, so that a wrong name costs one line and no folder.
 
     A sweep override is checked value by value. Flags of Hydra itself (``--help``, ``--cfg`` …) are left to it.
@@ -76,11 +76,14 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> None:
         config_name: the primary config.
         words: the command line after the script's name.
 
+    Returns:
+        The config with Hydra's own part (of a sweep that of its first job); None where a flag of Hydra is given.
+
     Raises:
         UserError: a word cannot be read, or names what there is not; the line says which, and how to write it.
     """
     if any(is_flag(word) and word not in SWEEP for word in words):
-        return
+        return None
     if not SWEEP & set(words):
         for word in words:
             if word.startswith("sweep=") and word not in ("sweep=null", "sweep=~"):
@@ -95,35 +98,12 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> None:
             )
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
-            for combination in _combinations(overrides, parsed):
-                compose(config_name, overrides=combination, return_hydra_config=True)
+            jobs = [compose(config_name, c, return_hydra_config=True) for c in _combinations(overrides, parsed)]
+            return jobs[0]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(_short(str(error), folder, overrides)) from error
     finally:
         GlobalHydra.instance().clear()
-
-
-def null_groups_removed(folder: Path, config_name: str, words: Sequence[str]) -> list[str]:
-    """The command line with ``group=null`` as Hydra wants it: ``~group``, or nothing where the group is off anyway.
-
-    Args:
-        folder: the folder of configs.
-        config_name: the primary config.
-        words: the command line.
-    """
-    on = set()
-    config = yaml.safe_load((folder / f"{config_name}.yaml").read_text(encoding="utf-8"))
-    for entry in config.get("defaults", []):
-        if isinstance(entry, dict):
-            on |= {str(key).split()[-1].lstrip("/") for key, value in entry.items() if value is not None}
-    result = []
-    for word in words:
-        group, _, value = word.partition("=")
-        if value.strip() not in ("null", "~") or not (folder / group).is_dir():
-            result.append(word)
-        elif group in on:
-            result.append(f"~{group}")
-    return result
 
 
 def is_flag(word: str) -> bool:
@@ -176,16 +156,6 @@ def _short(message: str, folder: Path, overrides: Sequence[str]) -> str:
         return f"{group}={choice}: there is no such {group}; there is {', '.join(known)}"
     named = next((word for word in overrides if word.split("=")[0].lstrip("+~") in message), "")
     return f"{text}{f' (in {named})' if named and named not in text else ''}"
-
-
-def composed(folder: Path, config_name: str, words: Sequence[str], output: Path | None = None) -> DictConfig:
-    """The config of a command line, with Hydra's own part; ``output`` stands for the run folder."""
-    place = [] if output is None else [shlex.split(setting("paths.output_dir", output))[0]]
-    with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
-        try:
-            return compose(config_name, overrides=[*words, *place], return_hydra_config=True)
-        finally:
-            GlobalHydra.instance().clear()
 
 
 def plain_settings(config: DictConfig) -> Mapping[str, Any]:

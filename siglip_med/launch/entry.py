@@ -17,15 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail
-from siglip_med.core.shell import setting
+from siglip_med.core.shell import null_groups_removed, setting
 from siglip_med.launch.command_line import (
     arguments,
     check_words,
-    composed,
     is_child,
     is_flag,
     make_exclusively,
-    null_groups_removed,
     own_configs_first,
     plain_settings,
     remove_if_untouched,
@@ -34,7 +32,7 @@ from siglip_med.launch.help import help_text, wants_help
 from siglip_med.launch.jobs import run_once
 
 RUNS = frozenset({"train", "pretrain"})
-"""Commands that can go on with a run."""
+"""Commands that can resume a run."""
 
 
 def launch(command: str) -> None:
@@ -49,55 +47,38 @@ def launch(command: str) -> None:
         print(help_text(folder, command), end="")
         return
     try:
-        sys.argv[1:] = own_configs_first(folder, arguments())
-    except UserError as error:
-        fail(error)
-    check_command_line(folder, command)
-    sys.argv[1:] = null_groups_removed(folder, command, arguments())
-    try:
-        sys.argv += run_folder_words(folder, command, arguments())
+        words = own_configs_first(folder, arguments())
+        config = check_words(folder, command, words)
+        words = null_groups_removed(folder, command, words)
+        sys.argv[1:] = [*words, *run_folder_words(command, words, config)]
     except UserError as error:
         fail(error)
     hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
 
 
-train, pretrain, evaluate, predict, export, check, labels, demo = (
-    partial(launch, name) for name in ("train", "pretrain", "evaluate", "predict", "export", "check", "labels", "demo")
+train, pretrain, tune, evaluate, predict, export, check, labels, demo = (
+    partial(launch, name)
+    for name in ("train", "pretrain", "tune", "evaluate", "predict", "export", "check", "labels", "demo")
 )
 """Entry points of the console scripts."""
 
 
-def check_command_line(folder: Path, config_name: str, words: Sequence[str] | None = None) -> None:
-    """Stops with one line and exit status 2 if the command line is wrong; see `check_words`.
+def run_folder_words(command: str, words: Sequence[str], config: DictConfig | None) -> list[str]:
+    """What to add to a command line so that its run has a folder of its own, or resumes in the one it has.
 
     Args:
-        folder: the folder of configs.
-        config_name: the primary config.
-        words: the command line after the script's name; the process's own by default.
-    """
-    try:
-        check_words(folder, config_name, arguments() if words is None else words)
-    except UserError as error:
-        fail(error)
-
-
-def run_folder_words(folder: Path, command: str, words: Sequence[str]) -> list[str]:
-    """What to add to a command line so that its run has a folder of its own, or goes on in the one it has.
-
-    Args:
-        folder: the folder of configs.
         command: see `launch`.
         words: the command line.
+        config: what it composes, from `check_words`.
 
     Raises:
-        UserError: the run to go on with is not there, or the folder holds another one.
+        UserError: the run to resume is not there, or the folder holds another one.
     """
-    if is_child() or any(is_flag(word) for word in words):
-        return []  # a sweep gives each job a folder, and a flag of Hydra's own starts no run
-    config = composed(folder, command, words)
+    if config is None or command == "tune" or is_child() or any(is_flag(word) for word in words):
+        return []  # processes share a study; a sweep gives each job a folder, and a flag of Hydra's own starts no run
     wanted = Path(OmegaConf.to_container(config.hydra.run, resolve=True)["dir"])  # type: ignore[index,call-overload]
     if command in RUNS and config.resume is not None:
-        found = _run_to_go_on_with(str(config.resume), folder, command, words, wanted)
+        found = _run_to_resume(config, wanted)
         if found is not None:
             return [_override("hydra.run.dir", found), "hydra.output_subdir=null"]
     if any(word.startswith("hydra.run.dir=") for word in words):
@@ -105,12 +86,13 @@ def run_folder_words(folder: Path, command: str, words: Sequence[str]) -> list[s
     return [_override("hydra.run.dir", make_exclusively(wanted))]
 
 
-def _run_to_go_on_with(value: str, folder: Path, command: str, words: Sequence[str], wanted: Path) -> Path | None:
+def _run_to_resume(config: DictConfig, wanted: Path) -> Path | None:
     from siglip_med.runs.resume import find_run, find_same
 
-    if value != "auto":
-        return find_run(value).folder
-    point = find_same(plain_settings(composed(folder, command, words, wanted)), wanted)
+    if config.resume != "auto":
+        return find_run(str(config.resume)).folder
+    config.paths.output_dir = str(wanted)
+    point = find_same(plain_settings(config), wanted)
     return None if point is None else point.folder
 
 
@@ -149,7 +131,10 @@ def _do(command: str, folder: Path, config: DictConfig) -> Any:
 
 
 def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictConfig:
-    """The settings of the run that goes on, where there is one."""
+    """The settings of the run that is resumed, where there is one.
+
+    The config of an empty command line is composed too: what differs from it was said on this one.
+    """
     if config.get("resume") is None:
         return config
     from siglip_med.runs.resume import find_run, find_same, own_settings
@@ -161,7 +146,7 @@ def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictCo
     if point is None:
         return config
     if not alone and point.folder.resolve() != folder.resolve():
-        raise UserError("resume: in a sweep each job goes on in its own folder; use resume=auto with hydra.sweep.dir=…")
+        raise UserError("resume: in a sweep each job resumes in its own folder; use resume=auto with hydra.sweep.dir=…")
     default = hydra.compose(command, overrides=[_override("paths.output_dir", folder)])
     config = OmegaConf.create(own_settings(point, now, plain_settings(default), words))
     assert isinstance(config, DictConfig)
@@ -174,12 +159,14 @@ def _farewell(command: str, stopped: Any, folder: Path) -> str:
     name = signal.Signals(stopped.signal).name
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         place = setting("hydra.sweep.dir", str(HydraConfig.get().sweep.dir))
-        return f"the sweep was stopped by {name}; to go on with it: the same command with {place}"
+        return f"the sweep was stopped by {name}; to resume it: the same command with {place}"
+    if command == "tune":
+        return f"the study was stopped by {name}; to resume it: the same command"
     if stopped.folder is None and not (folder / "checkpoints").is_dir():
         return f"stopped by {name} before the first checkpoint: start it again"
     script = f"python {command}.py" if Path(sys.argv[0]).suffix == ".py" else f"siglip-med-{command}"
     where = "" if stopped.step is None else f" at step {stopped.step}"
-    return f"stopped by {name}{where}; to go on: {script} {setting('resume', stopped.folder or folder)}"
+    return f"stopped by {name}{where}; to resume: {script} {setting('resume', stopped.folder or folder)}"
 
 
 def _quiet_libraries() -> None:

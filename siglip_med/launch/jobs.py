@@ -1,7 +1,7 @@
 """A job of a sweep: done once, in a folder of its own, and its end written down, whatever it was.
 
-Every launcher of Hydra (one after the other, joblib, SLURM) and every sweeper calls the same function for a job, and
-this is it: what is finished is not done again, what was cut goes on from its checkpoint, and what fails leaves the
+Every launcher of Hydra (one after the other, joblib, SLURM) calls the same function for a job, and
+this is it: what is finished is not done again, what was cut is resumed from its checkpoint, and what fails leaves the
 other jobs alone.
 """
 
@@ -49,13 +49,12 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
         body: does it; what it returns is what a sweep optimizes.
 
     Returns:
-        What ``body`` returned, now or when the job was done; None for a job that failed or was pruned.
+        What ``body`` returned, now or when the job was done; None for a job that failed.
 
     Raises:
         Stopped: the process was told to stop; the job stays marked as cut.
     """
     from siglip_med.training.preemption import Stopped
-    from siglip_med.training.pruning import Pruned
 
     hydra = HydraConfig.get()
     folder, words = Path(hydra.runtime.output_dir), tuple(hydra.overrides.task)
@@ -67,20 +66,16 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
         key = digest(" ".join(words))
     record = read_record(sweep, key)
     if record is not None and _is_done(sweep, record):
-        _say(f"done before ({record.state}): {record.folder}")
+        _say(f"done before: {record.folder}")
         if record.folder != place:
             remove_if_untouched(folder)
         return record.objective
     now = JobRecord(key, "running", place, words, time=time.time())
     _write(sweep, now)
     try:
-        value = body(_going_on(config, folder))
+        value = body(_resumed(config, folder))
     except Stopped:
         raise
-    except Pruned as pruned:
-        _say(f"pruned: {place}: {pruned}")
-        _write(sweep, replace(now, state="pruned", reason=str(pruned), log=_log(place), time=time.time()))
-        return None
     except UserError as error:
         log.error("error: %s", error)
         return _failed(sweep, now, str(error))
@@ -98,11 +93,11 @@ def _failed(sweep: Path, record: JobRecord, reason: str) -> None:
 
 
 def _is_done(sweep: Path, record: JobRecord) -> bool:
-    """Finished or pruned, and its folder is still there."""
-    return (record.state == "finished" and (sweep / record.folder / "run.json").is_file()) or record.state == "pruned"
+    """Finished, and its folder is still there."""
+    return record.state == "finished" and (sweep / record.folder / "run.json").is_file()
 
 
-def _going_on(config: DictConfig, folder: Path) -> DictConfig:
+def _resumed(config: DictConfig, folder: Path) -> DictConfig:
     """With ``resume=auto`` where the job was cut."""
     if config.get("resume") is not None or not (folder / "run.json").is_file():
         return config

@@ -19,7 +19,6 @@ from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint
 from siglip_med.models.logits import Logits
 from siglip_med.models.prefix import Prefix
-from siglip_med.models.sharded import whole
 from siglip_med.models.summary import Component, parameter_table
 
 
@@ -272,8 +271,8 @@ class TwoTower(nn.Module, ABC):
         )
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Every trained tensor by its parameter name: what a checkpoint holds, whole also where it is sharded."""
-        return {name: whole(parameter.detach()) for name, parameter in self._trained()} | self._fixed_logits()
+        """Every trained tensor by its parameter name: what a checkpoint holds."""
+        return {name: parameter.detach() for name, parameter in self._trained()} | self._fixed_logits()
 
     def _fixed_logits(self) -> dict[str, Tensor]:
         return {"logit_scale": self.logit_scale.detach(), "logit_bias": self.logit_bias.detach()}

@@ -15,7 +15,6 @@ from siglip_med.sweeps import differing
 
 RANKED_BY = f"tuned/val/{CHOOSING}"
 _NO_SETTING = ("seed=", "hydra.", "launcher=", "sweep=", "resume=", "logger", "paths.")
-TUNED = "tune.json"
 _TEST = (*KEY_METRICS, "macro_f1", "spearman_text_d")
 
 
@@ -60,11 +59,6 @@ def read_runs(folder: Path) -> pd.DataFrame:
         for row, setting in zip(rows, settings_of([str(row["name"]) for row in rows], words), strict=True):
             row["setting"] = setting
     return pd.DataFrame(rows)
-
-
-def is_tuned(folder: Path) -> bool:
-    """Whether a sweep chose settings among trials, whose test metrics then stay out of every table."""
-    return (folder / TUNED).is_file()
 
 
 def _overrides(run: Path) -> list[str]:

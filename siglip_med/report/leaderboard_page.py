@@ -25,9 +25,7 @@ from siglip_med.report import Link, Page, Section, Table, write_page
 from siglip_med.report.differences import differences
 from siglip_med.report.leaderboard import (
     RANKED_BY,
-    TUNED,
     columns,
-    is_tuned,
     ranked,
     read_runs,
     student_interval,
@@ -38,7 +36,7 @@ from siglip_med.sweeps import JobRecord, differing, read_records
 
 NAME = "leaderboard"
 _DASH = "–"
-_HOW = {"running": "cut", "finished": "finished", "pruned": "pruned", "failed": "failed"}
+_HOW = {"running": "cut", "finished": "finished", "failed": "failed"}
 
 
 def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap: Bootstrap) -> Path:
@@ -56,12 +54,8 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
     records = read_records(folder)
     sections = []
     held_against = _setting_named(runs, baseline)
-    tuned = is_tuned(folder)
-    if tuned:
-        sections.append(_tuned(folder))
     if not runs.empty:
         sections.append(settings_section(runs, folder, bootstrap.coverage))
-    if not (runs.empty or tuned):
         known = None if held_against is None else differences(runs, folder, held_against, bootstrap)
         sections.append(known or _nothing(runs, baseline))
     sections.append(_lost(records, folder))
@@ -78,9 +72,8 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
         "folder": folder.name,
         "jobs": said or "not recorded",
         "intervals": f"{bootstrap.coverage:.0%}",
+        "baseline": held_against or f"{baseline} (no such run)",
     }
-    if not tuned:
-        facts["baseline"] = held_against or f"{baseline} (no such run)"
     return write_page(Page("Leaderboard", lead, facts, (), tuple(sections)), folder, NAME)
 
 
@@ -156,33 +149,6 @@ def _nothing(runs: pd.DataFrame, name: str) -> Section:
     return Section("differences", f"Differences from {name}", (text,))
 
 
-def _tuned(folder: Path) -> Section:
-    chosen: list[dict[str, Any]] = json.loads((folder / TUNED).read_text())
-    rows = [
-        (
-            one["experiment"],
-            str(one["trials"]),
-            str(one["pruned"]),
-            str(one["failed"]),
-            one["metric"],
-            number(one["defaults"]),
-            number(one["chosen"]),
-            Link(" ".join(one["settings"]) or "the defaults", _report_of(folder, one["folder"]))
-            if one["folder"]
-            else "none",
-        )
-        for one in chosen
-    ]
-    heading = ("experiment", "trials", "pruned", "failed", "metric", "defaults", "chosen", "chosen settings")
-    text = (
-        "Each experiment had the same number of trials over the same space; the first trial has its defaults. The best "
-        "of several trials on one validation split flatters itself: train what was chosen on other seeds to judge it. "
-        "What the trials reached on the test split is not shown here: it must choose nothing."
-    )
-    table = Table("Chosen", heading, tuple(rows))
-    return Section("tuned", "What was chosen on validation", (text,), (table,))
-
-
 def _lost(records: Sequence[JobRecord], folder: Path) -> Section:
     """Jobs that gave no result, with their reasons."""
     lost = [
@@ -201,7 +167,7 @@ def _lost(records: Sequence[JobRecord], folder: Path) -> Section:
         )
         for record, words in lost
     )
-    table = Table("Failed, pruned and cut jobs", ("end", "job", "reason", "log"), rows, 4)
+    table = Table("Failed and cut jobs", ("end", "job", "reason", "log"), rows, 4)
     return Section("jobs", "Jobs without a result", tables=(table,))
 
 
@@ -259,8 +225,6 @@ class Leaderboard(Callback):
         """Collects what the jobs left; a sweep without any job leaves no table."""
         folder = Path(config.hydra.sweep.dir)
         runs = read_runs(folder)
-        if is_tuned(folder):
-            runs = runs[[column for column in runs if "/test/" not in str(column)]]
         if runs.empty and not read_records(folder):
             return
         if not runs.empty:

@@ -14,7 +14,7 @@ from siglip_med.runs.folder import claim, locked, mark
 from siglip_med.runs.resume import ResumePoint, check_same, find_run, find_same, is_extended
 from siglip_med.runs.settings import RunSettings
 from siglip_med.training.checkpointing import Checkpoints, is_trial
-from siglip_med.training.logs import keep_logs_before
+from siglip_med.training.loggers import take_back
 from siglip_med.training.preemption import interruptible
 
 
@@ -91,7 +91,7 @@ def fit(
     path = None if point is None else point.checkpoint
     if point is not None:
         if trainer.is_global_zero:
-            keep_logs_before(trainer.loggers, point.step)
+            take_back(trainer.loggers, point.step)
         checkpoints = checkpoints_of(trainer)
         if checkpoints is not None:
             checkpoints.over = point.finished and not is_extended(point.settings, settings.model_dump())

@@ -12,8 +12,7 @@ from rich.console import Console
 from siglip_med.core.seals import check_sealed, write_sealed
 
 FOLDER = "jobs"
-SWEEPERS_OWN = ("callbacks.pruning.store=", "callbacks.pruning.study=", "callbacks.pruning.trial=")
-State = Literal["running", "finished", "pruned", "failed"]
+State = Literal["running", "finished", "failed"]
 """``running`` is also that of a job that was cut: it is done again."""
 
 
@@ -27,7 +26,7 @@ class JobRecord:
         folder: of its run, relative to the sweep's.
         overrides: its part of the command line.
         objective: what a sweep optimizes, if it is finished and there is such a metric.
-        reason: why it failed or was pruned, in one line.
+        reason: why it failed, in one line.
         log: where more is written about that, relative to the sweep's folder.
         time: of the last change, in seconds since the epoch.
     """
@@ -70,11 +69,10 @@ def differing(overrides: Sequence[Sequence[str]]) -> list[list[str]]:
     """Of each job's words those that not all jobs have; all of them where there is one job alone.
 
     Args:
-        overrides: the words of each job; what a sweeper says to its own callback is left out.
+        overrides: the words of each job.
     """
-    kept = [[word for word in words if not word.lstrip("+").startswith(SWEEPERS_OWN)] for words in overrides]
-    everywhere = set(kept[0]).intersection(*kept) if len({tuple(words) for words in kept}) > 1 else set()
-    return [[word for word in words if word not in everywhere] for words in kept]
+    everywhere = set(overrides[0]).intersection(*overrides) if len({tuple(words) for words in overrides}) > 1 else set()
+    return [[word for word in words if word not in everywhere] for words in overrides]
 
 
 def _path(sweep: Path, key: str) -> Path:

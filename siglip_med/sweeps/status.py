@@ -16,7 +16,7 @@ FAILED_STATUS = 1
 
 
 class SweepStatus(Callback):
-    """Hydra callback: says how to go on with a sweep that is cut, and which of its jobs failed.
+    """Hydra callback: says how to resume a sweep that is cut, and which of its jobs failed.
 
     It stands before the other callbacks in the config, so that it comes last at the end: it ends the process with
     `FAILED_STATUS` where a job of this command failed.
@@ -28,7 +28,7 @@ class SweepStatus(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Says where the sweep lies."""
         self.started = time.time()
-        _say(f"to go on with this sweep if it is cut: the same command with {setting('hydra.sweep.dir', _dir(config))}")
+        _say(f"to resume this sweep if it is cut: the same command with {setting('hydra.sweep.dir', _dir(config))}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Lists the jobs that failed.
@@ -39,9 +39,6 @@ class SweepStatus(Callback):
         sweep = _dir(config)
         records = read_records(sweep)
         failed = [record for record in records if record.state == "failed" and record.time >= self.started]
-        pruned = [record for record in records if record.state == "pruned"]
-        if pruned:
-            _say(f"{len(pruned)} of {len(records)} jobs were pruned; their folders say why")
         if not failed:
             return
         _say(f"{len(failed)} of {len(records)} jobs failed; the same command with the same folder does them again:")

@@ -6,8 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from pydantic import PositiveInt
-
-from siglip_med.training.sharding import total_norm
+from torch.nn.utils import get_total_norm
 
 
 def keeps_step(trainer: pl.Trainer) -> bool:
@@ -50,8 +49,8 @@ class GradientNorm(pl.Callback):
         trained = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
         gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
         values = {
-            "grad_norm/total": total_norm(gradients),
-            "parameter_norm/total": total_norm([p.detach() for p in trained]),
+            "grad_norm/total": get_total_norm(gradients),
+            "parameter_norm/total": get_total_norm([p.detach() for p in trained]),
         }
         log_now(trainer, values)
 

@@ -2,7 +2,7 @@
 
 A checkpoint is written between two optimizer steps, never inside one, and says where the run stands in plain numbers:
 epoch, batches of it that are done, optimizer steps. What `settle_progress` writes of Lightning's own counters is
-worked out from these, so a run that goes on does the next step and nothing twice.
+worked out from these, so a resumed run takes the next step and nothing twice.
 """
 
 import math
@@ -102,7 +102,7 @@ class Checkpoints(Checkpoint):
         return str(self.folder / BEST) if self.best_score is not None else ""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run that goes on needs to know of the validations so far, as plain values."""
+        """What a resumed run needs to know of the validations so far, as plain values."""
         return {
             "best_score": self.best_score,
             "best_step": self.best_step,
@@ -209,8 +209,7 @@ class Checkpoints(Checkpoint):
 
     def _save_last(self, trainer: pl.Trainer, module: pl.LightningModule, finished: bool) -> None:
         for logger in trainer.loggers:
-            logger.save()
-            flush_events(logger)
+            logger.save()  # TensorBoard's flushes: a killed run keeps what its checkpoint has seen
         last, following = self.folder / LAST, self.folder / ".next.ckpt"
         self._save(trainer, module, following, finished)
         if trainer.is_global_zero:
@@ -229,13 +228,6 @@ class Checkpoints(Checkpoint):
 def is_trial(trainer: Any) -> bool:
     """Whether the run is a ``fast_dev_run``, which keeps nothing."""
     return bool(trainer.fast_dev_run)
-
-
-def flush_events(logger: Any) -> None:
-    """Puts on the disk what a TensorBoard writer holds back: a killed run keeps what its checkpoint has seen."""
-    flush = getattr(getattr(logger, "_experiment", None), "flush", None)
-    if flush is not None:
-        flush()
 
 
 def settle_progress(checkpoint: dict[str, Any], trainer: pl.Trainer, finished: bool) -> None:

@@ -74,7 +74,7 @@ class BatchSampler(DistributedSampler[Draws]):
 
     def __iter__(self) -> Iterator[Draws]:
         draws = self._sampler.draws()
-        # a run that goes on inside an epoch has fewer left than `len` says
+        # a run that is resumed inside an epoch has fewer left than `len` says
         left = len(draws[0])
         whole = left - left % self._batch_size if self.drop_last else left
         starts = range(0, whole, self._batch_size)
@@ -89,7 +89,7 @@ class FeatureDataModule(LabeledData):
     """Batches of features in place of images; otherwise the data module that it is made from.
 
     Of a vision tower that is frozen whole, the pooled features are kept; of one whose first blocks are frozen
-    (``model.adaptation.first_block``), the states that these give, for the later blocks to go on from.
+    (``model.adaptation.first_block``), the states that these give, for the later blocks to start from.
     """
 
     def __init__(

@@ -8,10 +8,10 @@ import torch
 from pydantic import PositiveInt
 from rich.console import Console
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from siglip_med.core.errors import UserError
 from siglip_med.data.batch import Batch
-from siglip_med.training.sharding import total_norm
 
 _SHOWN = 3
 
@@ -28,7 +28,7 @@ class FiniteGuard(pl.Callback):
 
         Args:
             policy: ``stop`` ends the run; ``skip_step`` leaves the weights as they were before the step, says so, and
-                goes on.
+                continues.
             limit: of skipped steps in a row; one more ends the run.
         """
         self.policy, self.limit = policy, limit
@@ -36,11 +36,11 @@ class FiniteGuard(pl.Callback):
         self._batch: Batch | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The count, for a run that goes on."""
+        """The count, for a run that is resumed."""
         return dict(self.skipped)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on counting."""
+        """Continues the count."""
         self.skipped = dict(state_dict)
 
     def on_train_batch_start(
@@ -57,7 +57,7 @@ class FiniteGuard(pl.Callback):
         loss_is_finite = finite = torch.isfinite(module.last_loss)
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
-            finite = finite & torch.isfinite(total_norm(gradients))
+            finite = finite & torch.isfinite(get_total_norm(gradients))
         if bool(finite):  # the one place where the step waits for the device
             self.skipped["in_a_row"] = 0
             return

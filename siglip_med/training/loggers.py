@@ -1,9 +1,15 @@
-"""Loggers of other tools, each an extra: what they need is said in one line where it is missing."""
+"""The loggers of a run that is resumed, and those of other tools, each an extra."""
 
-from typing import TYPE_CHECKING
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import missing
+from siglip_med.core.files import write_csv
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
@@ -46,3 +52,34 @@ def mlflow_logger(experiment_name: str, run_name: str, tracking_uri: str) -> "ML
         return MLFlowLogger(experiment_name=experiment_name, run_name=run_name, tracking_uri=tracking_uri)
     except ModuleNotFoundError as error:
         raise UserError(missing("mlflow", "logger=mlflow", "mlflow")) from error
+
+
+def take_back(loggers: Sequence[Logger], step: int) -> None:
+    """Takes back what TensorBoard and CSV logs hold from a step on; other loggers keep what they have.
+
+    TensorBoard leaves the events in their file and shows none of them (``purge_step`` of its ``SummaryWriter``).
+
+    Args:
+        loggers: of a run that is resumed, none of which has written yet.
+        step: the first step that will be logged again.
+    """
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger._kwargs["purge_step"] = step
+            (Path(logger.log_dir) / "hparams.yaml").unlink(missing_ok=True)  # it would not be written again
+        elif isinstance(logger, CSVLogger):
+            _keep_rows_before(logger, step)
+
+
+def _keep_rows_before(logger: CSVLogger, step: int) -> None:
+    path = Path(logger.log_dir) / "metrics.csv"
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        place = header.index("step") if "step" in header else None
+        rows = [row for row in reader if len(row) == len(header) and place is not None and int(row[place]) < step]
+    writer: Any = logger.experiment  # it removes the file when it is made
+    writer.metrics_keys = list(header)
+    write_csv(path, header, rows)

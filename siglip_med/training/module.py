@@ -15,11 +15,9 @@ from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_ba
 from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
-from siglip_med.models.sharded import is_sharded
 from siglip_med.training.callbacks import keeps_step
 from siglip_med.training.checkpointing import Checkpoints, position, settle_progress
 from siglip_med.training.optim import BuildsOptimizer
-from siglip_med.training.sharding import clip_shares
 from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
 
 
@@ -80,7 +78,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         self.log("loss/total", output.total.detach(), prog_bar=True, batch_size=batch_size)
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Keeps the loggers' step that of the optimizer: Lightning counts one too many when it goes on with a run."""
+        """Keeps the loggers' step that of the optimizer: Lightning counts one too many when it resumes a run."""
         if self.trainer.training:
             self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
         return batch
@@ -95,19 +93,6 @@ class TwoTowerModule(pl.LightningModule, ABC):
         if not self._checked_gradients:
             check_gradients(self.model)
             self._checked_gradients = True
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """As in Lightning, with the norm over all processes where weights are sharded."""
-        if not any(map(is_sharded, self.parameters())):
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-            clip_shares(gradients, gradient_clip_val, by_value=gradient_clip_algorithm == "value")
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Keeps the logit scale and bias inside the model's range after each update."""

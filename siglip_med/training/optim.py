@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
@@ -10,7 +10,6 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from siglip_med.core.ranges import Share
 from siglip_med.models import TwoTower
-from siglip_med.models.sharded import here, is_sharded
 
 
 @runtime_checkable
@@ -69,16 +68,13 @@ class AdamW:
             head_learning_rate=self.head_learning_rate,
         )
         fused = model.logit_scale.is_cuda if self.fused is None else self.fused
-        sharded = any(is_sharded(parameter) for group in groups for parameter in group["params"])
-        kind = _ShareAdamW if sharded else torch.optim.AdamW
-        optimizer = kind(groups, lr=self.learning_rate, betas=(0.9, self.beta2), eps=self.eps, fused=fused)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, self.beta2), eps=self.eps, fused=fused)
         # A fused optimizer would divide by the gradient scale itself, inside its step: too late to clip or to look at
         # the gradient, so Lightning refuses to clip. Without this offer the scaler unscales before, as for any other.
         optimizer._step_supports_amp_scaling = False
-        trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        if fused or sharded:
-            # Neither the fused update nor that of a share changes the version of a tensor, by which kept embeddings
-            # see a changed weight.
+        if fused:
+            # The fused update leaves the version of a tensor alone, by which kept embeddings see a changed weight.
+            trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             optimizer.register_step_post_hook(lambda *_: torch.autograd.graph.increment_version(trained))
         return optimizer, LambdaLR(optimizer, lambda step: self.factor(step, total_steps))
 
@@ -89,17 +85,3 @@ class AdamW:
             return (step + 1) / warmup_steps
         progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-class _ShareAdamW(torch.optim.AdamW):
-    """Updates a process's shares of weights in one go with the weights that are whole: a list cannot mix the two."""
-
-    def _init_group(self, group: Any, *lists: Any) -> Any:
-        complex_ = super()._init_group(group, *lists)  # type: ignore[no-untyped-call]
-        for tensors in lists:
-            tensors[:] = map(here, tensors)
-        return complex_
-
-
-# Lightning names the logged rates by it: they are called alike whatever the strategy.
-_ShareAdamW.__name__ = torch.optim.AdamW.__name__

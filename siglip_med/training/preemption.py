@@ -21,7 +21,7 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no library may take it fo
     Attributes:
         signal: the signal's number.
         step: optimizer steps done, or None outside of training.
-        folder: of the run, if there is something to go on with.
+        folder: of the run, if there is something to resume.
     """
 
     def __init__(self, number: int, step: int | None = None, folder: Path | None = None) -> None:

@@ -31,8 +31,8 @@ def choose_pool(choice: PoolChoice, model: TwoTower, conditions: int, images: in
     Args:
         choice: what the settings say.
         model: the towers.
-        conditions: C, texts a step with ``all``.
-        images: images a step.
+        conditions: C, texts per step with ``all``.
+        images: images per step.
     """
     if choice != "auto":
         return choice
@@ -42,7 +42,7 @@ def choose_pool(choice: PoolChoice, model: TwoTower, conditions: int, images: in
     share = conditions * model.text_cost() / (images * model.image_cost())
     pool: Pool = "all" if share <= CHEAP else "batch"
     logger.info(
-        "text_pool=auto: %s, since %d conditions a step would cost about %.2f of what %d images cost (limit %.2f)",
+        "text_pool=auto: %s, since %d conditions per step would cost about %.2f of what %d images cost (limit %.2f)",
         pool,
         conditions,
         share,

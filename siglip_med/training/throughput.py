@@ -72,7 +72,7 @@ class Throughput(pl.Callback):
             self._begin(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stops counting, for whoever goes on in this process."""
+        """Stops counting, for whoever continues in this process."""
         self._counting.close()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

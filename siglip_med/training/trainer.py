@@ -15,17 +15,16 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, Po
 from siglip_med.core.errors import UserError
 from siglip_med.training.acceleration import Backend, ChannelsLast, CompileBlocks
 from siglip_med.training.checkpointing import SealedCheckpointIO
-from siglip_med.training.sharding import ShardedStrategy
 
 Precision = Literal["auto", "16-mixed", "bf16-mixed", "32-true"]
 
 
 def _known_strategy(name: str) -> str:
-    known = ["auto", *sorted(StrategyRegistry.available_strategies())]
+    if name.startswith(("fsdp", "deepspeed")):
+        raise ValueError("it shards the weights, which checkpoints need whole; use ddp")
+    known = ["auto", *(one for one in StrategyRegistry.available_strategies() if not one.startswith(("fsdp", "deep")))]
     if name not in known:
         raise ValueError(f"there is no such strategy; there is {', '.join(known)}")
-    if name == "fsdp_cpu_offload" or name.startswith("deepspeed"):
-        raise ValueError("it keeps the weights where checkpoints would not find them whole; take fsdp or ddp")
     return name
 
 
@@ -83,7 +82,7 @@ def build_trainer(
         accelerator: as in Lightning.
         devices: how many, which, or all of them (``auto``; one on a CPU).
         num_nodes: machines.
-        strategy: as in Lightning, e.g. ``ddp``; ``fsdp`` is `ShardedStrategy`.
+        strategy: as in Lightning, e.g. ``ddp``; those that shard weights are refused.
         gradient_clip_val: largest norm of the gradient; None does not clip.
         gradient_clip_algorithm: of that norm, or of each value.
         max_steps: optimizer steps of the run; -1: as many as ``max_epochs`` has.
@@ -160,7 +159,7 @@ def build_trainer(
             precision=precision,
             accelerator=accelerator,
             devices=devices,
-            strategy=ShardedStrategy() if strategy == "fsdp" else strategy,
+            strategy=strategy,
             gradient_clip_val=gradient_clip_val,
             plugins=[SealedCheckpointIO()],
             # Lightning's own callback would be added where there is none of ours.

@@ -11,7 +11,7 @@ from hydra.core.plugins import Plugins
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import require
 from siglip_med.export import write_onnx
-from siglip_med.launch.entry import check_command_line
+from siglip_med.launch.command_line import check_words
 from siglip_med.sources.huggingface import HuggingFaceSource
 from tests.models import runs
 from tests.short_runs import CONF
@@ -54,13 +54,12 @@ def test_building_the_codes_names_the_missing_package(block):
         ("slurm", "submitit_slurm.yaml", "hydra-submitit-launcher"),
     ],
 )
-def test_a_launcher_names_the_missing_package(launcher, file, package, monkeypatch, capsys):
+def test_a_launcher_names_the_missing_package(launcher, file, package, monkeypatch):
     Plugins.instance()  # what is installed has stored its configs by now; without it this one would not be there
     monkeypatch.delitem(ConfigStore.instance().repo["hydra"]["launcher"], file)
-    with pytest.raises(SystemExit):
-        check_command_line(CONF, "train", ["-m", "seed=0,1", f"launcher={launcher}"])
-    line = f"error: launcher={launcher} needs {package}: pip install 'siglip-med[{launcher}]'\n"
-    assert capsys.readouterr().err == line
+    with pytest.raises(UserError) as raised:
+        check_words(CONF, "train", ["-m", "seed=0,1", f"launcher={launcher}"])
+    assert str(raised.value) == f"launcher={launcher} needs {package}: pip install 'siglip-med[{launcher}]'"
 
 
 def test_what_an_installed_package_lacks_is_named_and_one_that_does_not_load_says_why(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf, open_dict
 
 from siglip_med.core.config import config_dir, validate_config
 from siglip_med.launch import entry
-from siglip_med.launch.command_line import SWEEP, check_words, composed, is_flag, own_configs_first
+from siglip_med.launch.command_line import check_words, own_configs_first
 from tests.docs.blocks import PAGES, READ_ONLY, ROOT, Block, blocks, commands, every_block
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -165,11 +165,7 @@ def check_settings(command, words):
     if "--cfg" in words:
         del words[words.index("--cfg") : words.index("--cfg") + 2]
     words = own_configs_first(folder, words)
-    check_words(folder, command, words)
-    first = [word for word in words if not is_flag(word)]
-    if SWEEP & set(words):
-        first = [word if "[" in word else word.split(",")[0] for word in first]
-    config = composed(folder, command, first)
+    config = check_words(folder, command, words)
     config = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
     with open_dict(config):
         node = config.paths if "paths" in config else config

@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from siglip_med.core.errors import UserError
 from siglip_med.core.shell import quoted, setting
 from siglip_med.inference.photographs import without_formula
-from siglip_med.launch.command_line import check_words, composed, make_exclusively
+from siglip_med.launch.command_line import check_words, make_exclusively
 from siglip_med.launch.entry import run_folder_words
 from tests.short_runs import CONF
 
@@ -82,20 +82,24 @@ def test_a_group_that_may_be_off_is_switched_off(word):
     check_words(CONF, "train", [word])
 
 
+def folder_words(words):
+    return run_folder_words("train", words, check_words(CONF, "train", words))
+
+
 def test_two_runs_of_one_second_get_two_folders(tmp_path):
     words = [f"paths.log_dir={tmp_path}", f"hydra.run.dir={tmp_path}/run"]
-    assert run_folder_words(CONF, "train", words) == [], "a folder that is asked for is taken"
+    assert folder_words(words) == [], "a folder that is asked for is taken"
     assert [make_exclusively(tmp_path / "a").name for _ in range(3)] == ["a", "a_2", "a_3"]
-    made = run_folder_words(CONF, "train", [f"paths.log_dir={tmp_path}/logs"])
+    made = folder_words([f"paths.log_dir={tmp_path}/logs"])
     assert made[0].startswith("hydra.run.dir=")
     assert len(list((tmp_path / "logs").rglob("*_seed0"))) == 1
-    assert run_folder_words(CONF, "train", ["--cfg", "job"]) == []
+    assert folder_words(["--cfg", "job"]) == []
 
 
 def test_a_run_folder_with_spaces_and_umlauts_is_passed_on(tmp_path):
     folder = tmp_path / "two words = müller"
-    (word,) = run_folder_words(CONF, "train", [shlex.split(setting("paths.log_dir", folder))[0]])
-    assert composed(CONF, "train", [word]).hydra.run.dir.startswith(str(folder))
+    (word,) = folder_words([shlex.split(setting("paths.log_dir", folder))[0]])
+    assert check_words(CONF, "train", [word]).hydra.run.dir.startswith(str(folder))
 
 
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "@SUM(A1)", "-1+cmd|x", "\tx"])

@@ -26,7 +26,7 @@ from rich.progress import track
 
 from siglip_med.commands import train
 from siglip_med.core.config import config_dir, typed
-from siglip_med.launch.command_line import plain_settings
+from siglip_med.launch.command_line import check_words, plain_settings
 from siglip_med.launch.entry import _quiet_libraries, run_folder_words
 from siglip_med.runs.resume import find_same, own_settings
 from siglip_med.training.preemption import Stopped
@@ -52,7 +52,7 @@ WORDS = [
 def command(words: list[str]) -> None:
     """What ``train.py`` does with these words, but for Hydra's own logging."""
     folder = config_dir()
-    chosen = run_folder_words(folder, "train", words)
+    chosen = run_folder_words("train", words, check_words(folder, "train", words))
     output = Path(chosen[0].partition("=")[2].strip('"'))
     with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
         place = f"paths.output_dir={output}"

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from siglip_med.commands import train
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
-from siglip_med.launch.command_line import null_groups_removed
+from siglip_med.core.shell import null_groups_removed
 from tests.short_runs import CONF, SMALL, compose_config
 
 COUNT = int(os.environ.get("SIGLIP_MED_MUTATIONS", "40"))

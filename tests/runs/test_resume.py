@@ -38,11 +38,13 @@ class Killed(BaseException):
 
 def scalars(folder):
     accumulator = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
-    return {
+    found = {
         tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
         for tag in accumulator.Tags()["scalars"]
         if not tag.startswith("perf/")
     }
+    # beside the hyper-parameters, at step 0, stand the numbers of a run's end: of each end, and the last one counts
+    return {tag: values[-1:] if tag.startswith("hp") else values for tag, values in found.items()}
 
 
 def weights(folder, name="last.ckpt"):

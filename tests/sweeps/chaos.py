@@ -1,9 +1,10 @@
 """Kills sweeps half-way with SIGKILL, gives them again, and compares their tables with those of unbroken ones.
 
-``python -m tests.sweeps.chaos`` kills a grid of 12 training jobs, one on two processes, and one that tunes.
+``python -m tests.sweeps.chaos`` kills a grid of 12 training jobs, one on two processes, and a ``siglip-med-tune``.
 """
 
 import argparse
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from siglip_med.sweeps import read_records
+from siglip_med.training.pruning import open_storage
 from tests.short_runs import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,39 +44,49 @@ def grid(seeds: int, experiments: Sequence[str]) -> list[str]:
 
 
 def tuning(trials: int, experiments: Sequence[str]) -> list[str]:
-    """The words of a sweep that tunes."""
+    """The words of ``siglip-med-tune``."""
     return [
-        *CHEAP,
-        "sweep=tune",
-        f"experiment={','.join(experiments)}",
-        f"hydra.sweeper.trials={trials}",
-        "hydra.sweeper.sampler=tpe",
-        "hydra.sweeper.startup=2",
-        "callbacks.pruning.startup=1",
-        "~hydra.sweeper.space.dropout",
-        "hydra.sweeper.space.steps.choices=[4,6]",
+        f"experiments=[{','.join(experiments)}]",
+        f"overrides={json.dumps([word for word in CHEAP if not word.startswith('hydra.')])}",
+        f"trials={trials}",
+        "sampler=tpe",
+        "startup=2",
+        "pruning.startup=1",
+        "~space.dropout",
+        "space.steps.choices=[4,6]",
     ]
 
 
 def start(words: Sequence[str], folder: Path) -> "subprocess.Popen[bytes]":
-    """Starts a sweep in a session of its own, its screen in ``<folder>.log``."""
+    """Starts a sweep, or a study that tunes, in a session of its own, its screen in ``<folder>.log``."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment["SIGLIP_MED_CACHE"] = f"{folder.parent}/cache"
+    tunes = any(word.startswith("experiments=") for word in words)
+    command = ["-c", "from siglip_med.launch.entry import tune; tune()"] if tunes else ["train.py", "-m"]
+    place = f"folder={folder}" if tunes else f"hydra.sweep.dir={folder}"
     with folder.with_suffix(".log").open("ab") as screen:
         return subprocess.Popen(
-            [
-                sys.executable,
-                "train.py",
-                "-m",
-                *words,
-                f"hydra.sweep.dir={folder}",
-                f"paths.cache_dir={folder.parent}/cache",
-            ],
+            [sys.executable, *command, *words, place],
             cwd=ROOT,
             env=environment,
             stdout=screen,
             stderr=screen,
             start_new_session=True,
         )
+
+
+def states(folder: Path) -> dict[str, str]:
+    """Run folder of each job or trial -> how it stands."""
+    if not (folder / "tune.journal").is_file():
+        return {record.folder: record.state for record in read_records(folder)}
+    names = {"COMPLETE": "finished", "PRUNED": "pruned", "RUNNING": "running", "FAIL": "failed"}
+    storage = open_storage(folder / "tune.journal")
+    return {
+        f"{study.study_name}/{trial.user_attrs['slot']:03d}": names[trial.state.name]
+        for study in storage.get_all_studies()
+        for trial in storage.get_all_trials(study._study_id, deepcopy=False)
+        if "slot" in trial.user_attrs
+    }
 
 
 def kill_in_job(process: "subprocess.Popen[bytes]", folder: Path, done: int) -> int:
@@ -87,9 +99,9 @@ def kill_in_job(process: "subprocess.Popen[bytes]", folder: Path, done: int) -> 
         AssertionError: the sweep was over before.
     """
     while process.poll() is None:
-        records = read_records(folder)
-        over = sum(record.state in ("finished", "pruned") for record in records)
-        trains = any(r.state == "running" and (folder / r.folder / "run.json").is_file() for r in records)
+        found = states(folder)
+        over = sum(state in ("finished", "pruned") for state in found.values())
+        trains = any(s == "running" and (folder / name / "run.json").is_file() for name, s in found.items())
         if over >= done and trains:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -121,15 +133,15 @@ def broken_and_whole(words: Sequence[str], place: Path, jobs: int) -> int:
     assert process.wait() == 0, whole.with_suffix(".log").read_text()[-3000:]
     over = kill_in_job(start(words, broken), broken, jobs // 2)
     kept = {
-        r.folder: (broken / r.folder / "run.json").stat().st_mtime_ns
-        for r in read_records(broken)
-        if r.state == "finished"
+        name: (broken / name / "run.json").stat().st_mtime_ns
+        for name, state in states(broken).items()
+        if state == "finished"
     }
     process = start(words, broken)
     assert process.wait() == 0, broken.with_suffix(".log").read_text()[-3000:]
     again = [name for name, time_ in kept.items() if (broken / name / "run.json").stat().st_mtime_ns != time_]
     assert not again, f"done again: {again}"
-    assert len(read_records(broken)) == len(read_records(whole)) == jobs
+    assert len(states(broken)) == len(states(whole)) == jobs
     first, second = tables(whole), tables(broken)
     assert first, "no table was written"
     for name in first:

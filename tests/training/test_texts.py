@@ -157,8 +157,8 @@ def test_captions_that_two_images_share_are_encoded_once_and_positive_for_both()
     ("frozen", "images", "pool", "why"),
     [
         (True, 1, "all", "all, since the text tower is frozen"),
-        (False, 80, "all", "all, since 20 conditions a step would cost about 0.25 of what 80 images cost"),
-        (False, 79, "batch", "batch, since 20 conditions a step would cost about 0.25 of what 79 images cost"),
+        (False, 80, "all", "all, since 20 conditions per step would cost about 0.25 of what 80 images cost"),
+        (False, 79, "batch", "batch, since 20 conditions per step would cost about 0.25 of what 79 images cost"),
     ],
 )
 def test_an_automatic_pool_is_every_condition_where_texts_are_frozen_or_cheap_and_says_why(
