@@ -1,12 +1,12 @@
 """The way out: a trained model in the formats that the ecosystem uses."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.files import whole_folder
 from siglip_med.core.seals import write_sums
 from siglip_med.export.card import model_card
 from siglip_med.export.example import local_bases
@@ -47,7 +47,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
-        format: ``peft``, ``merged``, ``onnx``, or ``open_clip`` for CLIP models, BiomedCLIP's and DermLIP's.
+        format: ``peft``, ``merged``, ``onnx``, or ``open_clip`` for CLIP models.
         output: a folder that does not exist yet; it appears whole or not at all.
         license: of the exported files, for the card.
         base: where the base lies now, as in `load_model`.
@@ -74,15 +74,11 @@ def export_checkpoint(
             f"push_to_hub: the adapters belong to {Path(unknown[0]).name}, a folder of this machine that nobody else "
             "has: push format=merged"
         )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
-        folder = Path(temporary) / output.name
-        folder.mkdir()
+    with whole_folder(output) as folder:
         _WRITERS[format](model, folder)
         (folder / ABOUT_FILE).write_text(json.dumps(_about(model, payload), indent=2), encoding="utf-8")
         (folder / "README.md").write_text(model_card(model, payload, format, license), encoding="utf-8")
         write_sums(folder)
-        folder.rename(output)
     if push_to_hub is not None:
         push(output, push_to_hub, private)
     return output

@@ -61,8 +61,9 @@ def launch(command: str) -> None:
     hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
 
 
-train, pretrain, evaluate, predict, export, check, labels, demo = (
-    partial(launch, name) for name in ("train", "pretrain", "evaluate", "predict", "export", "check", "labels", "demo")
+train, pretrain, evaluate, predict, export, convert, check, labels, demo = (
+    partial(launch, name)
+    for name in ("train", "pretrain", "evaluate", "predict", "export", "convert", "check", "labels", "demo")
 )
 """Entry points of the console scripts."""
 
