@@ -64,11 +64,6 @@ def example(model: TwoTower, format: Format) -> str:
     return start + loading_recipe(model, format) + _END
 
 
-def local_bases(model: TwoTower) -> list[str]:
-    """Names of base models that are no id of the hub, but folders of this machine."""
-    return [name for name in model.base.name.split(" + ") if not HUB_ID.fullmatch(name)]
-
-
 def _bases(model: TwoTower) -> str:
     """Lines that say which base models adapters are put on."""
     names = model.base.name.split(" + ")

@@ -27,13 +27,11 @@ def write_merged(model: TwoTower, folder: Path) -> None:
     A joint model becomes one folder for ``AutoModel``, ``AutoProcessor`` and the pipeline
     "zero-shot-image-classification"; a ViT beside a BERT, one for this project alone. A dual encoder becomes two
     folders, ``vision`` and ``text``, and a file with the projections: transformers' own VisionTextDualEncoderModel has
-    neither a bias nor mean pooling, and would give
-    other numbers.
+    neither a bias nor mean pooling, and would give other numbers.
 
     Args:
         model: the trained model; it is not changed.
         folder: an existing folder.
-
     """
     merged = merged_copy(model)
     if isinstance(merged, JointTwoTower):
