@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as ScreenTable
 
 from siglip_med.core.config import Node, instantiate
 from siglip_med.core.errors import UserError
@@ -17,10 +19,11 @@ from siglip_med.models import (
     read_checkpoint,
 )
 from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
-from siglip_med.report.comparison import Comparison, compare_runs, write_comparison
+from siglip_med.report.comparison import compare_runs
 from siglip_med.report.data_card import DATA_CARD
 from siglip_med.report.explaining import explain_mistakes
 from siglip_med.report.inputs import Explanation
+from siglip_med.report.page import Table
 from siglip_med.runs.derived import Derivation, Derived, derive_crm, derive_interpolation
 from siglip_med.runs.folder import run_folder
 from siglip_med.runs.settings import PathSettings
@@ -32,7 +35,7 @@ class Settings(BaseModel):
 
     Attributes:
         checkpoint: of the run to report on, or None.
-        compare: two run folders, or None.
+        compare: two run folders or more, or None; the last is what the others are held against.
         data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
         base: where the base model lies now, if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
@@ -60,10 +63,10 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Result:
-    """The page that was written, and for two runs the comparison that it shows."""
+    """The page that was written, and of several runs the table of their differences."""
 
     page: Path
-    comparison: Comparison | None = None
+    differences: Table | None = None
 
 
 def run(settings: Settings) -> Result:
@@ -78,17 +81,22 @@ def run(settings: Settings) -> Result:
         return Result(report_run(Path(settings.checkpoint), settings, report))
     if settings.compare is None or settings.checkpoint is not None:
         raise UserError("give either checkpoint=logs/…/checkpoints/best.ckpt or compare=[runA,runB]")
-    if len(settings.compare) != 2:
-        raise UserError(f"compare needs two run folders, not {len(settings.compare)}: compare=[runA,runB]")
-    comparison = compare_runs(Path(settings.compare[0]), Path(settings.compare[1]), report)
-    return Result(write_comparison(comparison, Path(settings.output or settings.paths.output_dir)), comparison)
+    if len(settings.compare) < 2:
+        raise UserError(f"compare needs two run folders or more, not {len(settings.compare)}: compare=[runA,runB]")
+    output = Path(settings.output or settings.paths.output_dir)
+    return Result(*compare_runs([Path(folder) for folder in settings.compare], output, report.resampling))
 
 
 def show(result: Result) -> None:
-    """Prints the comparison, if there is one, and where the page is."""
-    console = Console(width=max(Console().width, 130))
-    if result.comparison is not None:
-        console.print(result.comparison.screen_table())
+    """Prints the differences, if there are any, and where the page is."""
+    console = Console(width=max(Console().width, 170))
+    if result.differences is not None:
+        shown = ScreenTable(title=escape(result.differences.caption))
+        for position, heading in enumerate(result.differences.columns):
+            shown.add_column(heading, justify="left" if position < 2 else "right", overflow="fold")
+        for row in result.differences.rows:
+            shown.add_row(*map(escape, row))
+        console.print(shown)
     console.print(f"  report: {result.page}", soft_wrap=True, highlight=False, markup=False)
 
 

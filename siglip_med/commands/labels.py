@@ -12,7 +12,7 @@ from scipy.special import softmax
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_text
 from siglip_med.metrics import Predictions, find_label_errors
-from siglip_med.report.comparison import PREDICTIONS
+from siglip_med.report.differences import PREDICTIONS
 
 
 class Settings(BaseModel):

@@ -25,6 +25,7 @@ from siglip_med.runs.cross_checks import (
     FINE_TUNING_METRICS,
     check_coefficients,
     check_optimized,
+    check_own_metrics,
     check_references,
 )
 from siglip_med.runs.results import load_best, save_results, save_split, save_untrained
@@ -75,6 +76,8 @@ def run(settings: Settings) -> Result:
     trainer: pl.Trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
     device = trainer.strategy.root_device
     loss, optimizer = instantiate(settings.loss), instantiate(settings.optimizer)
+    own = {name: instantiate(node) for name, node in settings.evaluation.metrics.items()}
+    check_own_metrics(own)
     check_coefficients(loss, settings.schedule, settings.callbacks)
     with session(settings, trainer, point) as begin:
         components = build(settings, device)
@@ -101,7 +104,7 @@ def run(settings: Settings) -> Result:
         model.to(device)  # Lightning left it on the CPU
         tuned = predict(components) if settings.fit or start else zero_shot
         resampling = Bootstrap(settings.evaluation.bootstrap, settings.seed, settings.evaluation.coverage)
-        summary = RunSummary(zero_shot, tuned, resampling, probe)
+        summary = RunSummary(zero_shot, tuned, resampling, probe, own)
         if trainer.is_global_zero:
             save_results(settings, trainer, summary, best)
             note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)

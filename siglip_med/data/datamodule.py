@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_csv
 from siglip_med.core.image_spec import ImageSpec
+from siglip_med.core.ranges import PositiveShare
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.cache import PixelCache
@@ -31,7 +32,6 @@ from siglip_med.data.table import ImageTable
 logger = logging.getLogger(__name__)
 
 BatchSize = Annotated[int, Field(gt=0, le=1_000_000)]
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class DataModule(LabeledData):
         on_bad_image: Literal["error", "skip"] = "error",
         max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS_LIMIT)] = MAX_PIXELS,
         split_file: str | None = None,
-        max_left_out: Share = 0.5,
-        max_case_share: Share = 0.5,
+        max_left_out: PositiveShare = 0.5,
+        max_case_share: PositiveShare = 0.5,
     ) -> None:
         super().__init__()
         self.source = source

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -10,10 +9,7 @@ from siglip_med.conditions import Condition, ConditionSet, dissimilarity
 from siglip_med.conditions.codes import CATEGORY_DEPTH, read_code_book
 from siglip_med.core.errors import UserError
 
-Nearness = Literal["first", "mild", "middling", "far"]
-
 _SHARED = ((0.2, "same code"), (0.4, "same category"), (0.6, "same block"), (0.8, "same chapter"))
-_MILD, _MIDDLING = 0.6, 0.8
 
 
 @dataclass(frozen=True)
@@ -24,15 +20,13 @@ class Leaf:
         rank: in the differential, from 1.
         condition: its name.
         distance: D to the first answer, in [0, 1].
-        nearness: what a mistake between the two would be: ``mild`` within a block of ICD-10-CM, ``middling`` within a
-            chapter, ``far`` else.
-        shared: what both have in common, in words.
+        shared: the lowest branch of ICD-10-CM that both are below, in words. Nearness in ICD-10-CM is no judgement of
+            harm: a melanoma and a benign tumor are near.
     """
 
     rank: int
     condition: str
     distance: float
-    nearness: Nearness
     shared: str
 
 
@@ -63,10 +57,9 @@ class Icd:
         """How a condition lies to the first answer; both are columns."""
         name, d = self.conditions.names[column], float(self.distance[first, column])
         if column == first:
-            return Leaf(rank, name, 0.0, "first", "the first answer")
+            return Leaf(rank, name, 0.0, "first answer")
         shared = next((words for level, words in _SHARED if d <= level + 1e-9), "another chapter")
-        nearness: Nearness = "mild" if d <= _MILD + 1e-9 else "middling" if d <= _MIDDLING + 1e-9 else "far"
-        return Leaf(rank, name, d, nearness, shared)
+        return Leaf(rank, name, d, shared)
 
     def tree(self, columns: Sequence[int]) -> tuple[Branch, ...]:
         """The answers as a tree: chapter, block, category, code; the branch of the better answer comes first.

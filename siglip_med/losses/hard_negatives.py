@@ -1,12 +1,12 @@
 """The hard-negative margin loss: the most confusable wrong texts of each image."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from siglip_med.core.ranges import Share
 from siglip_med.losses.pair_batch import PairBatch
 
 
@@ -46,7 +46,7 @@ class HardNegatives:
     margin: NonNegativeFloat = 0.2
     slack: NonNegativeFloat = 0.1
     k: PositiveInt = 5
-    exclude_within: Annotated[float, Field(ge=0, le=1)] | None = 0.4
+    exclude_within: Share | None = 0.4
     exclude_colisted: bool = False
     semi_hard: bool = False
 

@@ -43,6 +43,7 @@ class Evidence:
         changes: metric -> the run against zero-shot; empty without zero-shot predictions.
         answers: which conditions the run answers with.
         verdict: what all of it has shown, a sentence each.
+        own_metrics: metrics of one's own, as the run computed them.
     """
 
     test: Predictions
@@ -58,6 +59,7 @@ class Evidence:
     changes: dict[str, PairedResult]
     answers: Answers
     verdict: tuple[str, ...]
+    own_metrics: dict[str, Interval]
 
     @classmethod
     def gather(cls, inputs: ReportInputs, settings: ReportSettings) -> "Evidence":
@@ -104,6 +106,7 @@ class Evidence:
             changes=changes or {},
             answers=given,
             verdict=said,
+            own_metrics=inputs.meta.own_metrics,
         )
 
     def interval_of_mean(self, values: np.ndarray) -> Interval:

@@ -3,16 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 
+from siglip_med.core.ranges import Coverage
 from siglip_med.inference.neighbour import Neighbour
-from siglip_med.metrics import Bootstrap, Predictions
+from siglip_med.metrics import Bootstrap, Interval, Predictions
 
-Share = Annotated[float, Field(gt=0, lt=1)]
 CURVE_COLUMNS = ("tag", "step", "value")
 
 
@@ -24,11 +23,13 @@ class RunMeta:
         name: of the run, e.g. its folder.
         facts: what a reader needs to know to repeat it: model, data, seed, split hash, checkpoint; shown in this order.
         config: the resolved config as plain types; goes to the JSON alone.
+        own_metrics: metrics of one's own on the test split, as the run computed them.
     """
 
     name: str
     facts: dict[str, str] = field(default_factory=dict)
     config: dict[str, object] = field(default_factory=dict)
+    own_metrics: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class ReportSettings:
     def __init__(
         self,
         bootstrap: PositiveInt = 1000,
-        coverage: Share = 0.95,
-        set_coverage: Share = 0.9,
+        coverage: Coverage = 0.95,
+        set_coverage: Coverage = 0.9,
         distractors: PositiveInt = 9,
         map_images: PositiveInt = 5000,
         seed: NonNegativeInt = 0,

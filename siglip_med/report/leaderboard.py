@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from siglip_med.metrics import CHOOSING, KEY_METRICS, LOWER_IS_BETTER, saturation, table_label
+from siglip_med.report.summary import OWN
 from siglip_med.sweeps import differing
 
 RANKED_BY = f"tuned/val/{CHOOSING}"
@@ -30,6 +31,8 @@ def columns(runs: pd.DataFrame) -> dict[str, str]:
     counts = runs["conditions"].dropna().astype(int) if "conditions" in runs else pd.Series(dtype=int)
     named = {RANKED_BY: f"val {_heading(CHOOSING, counts)}"}
     named |= {f"tuned/test/{name}": _heading(name, counts) for name in _TEST}
+    own = f"tuned/test/{OWN}"
+    named |= {column: column.removeprefix(own) for column in map(str, runs) if column.startswith(own)}
     return {column: heading for column, heading in named.items() if column in runs}
 
 
@@ -98,10 +101,16 @@ def summarize(runs: pd.DataFrame) -> pd.DataFrame:
             f"{mean:.3f} ± " + ("–" if pd.isna(deviation) else f"{deviation:.3f}")
             for mean, deviation in zip(means[column], deviations[column], strict=True)
         ]
-    if RANKED_BY in known:
-        ranked = means[RANKED_BY].reset_index(drop=True)
-        table = table.iloc[ranked.sort_values(ascending=CHOOSING in LOWER_IS_BETTER, kind="stable").index]
+    table = table.set_index("setting", drop=False).loc[ranked(runs)]
     return table.reset_index(drop=True)
+
+
+def ranked(runs: pd.DataFrame) -> list[str]:
+    """The settings, best validation first; in their order where there is none."""
+    groups = runs.groupby("setting", sort=False)
+    if RANKED_BY not in runs:
+        return [str(setting) for setting in groups.groups]
+    return list(groups[RANKED_BY].mean().sort_values(ascending=CHOOSING in LOWER_IS_BETTER, kind="stable").index)
 
 
 def student_interval(values: Sequence[float], coverage: float) -> tuple[float, float, float]:

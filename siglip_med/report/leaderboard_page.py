@@ -1,7 +1,7 @@
 """The leaderboard as a page: settings with intervals, paired differences from a baseline, every job, what failed."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,29 +14,26 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as ScreenTable
 
-from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_text
+from siglip_med.core.ranges import Coverage
 from siglip_med.metrics import (
     CHOOSING,
-    LOWER_IS_BETTER,
-    RESAMPLED_METRICS,
     Bootstrap,
-    PairedResult,
-    Predictions,
     metric_label,
 )
 from siglip_med.report import Link, Page, Section, Table, write_page
+from siglip_med.report.differences import differences
 from siglip_med.report.leaderboard import (
     RANKED_BY,
     TUNED,
     columns,
     is_tuned,
-    over_seeds,
+    ranked,
     read_runs,
     student_interval,
     summarize,
 )
-from siglip_med.report.numbers import number, p_value
+from siglip_med.report.numbers import number
 from siglip_med.sweeps import JobRecord, differing, read_records
 
 NAME = "leaderboard"
@@ -63,9 +60,10 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
     if tuned:
         sections.append(_tuned(folder))
     if not runs.empty:
-        sections.append(_settings(runs, folder, bootstrap.coverage))
+        sections.append(settings_section(runs, folder, bootstrap.coverage))
     if not (runs.empty or tuned):
-        sections.append(_differences(runs, folder, baseline, held_against, bootstrap))
+        known = None if held_against is None else differences(runs, folder, held_against, bootstrap)
+        sections.append(known or _nothing(runs, baseline))
     sections.append(_lost(records, folder))
     if not runs.empty:
         sections.append(_runs(runs, folder))
@@ -97,7 +95,7 @@ def _setting_named(runs: pd.DataFrame, baseline: str) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def _settings(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
+def settings_section(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
     """One row a setting: its seeds, and the mean of each metric with its interval."""
     headings = columns(runs)
     rows, data = [], {}
@@ -119,7 +117,7 @@ def _settings(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
         ),
         (
             Table(
-                "Settings, best validation first; a click on a heading sorts",
+                ("Settings, best validation first" if validation else "Settings") + "; a click on a heading sorts",
                 ("setting", "seeds", *headings.values()),
                 tuple(rows),
                 groups=tuple(group for group in groups if group[1]),
@@ -129,20 +127,14 @@ def _settings(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
     )
 
 
-def ranked(runs: pd.DataFrame) -> list[str]:
-    """The settings, best validation first; in their order where there is none."""
-    groups = runs.groupby("setting", sort=False)
-    if RANKED_BY not in runs:
-        return [str(setting) for setting in groups.groups]
-    return list(groups[RANKED_BY].mean().sort_values(ascending=CHOOSING in LOWER_IS_BETTER, kind="stable").index)
-
-
 def _mean(group: pd.DataFrame, column: str, folder: Path, coverage: float) -> tuple[float, float, float]:
     mean, low, high = student_interval(group[column].dropna().tolist(), coverage)
     if np.isnan(mean) or np.isfinite(low):
         return (mean, low, high)
     metric = column.removeprefix("tuned/test/")
     path = folder / str(group["run"].iloc[0]) / "metrics.json"
+    if not path.is_file():  # predictions alone, as derived answers are
+        return (mean, low, high)
     known = json.loads(path.read_text()).get("test_intervals", {}).get(metric) if metric != column else None
     bounds = [np.nan if known is None or known.get(end) is None else float(known[end]) for end in ("low", "high")]
     return (mean, bounds[0], bounds[1])
@@ -156,107 +148,12 @@ def _plural(group: pd.DataFrame) -> str:
     return str(group["seed"].nunique() if "seed" in group else len(group))
 
 
-def _differences(runs: pd.DataFrame, folder: Path, name: str, baseline: str | None, bootstrap: Bootstrap) -> Section:
-    """Each setting minus the baseline, paired by seed and test case."""
-    title = f"Differences from {baseline or name}"
-    if baseline is None:
-        known = ", ".join(sorted(set(runs["setting"])))
-        text = (
-            f"No setting is called {name}, so nothing is held against it. Give one with "
-            f"hydra.callbacks.leaderboard.baseline=…: there is {known}."
-        )
-        return Section("differences", title, (text,))
-    headings = {column: heading for column, heading in columns(runs).items() if column != RANKED_BY}
-    metrics = [column.removeprefix("tuned/test/") for column in headings]
-    metrics = [metric for metric in metrics if metric in RESAMPLED_METRICS]
-    rows, left_out, data = [], [], {}
-    for setting in ranked(runs):
-        if setting == baseline:
-            continue
-        try:
-            seeds, results = paired(runs, folder, setting, baseline, metrics, bootstrap)
-        except UserError as error:
-            left_out.append(f"{setting}: {error}")
-            continue
-        of_seeds = over_seeds(runs, setting, baseline, bootstrap.coverage)
-        for metric, result in results.items():
-            _, low, high = of_seeds.get(metric, (np.nan,) * 3)
-            rows.append(
-                (
-                    setting,
-                    headings[f"tuned/test/{metric}"],
-                    str(seeds),
-                    f"{result.difference:+.3f}" if np.isfinite(result.difference) else _DASH,
-                    f"[{result.low:+.3f}, {result.high:+.3f}]" if np.isfinite(result.low) else _DASH,
-                    p_value(result.p_value),
-                    f"[{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else _DASH,
-                    _verdict(result, metric),
-                )
-            )
-        data[setting] = {
-            metric: {"difference": r.difference, "low": r.low, "high": r.high, "p_value": r.p_value, "seeds": seeds}
-            for metric, r in results.items()
-        }
-    paragraphs = [
-        f"Test split, setting minus {baseline}, mean over the seeds that both have. Over cases: the seeds stay as they "
-        f"are and their test cases are drawn again {bootstrap.repetitions:,} times, the same for both runs of a seed. "
-        "Over seeds: the Student interval of the seeds' differences, from two seeds on; it holds what another seed "
-        "would change.",
-        "The p-values are two-sided and not corrected for the number of settings and metrics.",
-        *(f"Left out: {line}." for line in left_out),
-    ]
-    heading = ("setting", "metric", "seeds", "difference", "over cases", "p", "over seeds", "verdict over cases")
-    table = Table(f"Differences from {baseline}; a click on a heading sorts", heading, tuple(rows), 2)
-    return Section("differences", title, tuple(paragraphs), (table,) if rows else (), data=data)
-
-
-def paired(
-    runs: pd.DataFrame,
-    folder: Path,
-    setting: str,
-    baseline: str,
-    metrics: Sequence[str],
-    bootstrap: Bootstrap,
-) -> tuple[int, Mapping[str, PairedResult]]:
-    """Number of shared seeds, and metric -> setting minus baseline over the test cases of those seeds.
-
-    Args:
-        runs: from `read_runs`.
-        folder: of the sweep.
-        setting: that is judged.
-        baseline: that is subtracted.
-        metrics: names among `RESAMPLED_METRICS`.
-        bootstrap: of the cases.
-
-    Raises:
-        UserError: they share no seed, predictions are missing, or the runs were not judged on the same images.
-    """
-    ours, theirs = (_by_seed(runs, one) for one in (setting, baseline))
-    shared = sorted(ours.keys() & theirs.keys())
-    if not shared:
-        raise UserError(f"it shares no seed with {baseline}")
-    pairs = []
-    for seed in shared:
-        places = [folder / run / "predictions" / "test" for run in (ours[seed], theirs[seed])]
-        for place in places:
-            if not place.is_dir():
-                raise UserError(f"{place.relative_to(folder)} is missing")
-        pairs.append((Predictions.load(places[0]), Predictions.load(places[1])))
-    return len(shared), bootstrap.paired(pairs, metrics)
-
-
-def _by_seed(runs: pd.DataFrame, setting: str) -> dict[int, str]:
-    group = runs[runs["setting"] == setting]
-    if group["seed"].duplicated().any():
-        seed = group.loc[group["seed"].duplicated(), "seed"].iloc[0]
-        raise UserError(f"{setting} has several runs of seed {seed}")
-    return dict(zip(group["seed"].astype(int), group["run"].astype(str), strict=True))
-
-
-def _verdict(result: PairedResult, metric: str) -> str:
-    if not np.isfinite(result.low) or result.low <= 0 <= result.high:
-        return "no difference shown"
-    return "better" if (result.difference > 0) != (metric in LOWER_IS_BETTER) else "worse"
+def _nothing(runs: pd.DataFrame, name: str) -> Section:
+    text = (
+        f"No setting is called {name}, so nothing is held against it. Give one with "
+        f"hydra.callbacks.leaderboard.baseline=…: there is {', '.join(sorted(set(runs['setting'])))}."
+    )
+    return Section("differences", f"Differences from {name}", (text,))
 
 
 def _tuned(folder: Path) -> Section:
@@ -347,7 +244,7 @@ class Leaderboard(Callback):
         self,
         baseline: str = "baseline",
         bootstrap: Annotated[int, Field(gt=0, le=1_000_000)] = 1000,
-        coverage: Annotated[float, Field(gt=0, lt=1)] = 0.95,
+        coverage: Coverage = 0.95,
     ) -> None:
         """Knows what to compare with.
 

@@ -2,10 +2,13 @@
 
 import math
 import shlex
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from siglip_med.core.files import write_json
@@ -37,6 +40,11 @@ from siglip_med.report.baselines import (
 )
 from siglip_med.report.data_card import DATA_CARD
 
+OWN = "own/"
+"""What the names of metrics of one's own begin with."""
+_FEW = 200
+"""Resamples for a metric of one's own, which every one of them has to compute anew."""
+
 
 @dataclass(frozen=True)
 class SplitPredictions:
@@ -63,6 +71,7 @@ class RunSummary:
         tuned: SplitPredictions,
         bootstrap: Bootstrap,
         probe: SplitPredictions | None = None,
+        own: Mapping[str, Callable[[Predictions], float]] = MappingProxyType({}),
     ) -> None:
         """Computes every number once.
 
@@ -71,6 +80,7 @@ class RunSummary:
             tuned: predictions of the tuned model.
             bootstrap: of the test cases.
             probe: predictions of a linear probe of the base's image features; None where there is none.
+            own: metrics of one's own by name; each is called with predictions, also of resampled cases.
         """
         self.zero_shot, self.tuned, self.probe = zero_shot, tuned, probe
         self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
@@ -83,6 +93,11 @@ class RunSummary:
             tuned.test, zero_shot.test, None if probe is None else probe.test, KEY_METRICS, bootstrap
         )
         self.coverage = bootstrap.coverage
+        for name, metric in own.items():
+            for values, model in ((self.zero_shot_metrics, zero_shot), (self.tuned_metrics, tuned)):
+                values |= {f"{split}/{OWN}{name}": float(metric(getattr(model, split))) for split in ("val", "test")}
+        few = replace(bootstrap, repetitions=min(bootstrap.repetitions, _FEW))
+        self.own = {name: few.function(tuned.test, metric) for name, metric in own.items()}
         self.size = len(tuned.test), len(set(tuned.test.cases))
 
     def metrics(self) -> dict[str, float]:
@@ -103,7 +118,8 @@ class RunSummary:
             "seed": seed,
             "conditions": len(self.tuned.test.conditions),
             "metrics": _defined(self.metrics()),
-            "test_intervals": {key: _defined(asdict(value)) for key, value in self.intervals.items()},
+            "test_intervals": {key: _defined(asdict(value)) for key, value in self.intervals.items()}
+            | {f"{OWN}{key}": _defined(asdict(value)) for key, value in self.own.items()},
             "test_baselines": self.baselines_for_model_card(),
             "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
         }
@@ -115,6 +131,10 @@ class RunSummary:
             name: {"estimate": value.estimate, "low": value.low, "high": value.high}
             for name, value in self.intervals.items()
         }
+
+    def own_for_model_card(self) -> dict[str, dict[str, float | None]]:
+        """Metrics of one's own on the test split: estimate, low and high."""
+        return {name: _defined(asdict(interval)) for name, interval in self.own.items()}
 
     def baselines_for_model_card(self) -> dict[str, dict[str, dict[str, float | None]] | None]:
         """Baseline -> metric -> estimate, low and high; None for a baseline that was not measured."""
@@ -139,6 +159,10 @@ class RunSummary:
                 f"{tuned - zero_shot:+.3f}" + _range(self.changes.get(name), signed=True),
                 *(self._beside(baseline, name, of[baseline]) for baseline in BASELINES),
             )
+        for name, interval in self.own.items():
+            zero_shot, tuned = (of[f"test/{OWN}{name}"] for of in (self.zero_shot_metrics, self.tuned_metrics))
+            others = (_number(zero_shot) if baseline == ZERO_SHOT else "" for baseline in BASELINES)
+            table.add_row(escape(name), _number(tuned) + _range(interval), f"{tuned - zero_shot:+.3f}", *others)
         return table
 
     def _beside(self, baseline: str, metric: str, value: float | None) -> str:

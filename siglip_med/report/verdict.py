@@ -54,7 +54,7 @@ def verdict(
     """
     said = [
         first_answer(PRIOR, against_prior),
-        mildness(against_prior, conditions),
+        nearness(against_prior, conditions),
         first_answer(BEFORE, against_zero_shot),
         first_answer(PROBED, against_probe),
         *variety(answers),
@@ -78,19 +78,19 @@ def first_answer(rival: Rival, results: Mapping[str, PairedResult] | None) -> st
     return f"It is not shown that the model is better than {rival.than} ({numbers})."
 
 
-def mildness(results: Mapping[str, PairedResult] | None, conditions: int) -> str:
+def nearness(results: Mapping[str, PairedResult] | None, conditions: int) -> str:
     """Rules 1 and 3 on how far, by ICD code, answers lie from the truth, against the class prior."""
     name = "icd_distance_all" if saturation("icd_distance_top5", conditions) else "icd_distance_top5"
     what = "first answer" if name == "icd_distance_all" else "list of five"
     if results is None or not np.isfinite(results[name].low):
         return ""
     result = results[name]
-    numbers = f"ICD distance {_signed(result)}, lower is milder"
+    numbers = f"ICD distance {_signed(result)}, lower is nearer"
     if result.high < 0:
-        return f"Its {what} is milder than {PRIOR.than} ({numbers})."
+        return f"Its {what} is nearer in ICD-10 than {PRIOR.than} ({numbers})."
     if result.low > 0:
-        return f"Its {what} is less mild than {PRIOR.than} ({numbers})."
-    return f"It is not shown that its {what} is milder than {PRIOR.than} ({numbers})."
+        return f"Its {what} is farther in ICD-10 than {PRIOR.than} ({numbers})."
+    return f"It is not shown that its {what} is nearer in ICD-10 than {PRIOR.than} ({numbers})."
 
 
 def variety(answers: Answers) -> list[str]:

@@ -7,6 +7,7 @@ from siglip_med.core.config import instantiate
 from siglip_med.core.errors import UserError
 from siglip_med.losses import LayeredLoss
 from siglip_med.metrics import HEADLINE_METRICS, RESAMPLED_METRICS
+from siglip_med.report.summary import OWN
 from siglip_med.runs.settings import RunSettings
 from siglip_med.training.schedule import CoefficientSchedule
 
@@ -82,12 +83,23 @@ def check_optimized(name: str | None, known: Collection[str]) -> None:
             f"optimized_metric={name}: the test split never chooses anything; take {name.replace('test/', 'val/')}"
         )
     split, _, metric = rest.partition("/")
-    there = metric in HEADLINE_METRICS or metric.startswith(_OF_A_SUMMARY)
+    there = metric in HEADLINE_METRICS or metric.startswith((*_OF_A_SUMMARY, OWN))
     if not (stage in ("tuned", "zero_shot") and split == "val" and there):
         raise UserError(
             f"optimized_metric={name}: the run has no such metric; take tuned/val/ with one of "
             f"{', '.join(HEADLINE_METRICS)}"
         )
+
+
+def check_own_metrics(own: Mapping[str, object]) -> None:
+    """Makes sure that every metric of one's own can be called with predictions.
+
+    Raises:
+        UserError: one is no callable object.
+    """
+    for name, metric in own.items():
+        if not callable(metric):
+            raise UserError(f"evaluation.metrics.{name}: {type(metric).__name__} cannot be called with predictions")
 
 
 def _check_metric(key: str, name: str, known: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from siglip_med.core.progress import tracked
 from siglip_med.metrics import CHOOSING, Predictions, crm, headline_metrics
 from siglip_med.models import DualEncoder, interpolated, read_checkpoint, read_trained, write_checkpoint
 from siglip_med.report import ReportSettings
-from siglip_med.report.comparison import PREDICTIONS
+from siglip_med.report.differences import PREDICTIONS
 from siglip_med.report.summary import RunSummary
 from siglip_med.runs.components import Components
 from siglip_med.runs.results import save_scores

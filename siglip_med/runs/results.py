@@ -111,5 +111,6 @@ def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpo
             checkpoint,
             metrics=summary.for_model_card(),
             baselines=summary.baselines_for_model_card(),
+            own_metrics=summary.own_for_model_card(),
             calibration={"temperature": calibration.temperature, "bias": calibration.bias},
         )

@@ -8,11 +8,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeI
 
 from siglip_med.conditions import Geometry, Measure
 from siglip_med.core.config import Builds, Node
+from siglip_med.core.ranges import Share
 from siglip_med.data import DataModule, LabeledData
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.losses import LayeredLoss
 from siglip_med.models import TwoTower
-from siglip_med.training.optim import BuildsOptimizer, Share
+from siglip_med.training.optim import BuildsOptimizer
 from siglip_med.training.schedule import CoefficientSchedule
 from siglip_med.training.texts import PoolChoice
 
@@ -81,6 +82,7 @@ class EvaluationSettings(BaseModel):
         coverage: of the intervals.
         probe_images: most training images that the linear probe embeds; 0: no probe.
         neighbours: most training images that are kept for the nearest cases; 0: none.
+        metrics: metrics of one's own by name, each a node whose object is called with `Predictions`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -89,6 +91,7 @@ class EvaluationSettings(BaseModel):
     coverage: Share
     probe_images: Annotated[int, Field(ge=0)]
     neighbours: Annotated[int, Field(ge=0, le=1_000_000)]
+    metrics: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Node] = {}
 
 
 class FineTuneSettings(RunSettings):

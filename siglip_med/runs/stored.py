@@ -14,7 +14,7 @@ from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 from siglip_med.core.config import Node
 from siglip_med.core.errors import UserError
 from siglip_med.core.trust import build_trusted, check_trusted
-from siglip_med.metrics import Predictions, headline_metrics
+from siglip_med.metrics import Interval, Predictions, headline_metrics
 from siglip_med.models import (
     Device,
     TwoTower,
@@ -25,7 +25,7 @@ from siglip_med.models import (
     read_checkpoint,
 )
 from siglip_med.report import RunMeta
-from siglip_med.report.comparison import PREDICTIONS
+from siglip_med.report.differences import PREDICTIONS
 from siglip_med.runs.components import Components, build_components, build_model, data_builders
 from siglip_med.runs.confined_caches import kept_below
 from siglip_med.runs.scoring import fit_probe, predict
@@ -221,4 +221,10 @@ def run_meta(checkpoint: Path, folder: Path, payload: Mapping[str, Any]) -> RunM
         "checkpoint": str(checkpoint.resolve().relative_to(folder)),
     }
     plain: dict[str, object] = json.loads(json.dumps(config, default=str))
-    return RunMeta(folder.name, {name: value for name, value in facts.items() if value}, plain)
+    own = {name: Interval(**_numbers(stated)) for name, stated in (payload.get("own_metrics") or {}).items()}
+    return RunMeta(folder.name, {name: value for name, value in facts.items() if value}, plain, own)
+
+
+def _numbers(stated: Mapping[str, Any]) -> dict[str, float]:
+    """An interval as a checkpoint keeps it; what was undefined is NaN again."""
+    return {end: float("nan") if stated.get(end) is None else float(stated[end]) for end in ("estimate", "low", "high")}

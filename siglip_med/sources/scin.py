@@ -7,14 +7,15 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, PositiveInt
+from pydantic import PositiveInt
 
 from siglip_med.conditions import known_conditions
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
+from siglip_med.core.ranges import Share
 from siglip_med.core.reading import TextTable, read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import keep_primary
@@ -57,7 +58,7 @@ class ScinSource(FolderSource):
     published: ClassVar[Provenance] = Provenance("photographs", "SCIN", "SCIN Data Use License")
 
     published_66: bool = True
-    minimum_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
+    minimum_weight: Share = 0.0
     gradable_only: bool = False
     soft_labels: bool = False
     skin_tone: Literal["dermatologist", "self_reported"] = "dermatologist"

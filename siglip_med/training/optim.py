@@ -2,16 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from siglip_med.core.ranges import Share
 from siglip_med.models import TwoTower
 from siglip_med.models.sharded import here, is_sharded
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @runtime_checkable

@@ -50,13 +50,13 @@ def checkpoint_says(monkeypatch):
     def says(**content):
         predicted = []
 
-        def predict_run(checkpoint, cache_dir, data, base, device):
+        def predict_run(checkpoint, cache_dir, data, base, device, trust):
             predicted.append((data, base, device))
             return {"val": VAL, "test": OTHER, "zero_shot_test": TEST}
 
         monkeypatch.setattr(evaluate, "read_checkpoint", lambda path: {"siglip_med": content})
         monkeypatch.setattr(evaluate, "predict_run", predict_run)
-        monkeypatch.setattr(evaluate, "image_root", lambda path, cache_dir, data: path.parent / "photographs")
+        monkeypatch.setattr(evaluate, "image_root", lambda path, cache_dir, data, trust: path.parent / "photographs")
         return predicted
 
     return says
@@ -176,7 +176,7 @@ def test_two_runs_are_compared(folder, tmp_path):
     [
         ([], "give either checkpoint"),
         (["checkpoint=a.ckpt", "compare=[a,b]"], "give either checkpoint"),
-        (["compare=[a]"], "needs two run folders, not 1"),
+        (["compare=[a]"], "needs two run folders or more, not 1"),
         (["compare=[a,b]", "report.coverage=1.5"], r"report\.coverage: input should be less than 1"),
         (["compare=[a,b]", "report.bootstrap=0"], r"report\.bootstrap"),
         (["compare=[a,b]", "+report.photos=true"], r"report\.photos: no such setting"),

@@ -1,4 +1,4 @@
-"""What a tree softmax must be besides its formula: a softmax where there is no tree, and milder where there is one."""
+"""What a tree softmax must be besides its formula: a softmax where there is no tree, nearer answers where there is."""
 
 from dataclasses import replace
 

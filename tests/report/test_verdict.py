@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from siglip_med.metrics import Answers, PairedResult
-from siglip_med.report.verdict import HARDLY, PROBED, first_answer, mildness, variety, verdict
+from siglip_med.report.verdict import HARDLY, PROBED, first_answer, nearness, variety, verdict
 
 
 def result(difference: float, low: float, high: float) -> PairedResult:
@@ -42,18 +42,24 @@ def test_what_was_not_measured_is_said():
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (result(-0.1, -0.2, -0.01), "Its list of five is milder than always naming the most frequent condition"),
-        (result(0.1, 0.01, 0.2), "Its list of five is less mild than always naming the most frequent condition"),
-        (result(-0.1, -0.2, 0.01), "It is not shown that its list of five is milder"),
+        (
+            result(-0.1, -0.2, -0.01),
+            "Its list of five is nearer in ICD-10 than always naming the most frequent condition",
+        ),
+        (
+            result(0.1, 0.01, 0.2),
+            "Its list of five is farther in ICD-10 than always naming the most frequent condition",
+        ),
+        (result(-0.1, -0.2, 0.01), "It is not shown that its list of five is nearer in ICD-10"),
     ],
 )
 def test_a_list_is_milder_where_its_distance_is_lower(found, said):
-    assert mildness(against(result(0.2, 0.1, 0.3), found), 12).startswith(said)
+    assert nearness(against(result(0.2, 0.1, 0.3), found), 12).startswith(said)
 
 
 def test_with_five_conditions_the_first_answer_is_judged_since_every_list_is_the_same():
-    said = mildness(against(result(0.2, 0.1, 0.3), result(0.0, 0.0, 0.0)), 5)
-    assert said.startswith("Its first answer is less mild")
+    said = nearness(against(result(0.2, 0.1, 0.3), result(0.0, 0.0, 0.0)), 5)
+    assert said.startswith("Its first answer is farther in ICD-10")
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,7 @@ def test_the_plainest_comparison_comes_first():
     said = verdict(better, better, None, GIVEN, 12)
     assert [line.split(" (")[0] for line in said] == [
         "The model beats always naming the most frequent condition",
-        "It is not shown that its list of five is milder than always naming the most frequent condition",
+        "It is not shown that its list of five is nearer in ICD-10 than always naming the most frequent condition",
         "The model beats the same base before training",
         "Against the linear probe: not measured.",
     ]

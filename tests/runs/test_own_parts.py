@@ -1,16 +1,22 @@
 """Code of one's own trains as docs/own.md says, and every command takes the run afterwards: where its owner vouches."""
 
 import importlib
+import io
+import json
+import re
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from siglip_med.commands import demo, evaluate, export, predict, train
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.core.trust import check_trusted, vouched
 from siglip_med.inference import load
+from siglip_med.report.leaderboard import columns, read_runs
+from siglip_med.runs.cross_checks import check_own_metrics
 from siglip_med.runs.resume import find_run, own_settings
 from siglip_med.runs.stored import predict_run
 from tests.short_runs import SMALL, compose_config
@@ -58,6 +64,16 @@ class Pull:
         return batch.image_cosine.pow(2).mean()
 
 
+class Confident:
+    "Mean of the largest score; not what anybody needs."
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, predictions) -> float:
+        return self.factor * float(predictions.logits.max(axis=1).mean())
+
+
 class Sgd:
     def __init__(self, learning_rate: float, momentum: float) -> None:
         self.learning_rate, self.momentum = learning_rate, momentum
@@ -80,7 +96,7 @@ CONFIGS = {
 }
 OF_A_MODEL = ["my_parts.tower"]
 OF_A_RUN = [*OF_A_MODEL, *(f"my_parts.{name}" for name in ("Source", "Fifths", "Backwards", "Flip"))]
-OF_A_RESUMED_RUN = [*OF_A_RUN, "my_parts.Pull", "my_parts.Sgd"]
+OF_A_RESUMED_RUN = [*OF_A_RUN, "my_parts.Pull", "my_parts.Sgd", "my_parts.Confident"]
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +116,7 @@ def own(tmp_path_factory, cache):
         importlib.invalidate_caches()
         small = [word for word in SMALL if not word.startswith("data/sampling")]
         places = (f"paths.output_dir={folder / 'run'}", f"paths.cache_dir={cache}")
-        words += small
+        words += [*small, "+evaluation.metrics.confident={_target_: my_parts.Confident, factor: 2.0}"]
         settings = typed(compose_config(*words, *places), train.Settings)
         yield train.run(settings), settings, folder, words
 
@@ -120,6 +136,26 @@ def test_every_part_can_be_somebodys_own(own):
     parts = result.components.data.split.parts
     assert np.mean(parts == "val") == pytest.approx(0.2, abs=0.05)
     assert "pull" in result.module.last_terms
+
+
+def test_a_metric_of_ones_own_is_in_metrics_screen_and_leaderboard(own):
+    result, _, folder, _ = own
+    expected = 2 * result.tuned.test.logits.max(axis=1).mean()
+    assert result.metrics["tuned/test/own/confident"] == pytest.approx(expected, rel=1e-6)
+    written = json.loads((folder / "run" / "metrics.json").read_text())
+    interval = written["test_intervals"]["own/confident"]
+    assert interval["estimate"] == pytest.approx(expected, rel=1e-6)
+    assert interval["low"] < interval["estimate"] < interval["high"]
+    console = Console(width=250, record=True, file=io.StringIO())
+    console.print(result.summary.table())
+    assert f"{expected:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]" in console.export_text()
+    runs = read_runs(folder)
+    assert columns(runs)["tuned/test/own/confident"] == "confident"
+
+
+def test_a_metric_that_cannot_be_called_is_one_line():
+    with pytest.raises(UserError, match=r"^evaluation\.metrics\.x: int cannot be called with predictions$"):
+        check_own_metrics({"x": 3})
 
 
 def test_predict_takes_the_run_where_its_owner_vouches_and_prints_the_line(own, tmp_path):
@@ -143,7 +179,9 @@ def test_evaluate_predicts_again_what_the_run_predicted(own, tmp_path):
     with pytest.raises(UserError, match=every):
         evaluate.run(settings_of(evaluate, "evaluate", *words, listed(OF_A_MODEL)))
     page = evaluate.run(settings_of(evaluate, "evaluate", *words, listed(OF_A_RUN))).page
-    assert page.is_file()
+    expected = 2 * result.tuned.test.logits.max(axis=1).mean()
+    assert re.search(rf"confident<.{{1,80}}>{expected:.3f} \[", page.read_text(), re.DOTALL)
+    assert json.loads((tmp_path / "report.json").read_text())["headline"]["own_metrics"]["confident"]["low"] < expected
     again = predict_run(result.best, settings.paths.cache_dir, device="cpu", trust=OF_A_RUN)
     np.testing.assert_allclose(again["test"].logits, result.tuned.test.logits, atol=1e-5)
 
@@ -183,7 +221,7 @@ def test_it_is_resumed(own):
     kept = own_settings(point, {**plain, "trust": OF_A_RESUMED_RUN}, plain, ["resume=x"])
     assert kept["optimizer"] == settings.optimizer
     again = train.run(settings.model_copy(update={"resume": str(folder / "run"), "trust": OF_A_RESUMED_RUN}))
-    np.testing.assert_array_equal(again.tuned.test.logits, result.tuned.test.logits)
+    np.testing.assert_allclose(again.tuned.test.logits, result.tuned.test.logits, atol=1e-5)
 
 
 def test_an_argument_that_is_missing_is_one_line_that_names_it(own):

@@ -67,6 +67,9 @@ def headline_section(evidence: Evidence) -> Section:
         for name, values in evidence.values.items()
     }
     figure = baselines_figure(drawn, {label: evidence.intervals[metric] for metric, label in labels.items()})
+    if evidence.own_metrics:
+        rows = tuple((name, with_range(interval)) for name, interval in evidence.own_metrics.items())
+        tables = (*tables, Table("Metrics of one's own, as the run computed them", ("", RUN), rows))
     defined = defined_conditions(evidence.test)
     return Section(
         key="headline",
@@ -102,6 +105,7 @@ def headline_section(evidence: Evidence) -> Section:
                 for name, found in evidence.baselines.items()
             },
             "intervals": {name: asdict(interval) for name, interval in evidence.intervals.items()},
+            "own_metrics": {name: asdict(interval) for name, interval in evidence.own_metrics.items()},
             "changes_from_zero_shot": {name: asdict(result) for name, result in evidence.changes.items()},
             "defined_conditions": defined,
         },

@@ -1,0 +1,12 @@
+"""Ranges of settings that several rooms ask for."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share in [0, 1]."""
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+"""A share in (0, 1]."""
+Coverage = Annotated[float, Field(gt=0, lt=1)]
+"""Coverage of an interval or of a prediction set, in (0, 1)."""
