@@ -27,7 +27,7 @@ class Settings(BaseModel):
     """Top level of ``conf/demo.yaml``.
 
     Attributes:
-        checkpoint: of a fine-tuning run, or the folder of an export with format=merged or format=open_clip.
+        checkpoint: of a fine-tuning run, or the folder of an export with format=merged.
         base: where the base lies now, as in `load_model`.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
         device: where the model runs.

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,25 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[o
         text.detach()
 
     write_whole(path, write)
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """A folder that appears under its name when the block ends, and not at all if the block raises.
+
+    Args:
+        path: of a folder that does not exist yet; folders above it are made.
+
+    Yields:
+        An empty folder beside it, to be filled.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as temporary:
+        folder = Path(temporary) / path.name
+        folder.mkdir()
+        yield folder
+        folder.rename(path)
 
 
 @contextmanager

@@ -1,16 +1,14 @@
 """The way out: a trained model in the formats that the ecosystem uses."""
 
 import json
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.files import whole_folder
 from siglip_med.core.seals import write_sums
 from siglip_med.export.card import model_card
-from siglip_med.export.example import local_bases
-from siglip_med.export.hub import check_repository, push
 from siglip_med.export.onnx_towers import write_onnx
 from siglip_med.export.open_clip import write_open_clip
 from siglip_med.export.pretrained import write_adapter, write_merged
@@ -22,7 +20,6 @@ __all__ = [
     "Format",
     "export_checkpoint",
     "model_card",
-    "push",
     "write_adapter",
     "write_merged",
     "write_onnx",
@@ -39,52 +36,33 @@ def export_checkpoint(
     output: str | Path,
     license: str = "other",
     base: str | Mapping[str, str] | None = None,
-    push_to_hub: str | None = None,
-    private: bool = True,
     trust: Sequence[str] = (),
 ) -> Path:
     """Writes a checkpoint's model, with a card, as PEFT adapter, merged Hugging Face folder, ONNX or open_clip folder.
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
-        format: ``peft``, ``merged``, ``onnx``, or ``open_clip`` for CLIP models, BiomedCLIP's and DermLIP's.
+        format: ``peft``, ``merged``, ``onnx``, or ``open_clip`` for CLIP models.
         output: a folder that does not exist yet; it appears whole or not at all.
         license: of the exported files, for the card.
         base: where the base lies now, as in `load_model`.
-        push_to_hub: ``ORG/NAME`` of a repository on the Hugging Face hub that the folder is uploaded to; None: nothing
-            leaves this machine.
-        private: whether that repository is to be seen by its owners alone.
         trust: code of one's own that the checkpoint may build, as in `load_model`.
 
     Returns:
         The folder.
 
     Raises:
-        UserError: the folder exists, the checkpoint cannot be read, the model has no such format, or it cannot be
-            pushed; see `push`.
+        UserError: the folder exists, the checkpoint cannot be read, or the model has no such format.
     """
     output = Path(output)
-    if push_to_hub is not None:
-        check_repository(push_to_hub)
     if output.exists():
         raise UserError(f"output={output} exists: give a new folder, or remove it first")
     model, payload = load_model(checkpoint, base, trust)
-    if push_to_hub is not None and format == "peft" and (unknown := local_bases(model)):
-        raise UserError(
-            f"push_to_hub: the adapters belong to {Path(unknown[0]).name}, a folder of this machine that nobody else "
-            "has: push format=merged"
-        )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as temporary:
-        folder = Path(temporary) / output.name
-        folder.mkdir()
+    with whole_folder(output) as folder:
         _WRITERS[format](model, folder)
         (folder / ABOUT_FILE).write_text(json.dumps(_about(model, payload), indent=2), encoding="utf-8")
         (folder / "README.md").write_text(model_card(model, payload, format, license), encoding="utf-8")
         write_sums(folder)
-        folder.rename(output)
-    if push_to_hub is not None:
-        push(output, push_to_hub, private)
     return output
 
 

@@ -42,9 +42,11 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     base_id = base["name"] if HUB_ID.fullmatch(base["name"]) else None
     provenance = Provenance.read(payload.get("provenance"), "the checkpoint")
     rows = metric_rows(payload["metrics"])
-    pipeline = format == "merged" and not isinstance(model, DualEncoder)
+    alone = not needs_this_project(model, format)
+    pipeline = format == "merged" and alone and not isinstance(model, DualEncoder)
+    library = _LIBRARIES[format] if alone else "siglip-med"
     return environment.get_template(_TEMPLATE).render(
-        front_matter=front_matter(title, license, _LIBRARIES[format], base_id, pipeline, provenance, rows),
+        front_matter=front_matter(title, license, library, base_id, pipeline, provenance, rows),
         notice=sentence(provenance),
         provenance=provenance,
         title=title,
@@ -62,7 +64,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         baselines=list(BASELINES.values()),
         coverage=config.get("evaluation", {}).get("coverage"),
         recipe=f"```python\n{example(model, format)}```",
-        needs_us=needs_this_project(model, format),
+        needs_us=not alone,
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),
         std=list(model.image_spec.std),

@@ -2,7 +2,7 @@
 
 import re
 
-from siglip_med.export.recipes import Format, loading_recipe
+from siglip_med.export.recipes import Format, loading_recipe, needs_this_project
 from siglip_med.models import DualEncoder, TwoTower
 
 HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
@@ -52,7 +52,7 @@ def example(model: TwoTower, format: Format) -> str:
         format: which format lies in the folder.
     """
     dual = isinstance(model, DualEncoder)
-    by_hand = dual or format in ("onnx", "open_clip")
+    by_hand = dual or format in ("onnx", "open_clip") or needs_this_project(model, format)
     text_folder = 'Path(folder, "text")' if dual and format == "merged" else "folder"
     start = _START.format(
         auto="AutoTokenizer" if by_hand else "AutoProcessor",
@@ -62,11 +62,6 @@ def example(model: TwoTower, format: Format) -> str:
         mask=model.text_mask or dual,
     )
     return start + loading_recipe(model, format) + _END
-
-
-def local_bases(model: TwoTower) -> list[str]:
-    """Names of base models that are no id of the hub, but folders of this machine."""
-    return [name for name in model.base.name.split(" + ") if not HUB_ID.fullmatch(name)]
 
 
 def _bases(model: TwoTower) -> str:

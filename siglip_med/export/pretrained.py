@@ -8,33 +8,31 @@ from peft import PeftModel
 from PIL.Image import Resampling
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor
+from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor, VisionTextDualEncoderProcessor
 
 from siglip_med.core.errors import UserError
 from siglip_med.export.merge import merged_copy
-from siglip_med.models import DualEncoder, JointTwoTower, TwoTower, VitBertTwoTower
+from siglip_med.models import JointTwoTower, TwoTower, VitBertTwoTower
 from siglip_med.models.exported import HEADS_FILE
 from siglip_med.models.joint import MODEL
+from siglip_med.models.pairs import VitBertConfig
 
 _PROCESSORS: dict[str, Any] = {"siglip": SiglipProcessor, "siglip2": Siglip2Processor, "clip": CLIPProcessor}
+_PROCESSORS[VitBertConfig.model_type] = VisionTextDualEncoderProcessor
 
 
 def write_merged(model: TwoTower, folder: Path) -> None:
     """Writes the adapted model as if it had always been so.
 
     A joint model becomes one folder for ``AutoModel``, ``AutoProcessor`` and the pipeline
-    "zero-shot-image-classification". A dual encoder becomes two folders, ``vision`` and ``text``, and a file with the
-    projections: transformers' own VisionTextDualEncoderModel has neither a bias nor mean pooling, and would give
-    other numbers.
+    "zero-shot-image-classification"; a ViT beside a BERT, one for this project alone. A dual encoder becomes two
+    folders, ``vision`` and ``text``, and a file with the projections: transformers' own VisionTextDualEncoderModel has
+    neither a bias nor mean pooling, and would give other numbers.
 
     Args:
         model: the trained model; it is not changed.
         folder: an existing folder.
-
-    Raises:
-        UserError: transformers has no class for the model.
     """
-    _refuse_pair(model, "merged")
     merged = merged_copy(model)
     if isinstance(merged, JointTwoTower):
         pretrained = merged.pretrained_with_logits()
@@ -61,12 +59,8 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
     Raises:
         UserError: the model was not trained with LoRA, or transformers has no class for its base.
     """
-    _refuse_pair(model, "peft")
-    if isinstance(model, DualEncoder) and model.converted is not None:
-        raise UserError(
-            f"format=peft: its vision tower was made of {model.converted}, which AutoModel of transformers does not "
-            "load so that these adapters fit: use format=merged, which holds the tower itself"
-        )
+    if isinstance(model, VitBertTwoTower):
+        raise UserError("format=peft: no library has a class for its base, a ViT beside a BERT: use format=merged")
     adapted = {name: backbone for name, backbone in model.backbones.items() if isinstance(backbone, PeftModel)}
     if not adapted:
         raise UserError(
@@ -91,15 +85,6 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
         save_weights(_own_weights(model), folder / HEADS_FILE)
         square_processor(model).save_pretrained(folder)
         model.tokenizer.save_pretrained(folder)
-
-
-def _refuse_pair(model: TwoTower, format: str) -> None:
-    """transformers' own pair of towers has another text head; its AutoModel would give other numbers, silently."""
-    if isinstance(model, VitBertTwoTower):
-        raise UserError(
-            f"format={format}: AutoModel of transformers has no class for a model like BiomedCLIP or DermLIP, a ViT of "
-            "timm or PanDerm beside a BERT with open_clip's heads: use format=open_clip (or onnx)"
-        )
 
 
 def write_processor(model: TwoTower, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from siglip_med.models import ClipTwoTower, DualEncoder, PandermBertTwoTower, TwoTower
+from siglip_med.models import ClipTwoTower, DualEncoder, TwoTower, VitBertTwoTower
 from siglip_med.models.adaptation import Tower
 from siglip_med.models.dual import TEXT, VISION
 
@@ -46,9 +46,9 @@ image, text = model.encode_image(pixel_values, normalize=True), model.encode_tex
 logits = model.logit_scale.exp() * image @ text.T + model.logit_bias
 """
 
-_PANDERM = """from siglip_med.models import open_clip  # open_clip itself has no such vision tower
+_VIT_BERT = """from siglip_med.models import clip  # no other library has a class for such a pair
 
-model = open_clip(folder).eval()
+model = clip(folder).eval()
 image, text = model.encode_images(pixel_values), model.encode_texts(tokens["input_ids"], tokens["attention_mask"])
 logits = model.logits(image, text)
 """
@@ -84,8 +84,8 @@ _MASKED_MEAN = "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)"
 
 
 def needs_this_project(model: TwoTower, format: Format) -> bool:
-    """Whether no other library reads the folder: of PanDerm beside a BERT, its authors' copy of open_clip alone."""
-    return format == "open_clip" and isinstance(model, PandermBertTwoTower)
+    """Whether no other library reads the folder: a ViT beside a BERT with open_clip's heads."""
+    return format == "merged" and isinstance(model, VitBertTwoTower)
 
 
 def loading_recipe(model: TwoTower, format: Format) -> str:
@@ -100,7 +100,9 @@ def loading_recipe(model: TwoTower, format: Format) -> str:
     if format == "onnx":
         return _ONNX
     if format == "open_clip":
-        return _PANDERM if needs_this_project(model, format) else _OPEN_CLIP
+        return _OPEN_CLIP
+    if needs_this_project(model, format):
+        return _VIT_BERT
     if isinstance(model, DualEncoder):
         return _dual_recipe(model, format)
     bias = f" {model.logit_bias.item():+.7g}" if isinstance(model, ClipTwoTower) else ""

@@ -56,9 +56,9 @@ def launch(command: str) -> None:
     hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
 
 
-train, pretrain, tune, evaluate, predict, export, check, labels, demo = (
+train, pretrain, tune, evaluate, predict, export, convert, check, labels, demo = (
     partial(launch, name)
-    for name in ("train", "pretrain", "tune", "evaluate", "predict", "export", "check", "labels", "demo")
+    for name in (*("train", "pretrain", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo"),)
 )
 """Entry points of the console scripts."""
 

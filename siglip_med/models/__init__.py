@@ -19,13 +19,12 @@ from siglip_med.models.checkpoint import (
 from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.exported import family_of, load_export
-from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
+from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.interpolation import interpolated
 from siglip_med.models.joint import (
     ClipTwoTower,
     JointTwoTower,
     NaflexTwoTower,
-    PandermBertTwoTower,
     SiglipTwoTower,
     VitBertTwoTower,
 )
@@ -51,7 +50,6 @@ __all__ = [
     "Logits",
     "Lora",
     "NaflexTwoTower",
-    "PandermBertTwoTower",
     "PromptEnsemble",
     "SiglipTwoTower",
     "Tokenizer",
@@ -76,7 +74,6 @@ __all__ = [
     "load_trained",
     "model_builders",
     "model_node",
-    "open_clip",
     "read_checkpoint",
     "read_trained",
     "siglip",

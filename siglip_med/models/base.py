@@ -20,6 +20,8 @@ _HYPERPARAMETERS = (
     "projection_dim",
     "projection_size",
     "eos_token_id",
+    "vision_pooling",
+    "text_pooling",
 )
 
 

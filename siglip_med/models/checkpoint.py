@@ -14,7 +14,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
-from siglip_med.models.factory import clip, dual_encoder, open_clip, siglip, siglip2
+from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.two_tower import TwoTower
 
 PAYLOAD = "siglip_med"
@@ -23,7 +23,7 @@ VERSION = 3
 """3: sealed, and says where its run stood; 2: settings of the re-cut package."""
 STATE_PREFIX = "model."
 
-MODEL_BUILDERS = builders(siglip, siglip2, clip, open_clip, dual_encoder)
+MODEL_BUILDERS = builders(siglip, siglip2, clip, dual_encoder)
 """All that the ``model`` node of a checkpoint may build."""
 
 

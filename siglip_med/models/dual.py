@@ -108,11 +108,7 @@ class ProjectionHead(nn.Module):
 
 
 class DualEncoder(TwoTower):
-    """Two towers that have never met: for instance DINOv2 and MiniLM.
-
-    Attributes:
-        converted: of what the vision backbone was made, if its files are not those of the transformers library.
-    """
+    """Two towers that have never met: for instance DINOv2 and MiniLM."""
 
     def __init__(
         self,
@@ -122,7 +118,6 @@ class DualEncoder(TwoTower):
         tokenizer: Any,
         image_processor: Any,
         image_spec: ImageSpec,
-        converted: str | None = None,
     ) -> None:
         """Wraps two loaded models.
 
@@ -133,7 +128,6 @@ class DualEncoder(TwoTower):
             tokenizer: of the text encoder.
             image_processor: of the vision backbone.
             image_spec: what images must look like.
-            converted: of what the vision backbone was made, if its files are another library's.
         """
         super().__init__(
             backbones={
@@ -152,7 +146,6 @@ class DualEncoder(TwoTower):
             base_logits=(INITIAL_SCALE, INITIAL_BIAS),
             gradient_checkpointing=settings.gradient_checkpointing,
         )
-        self.converted = converted
         self.vision_pooling: Pooling = settings.vision_pooling
         self.text_pooling: Pooling = settings.text_pooling
         shared, dropout, noise = settings.embedding_dim, settings.dropout, settings.noise
@@ -162,7 +155,7 @@ class DualEncoder(TwoTower):
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """``[B, 3, H, W]`` to the pooled output of the backbone ``[B, F]``."""
         output = self.pretrained(VISION)(pixel_values=pixel_values)
-        return _pool(output, self.vision_pooling, None)
+        return pool(output, self.vision_pooling, None)
 
     def project_images(self, features: Tensor) -> Tensor:
         """``[B, F]`` to ``[B, E]`` by the image head."""
@@ -172,14 +165,14 @@ class DualEncoder(TwoTower):
         """``[T, L]`` to the pooled output of the text encoder ``[T, G]``."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         output = self.pretrained(TEXT)(input_ids=input_ids, attention_mask=mask)
-        return _pool(output, self.text_pooling, mask)
+        return pool(output, self.text_pooling, mask)
 
     def project_texts(self, features: Tensor) -> Tensor:
         """``[T, G]`` to ``[T, E]`` by the text head."""
         return self.text_head(features)
 
 
-def _pool(output: Any, pooling: Pooling, mask: Tensor | None) -> Tensor:
+def pool(output: Any, pooling: Pooling, mask: Tensor | None) -> Tensor:
     """One vector a row: the library's own pooled output, the first token, or the mean over (unmasked) positions."""
     if pooling == "pooler":
         return output.pooler_output.flatten(1)

@@ -1,4 +1,4 @@
-"""An export read back: what ``siglip-med-export`` writes with ``format=merged`` or ``open_clip`` is a model again."""
+"""An export read back: what ``siglip-med-export`` writes with ``format=merged`` is a model again."""
 
 import json
 from pathlib import Path
@@ -17,12 +17,10 @@ from siglip_med.models.dual import DualEncoder
 from siglip_med.models.joint import (
     ClipTwoTower,
     NaflexTwoTower,
-    PandermBertTwoTower,
     Siglip2TwoTower,
     SiglipTwoTower,
     VitBertTwoTower,
 )
-from siglip_med.models.open_clip_folder import CONFIG_FILE as OPEN_CLIP_FILE
 from siglip_med.models.two_tower import TwoTower
 
 ABOUT_FILE = "conditions.json"
@@ -66,7 +64,6 @@ _FAMILIES: dict[type[TwoTower], str] = {
     NaflexTwoTower: "siglip2",
     ClipTwoTower: "clip",
     VitBertTwoTower: "clip",
-    PandermBertTwoTower: "clip",
     DualEncoder: "dual_encoder",
 }
 
@@ -103,7 +100,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
     """Builds the model of an export; like a checkpoint, it runs no code that hides in its files.
 
     Args:
-        folder: of ``siglip-med-export`` with ``format=merged`` or ``format=open_clip``.
+        folder: of ``siglip-med-export`` with ``format=merged``.
 
     Returns:
         The model in evaluation mode, and of a checkpoint's payload what the folder holds: ``conditions``, ``codes``,
@@ -116,7 +113,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
     about = _read_about(folder)
     check_sums(folder)  # those of a dual encoder lie above its two folders, where nothing else looks
     scale, bias = about.logit_scale, about.logit_bias
-    family = "open_clip" if (folder / OPEN_CLIP_FILE).is_file() else about.model.family
+    family = about.model.family
     node: dict[str, Any] = {
         "_target_": f"{_TARGET}.{family}",
         "adaptation": _FROZEN,
@@ -147,8 +144,9 @@ def _read_about(folder: Path) -> About:
         raise UserError(f"{folder} is no export: it holds no {ABOUT_FILE}; give a checkpoint, or a merged export")
     if (folder / "adapter_config.json").is_file() or list(folder.glob("*/adapter_config.json")):
         raise UserError(f"{folder} is an export with format=peft, which names a base and does not hold it; {_AGAIN}")
-    if (folder / "vision.onnx").is_file():
-        raise UserError(f"{folder} is an export with format=onnx, which other software runs; {_AGAIN}")
+    for file, format in {"vision.onnx": "onnx", "open_clip_config.json": "open_clip"}.items():
+        if (folder / file).is_file():
+            raise UserError(f"{folder} is an export with format={format}, for other software; {_AGAIN}")
     try:
         about = About.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:

@@ -18,17 +18,12 @@ from siglip_med.models.joint import (
     ClipTwoTower,
     JointTwoTower,
     NaflexTwoTower,
-    PandermBertTwoTower,
     Siglip2TwoTower,
     SiglipTwoTower,
     VitBertTwoTower,
 )
 from siglip_med.models.logits import Logits
-from siglip_med.models.open_clip import read_clip
-from siglip_med.models.open_clip_folder import find_folder, read_config
-from siglip_med.models.open_clip_pair import is_pair, read_pair
-from siglip_med.models.open_clip_panderm import is_panderm
-from siglip_med.models.timm_tower import find_timm, read_timm
+from siglip_med.models.pairs import VitBertConfig
 
 Model = TypeVar("Model")
 Joint = TypeVar("Joint", bound=JointTwoTower)
@@ -36,6 +31,7 @@ Settings = TypeVar("Settings")
 Fields = ParamSpec("Fields")
 
 _HINTS = {"siglip": "model=siglip_base", "siglip2": "model=siglip2_base", "clip": "model=clip_base"}
+_HINTS[VitBertConfig.model_type] = _HINTS["clip"]
 
 
 def takes_fields_of(
@@ -112,8 +108,8 @@ def siglip2(settings: JointSettings) -> SiglipTwoTower:
 
 
 @takes_fields_of(JointSettings)
-def clip(settings: JointSettings) -> ClipTwoTower:
-    """CLIP, which has no logit bias of its own: it starts at 0.
+def clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
+    """CLIP, which has no logit bias of its own: it starts at 0; or a converted pair of a ViT and a BERT.
 
     Args:
         settings: called with the fields of `JointSettings`.
@@ -121,52 +117,13 @@ def clip(settings: JointSettings) -> ClipTwoTower:
     Raises:
         UserError: as `siglip`.
     """
-    return _joint({"clip": ClipTwoTower}, settings)
-
-
-@takes_fields_of(JointSettings)
-def open_clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
-    """A model in open_clip's format: CLIP with ViT towers, or a plain ViT or PanDerm beside a BERT.
-
-    So both of DermLIP's, and BiomedCLIP.
-
-    See `siglip_med.models.open_clip` and `siglip_med.models.open_clip_pair`.
-
-    Args:
-        settings: called with the fields of `JointSettings`.
-
-    Raises:
-        UserError: the model cannot be had, is of another kind, or its tokenizer is not its text tower's.
-    """
-    folder = find_folder(settings.path, settings.revision)
-    content = read_config(folder)
-    if is_pair(content["model_cfg"]):
-        pair, processor = read_pair(folder, content, settings.path)
-        tokenizer, text = load_tokenizer(str(folder), None), pair.text_model.config
-        if tokenizer.pad_token_id != text.pad_token_id or len(tokenizer) > text.vocab_size:
-            raise UserError(
-                f"{settings.path}: its tokenizer has {len(tokenizer)} tokens and pads with {tokenizer.pad_token_id}, "
-                f"its text tower knows {text.vocab_size} and expects {text.pad_token_id}: put the files of "
-                f"{content['model_cfg']['text_cfg']['hf_model_name']}'s tokenizer into the folder"
-            )
-        family = PandermBertTwoTower if is_panderm(content["model_cfg"]) else VitBertTwoTower
-        return family(pair, **_parts(settings, tokenizer, processor))
-    model, processor = read_clip(folder, content, settings.path)
-    tokenizer = load_tokenizer(str(folder), None)
-    end, theirs = model.text_model.config.eos_token_id, tokenizer.eos_token_id
-    if theirs != end:
-        raise UserError(
-            f"{settings.path}: its tokenizer ends texts with token {theirs}, its text tower reads them at token {end}: "
-            "put the files of CLIP's own tokenizer into the folder"
-        )
-    return ClipTwoTower(model, **_parts(settings, tokenizer, processor))
+    families: dict[str, type[ClipTwoTower | VitBertTwoTower]] = {"clip": ClipTwoTower}
+    return _joint(families | {VitBertConfig.model_type: VitBertTwoTower}, settings)
 
 
 @takes_fields_of(DualEncoderSettings)
 def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
     """Any vision backbone and any text encoder of the transformers library, with new projection heads.
-
-    The vision backbone may also lie in timm's format: see `siglip_med.models.timm_tower`.
 
     Args:
         settings: called with the fields of `DualEncoderSettings`.
@@ -175,17 +132,10 @@ def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
         UserError: a model cannot be had, or it is of a kind that LoRA does not know.
     """
     vision_path, text_path = resolve_path(settings.vision), resolve_path(settings.text)
-    converted = None
-    content = find_timm(vision_path, settings.vision_revision)
-    if content is None:
-        vision = _tower(load_weights(vision_path, settings.vision_revision, unused=("pooler.",)), "vision_model")
-        processor = load_image_processor(vision_path, settings.vision_revision)
-        if settings.image_size is not None:
-            _resize(processor, settings.image_size)
-    else:
-        read = read_timm(vision_path, settings.vision_revision, content, settings.image_size)
-        vision, processor, converted = read.model, read.image_processor, f"timm's {read.architecture}"
-        _check_pooling(settings, read.pooling)
+    vision = _tower(load_weights(vision_path, settings.vision_revision, unused=("pooler.",)), "vision_model")
+    processor = load_image_processor(vision_path, settings.vision_revision)
+    if settings.image_size is not None:
+        _resize(processor, settings.image_size)
     text = _tower(load_weights(text_path, settings.text_revision, unused=("pooler.",)), "text_model")
     longest = getattr(text.config, "max_position_embeddings", settings.max_text_length)
     if settings.max_text_length > longest:
@@ -199,7 +149,6 @@ def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
         tokenizer=load_tokenizer(text_path, settings.text_revision),
         image_processor=processor,
         image_spec=ImageSpec(_side(processor), tuple(processor.image_mean), tuple(processor.image_std)),
-        converted=converted,
     )
 
 
@@ -212,42 +161,19 @@ def _joint(families: dict[str, type[Joint]], settings: JointSettings) -> Joint:
         raise UserError(f"{settings.path} is a {config.model_type!r} model, not {' or '.join(families)}: use {hint}")
     return family(
         load_weights(folder, settings.revision),
-        **_parts(
-            settings,
-            tokenizer=load_tokenizer(folder, settings.revision, mask=family.text_mask),
-            processor=load_image_processor(folder, settings.revision),
-        ),
+        name=settings.path,
+        revision=settings.revision,
+        tokenizer=load_tokenizer(folder, settings.revision, mask=family.text_mask),
+        image_processor=load_image_processor(folder, settings.revision),
+        adaptation=settings.adaptation,
+        logits=settings.logits,
+        gradient_checkpointing=settings.gradient_checkpointing,
     )
-
-
-def _parts(settings: JointSettings, tokenizer: Any, processor: Any) -> dict[str, Any]:
-    """What every joint family takes beside its model."""
-    return {
-        "name": settings.path,
-        "revision": settings.revision,
-        "tokenizer": tokenizer,
-        "image_processor": processor,
-        "adaptation": settings.adaptation,
-        "logits": settings.logits,
-        "gradient_checkpointing": settings.gradient_checkpointing,
-    }
 
 
 def _tower(model: PreTrainedModel, name: str) -> PreTrainedModel:
     tower = getattr(model, name, None)
     return tower if isinstance(tower, PreTrainedModel) else model
-
-
-def _check_pooling(settings: DualEncoderSettings, theirs: str) -> None:
-    """A norm after the mean over the patches is part of a pooler, and a tower has it or has none."""
-    if (settings.vision_pooling == "pooler") == (theirs == "pooler"):
-        return
-    advice = (
-        "it takes the mean of its patches and norms it (fc_norm): give model.vision_pooling=pooler"
-        if theirs == "pooler"
-        else "it has a last norm and no pooler: give model.vision_pooling=cls, or mean"
-    )
-    raise UserError(f"model.vision_pooling={settings.vision_pooling}: {settings.vision} is in timm's format, {advice}")
 
 
 def _side(processor: Any) -> int:

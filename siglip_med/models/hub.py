@@ -6,45 +6,81 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.seals import check_sums
+from siglip_med.core.shell import setting
 
 PACKAGE_PREFIX = "package:"
 """Start of a path that names a model folder inside this package, e.g. ``package:siglip_tiny``."""
 
 
-def resolve_path(path: str, config: str = "config.json") -> str:
+TIMM = "timm_wrapper"
+"""What transformers calls a model in timm's format, whose config names no ``model_type``."""
+
+
+def resolve_path(path: str) -> str:
     """Turns ``package:name`` into the packaged folder and checks folders.
 
     Args:
         path: a folder, ``package:<name>``, or an id of the Hugging Face hub.
-        config: the file by which a folder is known to hold a model.
 
     Raises:
         UserError: the folder does not exist or holds no model, or a file of an export is altered.
     """
-    if path.startswith(PACKAGE_PREFIX):
-        folder = Path(__file__).parent / path.removeprefix(PACKAGE_PREFIX)
-    else:
-        folder = Path(path).expanduser()
-    looks_local = path.startswith((PACKAGE_PREFIX, "/", ".", "~")) or path.count("/") > 1 or "\\" in path
-    if not folder.is_dir():
-        if looks_local:
-            raise UserError(f"no model folder {path}: give a folder that holds {config}, or an id of the hub")
+    folder = local_folder(path)
+    if folder is None:
         return path
-    if not (folder / config).is_file():
-        raise UserError(f"{path} is no model folder: it holds no {config}")
+    if (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file():
+        raise _foreign(path)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{path} is no model folder: it holds no config.json")
     check_sums(folder)
     return str(folder)
 
 
+def local_folder(path: str) -> Path | None:
+    """The folder that a path names; None if it is an id of the hub.
+
+    Raises:
+        UserError: it is no id, and there is no such folder.
+    """
+    folder = Path(path).expanduser()
+    if path.startswith(PACKAGE_PREFIX):
+        folder = Path(__file__).parent / path.removeprefix(PACKAGE_PREFIX)
+    if folder.is_dir():
+        return folder
+    if path.startswith((PACKAGE_PREFIX, "/", ".", "~")) or path.count("/") > 1 or "\\" in path:
+        raise UserError(f"no model folder {path}: give a folder that holds config.json, or an id of the hub")
+    return None
+
+
 def load_config(path: str, revision: str | None) -> Any:
-    """The model's configuration, which alone says of which family it is."""
+    """The model's configuration, which alone says of which family it is.
+
+    Raises:
+        UserError: it cannot be had, or is in the format of another library.
+    """
     with explained(path, revision):
+        content, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
+        if content.get("model_type", TIMM) == TIMM:
+            raise _foreign(path)
         return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
 
 
@@ -59,6 +95,7 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     Raises:
         UserError: the model cannot be had, its file is cut off, or weights are missing from it.
     """
+    load_config(path, revision)
     with explained(path, revision):
         model, loading = AutoModel.from_pretrained(
             path,
@@ -119,6 +156,8 @@ def _reason(path: str, revision: str | None, error: BaseException) -> str:
         return f"{path} has no revision {revision} on the Hugging Face hub"
     if any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
         return f"there is no model {path}, neither as a folder nor on the Hugging Face hub"
+    if any(isinstance(cause, HfHubHTTPError) and isinstance(cause, EntryNotFoundError) for cause in causes):
+        return f"{path} lacks a file ({first_line}); {_convert(path)}"
     if any(isinstance(cause, HfHubHTTPError) for cause in causes):
         return f"the Hugging Face hub refused {path}: {first_line}"
     return (
@@ -126,6 +165,15 @@ def _reason(path: str, revision: str | None, error: BaseException) -> str:
         "instead of the id (model.path=folder; model.vision=folder or model.text=folder for a dual encoder), or set "
         "HF_HOME to a cache that already holds it"
     )
+
+
+def _foreign(path: str) -> UserError:
+    return UserError(f"{path} is not in the format of the transformers library; {_convert(path)}")
+
+
+def _convert(path: str) -> str:
+    words = setting("source", path), setting("output", f"{Path(path).name}-converted")
+    return f"a model of open_clip or timm is converted once, by: siglip-med-convert {' '.join(words)}"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

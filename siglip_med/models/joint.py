@@ -1,4 +1,4 @@
-"""Models that were pretrained with both towers: SigLIP, SigLIP 2 with flexible resolution, and CLIP."""
+"""Models that were pretrained with both towers: SigLIP, SigLIP 2 with flexible resolution, CLIP, a ViT with a BERT."""
 
 import math
 from functools import partial
@@ -14,8 +14,8 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation
 from siglip_med.models.backbone import Backbone
+from siglip_med.models.dual import pool
 from siglip_med.models.logits import Logits
-from siglip_med.models.open_clip_pair import setting
 from siglip_med.models.prefix import replaced_forwards
 from siglip_med.models.two_tower import TwoTower
 
@@ -217,8 +217,8 @@ class NaflexTwoTower(Siglip2TwoTower):
         return tower.head(tower.post_layernorm(states))
 
 
-class ClipTwoTower(JointTwoTower):
-    """CLIP (Radford et al. 2021, arXiv 2103.00020): pooled tokens, then one linear projection a tower."""
+class ProjectedTwoTower(JointTwoTower):
+    """Pooled towers, then a projection each that was pretrained with them."""
 
     heads = ("visual_projection.", "text_projection.")
 
@@ -227,72 +227,49 @@ class ClipTwoTower(JointTwoTower):
         """E, read from the model's configuration."""
         return int(config.projection_dim)
 
-    def image_features(self, pixel_values: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` to the normalized class token ``[B, F]``."""
-        return self.pretrained(MODEL).vision_model(pixel_values=pixel_values).pooler_output
-
     def project_images(self, features: Tensor) -> Tensor:
         """``[B, F]`` to ``[B, E]`` by the visual projection."""
         return self.pretrained(MODEL).visual_projection(features)
-
-    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """``[T, L]`` to the end token's state ``[T, G]``."""
-        return self.pretrained(MODEL).text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
 
     def project_texts(self, features: Tensor) -> Tensor:
         """``[T, G]`` to ``[T, E]`` by the text projection."""
         return self.pretrained(MODEL).text_projection(features)
 
 
-class VitBertTwoTower(JointTwoTower):
-    """A plain ViT beside a BERT with open_clip's heads: BiomedCLIP (Zhang et al. 2023, arXiv 2303.00915).
-
-    Its heads were pretrained with the towers, unlike a dual encoder's.
-    """
-
-    heads = ("visual_projection.", "text_projection.")
-
-    @staticmethod
-    def shared_size(config: Any) -> int:
-        """E, read from the model's configuration."""
-        return int(config.projection_dim)
-
-    @staticmethod
-    def text_length(config: Any) -> int:
-        """L: open_clip's, of fewer tokens than BERT could take."""
-        return int(setting(config.open_clip, "text_cfg", "context_length"))
+class ClipTwoTower(ProjectedTwoTower):
+    """CLIP (Radford et al. 2021, arXiv 2103.00020)."""
 
     def image_features(self, pixel_values: Tensor) -> Tensor:
         """``[B, 3, H, W]`` to the normalized class token ``[B, F]``."""
-        return self.pretrained(MODEL).vision_model(pixel_values=pixel_values).last_hidden_state[:, 0]
-
-    def project_images(self, features: Tensor) -> Tensor:
-        """``[B, F]`` to ``[B, E]`` by the visual projection."""
-        return self.pretrained(MODEL).visual_projection(features)
+        return self.pretrained(MODEL).vision_model(pixel_values=pixel_values).pooler_output
 
     def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """``[T, L]`` to the first token's state, or the mean over the tokens, as the config says: ``[T, G]``."""
+        """``[T, L]`` to the end token's state ``[T, G]``."""
+        return self.pretrained(MODEL).text_model(input_ids=input_ids, attention_mask=attention_mask).pooler_output
+
+
+class VitBertTwoTower(ProjectedTwoTower):
+    """A ViT beside a BERT: BiomedCLIP, and DermLIP with PanDerm (`siglip_med.models.pairs`)."""
+
+    @property
+    def vision_pooling(self) -> str:
+        """``cls``, or ``patches`` where the pooled output is a mean over them; relevance maps follow it."""
+        return str(self.pretrained(MODEL).config.vision_pooling)
+
+    @staticmethod
+    def text_length(config: Any) -> int:
+        """L, of fewer tokens than BERT could take."""
+        return int(config.context_length)
+
+    def image_features(self, pixel_values: Tensor) -> Tensor:
+        """``[B, 3, H, W]`` to the class token, or the mean over the patches normalized again: ``[B, F]``."""
+        tower = self.pretrained(MODEL).vision_model
+        states = tower(pixel_values=pixel_values).last_hidden_state
+        return states[:, 0] if self.vision_pooling == "cls" else tower.layernorm(states[:, 1:].mean(dim=1))
+
+    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """``[T, L]`` to the first token's state, or the mean over the tokens that are not padding: ``[T, G]``."""
         model = self.pretrained(MODEL)
         # open_clip's encoder makes the mask itself, from the padding
         mask = input_ids != model.config.text_config.pad_token_id if attention_mask is None else attention_mask
-        states = model.text_model(input_ids=input_ids, attention_mask=mask.long()).last_hidden_state
-        if setting(model.config.open_clip, "text_cfg", "hf_pooler_type") != "mean_pooler":
-            return states[:, 0]
-        weights = mask.unsqueeze(-1).to(states.dtype)
-        return (states * weights).sum(dim=1) / weights.sum(dim=1)
-
-    def project_texts(self, features: Tensor) -> Tensor:
-        """``[T, G]`` to ``[T, E]`` by the text head."""
-        return self.pretrained(MODEL).text_projection(features)
-
-
-class PandermBertTwoTower(VitBertTwoTower):
-    """PanDerm's tower beside a BERT: DermLIP (Yan et al. 2025, arXiv 2503.14911)."""
-
-    vision_pooling = "patches"
-    """Its pooled output is a mean over the patches alone; relevance maps follow it."""
-
-    def image_features(self, pixel_values: Tensor) -> Tensor:
-        """``[B, 3, H, W]`` to the mean over the normalized patches, normalized again by the same norm: ``[B, F]``."""
-        tower = self.pretrained(MODEL).vision_model
-        return tower.layernorm(tower(pixel_values=pixel_values).last_hidden_state[:, 1:].mean(dim=1))
+        return pool(model.text_model(input_ids=input_ids, attention_mask=mask.long()), model.config.text_pooling, mask)

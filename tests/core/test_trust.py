@@ -108,8 +108,6 @@ def open_with(way: str, path: Path, cache: Path, folder: Path) -> None:
                 output=str(folder / "export"),
                 license="other",
                 base=None,
-                push_to_hub=None,
-                private=True,
             )
         )
     else:

@@ -1,24 +1,20 @@
 """Every format of every family, loaded in another process that cannot import this project."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import httpx
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import RepositoryNotFoundError
 from PIL import Image
 from transformers import pipeline
 
 from siglip_med.core.errors import UserError
 from siglip_med.data.images import read_image
-from siglip_med.export import export_checkpoint, model_card, push
+from siglip_med.export import export_checkpoint, model_card
 from siglip_med.export.card import metric_rows
 from siglip_med.export.merge import merged_copy
 from siglip_med.export.recipes import loading_recipe
@@ -202,61 +198,6 @@ def test_baselines_stand_beside_every_result(exports):
         "| R@5 (all 3 conditions: always 1) | 0.750 (0.700 to 0.800) | 0.200 (0.190 to 0.210) | not measured "
         "| not measured | not measured |"
     )
-
-
-class Hub:
-    """A hub that keeps what it is told; nothing leaves the process."""
-
-    def __init__(self, public: bool | None = None) -> None:
-        self.public, self.made, self.uploaded = public, [], []
-
-    def model_info(self, repository):
-        if self.public is None:
-            raise RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "http://x")))
-        return SimpleNamespace(private=not self.public)
-
-    def create_repo(self, repository, **settings):
-        self.made.append((repository, settings["private"]))
-
-    def upload_folder(self, repo_id, folder_path, **settings):
-        self.uploaded.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
-
-
-def test_an_export_is_pushed_private_and_whole(exports):
-    folder, hub = Path(exports["clip", "onnx"]["folder"]), Hub()
-    assert push(folder, "lab/skin", private=True, api=hub) == "https://huggingface.co/lab/skin"
-    assert hub.made == [("lab/skin", True)]
-    assert hub.uploaded == [("lab/skin", sorted(path.name for path in folder.iterdir()))]
-    assert "README.md" in hub.uploaded[0][1]
-
-
-def test_a_private_push_never_goes_to_a_public_repository(exports):
-    folder, hub = Path(exports["clip", "onnx"]["folder"]), Hub(public=True)
-    with pytest.raises(UserError, match="there already and public"):
-        push(folder, "lab/skin", private=True, api=hub)
-    assert hub.uploaded == []
-    push(folder, "lab/skin", private=False, api=hub)
-    assert len(hub.uploaded) == 1
-
-
-@pytest.mark.parametrize("name", ["photo.jpg", "thumbnails/face.PNG", "images.csv", "arrays.npz"])
-def test_a_folder_with_anything_else_in_it_is_not_pushed(exports, tmp_path, name):
-    folder, hub = tmp_path / "export", Hub()
-    shutil.copytree(exports["clip", "onnx"]["folder"], folder)
-    (folder / name).parent.mkdir(exist_ok=True)
-    (folder / name).write_bytes(b"")
-    with pytest.raises(UserError, match=f"{name} in .* is nothing that an export writes"):
-        push(folder, "lab/skin", private=True, api=hub)
-    assert (hub.made, hub.uploaded) == ([], [])
-
-
-def test_what_cannot_be_pushed_is_said_before_anything_is_written(exports, tmp_path):
-    checkpoint = Path(exports["clip", "onnx"]["folder"]).parent / "best.ckpt"
-    with pytest.raises(UserError, match="push_to_hub=skin: give ORG/NAME"):
-        export_checkpoint(checkpoint, "merged", tmp_path / "a", push_to_hub="skin")
-    with pytest.raises(UserError, match="a folder of this machine that nobody else has: push format=merged"):
-        export_checkpoint(checkpoint, "peft", tmp_path / "b", push_to_hub="lab/skin")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_card_says_what_the_run_was(exports):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import PreTrainedConfig
 
 from siglip_med.core.errors import UserError
 from siglip_med.models import clip, dual_encoder, siglip
@@ -49,7 +49,7 @@ def test_what_the_hub_answers_is_told_apart(kind, words, monkeypatch):
         Exception.__init__(cause, "401")
         raise OSError("You are trying to access …\nmore lines") from cause
 
-    monkeypatch.setattr(AutoConfig, "from_pretrained", refuse)
+    monkeypatch.setattr(PreTrainedConfig, "get_config_dict", refuse)
     assert words in refusal(siglip, "some/model", revision="v9")
 
 
@@ -95,7 +95,7 @@ def test_half_precision_files_are_loaded_in_full_precision(tmp_path):
 
 
 def test_another_family_is_refused_with_the_config_that_fits(folder):
-    assert "'siglip' model, not clip: use model=siglip_base" in refusal(clip, str(folder))
+    assert "'siglip' model, not clip or siglip_med_vit_bert: use model=siglip_base" in refusal(clip, str(folder))
 
 
 def test_dual_encoder_resizes_on_request_and_refuses_texts_that_are_too_long(tmp_path):

@@ -1,4 +1,4 @@
-"""Folders in open_clip's format: open_clip's own embeddings, adapters, and back again."""
+"""Folders in open_clip's format, converted: open_clip's own embeddings, adapters, and back again."""
 
 import json
 from pathlib import Path
@@ -9,8 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from siglip_med.core.errors import UserError
 from siglip_med.export import write_merged, write_open_clip
-from siglip_med.models import FullFineTune, Lora, clip, open_clip
+from siglip_med.models import FullFineTune, Lora, clip
+from siglip_med.models.conversion import convert
 from tests.models import runs, their_open_clip
+from tests.models.their_open_clip import converted
 from tests.models.tiny import IMAGE, LENGTH, WORDS, write_clip
 
 VOCABULARY = 4 + len(WORDS)
@@ -82,19 +84,22 @@ def embeddings(model):
 @pytest.mark.parametrize("changes", [{}, {"quick_gelu": True}, {"init_logit_bias": -7.0, "custom_text": True}], ids=str)
 def test_embeddings_and_logits_are_those_of_open_clip(write, changes):
     folder, model = write(**changes)
-    ours = open_clip(str(folder), adaptation=FullFineTune())
+    conversion = convert(str(folder), folder / "converted")
+    ours = clip(str(conversion.folder), adaptation=FullFineTune())
     pixels, tokens, images, texts = embeddings(ours)
     with torch.no_grad():
         torch.testing.assert_close(images, model.encode_image(pixels), rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(texts, model.encode_text(tokens["input_ids"]), rtol=1e-5, atol=1e-5)
     assert ours.logit_scale.item() == pytest.approx(model.logit_scale.item(), abs=1e-5)
-    assert ours.logit_bias.item() == pytest.approx(changes.get("init_logit_bias", 0.0))
+    # a CLIPModel has no place for a bias: the settings that are printed give it
+    assert ours.logit_bias.item() == 0.0
+    assert ("model.logits.bias=-7" in conversion.settings) == ("init_logit_bias" in changes)
     assert (ours.image_spec.size, ours.image_spec.mean) == (IMAGE, (0.4, 0.5, 0.6))
 
 
 def test_adapters_are_trained_and_come_back_in_open_clips_format(write, theirs, tmp_path):
     folder, _ = write()
-    ours = open_clip(str(folder), adaptation=Lora(rank=2, dropout=0.0))
+    ours = clip(converted(folder), adaptation=Lora(rank=2, dropout=0.0))
     pixels, tokens, before, _ = embeddings(ours)
     runs.move_adapters(ours, pixels, tokens, rate=0.05)
     assert all(p.grad.abs().sum() > 0 for n, p in ours.named_parameters() if "lora_B" in n)
@@ -110,9 +115,8 @@ def test_adapters_are_trained_and_come_back_in_open_clips_format(write, theirs, 
     with torch.no_grad():
         torch.testing.assert_close(model.encode_image(pixels), images, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(model.encode_text(tokens["input_ids"]), texts, rtol=1e-5, atol=1e-5)
-    again = open_clip(str(output), adaptation=FullFineTune())
+    again = clip(converted(output), adaptation=FullFineTune())
     torch.testing.assert_close(embeddings(again)[2], images, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(again.logit_bias, ours.logit_bias)
     merged = tmp_path / "merged"
     merged.mkdir()
     write_merged(ours, merged)
@@ -140,12 +144,13 @@ def test_a_clip_of_the_transformers_library_becomes_open_clips(theirs, tmp_path)
         (
             "vision_cfg.timm_model_name",
             "vit_base_patch16_224",
-            "vision_cfg.timm_model_name=vit_base_patch16_224 makes it another",
+            "vision_cfg.timm_model_name=vit_base_patch16_224: it is not known",
         ),
-        ("text_cfg.hf_model_name", "bert", "text_cfg.hf_model_name=bert makes it another"),
-        ("vision_cfg.layers", 3, "do not fit its open_clip_config.json"),
+        ("text_cfg.hf_model_name", "bert", "text_cfg.hf_model_name=bert: it is not known"),
+        ("vision_cfg.layers", 3, "open_clip_config.json do not fit it"),
         ("embed_dim", 21, "do not fit"),
-        ("vision_cfg", None, "is damaged or was written by something else"),
+        ("vision_cfg", None, "or the weights beside it, are damaged"),
+        ("vision_cfg.width", "many", "or the weights beside it, are damaged"),
         ("text_cfg.vocab_size", VOCABULARY + 1, "reads them at token"),
     ],
 )
@@ -157,7 +162,17 @@ def test_another_model_is_refused_in_one_line(write, key, value, line):
         save_file(weights, folder / WEIGHTS)
     their_open_clip.change(folder, key, value)
     with pytest.raises(UserError, match=line) as refusal:
-        open_clip(str(folder))
+        clip(converted(folder))
+    assert "\n" not in str(refusal.value)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_folder_that_is_not_converted_is_refused_with_the_command_that_converts_it(write):
+    folder, _ = write()
+    with pytest.raises(UserError, match="is not in the format of the transformers library") as refusal:
+        clip(str(folder))
+    command = f"siglip-med-convert source={folder} output=their_model-converted"
+    assert str(refusal.value).endswith(command)
     assert "\n" not in str(refusal.value)
 
 
@@ -165,9 +180,9 @@ def test_missing_and_torn_files_are_named(write):
     folder, _ = write()
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:100])
     with pytest.raises(UserError, match="cut off or damaged"):
-        open_clip(str(folder))
+        clip(converted(folder))
     (folder / WEIGHTS).unlink()
-    with pytest.raises(UserError, match=r"holds neither open_clip_model\.safetensors nor open_clip_pytorch_model\.bin"):
-        open_clip(str(folder))
-    with pytest.raises(UserError, match="no model folder"):
-        open_clip(str(folder / "nowhere"))
+    with pytest.raises(UserError, match=r"holds none of open_clip_model\.safetensors, "):
+        clip(converted(folder))
+    with pytest.raises(UserError, match=r"no model .*nowhere"):
+        clip(converted(folder / "nowhere"))

@@ -1,9 +1,7 @@
-"""Folders of the layout of DermLIP with PanDerm: its authors' embeddings, adapters, checkpoints, and back again."""
+"""Folders of the layout of DermLIP with PanDerm, converted: its authors' embeddings, adapters, checkpoints, exports."""
 
-import json
 import logging
 import re
-import shutil
 
 import pytest
 import torch
@@ -12,12 +10,11 @@ from transformers import BertConfig, BertModel
 
 from siglip_med.commands import train
 from siglip_med.core.errors import UserError
-from siglip_med.export import export_checkpoint, write_open_clip
+from siglip_med.export import export_checkpoint, write_merged
 from siglip_med.inference.maps import relevance_map
-from siglip_med.models import FullFineTune, Lora, check_gradients, load_export, load_model, open_clip
-from siglip_med.models.open_clip_pair import pair_names, read_pair
+from siglip_med.models import FullFineTune, Lora, check_gradients, clip, load_export, load_model
 from tests.models import runs, their_open_clip
-from tests.models.biomed import CONFIG, MEAN, STD, WEIGHTS
+from tests.models.biomed import MEAN, STD, WEIGHTS
 from tests.models.panderm_pairs import (
     BLOCKS,
     LENGTH,
@@ -29,6 +26,7 @@ from tests.models.panderm_pairs import (
     texts_by_hand,
     write_panderm,
 )
+from tests.models.their_open_clip import converted
 from tests.short_runs import small_settings
 
 TEXTS = ["A photograph of eczema.", "red scaly itchy moles", ""]
@@ -62,7 +60,7 @@ def by_hand(folder, weights, pixels, tokens):
 def test_embeddings_are_those_of_the_formulas(folder, caplog):
     caplog.set_level(logging.WARNING, logger="siglip_med")
     weights = load_file(folder / WEIGHTS)
-    ours = open_clip(str(folder), adaptation=FullFineTune())
+    ours = clip(converted(folder), adaptation=FullFineTune())
     pixels, tokens, images, texts = embeddings(ours)
     expected_images, expected_texts = by_hand(folder, weights, pixels, tokens)
     torch.testing.assert_close(images, expected_images, **NEAR)
@@ -77,7 +75,7 @@ def test_embeddings_are_those_of_the_formulas(folder, caplog):
 
 def test_texts_are_those_of_open_clips_text_encoder(folder):
     weights = load_file(folder / WEIGHTS)
-    _, tokens, _, texts = embeddings(open_clip(str(folder)))
+    _, tokens, _, texts = embeddings(clip(converted(folder)))
     bert = str(folder.with_name("their_model_bert"))
     default = their_open_clip.part("model").CLIPTextCfg()
     encoder = their_open_clip.part("hf_model").HFTextEncoder(
@@ -88,37 +86,8 @@ def test_texts_are_those_of_open_clips_text_encoder(folder):
         torch.testing.assert_close(texts, encoder.eval()(tokens["input_ids"]), **NEAR)
 
 
-def test_dermlips_own_config_is_read_as_its_authors_code_builds_it(tmp_path, monkeypatch):
-    """The layout at full size, with nothing of the hub: names and shapes alone."""
-    monkeypatch.setattr("siglip_med.models.open_clip_pair.fill", lambda *given: None)
-    bert = "neuml/pubmedbert-base-embeddings"
-    text = {"context_length": 256, "hf_model_name": bert, "hf_tokenizer_name": bert, "hf_pooler_type": "mean_pooler"}
-    vision = {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16, "pretrain_path": "/theirs/panderm.pth"}
-    content = {"model_cfg": {"embed_dim": 512, "vision_cfg": vision, "text_cfg": text}}
-    with torch.device("meta"):
-        model, _ = read_pair(tmp_path, content, "dermlip")
-    state = model.state_dict()
-    shapes = {old: [tuple(state[name].shape) for name in new] for old, new in pair_names(model)}
-    assert shapes["visual.pos_embed"] == [(1, 197, 768)]
-    assert shapes["visual.blocks.11.attn.qkv.weight"] == [(768, 768)] * 3
-    assert shapes["visual.blocks.11.attn.v_bias"] == shapes["visual.blocks.0.gamma_2"] == [(768,)]
-    assert shapes["visual.blocks.0.mlp.fc1.weight"] == [(3072, 768)]
-    assert (shapes["visual.head.weight"], shapes["visual.head.bias"]) == ([(512, 768)], [(512,)])
-    assert (shapes["text.proj.0.weight"], shapes["text.proj.2.weight"]) == ([(640, 768)], [(512, 640)])
-    assert "visual.fc_norm.weight" not in shapes  # their one norm is `norm`
-    assert model.vision_model.config.num_attention_heads == 12
-    assert model.vision_model.layernorm.eps == 1e-6  # too little for the formulas to show
-    block = 4 * 768**2 + 2 * 768 * 3072 + 3072 + 10 * 768  # norms, gammas, and the biases of q, v, proj and fc2
-    tower = 12 * block + 768 * (3 * 16**2 + 1) + 768 * (197 + 1) + 2 * 768 + 512 * 769
-    bert_base = 108_891_648  # without its pooler
-    assert sum(one.numel() for one in state.values()) == tower + bert_base + 768 * 640 + 640 * 512 + 1
-    assert {name for name in state if "position_ids" not in name} == {
-        one for _, new in pair_names(model) for one in new
-    }
-
-
-def test_adapters_are_trained_and_come_back_in_the_same_layout(folder, tmp_path):
-    ours = open_clip(str(folder), adaptation=Lora(rank=2, dropout=0.0))
+def test_adapters_are_trained_and_come_back_from_a_merged_export(folder, tmp_path):
+    ours = clip(converted(folder), adaptation=Lora(rank=2, dropout=0.0))
     pixels, tokens, before, texts_before = embeddings(ours)
     assert runs.adapters_alone(ours) == 6 * (BLOCKS + 2)
     runs.move_adapters(ours, pixels, tokens, rate=0.02)
@@ -127,25 +96,15 @@ def test_adapters_are_trained_and_come_back_in_the_same_layout(folder, tmp_path)
     assert (images - before).abs().max() > 1e-3
     assert (texts - texts_before).abs().max() > 1e-3
     (tmp_path / "out").mkdir()
-    write_open_clip(ours, tmp_path / "out")
-    exported = load_file(tmp_path / "out" / WEIGHTS)
-    assert exported.keys() == load_file(folder / WEIGHTS).keys() | {"logit_bias"}
-    expected_images, expected_texts = by_hand(folder, exported, pixels, tokens)
-    torch.testing.assert_close(expected_images, images, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(expected_texts, texts, rtol=1e-4, atol=1e-4)
-    theirs, written = (json.loads((one / CONFIG).read_text())["model_cfg"] for one in (folder, tmp_path / "out"))
-    assert written.pop("init_logit_bias") == pytest.approx(ours.logit_bias.item())
-    theirs["vision_cfg"]["pretrain_path"] = None  # a file of the machine that began the training
-    assert written == theirs
-    shutil.rmtree(folder.with_name("their_model_bert"))  # the export holds the text tower's config itself
-    again = open_clip(str(tmp_path / "out"), adaptation=FullFineTune())
+    write_merged(ours, tmp_path / "out")
+    again = clip(str(tmp_path / "out"), adaptation=FullFineTune())
     torch.testing.assert_close(embeddings(again)[2], images, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(embeddings(again)[3], texts, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(again.logit_bias, ours.logit_bias)
 
 
 def test_every_weight_is_trained_where_all_are(folder):
-    ours = open_clip(str(folder), adaptation=FullFineTune(), gradient_checkpointing=True)
+    ours = clip(converted(folder), adaptation=FullFineTune(), gradient_checkpointing=True)
     pixels, tokens, _, _ = embeddings(ours)
     ours.train().logits(ours.encode_images(pixels), ours.encode_texts(**tokens)).square().mean().backward()
     check_gradients(ours)
@@ -155,7 +114,7 @@ def test_every_weight_is_trained_where_all_are(folder):
 
 @torch.no_grad()
 def test_kept_states_give_the_same_embeddings(folder):
-    ours = open_clip(str(folder), adaptation=Lora(first_block={"vision": 2, "text": 1}))
+    ours = clip(converted(folder), adaptation=Lora(first_block={"vision": 2, "text": 1}))
     pixels, tokens, images, texts = embeddings(ours)
     states = ours.image_states(pixels)
     assert states.shape == (3, (SIDE // PATCH) ** 2 + 1, WIDTH)
@@ -164,7 +123,8 @@ def test_kept_states_give_the_same_embeddings(folder):
 
 
 def test_a_run_on_kept_states_trains_it_and_its_export_comes_back(cache, folder, tmp_path, monkeypatch, capsys):
-    words = ["model=open_clip", f"model.path={folder}", "model.adaptation.rank=2", "features=cached", "seed=1"]
+    base = converted(folder)
+    words = ["model=clip_base", f"model.path={base}", "model.adaptation.rank=2", "features=cached", "seed=1"]
     words += ["model.adaptation.first_block={vision: 2}", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]
     words += ["trainer.accelerator=cpu", "data.batch_size=4"]
     words += ["evaluation.bootstrap=2", "evaluation.probe_images=0", "evaluation.neighbours=0"]
@@ -173,17 +133,18 @@ def test_a_run_on_kept_states_trains_it_and_its_export_comes_back(cache, folder,
     model, about = load_model(checkpoint)
     trained = {name for name, value in model.named_parameters() if "lora_B" in name and value.abs().sum() > 0}
     assert {".layers.2." in name for name in trained if "vision_model" in name} == {True}
-    assert about["base"]["name"] == str(folder)
-    exported = export_checkpoint(checkpoint, "open_clip", tmp_path / "export")
+    assert about["base"]["name"] == base
+    exported = export_checkpoint(checkpoint, "merged", tmp_path / "export")
     again, _ = load_export(exported)
     for one, other in zip(embeddings(model)[2:], embeddings(again)[2:], strict=True):
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
-    for format in ("merged", "peft"):
-        with pytest.raises(UserError, match=f"format={format}: .* like BiomedCLIP or DermLIP, .* use format=open_clip"):
+    for format in ("open_clip", "peft"):
+        with pytest.raises(UserError, match=f"format={format}.* use format=merged"):
             export_checkpoint(checkpoint, format, tmp_path / format)
         assert not (tmp_path / format).exists()
     card = (exported / "README.md").read_text(encoding="utf-8")
-    assert "open_clip itself does not" in card
+    assert "no other library has a class for a ViT beside a BERT" in card
+    assert "library_name: siglip-med" in card
     assert "without any code of siglip-med" not in card
     (lines,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     monkeypatch.chdir(exported)
@@ -197,7 +158,7 @@ def test_a_run_on_kept_states_trains_it_and_its_export_comes_back(cache, folder,
     assert len(capsys.readouterr().out.splitlines()) == 5
     write_panderm(tmp_path / "other" / "their_model", seed=1)
     with pytest.raises(UserError, match="is another base"):
-        load_model(checkpoint, base=str(tmp_path / "other" / "their_model"))
+        load_model(checkpoint, base=converted(tmp_path / "other" / "their_model"))
 
 
 def test_a_map_follows_the_patches(folder):
@@ -206,7 +167,7 @@ def test_a_map_follows_the_patches(folder):
     later = ("visual.blocks.1.", "visual.blocks.2.")
     save_file({name: one for name, one in weights.items() if not name.startswith(later)}, folder / WEIGHTS)
     their_open_clip.change(folder, "vision_cfg.layers", 1)
-    model = open_clip(str(folder))
+    model = clip(converted(folder))
     pixels, _, _, _ = embeddings(model)
     relevance = relevance_map(model, pixels[0], torch.randn(SHARED, generator=torch.Generator().manual_seed(2)))
     assert relevance.shape == (SIDE // PATCH, SIDE // PATCH)
@@ -216,25 +177,25 @@ def test_a_map_follows_the_patches(folder):
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("vision_cfg.layers", 2, r"do not fit its open_clip_config.json: 15 differ \(visual.blocks.2.attn.proj.bias"),
-        ("vision_cfg.layers", 0, "vision_cfg.layers is 0; a positive whole number"),
-        ("vision_cfg.layers", [2, 2, 2, 2], r"vision_cfg.layers is \[2, 2, 2, 2\]; a positive whole number"),
-        ("vision_cfg.width", 96, "vision_cfg.width is 96; PanDerm's heads are 64 wide"),
-        ("vision_cfg.width", 64, "do not fit its open_clip_config.json"),
-        ("vision_cfg.patch_size", 7, "vision_cfg.image_size is 32; patches of 7 pixels do not fill it"),
-        ("vision_cfg.image_size", 40, "do not fit its open_clip_config.json"),
-        ("vision_cfg.pool_type", "tok", "vision_cfg.pool_type=tok makes it another model"),
-        ("vision_cfg.head_width", 32, "vision_cfg.head_width=32 makes it another model"),
-        ("text_cfg.hf_pooler_type", "cls_pooler", "text_cfg.hf_pooler_type is 'cls_pooler'"),
-        ("text_cfg.hf_model_name", None, "vision_cfg.pretrain_path=.* makes it another model"),
+        ("vision_cfg.layers", 2, "depth=2, but the weights beside it do not fit: they have depth=3"),
+        ("vision_cfg.layers", 0, "depth=0, but the weights"),
+        ("vision_cfg.layers", [2, 2, 2, 2], r"depth=\[2, 2, 2, 2\], but the weights"),
+        ("vision_cfg.width", 96, "embed_dim=96, but the weights"),
+        ("vision_cfg.width", "many", "or the weights beside it, are damaged"),
+        ("vision_cfg.patch_size", 7, "patch_size=7, but the weights"),
+        ("vision_cfg.image_size", 40, "img_size=40, but the weights"),
+        ("vision_cfg.pool_type", "tok", "vision_cfg.pool_type=tok: it is not known"),
+        ("vision_cfg.head_width", 32, "vision_cfg.head_width=32: it is not known"),
+        ("text_cfg.hf_pooler_type", "cls_pooler", "text_cfg.hf_pooler_type=cls_pooler: converted are"),
+        ("text_cfg.hf_model_name", None, "vision_cfg.pretrain_path=.*: it is not known"),
         ("text_cfg.context_length", 81, "its BERT takes 1 to 80 tokens"),
-        ("embed_dim", 21, "do not fit its open_clip_config.json"),
+        ("embed_dim", 21, "open_clip_config.json do not fit it"),
     ],
 )
 def test_another_model_is_refused_in_one_line(key, value, line, folder):
     their_open_clip.change(folder, key, value)
     with pytest.raises(UserError, match=line) as refusal:
-        open_clip(str(folder))
+        clip(converted(folder))
     assert "\n" not in str(refusal.value)
 
 
@@ -244,5 +205,5 @@ def test_towers_of_other_names_are_refused(folder):
     for change in (("visual.", "visual.trunk."), ("visual.norm.", "visual.fc_norm.")):
         renamed = {name.replace(*change): one for name, one in weights.items()}
         save_file(renamed, folder / WEIGHTS)
-        with pytest.raises(UserError, match=r"do not fit its open_clip_config\.json"):
-            open_clip(str(folder))
+        with pytest.raises(UserError, match=r"open_clip_config\.json.* do not fit|weights beside it, are damaged"):
+            clip(converted(folder))

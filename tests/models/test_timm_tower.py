@@ -1,4 +1,4 @@
-"""Vision towers in timm's format: the same embeddings, adapters, checkpoints and exports, and what is refused."""
+"""Vision towers in timm's format, converted: embeddings, adapters, checkpoints and exports, and what is refused."""
 
 import importlib.util
 import json
@@ -10,15 +10,17 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, BeitModel
+from transformers import AutoModel, BeitConfig, BeitModel
 
 from siglip_med.commands import train
 from siglip_med.core.errors import UserError
 from siglip_med.export import export_checkpoint
 from siglip_med.inference.maps import relevance_map
 from siglip_med.models import Frozen, FullFineTune, Lora, check_gradients, dual_encoder, load_export, load_model
-from siglip_med.models.timm_vit import SUPPORTED_TOWERS, architecture_of, beit_config, beit_names, plain_config
+from siglip_med.models.conversion import convert
+from siglip_med.models.conversion.timm import SUPPORTED, named_sizes, vit_names
 from tests.models import runs, tiny
+from tests.models.their_open_clip import converted
 from tests.models.timm_towers import BLOCKS, KINDS, MEAN, POOLINGS, SIDE, STD, WIDTH, config_of, pooled_by_hand
 from tests.models.timm_towers import write_timm as write
 from tests.short_runs import small_settings
@@ -38,10 +40,11 @@ def folder(tmp_path):
     return tmp_path / "plain"
 
 
-def build(folder, text, pooling="cls", **settings):
+def build(folder, text, pooling="pooler", **settings):
+    """The settings that `convert` prints: a converted tower's pooler is the pooling that timm has."""
     torch.manual_seed(3)
     chosen = {"adaptation": Frozen(), "embedding_dim": 12, **settings}
-    return dual_encoder(str(folder), text, vision_pooling=pooling, **chosen).eval()
+    return dual_encoder(converted(folder), text, vision_pooling=pooling, **chosen).eval()
 
 
 def change(folder, key, value):
@@ -57,7 +60,7 @@ def change(folder, key, value):
     (folder / "config.json").write_text(json.dumps(content))
 
 
-def refusal(folder, text, pooling="cls", **settings) -> str:
+def refusal(folder, text, pooling="pooler", **settings) -> str:
     with pytest.raises(UserError) as error:
         build(folder, text, pooling, **settings)
     assert "\n" not in str(error.value)
@@ -69,7 +72,7 @@ def refusal(folder, text, pooling="cls", **settings) -> str:
 @torch.no_grad()
 def test_pooled_outputs_are_those_of_the_formulas(kind, bin, text, tmp_path):
     weights = write(tmp_path / kind, kind, bin=bin)
-    model = build(tmp_path / kind, text, POOLINGS[kind])
+    model = build(tmp_path / kind, text)
     features = model.image_features(runs.images())
     torch.testing.assert_close(features, pooled_by_hand(weights, kind, runs.images()), **NEAR)
     assert (model.image_spec.size, list(model.image_spec.mean), list(model.image_spec.std)) == (SIDE, MEAN, STD)
@@ -94,11 +97,11 @@ def test_pooled_outputs_are_those_of_timm(kind, text, tmp_path):
         theirs = timm.create_model(content["architecture"], num_classes=5, **content["model_args"]).eval()
     theirs.load_state_dict(weights)
     expected = theirs.forward_head(theirs.forward_features(runs.images()), pre_logits=True)
-    features = build(tmp_path / kind, text, POOLINGS[kind]).image_features(runs.images())
+    features = build(tmp_path / kind, text).image_features(runs.images())
     torch.testing.assert_close(features, expected, **NEAR)
     if not kind.startswith("panderm"):  # and from the folder that timm itself writes
         save_for_hf(theirs, str(tmp_path / "saved"), data_config={"input_size": (3, SIDE, SIDE)})
-        features = build(tmp_path / "saved", text, POOLINGS[kind]).image_features(runs.images())
+        features = build(tmp_path / "saved", text).image_features(runs.images())
         torch.testing.assert_close(features, expected, **NEAR)
 
 
@@ -109,22 +112,22 @@ def test_architectures_have_the_sizes_of_timms(name):
 
     with torch.device("meta"):
         theirs = timm.create_model(name, num_classes=0)
-    ours = architecture_of(name)
+    ours = named_sizes(name, "here")
     block = theirs.blocks[0]
-    assert (ours.width, ours.layers, ours.heads) == (theirs.embed_dim, len(theirs.blocks), block.attn.num_heads)
-    assert (ours.hidden, ours.layer_scale) == (block.mlp.fc1.out_features, hasattr(block.ls1, "gamma"))
-    assert (ours.patch, ours.side) == (theirs.patch_embed.patch_size[0], theirs.patch_embed.img_size[0])
+    assert ours == {"embed_dim": theirs.embed_dim, "depth": len(theirs.blocks), "num_heads": block.attn.num_heads}
 
 
 @pytest.mark.parametrize(("name", "million"), [("panderm_base_patch16_224", 85), ("panderm_large_patch16_224", 303)])
 def test_every_weight_of_panderm_at_full_size_has_its_name(name, million):
-    known = architecture_of(name)
+    sizes = named_sizes(name, "here")
+    width = sizes["embed_dim"]
+    config = BeitConfig(hidden_size=width, num_hidden_layers=sizes["depth"], num_attention_heads=sizes["num_heads"])
+    config.intermediate_size = 4 * width
+    config.use_absolute_position_embeddings, config.use_mean_pooling = True, False
     with torch.device("meta"):
-        state = BeitModel(beit_config(known)).state_dict()
-    # too little for the formulas to show
-    assert beit_config(known).layer_norm_eps == plain_config(known).layer_norm_eps == 1e-6
-    names = list(beit_names(known))
-    assert {ours for _, new in names for ours in new} == set(state)
+        state = BeitModel(config).state_dict()
+    names = list(vit_names(sizes["depth"]))
+    assert {ours for _, new in names for ours in new} >= set(state)
     assert {"norm.weight", "blocks.0.gamma_2", "blocks.11.attn.q_bias", "pos_embed"} < {old for old, _ in names}
     assert sum(value.numel() for value in state.values()) // 1_000_000 == million  # as ViT-B/16 and ViT-L/16
 
@@ -164,6 +167,7 @@ def test_the_config_in_the_documentation_is_whole(text, tmp_path):
     (block,) = re.findall(r"```text\n(\{.*?\})\n```", docs.read_text(encoding="utf-8"), flags=re.DOTALL)
     (tmp_path / "config.json").write_text(block)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    tmp_path = tmp_path.rename(tmp_path.with_name("panderm"))
     assert "pytorch_model.bin is damaged" in refusal(tmp_path, text)  # all that it lacks is PanDerm's weights
 
 
@@ -178,15 +182,14 @@ def test_an_older_config_has_everything_in_one(folder, text):
 
 
 @torch.no_grad()
-def test_layer_scale_that_only_the_weights_show_is_read_and_said(text, tmp_path, caplog):
+def test_layer_scale_that_only_the_weights_show_is_read(text, tmp_path):
     """UNI's config leaves it to its users to pass ``init_values``."""
     weights = write(tmp_path / "layer_scale", "layer_scale")
     change(tmp_path / "layer_scale", "model_args.init_values", None)
     features = build(tmp_path / "layer_scale", text).image_features(runs.images())
     torch.testing.assert_close(features, pooled_by_hand(weights, "layer_scale", runs.images()), **NEAR)
-    assert "its weights have LayerScale (blocks.0.ls1.gamma, …), its config says nothing of it: read" in caplog.text
     change(tmp_path / "layer_scale", "model_args.init_values", 0)
-    assert "6 differ (blocks.0.ls1.gamma, blocks.0.ls2.gamma" in refusal(tmp_path / "layer_scale", text)
+    assert "layer_scale=False, but the weights beside it do not fit" in refusal(tmp_path / "layer_scale", text)
 
 
 @torch.no_grad()
@@ -196,19 +199,21 @@ def test_an_id_of_the_hub_is_read_from_its_cache(text, tmp_path, monkeypatch):
     weights = write(snapshot, "plain", bin=True)
     (tmp_path / "models--lab--tower" / "refs").mkdir()
     (tmp_path / "models--lab--tower" / "refs" / "main").write_text("0" * 40)
-    model = build("lab/tower", text)
+    folder = convert("lab/tower", tmp_path / "out").folder
+    model = dual_encoder(str(folder), text, vision_pooling="pooler", adaptation=Frozen()).eval()
     torch.testing.assert_close(
         model.image_features(runs.images()), pooled_by_hand(weights, "plain", runs.images()), **NEAR
     )
-    assert model.base.name.startswith("lab/tower + ")
-    assert "lab/none is not in the local cache" in refusal("lab/none", text)
+    with pytest.raises(UserError, match="lab/none is not in the local cache"):
+        convert("lab/none", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize("kind", ["plain", "both", "panderm"])
 def test_training_changes_adapters_heads_and_scales_alone(kind, text, tmp_path):
     write(tmp_path / kind, kind)
     lora = Lora(rank=2, dropout=0.0)
-    model = build(tmp_path / kind, text, POOLINGS[kind], adaptation=lora, dropout=0.0)
+    model = build(tmp_path / kind, text, adaptation=lora, dropout=0.0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
         features = model.image_features(runs.images())
@@ -230,7 +235,7 @@ def test_training_changes_adapters_heads_and_scales_alone(kind, text, tmp_path):
 @pytest.mark.parametrize("kind", ["plain", "mean_pooled", "panderm"])
 def test_every_weight_is_trained_where_all_are(kind, text, tmp_path):
     write(tmp_path / kind, kind)
-    model = build(tmp_path / kind, text, POOLINGS[kind], adaptation=FullFineTune(), gradient_checkpointing=True)
+    model = build(tmp_path / kind, text, adaptation=FullFineTune(), gradient_checkpointing=True)
     runs.train(model, steps=1)
     check_gradients(model)
     assert all(value.requires_grad for name, value in model.named_parameters() if ".vision." in name)
@@ -240,7 +245,7 @@ def test_every_weight_is_trained_where_all_are(kind, text, tmp_path):
 @torch.no_grad()
 def test_kept_states_give_the_same_embeddings(kind, text, tmp_path):
     write(tmp_path / kind, kind)
-    model = build(tmp_path / kind, text, POOLINGS[kind], adaptation=Lora(towers="vision", first_block=2))
+    model = build(tmp_path / kind, text, adaptation=Lora(towers="vision", first_block=2))
     states = model.image_states(runs.images())
     assert states.shape == (3, (SIDE // 8) ** 2 + 1, WIDTH)
     torch.testing.assert_close(model.encode_images(states), model.encode_images(runs.images()), **NEAR)
@@ -249,7 +254,7 @@ def test_kept_states_give_the_same_embeddings(kind, text, tmp_path):
 @pytest.mark.parametrize("kind", ["plain", "both", "panderm"])
 def test_checkpoints_and_merged_exports_come_back(kind, text, tmp_path):
     write(tmp_path / kind, kind)
-    node = {"_target_": "siglip_med.models.dual_encoder", "vision": str(tmp_path / kind), "text": text}
+    node = {"_target_": "siglip_med.models.dual_encoder", "vision": converted(tmp_path / kind), "text": text}
     node |= {"embedding_dim": 12, "vision_pooling": POOLINGS[kind], "adaptation": runs.LORA}
     model = runs.train(runs.build(node))
     checkpoint = runs.save(model, node, tmp_path / "best.ckpt")
@@ -263,17 +268,20 @@ def test_checkpoints_and_merged_exports_come_back(kind, text, tmp_path):
         theirs = AutoModel.from_pretrained(exported / "vision").eval()(pixel_values=runs.images())
         pooled = theirs.pooler_output if POOLINGS[kind] == "pooler" else theirs.last_hidden_state[:, 0]
         torch.testing.assert_close(pooled, model.image_features(runs.images()), rtol=1e-4, atol=1e-4)
-    # adapters for a base that AutoModel does not load
-    with pytest.raises(UserError, match=f"format=peft: .* timm's {config_of(kind)['architecture']}.* format=merged"):
-        export_checkpoint(checkpoint, "peft", tmp_path / "peft")
+    export_checkpoint(checkpoint, "peft", tmp_path / "peft")  # its base is one that AutoModel loads
     write(tmp_path / "other", kind, seed=1)
     with pytest.raises(UserError, match="is another base"):
-        load_model(checkpoint, base={"vision": str(tmp_path / "other"), "text": text})
+        load_model(checkpoint, base={"vision": converted(tmp_path / "other"), "text": text})
 
 
 def test_a_run_on_kept_states_trains_it(cache, text, tmp_path):
     write(tmp_path / "both", "both")
-    words = ["model=dual_encoder", f"model.vision={tmp_path / 'both'}", f"model.text={text}", "features=cached"]
+    words = [
+        "model=dual_encoder",
+        f"model.vision={converted(tmp_path / 'both')}",
+        f"model.text={text}",
+        "features=cached",
+    ]
     words += ["model.vision_pooling=pooler", "model.adaptation.rank=2", "model.adaptation.first_block={vision: 2}"]
     words += ["trainer.max_epochs=1", "+trainer.limit_train_batches=1", "trainer.accelerator=cpu", "data.batch_size=4"]
     words += ["evaluation.bootstrap=2", "evaluation.probe_images=0", "evaluation.neighbours=0", "seed=1"]
@@ -292,7 +300,7 @@ def test_a_map_of_a_mean_over_patches_follows_the_patches(text, tmp_path):
     first = {name: value for name, value in weights.items() if not name.startswith(("blocks.1.", "blocks.2."))}
     save_file(first, tmp_path / "mean_pooled" / "model.safetensors")
     change(tmp_path / "mean_pooled", "model_args.depth", 1)
-    model = build(tmp_path / "mean_pooled", text, "pooler")
+    model = build(tmp_path / "mean_pooled", text)
     relevance = relevance_map(model, runs.images()[0], torch.randn(12))
     assert relevance.shape == (4, 4)
     assert relevance.min() > 0
@@ -301,53 +309,60 @@ def test_a_map_of_a_mean_over_patches_follows_the_patches(text, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
-        ("architecture", "beit_base_patch16_224", f"architecture=beit_base_.*: .* read {SUPPORTED_TOWERS[:9]}"),
+        ("architecture", "beit_base_patch16_224", f"architecture=beit_base_.*: .* converted {SUPPORTED[:9]}"),
         ("architecture", "vit_base_patch16_clip_224", "architecture=vit_base_patch16_clip_224: "),
-        ("model_args", [1], "model_args=.*a mapping is needed"),
-        ("model_args.qkv_bias", False, "model_args.qkv_bias=False: only True is read"),
+        ("architecture", None, "or the weights beside it, are damaged"),
+        ("model_args", [1], "or the weights beside it, are damaged"),
+        ("model_args.qkv_bias", False, "model_args.qkv_bias=False: converted are True"),
         ("model_args.class_token", False, "model_args.class_token=False: "),
-        ("model_args.reg_tokens", 4, "model_args.reg_tokens=4: only 0 is read"),
-        ("model_args.act_layer", "quick_gelu", "model_args.act_layer=quick_gelu: only 'gelu' is read"),
+        ("model_args.reg_tokens", 4, "model_args.reg_tokens=4: converted are 0"),
+        ("model_args.act_layer", "quick_gelu", "model_args.act_layer=quick_gelu: converted are 'gelu'"),
         ("model_args.norm_layer", "rmsnorm", "model_args.norm_layer=rmsnorm: it is not known what it changes"),
         ("model_args.rotary", True, "model_args.rotary=True: it is not known"),
-        ("model_args.depth", 2.5, "model_args.depth=2.5: a positive whole number"),
-        ("model_args.img_size", [32, 16], r"model_args.img_size=\[32, 16\]: a positive whole number is needed, or two"),
-        ("model_args.num_heads", 5, "model_args.num_heads=5: it does not divide the width of 24"),
-        ("model_args.mlp_ratio", "4", "model_args.mlp_ratio=4: a positive number"),
-        ("model_args.global_pool", "map", "model_args.global_pool=map: read are token and avg"),
-        ("pretrained_cfg.global_pool", "max", "pretrained_cfg.global_pool=max: "),
-        ("global_pool", "avgmax", r"json: global_pool=avgmax: "),
-        ("model_args.fc_norm", True, "model_args.fc_norm=True: it is not read with global_pool='token'"),
-        ("pretrained_cfg", 3, "pretrained_cfg=3: a mapping"),
+        ("model_args.depth", 2.5, "depth=2.5, but the weights beside it do not fit: they have depth=3"),
+        ("model_args.img_size", [32, 16], r"img_size=\[32, 16\], but the weights"),
+        ("model_args.num_heads", 5, "num_heads=5 do not divide a width of 24"),
+        ("model_args.num_heads", 0, "or the weights beside it, are damaged"),
+        ("model_args.mlp_ratio", "4", "mlp_ratio=4, but the weights"),
+        ("model_args.global_pool", "map", "global_pool=map, .*: converted are token"),
+        ("pretrained_cfg.global_pool", "max", "global_pool=max, "),
+        ("global_pool", "avgmax", "global_pool=avgmax, "),
+        ("model_args.fc_norm", True, "global_pool=token, fc_norm=True: converted are"),
+        ("pretrained_cfg", 3, "or the weights beside it, are damaged"),
         ("pretrained_cfg.mean", None, "pretrained_cfg.mean=None: three numbers are needed"),
-        ("pretrained_cfg.std", [1, 0, 1], "pretrained_cfg.std=.*: three positive numbers"),
-        ("pretrained_cfg.input_size", [3, 64, 64], "pretrained_cfg.input_size=.*: model_args.img_size is 32"),
-        ("pretrained_cfg.input_size", [1, 32, 32], r"pretrained_cfg.input_size=.*: \[3, side, side\]"),
-        ("model_args.patch_size", 7, "pretrained_cfg.input_size=32: patches of 7 pixels do not fill it"),
+        ("pretrained_cfg.std", [1, 0, 1], r"std=\[1.0, 0.0, 1.0\]: three positive numbers"),
+        (
+            "pretrained_cfg.input_size",
+            [3, 64, 64],
+            "pretrained_cfg.input_size=.*: the weights have positions for images of 32",
+        ),
+        ("pretrained_cfg.input_size", [1, 32, 32], "pretrained_cfg.input_size="),
+        ("model_args.patch_size", 7, "patch_size=7, but the weights"),
         # what only the weights show
-        ("model_args.depth", 2, r"do not fit its config.json: 12 differ \(blocks.2.attn.proj.bias"),
-        ("model_args.init_values", 1.0, r"6 differ \(blocks.0.ls1.gamma, blocks.0.ls2.gamma"),
-        ("model_args.global_pool", "avg", r"4 differ \(norm.bias, norm.weight, fc_norm.bias\)"),
-        ("model_args.mlp_ratio", 3, r"9 differ \(blocks.0.mlp.fc1.weight"),
+        ("model_args.depth", 2, "depth=2, but the weights beside it do not fit"),
+        ("model_args.init_values", 1.0, "layer_scale=True, but the weights beside it do not fit"),
+        ("model_args.global_pool", "avg", "mean=True, but the weights beside it do not fit: they have mean=False"),
+        ("model_args.mlp_ratio", 3, "mlp_ratio=3, but the weights"),
     ],
 )
 def test_what_would_be_another_model_is_refused_with_its_key(key, value, line, folder, text):
     change(folder, key, value)
     with pytest.raises(UserError, match=line) as error:
-        build(folder, text, "pooler" if value == "avg" else "cls")
+        build(folder, text)
     assert "\n" not in str(error.value)
     assert str(folder) in str(error.value)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_pooling_and_size_that_the_tower_does_not_have_are_refused(folder, text, tmp_path):
-    assert "model.vision_pooling=pooler: " in refusal(folder, text, "pooler")
-    write(tmp_path / "mean_pooled", "mean_pooled")
-    for pooling in ("cls", "mean"):
-        line = refusal(tmp_path / "mean_pooled", text, pooling)
-        assert line.startswith(f"model.vision_pooling={pooling}: ")
-        assert "give model.vision_pooling=pooler" in line
-    assert "model.image_size=64: " in refusal(folder, text, image_size=64)
-    assert build(folder, text, image_size=SIDE).image_spec.size == SIDE
+def test_a_tower_that_is_not_converted_is_refused_with_the_command_that_converts_it(folder, text):
+    with pytest.raises(UserError, match="is not in the format of the transformers library") as error:
+        dual_encoder(str(folder), text)
+    assert str(error.value).endswith(f"siglip-med-convert source={folder} output=plain-converted")
+
+
+def test_a_folder_that_transformers_reads_is_not_converted(folder, tmp_path):
+    with pytest.raises(UserError, match="is in the format of the transformers library: give it to"):
+        convert(converted(folder), tmp_path / "again")
 
 
 def test_a_file_of_torch_is_read_as_tensors_and_runs_nothing(text, tmp_path):
@@ -360,4 +375,4 @@ def test_a_file_of_torch_is_read_as_tensors_and_runs_nothing(text, tmp_path):
     torch.save(weights | {"epoch": 3}, file)
     assert "holds something else than the weights of a model" in refusal(folder, text)
     file.unlink()
-    assert "holds neither model.safetensors nor pytorch_model.bin" in refusal(folder, text)
+    assert "holds none of open_clip_model.safetensors, model.safetensors, " in refusal(folder, text)

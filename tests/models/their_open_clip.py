@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from siglip_med.models.conversion import convert
+
 
 def part(name: str) -> ModuleType:
     """A file of open_clip, such as ``model``; the test is skipped where the package is not installed."""
@@ -29,6 +31,12 @@ def part(name: str) -> ModuleType:
     finally:
         for stub in stubs:
             del sys.modules[stub]
+
+
+def converted(folder: Path) -> str:
+    """A folder beside it that transformers reads: a new one at every call."""
+    number = len(list(folder.parent.glob(f"{folder.name}_as_*")))
+    return str(convert(str(folder), folder.with_name(f"{folder.name}_as_{number}")).folder)
 
 
 def change(folder: Path, key: str, value: Any) -> None:
