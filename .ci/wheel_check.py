@@ -40,7 +40,6 @@ def main(programs: Path) -> None:
     _require(Path("exported/model.safetensors").is_file(), "the exported folder holds no model.safetensors")
     _says(_run(programs / "siglip-med-evaluate", checkpoint, "report.bootstrap=20"), "report:")
     _run(
-        programs / "siglip-med-pretrain",
         "data.source.n_images=64",
         "data.batch_size=8",
         "trainer.max_steps=2",
