@@ -20,15 +20,7 @@ def embed_split(
     description: str,
     chosen: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes images without augmentation, the model in evaluation mode.
-
-    Args:
-        model: runs on the device it is on; left as it was found.
-        data: pixels, states or features.
-        split: ``train``, ``val`` or ``test``.
-        encode: ``[B, ...]`` of the loader on the model's device to ``[B, F]``.
-        description: of the progress bar.
-        chosen: rows of the table to encode; None for the whole split.
+    """Encodes images (``chosen``: rows of the table) without augmentation, the model in evaluation mode.
 
     Returns:
         ``[n, F]`` and the ``[n]`` rows of the table, in the order of the split.

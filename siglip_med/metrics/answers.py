@@ -30,10 +30,7 @@ class Answers:
 
 
 def answers(predictions: Predictions) -> Answers:
-    """Counts the first answers.
-
-    Args:
-        predictions: N images, at least one.
+    """Counts the first answers of at least one image.
 
     Examples:
         >>> found = answers(Predictions.of([[2.0, 1.0], [2.0, 1.0]], [[1, 0], [0, 1]]))

@@ -166,10 +166,6 @@ class Bootstrap:
         For metrics that are no function of sums over cases (text-to-image R@K, for example). 200 repetitions give the
         bounds to about a tenth of the interval's width.
 
-        Args:
-            predictions: N images of G cases.
-            function: the metric.
-
         Raises:
             UserError: no image.
         """

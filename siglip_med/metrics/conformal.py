@@ -116,10 +116,6 @@ def fit_conformal(
 def conformal_report(rule: ConformalSets, predictions: Predictions) -> dict[str, float]:
     """What the sets hold and how long they are, beside the fixed top 5.
 
-    Args:
-        rule: of `fit_conformal`.
-        predictions: the split to judge.
-
     Returns:
         ``stated_coverage``; ``coverage_any``, ``coverage_primary``, ``coverage_all``: share of images whose set holds
         one label, the primary, every label; ``mean_set_size``, ``median_set_size``, ``empty_sets`` (share); the same

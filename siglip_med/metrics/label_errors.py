@@ -78,11 +78,5 @@ def find_label_errors(probabilities: np.ndarray, given: np.ndarray, positive: np
 
 
 def precision_at(order: np.ndarray, wrong: np.ndarray, count: int) -> float:
-    """Share of the first ``count`` rows of an order that are wrong; at the number of wrong ones it equals the recall.
-
-    Args:
-        order: ``[N]`` rows.
-        wrong: ``[N]`` bool.
-        count: how many of the order to look at.
-    """
+    """Share of the first ``count`` of ``[N]`` ordered rows that are wrong; at the number of wrong ones, the recall."""
     return float(wrong[order[:count]].mean())

@@ -17,10 +17,6 @@ PER_IMAGE_FILE = "per_image.csv"
 def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
     """What the model said of each image.
 
-    Args:
-        predictions: N images.
-        top: how many predictions to name.
-
     Returns:
         N rows: the table's columns, ``labels`` (names joined by " | ", heaviest first), ``primary``, ``rank_any`` and
         ``rank_primary`` (1 is best), ``hit_at_1``, ``icd_distance`` (of the first prediction to the nearest label),

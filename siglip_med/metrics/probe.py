@@ -35,15 +35,7 @@ class LinearProbe:
     converged: bool
 
     def predict(self, features: np.ndarray, frame: Predictions) -> Predictions:
-        """Its scores in place of a model's.
-
-        Args:
-            features: ``[N, F]`` of the images of ``frame``.
-            frame: N images.
-
-        Returns:
-            The same images without embeddings; a condition that training never showed comes last.
-        """
+        """Its scores of ``[N, F]`` features for the images of ``frame``; a condition that training lacks comes last."""
         logits = np.full(frame.logits.shape, _UNSEEN, dtype=np.float32)
         if self.model is None:
             logits[:, self.classes] = 0.0

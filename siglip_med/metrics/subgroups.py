@@ -21,9 +21,6 @@ def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
     Thirds, not fixed counts (more than 100, fewer than 20: Liu et al., CVPR 2019), so that every data set has all
     three. Equal counts go by the order of the conditions.
 
-    Args:
-        train_counts: ``[C]``.
-
     Examples:
         >>> frequency_groups(np.array([5, 100, 40])).tolist()
         ['tail', 'head', 'middle']
@@ -36,11 +33,7 @@ def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
 def subgroup_masks(
     predictions: Predictions, attributes: Iterable[str] = ATTRIBUTES
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Every group of every attribute.
-
-    Args:
-        predictions: N images.
-        attributes: columns of the frame, or "frequency" (of the image's primary condition).
+    """Every group of every attribute, a column of the frame or "frequency" (of the image's primary condition).
 
     Yields:
         (attribute, group, ``[N]`` bool); an empty text is the group "unknown", which comes last.

@@ -28,14 +28,7 @@ def baseline_intervals(
     metrics: Iterable[str],
     bootstrap: Bootstrap,
 ) -> dict[str, Intervals | None]:
-    """The baselines on the test images of a run.
-
-    Args:
-        test: predictions of the run.
-        zero_shot: of the same base before training, or None.
-        probe: of a linear probe of its image features, or None.
-        metrics: names among the headline metrics.
-        bootstrap: of the intervals; its seed is that of chance too.
+    """The baselines on the test images of a run; chance takes the seed of the bootstrap.
 
     Returns:
         Baseline -> metric -> interval; None for a baseline that was not measured. Chance, label frequency and the probe

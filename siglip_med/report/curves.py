@@ -16,9 +16,6 @@ def read_curves(folder: Path) -> pd.DataFrame:
     Looks for ``scalars.csv`` (columns tag, step, value), then TensorBoard events anywhere in the folder, then the
     ``metrics.csv`` of Lightning's CSV logger.
 
-    Args:
-        folder: of the run.
-
     Returns:
         Columns ``tag``, ``step``, ``value``; no rows where the run logged nothing.
 

@@ -30,19 +30,7 @@ def differences(
     headings: Mapping[str, str] | None = None,
     strict: bool = False,
 ) -> Section:
-    """Each setting minus the baseline.
-
-    Args:
-        runs: as `read_runs` gives them.
-        folder: that their ``run`` is relative to.
-        baseline: the setting that is subtracted.
-        bootstrap: of the cases.
-        headings: metric -> heading; None for those of the leaderboard.
-        strict: whether a setting that cannot be held against the baseline is an error; else the page says why.
-
-    Raises:
-        UserError: with ``strict``, the runs do not match.
-    """
+    """Each setting minus the baseline; what cannot be held against it is said, or with ``strict`` a UserError."""
     if headings is None:
         known = {column.removeprefix("tuned/test/"): heading for column, heading in columns(runs).items()}
         headings = {metric: heading for metric, heading in known.items() if metric in RESAMPLED_METRICS}
@@ -98,14 +86,6 @@ def paired(
     runs: pd.DataFrame, folder: Path, setting: str, baseline: str, metrics: Sequence[str], bootstrap: Bootstrap
 ) -> tuple[int, dict[str, tuple[float, float]], dict[str, PairedResult]]:
     """A setting against the baseline over the test cases of the seeds that both have.
-
-    Args:
-        runs: as `read_runs` gives them.
-        folder: that their ``run`` is relative to.
-        setting: that is judged.
-        baseline: that is subtracted.
-        metrics: names among `RESAMPLED_METRICS`.
-        bootstrap: of the cases.
 
     Returns:
         Number of shared seeds; metric -> mean of the setting's runs, and that less the difference; metric -> setting

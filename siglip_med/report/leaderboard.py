@@ -23,9 +23,6 @@ def columns(runs: pd.DataFrame) -> dict[str, str]:
 
     All but the first are of the test split, which never chooses anything. A metric of the first K of K conditions or
     fewer says nothing, and its heading says so.
-
-    Args:
-        runs: from `read_runs`.
     """
     counts = runs["conditions"].dropna().astype(int) if "conditions" in runs else pd.Series(dtype=int)
     named = {RANKED_BY: f"val {_heading(CHOOSING, counts)}"}
@@ -68,12 +65,7 @@ def _overrides(run: Path) -> list[str]:
 
 
 def settings_of(names: Sequence[str], overrides: Sequence[Sequence[str]]) -> list[str]:
-    """What tells runs apart, but for their seed: the name, and the overrides that not all of them have.
-
-    Args:
-        names: of the experiments.
-        overrides: the words of each run.
-    """
+    """What tells runs apart, but for their seed: the name, and the overrides that not all of them have."""
     kept = [[word for word in words if not word.lstrip("+").startswith(_NO_SETTING)] for words in overrides]
     chosen = differing(kept) if len({tuple(words) for words in kept}) > 1 else [[] for _ in kept]
     # an experiment that gives the name says nothing that the name does not
@@ -121,12 +113,6 @@ def over_seeds(
     runs: pd.DataFrame, setting: str, baseline: str, coverage: float = 0.95
 ) -> dict[str, tuple[float, float, float]]:
     """What a setting gains over a baseline on the test split, paired by seed: a seed's runs share their split.
-
-    Args:
-        runs: from `read_runs`.
-        setting: that is judged.
-        baseline: that is subtracted.
-        coverage: of the Student interval of the mean difference.
 
     Returns:
         Metric -> mean, low, high; nothing where they share fewer than two seeds.

@@ -40,17 +40,7 @@ _HOW = {"running": "cut", "finished": "finished", "failed": "failed"}
 
 
 def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap: Bootstrap) -> Path:
-    """Writes ``leaderboard.html`` (self-contained), ``.md`` and ``.json`` into a sweep's folder.
-
-    Args:
-        folder: of the sweep.
-        runs: from `read_runs`; may be empty.
-        baseline: name or setting that the others are held against.
-        bootstrap: of the cases.
-
-    Returns:
-        Path of the HTML page.
-    """
+    """Writes ``leaderboard.html`` (self-contained), ``.md`` and ``.json`` into a sweep's folder."""
     records = read_records(folder)
     sections = []
     held_against = _setting_named(runs, baseline)

@@ -122,14 +122,6 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
     """Writes ``<name>.html``, ``<name>.md``, ``<name>.json`` and the Markdown's ``figures/``.
 
     The HTML page holds its figures and its style and fetches nothing. Each file is replaced in one step.
-
-    Args:
-        page: the report.
-        folder: made if it is absent.
-        name: of the three files.
-
-    Returns:
-        Path of the HTML page.
     """
     environment = Environment(
         loader=PackageLoader("siglip_med.report"),

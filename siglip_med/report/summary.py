@@ -73,15 +73,7 @@ class RunSummary:
         probe: SplitPredictions | None = None,
         own: Mapping[str, Callable[[Predictions], float]] = MappingProxyType({}),
     ) -> None:
-        """Computes every number once.
-
-        Args:
-            zero_shot: predictions of the base.
-            tuned: predictions of the tuned model.
-            bootstrap: of the test cases.
-            probe: predictions of a linear probe of the base's image features; None where there is none.
-            own: metrics of one's own by name; each is called with predictions, also of resampled cases.
-        """
+        """Computes every number once; metrics of one's own are called with predictions, also of resampled cases."""
         self.zero_shot, self.tuned, self.probe = zero_shot, tuned, probe
         self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
         self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))

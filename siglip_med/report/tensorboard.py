@@ -63,11 +63,6 @@ def write_dashboards(writer: "SummaryWriter", predictions: Predictions, global_s
     """Writes PR curves, heat maps and the embedding projector's files of one split.
 
     No photograph is written; a point of the projector is colored by condition, chapter, group or correctness.
-
-    Args:
-        writer: of the run; its folder gets the projector's files.
-        predictions: usually the test split after training.
-        global_step: step that all of it is shown at.
     """
     _pr_curves(writer, predictions, global_step)
     _heat_maps(writer, predictions, global_step)

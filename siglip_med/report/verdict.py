@@ -40,18 +40,7 @@ def verdict(
     answers: Answers,
     conditions: int,
 ) -> tuple[str, ...]:
-    """Sentences for the top of a report.
-
-    Args:
-        against_prior: metric -> the run minus label frequency; None where that was not measured. It holds `AGAINST`.
-        against_zero_shot: the same against the base before training.
-        against_probe: the same against a linear probe.
-        answers: of the run.
-        conditions: C.
-
-    Returns:
-        One sentence a finding, the plainest comparison first.
-    """
+    """Sentences for the top of a report, from metric -> the run minus each rival (None where that was not measured)."""
     said = [
         first_answer(PRIOR, against_prior),
         nearness(against_prior, conditions),

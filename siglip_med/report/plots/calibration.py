@@ -13,11 +13,7 @@ _FEW = 20
 
 @styled
 def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Observed frequency against mean confidence, with the number of pairs in each bin below.
-
-    Args:
-        tables: name -> table of `siglip_med.metrics.calibration.reliability_table`.
-    """
+    """Observed frequency against mean confidence (`reliability_table` by name), pairs in each bin below."""
     figure = new_figure(6.4, 6.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect calibration")

@@ -14,11 +14,7 @@ _COLUMNS, _SIDE = 6, 160
 
 @styled
 def contact_sheet(root: Path, rows: list[tuple[str, str, str]]) -> Figure:
-    """Thumbnails with two lines each.
-
-    Args:
-        root: folder that the images are relative to.
-        rows: (image, first line, second line).
+    """Thumbnails of (image below ``root``, first line, second line).
 
     Raises:
         UserError: an image is missing or cannot be read.
