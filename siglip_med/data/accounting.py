@@ -31,11 +31,7 @@ def sum_up(left_out: Sequence[LeftOut]) -> tuple[LeftOut, ...]:
 
 
 def largest_case(cases: np.ndarray) -> tuple[str, int]:
-    """The case with the most images, the first by name of several, and how many it has.
-
-    Args:
-        cases: ``[N]`` case of each image.
-    """
+    """The case with the most images, the first by name of several, and how many it has."""
     names, counts = np.unique(cases, return_counts=True)
     return str(names[counts.argmax()]), int(counts.max())
 

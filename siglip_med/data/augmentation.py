@@ -130,15 +130,7 @@ class ColorShift(A.ImageOnlyTransform):
 
 
 def color_matrix(brightness: float, contrast: float, saturation: float, hue: float, gray: float) -> np.ndarray:
-    """``[3, 4]`` matrix on (R, G, B, 1) that turns the hue, then changes saturation, contrast and brightness.
-
-    Args:
-        brightness: Relative change: colors times 1 + brightness.
-        contrast: Relative change of the distance to ``gray``.
-        saturation: Relative change of the distance to the pixel's own luma.
-        hue: Turn about the gray axis, as a share of the circle.
-        gray: In 0..255.
-    """
+    """``[3, 4]`` matrix on (R, G, B, 1) that turns the hue, then saturation, contrast (about gray) and brightness."""
     angle = 2 * np.pi * hue
     # Rodrigues' formula about (1, 1, 1) / sqrt(3)
     turn = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) / 3 + np.sin(angle) / np.sqrt(3) * _CROSS

@@ -180,11 +180,7 @@ class DataModule(LabeledData):
         return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
 
     def table_loader(self, view: int | None = None) -> DataLoader[Batch]:
-        """Every image of the table, whatever its split, in table order; in one process, for features that are kept.
-
-        Args:
-            view: None: the images as they are; a number: an augmented view, the same one for the same number.
-        """
+        """Every image of the table in order, in one process, for features that are kept; or its augmented ``view``."""
         rows = np.arange(len(self.table))
         augment = self.augmentation.pipeline(self.image.size) if view is not None and self.augmentation else None
         dataset = ImageDataset(self.table, rows, self.cache, self.records, self.image, augment)

@@ -147,11 +147,6 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
     processor's pixel by pixel unless a JPEG is over `SCALE_SLACK` times as large as ``side``, in which case
     libjpeg decodes it at a smaller scale first (mean difference about 0.5 of 255).
 
-    Args:
-        data: The whole file.
-        side: Wanted side in pixels.
-        max_pixels: Width times height above which an image is refused, before it is decoded.
-
     Returns:
         ``[side, side, 3]`` uint8, RGB.
 
@@ -162,12 +157,7 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
 
 
 def shrink(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
-    """Pixels of a whole photograph, scaled so that its shorter side is ``side``; upright, RGB, as `decode` makes them.
-
-    Args:
-        data: The whole file.
-        side: Wanted shorter side in pixels.
-        max_pixels: As in `decode`.
+    """A photograph of which the shorter side is ``side`` pixels; upright, RGB; the rest is as in `decode`.
 
     Returns:
         ``[H, W, 3]`` uint8; None where the shorter side is no longer than that already.
@@ -213,11 +203,7 @@ def _decode(data: bytes, max_pixels: int, wanted: Callable[[int, int], tuple[int
 
 
 def read_image(path: Path, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """One file to ``[side, side, 3]`` uint8 RGB; see `decode`.
-
-    Raises:
-        UserError: the file gives no image; names the file and the reason.
-    """
+    """One file to ``[side, side, 3]`` uint8 RGB; see `decode`. A UserError names the file and the reason."""
     try:
         return decode(read_bytes(path), side, max_pixels)
     except BadImageError as error:

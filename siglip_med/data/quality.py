@@ -59,13 +59,7 @@ class Quality:
 
 
 def measure(paths: Sequence[Path], records: np.ndarray, cache: PixelCache) -> Quality:
-    """Measures images by their decoded squares; of the files only the headers are read.
-
-    Args:
-        paths: N files.
-        records: ``[N]`` their records in the cache.
-        cache: their squares.
-    """
+    """Measures N files by their decoded squares in the cache; of the files only the headers are read."""
     count = len(records)
     contrast, bright, sharpness = (np.zeros(count) for _ in range(3))
     sides = np.zeros((count, 2), dtype=np.int64)

@@ -162,10 +162,5 @@ def _draw(
 
 
 def effective_counts(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """``[C]`` int64: how many of an epoch's images list each condition.
-
-    Args:
-        labels: ``[n, C]`` of the training images.
-        indices: ``[M]`` what a `SamplingStrategy` drew.
-    """
+    """``[C]`` int64: how many of an epoch's drawn images (``[M]`` indices) list each condition."""
     return (labels[indices] > 0).sum(axis=0)

@@ -195,15 +195,7 @@ def _check_rows(rows: Sequence[TableRow], source: str) -> None:
 
 
 def check_image_path(image: str, where: str) -> None:
-    """Refuses a path that is empty, absolute, unprintable or leads out of the root.
-
-    Args:
-        image: path as the source gives it.
-        where: file and row, put before the message.
-
-    Raises:
-        UserError: see above.
-    """
+    """A UserError, begun by ``where``, for a path that is empty, absolute, unprintable or leads out of the root."""
     if not image.strip():
         raise UserError(f"{where}: the image path is empty; give a path relative to the root folder")
     if not image.isprintable():

@@ -87,19 +87,6 @@ class SentenceScore:
 class Answerer:
     """A loaded model with what lies beside it; several threads may ask, and are answered one after the other.
 
-    Args:
-        classifier: the model and what its checkpoint says.
-        source: the checkpoint or folder, for messages.
-        max_pixels: see `read_photograph`.
-        top_k: conditions in a differential.
-        validation: predictions of this checkpoint for its validation split, if they lie beside it.
-        training: the training cases as this model embeds them, if they lie beside it.
-
-    Attributes:
-        icd: where the C conditions stand.
-        texts: ``[C, E]`` embeddings of their prompts.
-        contrast: ``[C, E]`` those less their mean, which maps are of: a text as it is shares most with every other.
-
     Raises:
         UserError: the checkpoint names no conditions, or a code is none of ICD-10-CM.
     """
@@ -153,12 +140,7 @@ class Answerer:
         return tuple(int(column) for column in answer.order[: self.top_k])
 
     def prediction_set(self, answer: Answer, coverage: float) -> PredictionSet | None:
-        """The conformal set of `fit_conformal`, calibrated on validation; None without its predictions.
-
-        Args:
-            answer: of one photograph.
-            coverage: share of photographs like those of validation whose set holds one of their conditions.
-        """
+        """The conformal set of `fit_conformal`, calibrated on validation; None without its predictions."""
         if self.validation is None:
             return None
         calibration = self.classifier.payload["calibration"]
@@ -189,12 +171,7 @@ class Answerer:
 
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:
-        """How sentences fit a photograph, beside the conditions.
-
-        Args:
-            answer: of the photograph.
-            sentences: in any words.
-        """
+        """How sentences fit a photograph, beside the conditions."""
         if not sentences:
             return ()
         model, calibration = self.classifier.model, self.classifier.payload["calibration"]

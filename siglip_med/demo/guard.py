@@ -53,13 +53,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str | None, largest_upload: int) -> None:
-        """Wraps an application.
-
-        Args:
-            app: the application.
-            token: that the first request must carry as ``?token=…``; None lets every visitor in.
-            largest_upload: bytes of the files of one request.
-        """
+        """Wraps an application; no token lets every visitor in; ``largest_upload``: bytes of one request's files."""
         self.app, self.token, self.largest_upload = app, token, largest_upload
         self._secret = secrets.token_bytes(32)
         self._cookie = f"siglip-med-{secrets.token_hex(4)}"  # cookies do not tell ports apart: two pages, two names

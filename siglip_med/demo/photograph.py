@@ -39,17 +39,7 @@ class Photograph:
 
 
 def read_photograph(data: bytes, name: str, side: int, max_pixels: int) -> Photograph:
-    """Decodes a file as every other command does, see `siglip_med.data.images.decode`.
-
-    Args:
-        data: the whole file.
-        name: for messages.
-        side: S, of the model's images.
-        max_pixels: width times height above which the file is refused before it is decoded.
-
-    Raises:
-        UserError: the file gives no image; names the file and the reason.
-    """
+    """Decodes a file as every other command does (`siglip_med.data.images.decode`, and its UserErrors)."""
     try:
         pixels = decode(data, side, max_pixels)
         shown = decode(data, SHOWN_SIDE, max_pixels)

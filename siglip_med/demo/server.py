@@ -125,10 +125,6 @@ class DemoServer:
     def running(self, answerer: Answerer, coverage: float) -> Iterator[str]:
         """Serves the page from another thread; in the end every file and every photograph is forgotten.
 
-        Args:
-            answerer: the model.
-            coverage: that the slider starts with.
-
         Raises:
             UserError: this Gradio does not refuse paths of files that nobody uploaded.
         """

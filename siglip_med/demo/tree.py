@@ -62,11 +62,7 @@ class Icd:
         return Leaf(rank, name, d, shared)
 
     def tree(self, columns: Sequence[int]) -> tuple[Branch, ...]:
-        """The answers as a tree: chapter, block, category, code; the branch of the better answer comes first.
-
-        Args:
-            columns: conditions, best first.
-        """
+        """The answers as a tree: chapter, block, category, code; the branch of the better answer comes first."""
         leaves = [(column, self.leaf(column, rank, columns[0])) for rank, column in enumerate(columns, start=1)]
         return self._branches(leaves, 0)
 
@@ -106,11 +102,6 @@ def _split(heading: str) -> tuple[str, str]:
 
 def place_in_icd(names: Sequence[str], codes: Sequence[str], source: str) -> Icd:
     """Looks up where a model's conditions stand.
-
-    Args:
-        names: the C names.
-        codes: their ICD-10-CM codes.
-        source: of both, for messages.
 
     Raises:
         UserError: a code is none of ICD-10-CM.

@@ -87,10 +87,6 @@ class Lora:
     def wrap(self, model: nn.Module, roots: dict[Tower, str]) -> PeftModel | None:
         """Adds the adapters; every weight of the base is frozen.
 
-        Args:
-            model: one pretrained model with one or two towers.
-            roots: the towers in it, with the prefix of their modules' names ("" or e.g. "vision_model.").
-
         Returns:
             The wrapped model, or None if none of its towers gets adapters.
 

@@ -33,10 +33,6 @@ class Backbone:
     def adapt(self, adaptation: Adaptation, gradient_checkpointing: bool) -> nn.Module:
         """Adds adapters if asked for, and marks what is trained.
 
-        Args:
-            adaptation: what is trained.
-            gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
-
         Returns:
             The model, wrapped by PEFT if it got adapters.
 

@@ -45,15 +45,9 @@ class BaseReference:
 
 
 def fingerprint(models: Mapping[str, nn.Module]) -> str:
-    """Hash of the settings that change what a model computes, and of every weight in float32.
+    """16 hexadecimal digits: of every weight in float32 and of the settings that change what a model computes.
 
     Only settings that every version of the library writes are hashed.
-
-    Args:
-        models: the base models by name, before any adapter is added.
-
-    Returns:
-        16 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name in sorted(models):

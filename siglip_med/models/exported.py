@@ -71,9 +71,6 @@ _FAMILIES: dict[type[TwoTower], str] = {
 def family_of(model: TwoTower) -> dict[str, Any]:
     """What an export says of its model so that `load_export` can build it.
 
-    Args:
-        model: the trained model.
-
     Raises:
         UserError: the model is of a class of somebody's own, which no other software could load.
     """

@@ -38,9 +38,6 @@ TIMM = "timm_wrapper"
 def resolve_path(path: str) -> str:
     """Turns ``package:name`` into the packaged folder and checks folders.
 
-    Args:
-        path: a folder, ``package:<name>``, or an id of the Hugging Face hub.
-
     Raises:
         UserError: the folder does not exist or holds no model, or a file of an export is altered.
     """
@@ -87,11 +84,6 @@ def load_config(path: str, revision: str | None) -> Any:
 def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) -> PreTrainedModel:
     """The model in float32, whatever precision its file has.
 
-    Args:
-        path: a folder or hub id, from `resolve_path`.
-        revision: commit, tag or branch of the hub; None is the main branch.
-        unused: starts of parameter names that may be missing, because nothing uses them.
-
     Raises:
         UserError: the model cannot be had, its file is cut off, or weights are missing from it.
     """
@@ -114,13 +106,7 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
 
 
 def load_tokenizer(path: str, revision: str | None, mask: bool = True) -> Any:
-    """The tokenizer that belongs to the model.
-
-    Args:
-        path: a folder or hub id, from `resolve_path`.
-        revision: commit, tag or branch of the hub.
-        mask: False makes it leave out the attention mask unless asked, here and wherever it is saved to.
-    """
+    """The tokenizer that belongs to the model; without ``mask`` it leaves out the attention mask unless asked."""
     settings = {} if mask else {"model_input_names": ["input_ids"]}
     with explained(path, revision):
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **settings)

@@ -36,10 +36,6 @@ class Logits:
     def parameters(self, base_scale: float, base_bias: float) -> tuple[nn.Parameter, nn.Parameter]:
         """The two float32 scalars.
 
-        Args:
-            base_scale: the base model's multiplier.
-            base_bias: the base model's bias.
-
         Raises:
             UserError: a range is upside down, or the initial value lies outside of it.
         """

@@ -9,11 +9,6 @@ from siglip_med.models.two_tower import TwoTower
 def check_prompts(model: TwoTower, names: Sequence[str], prompts: Sequence[Sequence[str]]) -> tuple[str, ...]:
     """What should be known of a model's prompts before they are used.
 
-    Args:
-        model: whose tokenizer reads them.
-        names: the C conditions.
-        prompts: C lists of sentences.
-
     Returns:
         A sentence each on prompts that are longer than the text tower reads and on single prompts that two conditions
         share once they are tokenized.

@@ -39,15 +39,7 @@ class PromptEnsemble:
 
     @torch.no_grad()
     def encode(self, model: TwoTower, chunk: int = 256) -> Tensor:
-        """Encodes the prompts and averages those of a condition.
-
-        Args:
-            model: the towers; encodes on the device of its logit scale. In training mode (dropout) nothing is kept.
-            chunk: prompts encoded at once.
-
-        Returns:
-            ``[C, E]`` float32, L2-normalized.
-        """
+        """``[C, E]`` averaged embeddings, L2-normalized float32; in training mode (dropout) nothing is kept."""
         if self._model is None or self._model() is not model:
             self._model, self._frozen, self._embeddings = weakref.ref(model), None, None
         state = _state(model)
@@ -80,14 +72,7 @@ class PromptEnsemble:
 def in_chunks(
     read: Callable[..., Tensor], inputs: Mapping[str, Tensor], device: torch.device, chunk: int = 256
 ) -> Tensor:
-    """Reads many rows, a chunk of them at a time.
-
-    Args:
-        read: takes the inputs by name, and gives a row for each of theirs.
-        inputs: ``[n, ...]`` tensors by name.
-        device: where ``read`` wants them.
-        chunk: rows read at once.
-    """
+    """What ``read`` gives of tensors ``[n, ...]`` by name, read ``chunk`` rows at a time on ``device``."""
     rows = len(next(iter(inputs.values())))
     starts = range(0, rows, chunk)
     return torch.cat(

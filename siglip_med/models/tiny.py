@@ -44,9 +44,6 @@ _PAD, _UNKNOWN = "</s>", "<unk>"
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Byte-pair encoding (Sennrich et al. 2016) of at most `VOCABULARY` pieces.
 
-    Args:
-        texts: sentences of the kind that the model will read.
-
     Raises:
         UserError: there are no texts.
     """
@@ -88,11 +85,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def tiny_config(vocabulary: int) -> SiglipConfig:
-    """The architecture: four vision and two text layers of width 128, 8 x 8 pixels a patch.
-
-    Args:
-        vocabulary: number of token embeddings.
-    """
+    """The architecture: four vision and two text layers of width 128, 8 x 8 pixels a patch."""
     shared = {
         "hidden_size": _WIDTH,
         "intermediate_size": 2 * _WIDTH,
@@ -119,11 +112,6 @@ def write_untrained(folder: Path, seed: int, tokenizer: PreTrainedTokenizerBase 
 
     Logit scale and bias start at log 10 and -10 (Zhai et al. 2023, arXiv 2303.15343, section 3.2).
 
-    Args:
-        folder: made anew; an older model folder there is replaced.
-        seed: of the weights.
-        tokenizer: by default the packaged one.
-
     Raises:
         UserError: the folder holds something other than a model.
     """
@@ -144,10 +132,6 @@ def write_pretrained(model: JointTwoTower, folder: Path) -> None:
     """Write a trained model as a folder that transformers and `siglip_med.models.siglip` load.
 
     Weights are saved as float16: half the size, and far finer than what training leaves undecided.
-
-    Args:
-        model: fully fine-tuned, so that its towers hold what was learned.
-        folder: made anew; an older model folder there is replaced.
 
     Raises:
         UserError: the folder holds something other than a model, or a weight is not finite in float16.

@@ -110,14 +110,7 @@ class SplitReport:
 
 
 def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split_hash: str) -> SplitReport:
-    """Counts what a split did.
-
-    Args:
-        table: N images.
-        parts: ``[N]`` str: train, val or test.
-        groups: ``[N]`` str: what should not be separated.
-        split_hash: to name the split by.
-    """
+    """Counts what a split did; ``groups`` is ``[N]``, what should not be separated."""
     listed = table.labels > 0
     primary = np.eye(len(table.conditions), dtype=bool)[table.frame["primary"].to_numpy()]
     order = np.argsort(-listed.sum(axis=0), kind="stable")
@@ -149,10 +142,6 @@ def label_divergence(labels: np.ndarray, whole: np.ndarray) -> float:
 
     A label's share is its number of images over the number of all labels listed. Source: Lin, IEEE Transactions on
     Information Theory 1991; `scipy.spatial.distance.jensenshannon` is its square root.
-
-    Args:
-        labels: ``[n, C]`` bool or multi-hot.
-        whole: ``[N, C]`` likewise.
     """
     return float(jensenshannon(labels.sum(axis=0), whole.sum(axis=0), base=2) ** 2)
 
