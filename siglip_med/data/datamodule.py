@@ -36,13 +36,7 @@ BatchSize = Annotated[int, Field(gt=0, le=1_000_000)]
 
 @dataclass(frozen=True)
 class BadImage:
-    """A row of the table whose file gives no image.
-
-    Attributes:
-        row: 1-based row in the table's file, header not counted.
-        image: Path as the table gives it.
-        reason: Continues a sentence that starts with the file's name.
-    """
+    """A row (from 1) of the table's file whose image gives none; the reason continues a sentence on the file."""
 
     row: int
     image: str

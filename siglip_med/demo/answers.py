@@ -25,15 +25,7 @@ NEAREST = 5
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one photograph.
-
-    Attributes:
-        photograph: what it was asked about.
-        embedding: ``[E]`` float32, L2-normalized, on the CPU.
-        logits: ``[C]`` float32, before calibration.
-        order: ``[C]`` columns, the most likely first.
-        candidates: all C conditions in that order.
-    """
+    """What the model says of one photograph: ``[E]`` embedding, ``[C]`` logits before calibration, best-first order."""
 
     photograph: Photograph
     embedding: Tensor
@@ -49,14 +41,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """The conditions that cannot be left out at a stated coverage.
-
-    Attributes:
-        coverage: the stated coverage.
-        columns: the set, the most likely first; may be empty.
-        images: of the validation split that chose its size.
-        whole: whether those are too few to promise the coverage, so that the set is every condition.
-    """
+    """The conditions that cannot be left out at a stated coverage; ``whole``: too few images to promise it."""
 
     coverage: float
     columns: tuple[int, ...]
@@ -66,15 +51,7 @@ class PredictionSet:
 
 @dataclass(frozen=True)
 class SentenceScore:
-    """A typed sentence beside the conditions.
-
-    Attributes:
-        text: as typed.
-        logit: before calibration.
-        confidence: on the scale of the conditions'.
-        place: 1 + the number of conditions with a higher logit.
-        cut: tokens of it that the text tower does not read.
-    """
+    """A typed sentence beside the conditions, its place among them, and the tokens of it that are not read."""
 
     text: str
     logit: float
@@ -155,8 +132,7 @@ class Answerer:
         return None if self.training is None else self.training.nearest(answer.embedding.numpy(), NEAREST)
 
     def relevance(self, answer: Answer, column: int) -> np.ndarray:
-        """Where the model looks for a condition against the mean of all, ``[h, w]`` float32; see
-        `shifted_relevance_map`."""
+        """Where the model looks for a condition against the mean of all, ``[h, w]``: `shifted_relevance_map`."""
         model = self.classifier.model
         device = model.logit_scale.device
         with self._one:

@@ -20,15 +20,7 @@ _TIFF_BITS = 258
 
 @dataclass(frozen=True)
 class Photograph:
-    """A file that was read; nothing of the file itself is kept.
-
-    Attributes:
-        name: as the visitor's machine calls it.
-        pixels: ``[S, S, 3]`` uint8 RGB, what the model sees.
-        shown: ``[SHOWN_SIDE, SHOWN_SIDE, 3]`` uint8 RGB.
-        width, height: of the upright original, in pixels.
-        notes: what was left out or changed in reading it, a sentence each.
-    """
+    """A file that was read (nothing of the file itself is kept), and what was left out or changed in that."""
 
     name: str
     pixels: np.ndarray

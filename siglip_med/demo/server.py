@@ -40,11 +40,7 @@ def is_loopback(host: str) -> bool:
 
 
 def close_file_paths(page: gr.Blocks) -> None:
-    """Makes Gradio refuse paths of files that were not uploaded, and tries whether it does.
-
-    Gradio checks paths only in a page that its own ``launch`` started; one that is mounted, as ours is, hands out every
-    file of the machine (`gradio.processing_utils`, 6.x). `Guard` refuses such paths before Gradio sees them; this is
-    the second lock.
+    """Makes Gradio refuse paths of files that were not uploaded, as a second lock behind `Guard`.
 
     Raises:
         UserError: it does not refuse them; the page must not be served.

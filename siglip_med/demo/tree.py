@@ -43,12 +43,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Icd:
-    """The C conditions of a model in ICD-10-CM.
-
-    Attributes:
-        conditions: the C conditions.
-        distance: ``[C, C]`` the matrix D of `dissimilarity`, levels of the tree, whatever geometry the run learnt from.
-    """
+    """The C conditions of a model in ICD-10-CM, and D of the tree, whatever geometry the run learnt from."""
 
     conditions: ConditionSet
     distance: np.ndarray

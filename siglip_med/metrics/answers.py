@@ -10,16 +10,7 @@ from siglip_med.metrics.ranking import condition_order
 
 @dataclass(frozen=True)
 class Answers:
-    """First answers of a split.
-
-    Attributes:
-        counts: ``[C]`` images whose first answer it is.
-        most_frequent: the condition that is answered most often.
-        share: of the images that get it.
-        listed: share of the images that list it.
-        never: conditions that some image lists and none is answered with.
-        present: number of conditions that some image lists.
-    """
+    """First answers of a split: ``[C]`` counts, the most frequent one's share, and the share that lists it."""
 
     counts: np.ndarray
     most_frequent: str

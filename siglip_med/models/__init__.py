@@ -21,13 +21,7 @@ from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.exported import family_of, load_export
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.interpolation import interpolated
-from siglip_med.models.joint import (
-    ClipTwoTower,
-    JointTwoTower,
-    NaflexTwoTower,
-    SiglipTwoTower,
-    VitBertTwoTower,
-)
+from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.logits import Logits
 from siglip_med.models.prefix import as_written, encoder_layers
 from siglip_med.models.prompt_check import check_prompts

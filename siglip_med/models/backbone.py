@@ -14,15 +14,7 @@ PEFT_PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Backbone:
-    """One pretrained model and the towers in it.
-
-    Attributes:
-        model: the model, float32.
-        roots: prefix of each tower's modules, "" if the whole model is that tower.
-        unused: starts of the names of parameters that no embedding depends on.
-        heads: starts of the names of the linear layers into the shared space.
-        pooling: starts of the names of a trainable pooling head.
-    """
+    """One pretrained model, the prefix of each tower in it, and how names of unused, head and pooling weights begin."""
 
     model: PreTrainedModel
     roots: dict[Tower, str]

@@ -177,10 +177,7 @@ def model_builders(trust: Sequence[str] = ()) -> Builders:
 
 
 def model_node(
-    payload: Mapping[str, Any],
-    path: str | Path,
-    base: str | Mapping[str, str] | None = None,
-    trust: Sequence[str] = (),
+    payload: Mapping[str, Any], path: str | Path, base: str | Mapping[str, str] | None = None, trust: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The config node that a checkpoint's model is built from, checked and with its base where it lies now.
 

@@ -14,13 +14,7 @@ from siglip_med.core.seals import check_sums
 from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS
 from siglip_med.models.dual import DualEncoder
-from siglip_med.models.joint import (
-    ClipTwoTower,
-    NaflexTwoTower,
-    Siglip2TwoTower,
-    SiglipTwoTower,
-    VitBertTwoTower,
-)
+from siglip_med.models.joint import ClipTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.two_tower import TwoTower
 
 ABOUT_FILE = "conditions.json"

@@ -86,12 +86,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 def tiny_config(vocabulary: int) -> SiglipConfig:
     """The architecture: four vision and two text layers of width 128, 8 x 8 pixels a patch."""
-    shared = {
-        "hidden_size": _WIDTH,
-        "intermediate_size": 2 * _WIDTH,
-        "num_attention_heads": 2,
-        "hidden_act": "relu",
-    }
+    shared = {"hidden_size": _WIDTH, "intermediate_size": 2 * _WIDTH, "num_attention_heads": 2, "hidden_act": "relu"}
     return SiglipConfig(
         text_config={
             **shared,

@@ -28,11 +28,9 @@ def baseline_intervals(
     metrics: Iterable[str],
     bootstrap: Bootstrap,
 ) -> dict[str, Intervals | None]:
-    """The baselines on the test images of a run; chance takes the seed of the bootstrap.
+    """Baseline -> metric -> interval on the test images of a run; None for a baseline that was not measured.
 
-    Returns:
-        Baseline -> metric -> interval; None for a baseline that was not measured. Chance, label frequency and the probe
-        rank and do not score, so they have no metric of scores.
+    Chance, label frequency and the probe rank and do not score, so they have no metric of scores.
     """
     names = tuple(metrics)
     ranking = tuple(name for name in names if name not in NEED_SCORES and name in RESAMPLED_METRICS)

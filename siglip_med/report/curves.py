@@ -11,13 +11,9 @@ SCALARS_FILE = "scalars.csv"
 
 
 def read_curves(folder: Path) -> pd.DataFrame:
-    """Scalars of a run folder.
+    """Columns ``tag``, ``step``, ``value`` of what a run logged; no rows where that is nothing.
 
-    Looks for ``scalars.csv`` (columns tag, step, value), then TensorBoard events anywhere in the folder, then the
-    ``metrics.csv`` of Lightning's CSV logger.
-
-    Returns:
-        Columns ``tag``, ``step``, ``value``; no rows where the run logged nothing.
+    From ``scalars.csv``, else TensorBoard events anywhere in the folder, else the ``metrics.csv`` of Lightning.
 
     Raises:
         UserError: ``scalars.csv`` lacks a column.

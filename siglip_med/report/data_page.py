@@ -19,19 +19,7 @@ _LISTED = 30
 
 @dataclass(frozen=True)
 class DataFindings:
-    """What was found of N images.
-
-    Attributes:
-        table: the images.
-        report: on the split.
-        parts: ``[N]`` the split of each.
-        bad: path and reason of files that give no image.
-        faults: rows by fault, the worst first.
-        copies: ``[K, 3]`` row, row, bits: near-duplicates of different cases.
-        prompts: C lists of sentences.
-        prompt_notes: what there is to say of them.
-        thumbnails: whether the page may show photographs.
-    """
+    """What was found of N images; ``copies`` is ``[K, 3]``: row, row, bits of near-duplicates of different cases."""
 
     table: ImageTable
     report: SplitReport

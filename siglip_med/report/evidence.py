@@ -29,22 +29,7 @@ RUN, CRM = "this run", "CRM"
 
 @dataclass(frozen=True)
 class Evidence:
-    """The judged run with its baselines.
-
-    Attributes:
-        test: what is judged; ``val`` chooses; ``zero_shot``: the same images before training, or None.
-        probe: the same images by a linear probe, or None.
-        settings: of the report.
-        calibration: temperature and bias, fitted on validation.
-        reranked: the test split re-ranked by expected distance.
-        values: series -> metric -> value of what was measured; the run first.
-        intervals: of the run.
-        baselines: baseline -> metric -> interval; None where it was not measured.
-        changes: metric -> the run against zero-shot; empty without zero-shot predictions.
-        answers: which conditions the run answers with.
-        verdict: what all of it has shown, a sentence each.
-        own_metrics: metrics of one's own, as the run computed them.
-    """
+    """The judged run with its baselines; None, or empty, where something was not measured."""
 
     test: Predictions
     val: Predictions

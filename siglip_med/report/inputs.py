@@ -17,14 +17,7 @@ CURVE_COLUMNS = ("tag", "step", "value")
 
 @dataclass(frozen=True)
 class RunMeta:
-    """What was run.
-
-    Attributes:
-        name: of the run, e.g. its folder.
-        facts: what a reader needs to know to repeat it: model, data, seed, split hash, checkpoint; shown in this order.
-        config: the resolved config as plain types; goes to the JSON alone.
-        own_metrics: metrics of one's own on the test split, as the run computed them.
-    """
+    """What was run; facts are what a reader needs to repeat it, and the config goes to the JSON alone."""
 
     name: str
     facts: dict[str, str] = field(default_factory=dict)

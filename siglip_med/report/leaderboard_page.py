@@ -16,21 +16,10 @@ from rich.table import Table as ScreenTable
 
 from siglip_med.core.files import write_text
 from siglip_med.core.ranges import Coverage
-from siglip_med.metrics import (
-    CHOOSING,
-    Bootstrap,
-    metric_label,
-)
+from siglip_med.metrics import CHOOSING, Bootstrap, metric_label
 from siglip_med.report import Link, Page, Section, Table, write_page
 from siglip_med.report.differences import differences
-from siglip_med.report.leaderboard import (
-    RANKED_BY,
-    columns,
-    ranked,
-    read_runs,
-    student_interval,
-    summarize,
-)
+from siglip_med.report.leaderboard import RANKED_BY, columns, ranked, read_runs, student_interval, summarize
 from siglip_med.report.numbers import number
 from siglip_med.sweeps import JobRecord, differing, read_records
 
@@ -191,10 +180,7 @@ def _report_of(folder: Path, run: str) -> str:
 
 
 class Leaderboard(Callback):
-    """Hydra callback: the runs, their means and the page of a sweep, when it ends.
-
-    It writes ``leaderboard.csv`` (runs), and ``leaderboard.html``, ``.md`` and ``.json``.
-    """
+    """Hydra callback: ``leaderboard.csv`` (runs), ``.html``, ``.md`` and ``.json`` of a sweep, when it ends."""
 
     def __init__(
         self,

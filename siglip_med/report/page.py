@@ -20,15 +20,7 @@ NOT_DEFINED = "–"
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture.
-
-    Attributes:
-        name: file name without its ending.
-        png: bytes of a PNG file.
-        alternative: what it shows, for a reader who does not see it.
-        caption: how to read it.
-        minimum_width: pixels below which a phone scrolls instead of shrinking it.
-    """
+    """A picture; ``minimum_width`` is the pixels below which a phone scrolls instead of shrinking it."""
 
     name: str
     png: bytes
@@ -61,11 +53,7 @@ class Link(str):
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells; the first ``text_columns`` columns are left-aligned, numbers are right-aligned.
-
-    Attributes:
-        groups: headings over the columns: a name (or none) and how many columns it covers.
-    """
+    """Text cells; the first ``text_columns`` are left-aligned. ``groups``: headings over so many columns each."""
 
     caption: str
     columns: tuple[str, ...]
@@ -99,14 +87,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report.
-
-    Attributes:
-        facts: what was judged (model, data, seed, split …).
-        notice: the first line: what the images are; empty for none.
-        verdict: what was found, a sentence each.
-        links: name -> address of files beside the page.
-    """
+    """A whole report; ``notice`` says what the images are, ``links`` gives addresses of files beside the page."""
 
     title: str
     lead: str

@@ -1,12 +1,7 @@
 """Figures of the report and of TensorBoard: plain data in, a matplotlib Figure out."""
 
 from siglip_med.report.plots.calibration import reliability_figure, set_size_figure
-from siglip_med.report.plots.comparisons import (
-    baselines_figure,
-    conditions_figure,
-    differences_figure,
-    subgroup_figure,
-)
+from siglip_med.report.plots.comparisons import baselines_figure, conditions_figure, differences_figure, subgroup_figure
 from siglip_med.report.plots.curves import curve_panels, curves_figure
 from siglip_med.report.plots.embedding import MAP_MINIMUM, Method, embedding_figure, project
 from siglip_med.report.plots.maps import explanation_figure

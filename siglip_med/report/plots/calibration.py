@@ -41,14 +41,7 @@ def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
 
 @styled
 def set_size_figure(sizes: np.ndarray, holds: np.ndarray, conditions: int, stated: float) -> Figure:
-    """How many images get how long a set, split by whether the set holds a label of the image.
-
-    Args:
-        sizes: ``[N]`` int, conditions in each image's set.
-        holds: ``[N]`` bool, whether the set holds one of the image's labels.
-        conditions: C, the longest possible set.
-        stated: the stated coverage.
-    """
+    """How many images get how long a set, split by whether it holds a label of the image; C is the longest."""
     figure = new_figure(7.2, 3.2)
     axes = figure.add_subplot()
     longest = int(min(conditions, max(sizes.max(initial=0), 5)))

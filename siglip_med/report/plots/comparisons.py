@@ -8,17 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from siglip_med.metrics import Interval, PairedResult
-from siglip_med.report.plots.style import (
-    ACCENT,
-    INK,
-    MARKERS,
-    MUTED,
-    PALETTE,
-    light_grid,
-    new_figure,
-    shorten,
-    styled,
-)
+from siglip_med.report.plots.style import ACCENT, INK, MARKERS, MUTED, PALETTE, light_grid, new_figure, shorten, styled
 
 
 @styled
@@ -45,14 +35,7 @@ def baselines_figure(values: Mapping[str, Mapping[str, float]], intervals: Mappi
 
 @styled
 def conditions_figure(table: pd.DataFrame, title: str, baseline: str | None) -> Figure:
-    """One line a condition, the most common in training first: baseline and run.
-
-    Args:
-        table: ``condition``, ``train`` (images), ``images`` (judged), ``value`` and, with a baseline, ``baseline``;
-            NaN where the condition has no image.
-        title: what the values are.
-        baseline: name of the baseline's column, or None.
-    """
+    """One line a condition, the most common in training first: baseline and run; NaN where it has no image."""
     table = table.sort_values("train", ascending=False, kind="stable").reset_index(drop=True)
     figure = new_figure(7.6, 1.2 + 0.185 * len(table))
     axes = figure.add_subplot()

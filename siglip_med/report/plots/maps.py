@@ -16,13 +16,7 @@ _COLUMNS = 5
 def explanation_figure(
     photograph: np.ndarray, maps: Mapping[str, np.ndarray], neighbours: Sequence[tuple[bytes | None, str]]
 ) -> Figure:
-    """The photograph and its maps in one row, training images below.
-
-    Args:
-        photograph: ``[H, W, 3]`` uint8 RGB.
-        maps: title -> ``[h, w]``; each is colored from 0 to its own largest value, what is negative as 0.
-        neighbours: JPEG (None: not to be shown, and left out) and the line above it.
-    """
+    """The photograph ``[H, W, 3]`` and its maps, each colored from 0 to its largest value; training images below."""
     shown = [(jpeg, line) for jpeg, line in neighbours if jpeg is not None][:_COLUMNS]
     lines = 2 if shown else 1
     figure = new_figure(1.9 * _COLUMNS, 2.3 * lines)

@@ -20,13 +20,7 @@ from siglip_med.report.numbers import number
 from siglip_med.report.page import Figure, Section, Table
 from siglip_med.report.plots import chapters_of, conditions_figure, confusion_figure, icd_order, to_png
 
-_THRESHOLDED = {
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "auc": "AUC",
-    "average_precision": "AP",
-}
+_THRESHOLDED = {"precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC", "average_precision": "AP"}
 _CONFUSIONS = 15
 
 

@@ -87,11 +87,7 @@ def curves_section(inputs: ReportInputs) -> Section:
 
 
 def photographs_section(evidence: Evidence, inputs: ReportInputs) -> Section:
-    """Thumbnails of the surest mistakes and the surest right answers.
-
-    Raises:
-        UserError: the folder of the photographs is not known, or one of them cannot be read.
-    """
+    """Thumbnails of the surest mistakes and the surest right answers; a UserError without their folder."""
     test, root = evidence.test, inputs.image_root
     if root is None:
         raise UserError("report.images=true needs the folder of the photographs: give report.image_root=…")
