@@ -10,8 +10,7 @@ import pandas as pd
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import LOWER_IS_BETTER, RESAMPLED_METRICS, Bootstrap, PairedResult, Predictions
 from siglip_med.report.leaderboard import columns, over_seeds, ranked
-from siglip_med.report.numbers import number, p_value
-from siglip_med.report.page import Section, Table
+from siglip_med.report.page import Section, Table, bounds, number, p_value
 
 PREDICTIONS = Path("predictions")
 _DASH = "–"
@@ -55,10 +54,10 @@ def differences(
                     str(seeds),
                     *map(number, values[metric]),
                     f"{result.difference:+.3f}" if np.isfinite(result.difference) else _DASH,
-                    _interval(result.low, result.high),
+                    bounds(result.low, result.high, "+.3f") or _DASH,
                     p_value(result.p_value),
                     number(result.minimum_detectable_difference),
-                    _interval(low, high),
+                    bounds(low, high, "+.3f") or _DASH,
                     verdict(result, metric),
                 )
             )
@@ -126,7 +125,3 @@ def _by_seed(runs: pd.DataFrame, setting: str) -> dict[int, str]:
         seed = group.loc[group["seed"].duplicated(), "seed"].iloc[0]
         raise UserError(f"{setting} has several runs of seed {seed}")
     return dict(zip(group["seed"].astype(int), group["run"].astype(str), strict=True))
-
-
-def _interval(low: float, high: float) -> str:
-    return f"[{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else _DASH

@@ -1,30 +1,60 @@
-"""What several sections need, computed once."""
+"""What several sections need, computed once; and what a run is judged beside."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from siglip_med.metrics import BASELINES as NAMES
 from siglip_med.metrics import (
     HEADLINE_METRICS,
     NEED_SCORES,
     RESAMPLED_METRICS,
     Answers,
+    Bootstrap,
     Calibration,
     Interval,
     PairedResult,
     Predictions,
     answers,
+    chance_intervals,
     crm,
     fit_calibration,
     headline_metrics,
     label_frequency_predictions,
 )
-from siglip_med.report.baselines import ZERO_SHOT, Intervals, baseline_intervals
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.verdict import AGAINST, verdict
 
 RUN, CRM = "this run", "CRM"
+BASELINES = CHANCE, FREQUENCY, ZERO_SHOT, PROBE = tuple(NAMES.values())
+NOT_MEASURED = "not measured"
+KEYS = {words: key for key, words in NAMES.items()}
+"""How metrics.json calls them."""
+
+Intervals = dict[str, Interval]
+
+
+def baseline_intervals(
+    test: Predictions,
+    zero_shot: Predictions | None,
+    probe: Predictions | None,
+    metrics: Iterable[str],
+    bootstrap: Bootstrap,
+) -> dict[str, Intervals | None]:
+    """Baseline -> metric -> interval on the test images of a run; None for a baseline that was not measured.
+
+    Chance, label frequency and the probe rank and do not score, so they have no metric of scores.
+    """
+    names = tuple(metrics)
+    ranking = tuple(name for name in names if name not in NEED_SCORES and name in RESAMPLED_METRICS)
+    frequency = label_frequency_predictions(test) if test.train_counts.any() else None
+    return {
+        CHANCE: chance_intervals(test, ranking, bootstrap),
+        FREQUENCY: None if frequency is None else bootstrap.intervals(frequency, ranking),
+        ZERO_SHOT: None if zero_shot is None else bootstrap.intervals(zero_shot, names),
+        PROBE: None if probe is None else bootstrap.intervals(probe, ranking),
+    }
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A report as data: sections of sentences, tables and figures, written as HTML, Markdown and JSON."""
+"""A report as data: sections of sentences, tables and figures, written as HTML, Markdown and JSON; and its numbers."""
 
 import base64
 import json
@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from siglip_med.core.files import write_bytes, write_text
+from siglip_med.metrics import Interval, PairedResult
 from siglip_med.report.plots.style import DPI
 
 NOT_DEFINED = "–"
@@ -165,3 +166,40 @@ def _unbroken(cell: str) -> str:
 
 def _markdown_cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def bounds(low: float, high: float, form: str = ".3f") -> str:
+    """``[0.431, 0.530]``, or nothing where the interval is undefined."""
+    return f"[{low:{form}}, {high:{form}}]" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """``0.483``; a dash where the value is undefined."""
+    return NOT_DEFINED if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float) -> str:
+    """``48%``; one decimal below 10%."""
+    if not math.isfinite(value):
+        return NOT_DEFINED
+    return f"{value:.1%}" if 0 < abs(value) < 0.0995 else f"{value:.0%}"
+
+
+def with_range(interval: Interval) -> str:
+    """``0.483 [0.431, 0.530]``."""
+    return f"{number(interval.estimate)} {bounds(interval.low, interval.high)}".rstrip()
+
+
+def p_value(value: float) -> str:
+    """``p 0.012``; ``p < 0.001`` below that."""
+    if not math.isfinite(value):
+        return ""
+    return "p < 0.001" if value < 0.001 else f"p {value:.3f}"
+
+
+def change(result: PairedResult) -> str:
+    """``+0.120 [+0.081, +0.160], p < 0.001``."""
+    if not math.isfinite(result.difference):
+        return NOT_DEFINED
+    ends = f"{result.difference:+.3f} {bounds(result.low, result.high, '+.3f')}".rstrip()
+    return ", ".join(filter(None, (ends, p_value(result.p_value))))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siglip_med.metrics import Answers, PairedResult, saturation
+from siglip_med.report.page import bounds
 
 HARDLY = 0.05
 TOO_OFTEN, OFTEN = 1.5, 0.2
@@ -97,4 +98,4 @@ def variety(answers: Answers) -> list[str]:
 
 
 def _signed(result: PairedResult) -> str:
-    return f"{result.difference:+.3f} [{result.low:+.3f}, {result.high:+.3f}]"
+    return f"{result.difference:+.3f} {bounds(result.low, result.high, '+.3f')}"

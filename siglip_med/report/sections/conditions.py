@@ -14,10 +14,8 @@ from siglip_med.metrics import (
     confusion_matrix,
     metric_label,
 )
-from siglip_med.report.baselines import ZERO_SHOT
-from siglip_med.report.evidence import Evidence
-from siglip_med.report.numbers import number
-from siglip_med.report.page import Figure, Section, Table
+from siglip_med.report.evidence import ZERO_SHOT, Evidence
+from siglip_med.report.page import Figure, Section, Table, number
 from siglip_med.report.plots import chapters_of, conditions_figure, confusion_figure, icd_order, to_png
 
 _THRESHOLDED = {"precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC", "average_precision": "AP"}
