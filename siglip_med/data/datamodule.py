@@ -160,24 +160,23 @@ class DataModule(LabeledData):
         Raises:
             UserError: the split does not fill one batch and ``drop_last`` is set.
         """
-        dataset = self._dataset("train", augmented=True)
+        dataset = self._dataset(self.rows("train"), augmented=True)
         sampler = self.training_sampler(dataset, self.batch_size, self.drop_last)
         return self._loader(dataset, sampler, self.batch_size, drop_last=self.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the validation images, none twice."""
-        return self._eval_loader("val")
+        dataset = self._dataset(self.rows("val"))
+        return self._loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self.eval_batch_size)
 
     def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
         """The whole split on every rank, or its chosen rows, without augmentation, in the order of `rows`."""
-        dataset = ImageDataset(self.table, self.chosen_rows(split, chosen), self.cache, self.records, self.image, None)
+        dataset = self._dataset(self.chosen_rows(split, chosen))
         return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
 
     def table_loader(self, view: int | None = None) -> DataLoader[Batch]:
         """Every image of the table in order, in one process, for features that are kept; or its augmented ``view``."""
-        rows = np.arange(len(self.table))
-        augment = self.augmentation.pipeline(self.image.size) if view is not None and self.augmentation else None
-        dataset = ImageDataset(self.table, rows, self.cache, self.records, self.image, augment)
+        dataset = self._dataset(np.arange(len(self.table)), augmented=view is not None)
         sampler = ShardSampler(dataset) if view is None else ViewSampler(dataset, view)
         return self._loader(dataset, sampler, self.eval_batch_size)
 
@@ -203,13 +202,9 @@ class DataModule(LabeledData):
         rows = table.frame["source_row"].tolist()
         return records, [BadImage(rows[i], images[i], reasons[i]) for i in sorted(reasons)]
 
-    def _dataset(self, split: str, augmented: bool) -> ImageDataset:
+    def _dataset(self, rows: np.ndarray, augmented: bool = False) -> ImageDataset:
         augment = self.augmentation.pipeline(self.image.size) if augmented and self.augmentation else None
-        return ImageDataset(self.table, self.rows(split), self.cache, self.records, self.image, augment)
-
-    def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        dataset = self._dataset(split, augmented=False)
-        return self._loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self.eval_batch_size)
+        return ImageDataset(self.table, rows, self.cache, self.records, self.image, augment)
 
     def _loader(
         self, dataset: ImageDataset, sampler: Sampler[Draw] | Sampler[int], size: int, drop_last: bool = False

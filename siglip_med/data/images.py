@@ -82,19 +82,9 @@ _TURNS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 """The seven turns and reflections that an EXIF orientation may ask for."""
 # What the readers raise on bytes that are no valid image, beside OSError and ValueError.
 _DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    struct.error,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    MemoryError,
-    RuntimeError,
-)
+    OSError, ValueError, SyntaxError, struct.error, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, MemoryError, RuntimeError,
+)  # fmt: skip
 
 
 class BadImageError(UserError):

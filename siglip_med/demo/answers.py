@@ -1,6 +1,6 @@
 """What the page can be asked: a photograph, a stated coverage, sentences; and what the model answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -18,6 +18,7 @@ from siglip_med.inference.neighbour import Neighbour
 from siglip_med.inference.neighbours import Neighbours
 from siglip_med.inference.photographs import confidences, embed_conditions, ranked
 from siglip_med.metrics import Predictions, fit_conformal, nonconformity
+from siglip_med.models import TwoTower
 
 NEAREST = 5
 """Training images beside a photograph."""
@@ -133,17 +134,15 @@ class Answerer:
 
     def relevance(self, answer: Answer, column: int) -> np.ndarray:
         """Where the model looks for a condition against the mean of all, ``[h, w]``: `shifted_relevance_map`."""
-        model = self.classifier.model
-        device = model.logit_scale.device
-        with self._one:
-            return shifted_relevance_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+        return self._map(shifted_relevance_map, answer, column)
 
     def occlusion(self, answer: Answer, column: int) -> np.ndarray:
         """How much that score falls where the photograph is covered, ``[h, w]`` float32; see `occlusion_map`."""
-        model = self.classifier.model
-        device = model.logit_scale.device
-        with self._one:
-            return occlusion_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+        return self._map(occlusion_map, answer, column)
+
+    def _map(self, draw: Callable[[TwoTower, Tensor, Tensor], np.ndarray], answer: Answer, column: int) -> np.ndarray:
+        with self._one:  # both bring the pixels to the model's device
+            return draw(self.classifier.model, self.pixels(answer.photograph), self.contrast[column])
 
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:

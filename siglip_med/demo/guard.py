@@ -27,13 +27,8 @@ _UPLOAD = _API + "upload"
 # servers and its API are no part of this page.
 _EXACT = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", _UPLOAD, _API + "upload_progress"}
 _BELOW = (
-    "/assets/",
-    "/static/",
-    "/svelte/",
-    "/gradio_api/queue/",
-    "/gradio_api/heartbeat/",
-    "/gradio_api/startup-events",
-)
+    "/assets/", "/static/", "/svelte/", "/gradio_api/queue/", "/gradio_api/heartbeat/", "/gradio_api/startup-events",
+)  # fmt: skip
 LARGEST_MESSAGE = 65_536
 """Bytes of a request that uploads nothing: sentences and choices."""
 VISITOR = "x-siglip-med-visitor"

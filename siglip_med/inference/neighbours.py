@@ -18,8 +18,8 @@ from siglip_med.core.progress import tracked
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.data import LabeledData
 from siglip_med.data.images import read_image
-from siglip_med.inference.embedding import embed_split
 from siglip_med.inference.neighbour import Neighbour
+from siglip_med.inference.splits import embed_split
 from siglip_med.models import TwoTower
 
 NEIGHBOURS = "neighbours.npz"

@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from siglip_med.data import LabeledData
-from siglip_med.inference.embedding import embed_split
+from siglip_med.inference.splits import embed_split
 from siglip_med.metrics import Predictions, fit_probe
 from siglip_med.models import TwoTower
 

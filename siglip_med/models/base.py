@@ -9,20 +9,10 @@ from typing import Any
 from torch import nn
 
 _HYPERPARAMETERS = (
-    "model_type",
-    "hidden_act",
-    "layer_norm_eps",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "num_patches",
-    "max_position_embeddings",
-    "projection_dim",
-    "projection_size",
-    "eos_token_id",
-    "vision_pooling",
-    "text_pooling",
-)
+    "model_type", "hidden_act", "layer_norm_eps", "num_attention_heads", "image_size", "patch_size",
+    "num_patches", "max_position_embeddings", "projection_dim", "projection_size", "eos_token_id",
+    "vision_pooling", "text_pooling",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

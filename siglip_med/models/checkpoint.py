@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
@@ -138,11 +138,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         Payload.model_validate(payload)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{path} is damaged or was written by something else: {where}: {first['msg'].lower()}"
-        ) from None
+        raise UserError(f"{path} is damaged or was written by something else: {first_fault(error)}") from None
     weights = checkpoint.get("state_dict")
     if not (isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())):
         raise UserError(f"{path} is damaged or was written by something else: its state_dict holds no tensors")

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, P
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.seals import check_sums
 from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS
@@ -141,9 +141,7 @@ def _read_about(folder: Path) -> About:
     try:
         about = About.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {_AGAIN}") from None
+        raise UserError(f"{path}: {first_fault(error)}; {_AGAIN}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from error
     if not len(about.conditions) == len(about.codes) == len(about.prompts):

@@ -243,10 +243,8 @@ class TwoTower(nn.Module, ABC):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Every trained tensor by its parameter name: what a checkpoint holds."""
-        return {name: parameter.detach() for name, parameter in self._trained()} | self._fixed_logits()
-
-    def _fixed_logits(self) -> dict[str, Tensor]:
-        return {"logit_scale": self.logit_scale.detach(), "logit_bias": self.logit_bias.detach()}
+        fixed = {"logit_scale": self.logit_scale.detach(), "logit_bias": self.logit_bias.detach()}
+        return {name: parameter.detach() for name, parameter in self._trained()} | fixed
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)

@@ -112,9 +112,7 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = _markdown_cell
-    environment.filters["unbroken"] = _unbroken
-    environment.filters["sort_key"] = sort_key
+    environment.filters |= {"cell": lambda text: text.replace("|", "\\|"), "unbroken": _unbroken, "sort_key": sort_key}
     html = environment.get_template("page.html.jinja").render(page=page)
     markdown = environment.get_template("page.md.jinja").render(page=page)
     for section in page.sections:
@@ -162,10 +160,6 @@ def sort_key(cell: str) -> str:
 def _unbroken(cell: str) -> str:
     """An interval breaks before its bracket or not at all, so that a narrow column shows it whole."""
     return re.sub(r"\[[^\]]*\]|\bp [<\d][ .\d]*", lambda match: match[0].replace(" ", "\u00a0"), cell)
-
-
-def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|")
 
 
 def bounds(low: float, high: float, form: str = ".3f") -> str:
