@@ -155,11 +155,7 @@ class DataModule(LabeledData):
         self._ready = True
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented batches in a new order each epoch; this rank's share.
-
-        Raises:
-            UserError: the split does not fill one batch and ``drop_last`` is set.
-        """
+        """Augmented batches in a new order each epoch; this rank's share. A UserError where that fills no batch."""
         dataset = self._dataset(self.rows("train"), augmented=True)
         sampler = self.training_sampler(dataset, self.batch_size, self.drop_last)
         return self._loader(dataset, sampler, self.batch_size, drop_last=self.drop_last)

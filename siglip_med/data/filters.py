@@ -11,11 +11,7 @@ from siglip_med.data.table import ImageTable
 
 
 def keep_rows(table: ImageTable, mask: np.ndarray, reason: str, asked: bool = False) -> ImageTable:
-    """The rows where ``mask`` is true, renumbered from 0; the others are counted as left out, see `LeftOut`.
-
-    Raises:
-        UserError: no row is left.
-    """
+    """The rows where ``mask`` is true, renumbered from 0; the others count as left out. A UserError if none is left."""
     if not mask.any():
         raise UserError(f"{table.source}: no image is left after the filters ({reason})")
     if mask.all():
@@ -59,11 +55,7 @@ def keep_primary(table: ImageTable, names: Sequence[str], reason: str) -> ImageT
 
 
 def drop_rare_conditions(table: ImageTable, minimum_images: int) -> ImageTable:
-    """Leaves out conditions listed on fewer than ``minimum_images`` images, until none is that rare.
-
-    Raises:
-        UserError: no condition is that common.
-    """
+    """Leaves out conditions listed on fewer than ``minimum_images`` images; a UserError where all are."""
     while True:
         counts = (table.labels > 0).sum(axis=0)
         rare = counts < minimum_images

@@ -109,11 +109,7 @@ def locate(root: Path, image: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of an image file.
-
-    Raises:
-        BadImageError: missing, not a regular file, unreadable or empty.
-    """
+    """Content of an image file; a BadImageError if it is missing, not a regular file, unreadable or empty."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BadImageError("is not a file")
@@ -227,10 +223,7 @@ def _decode_jpeg(data: bytes, image: Image.Image, size: tuple[int, int]) -> Imag
 
 
 def _without_stray_bytes(data: bytes, complaint: str) -> bytes:
-    """A JPEG without one or two stray bytes before a marker, which some cameras write and which cost no pixel.
-
-    More of them are what a damaged scan leaves over, so they stay, and the strict decoder refuses them again.
-    """
+    """A JPEG without one or two stray bytes before a marker, which some cameras write; more stay, and are refused."""
     said = re.search(r"(\d+) extraneous bytes before marker 0x(..)", complaint)
     count = int(said[1]) if said else 0
     if said is None or not 1 <= count <= _STRAY_BYTES:

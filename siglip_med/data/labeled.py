@@ -56,11 +56,7 @@ class LabeledData(pl.LightningDataModule, ABC):
         return rows if chosen is None else rows[np.isin(rows, chosen)]
 
     def training_sampler(self, dataset: SplitDataset, batch_size: int, drop_last: bool) -> EpochSampler:
-        """This rank's share of an epoch's draws, from where the run is.
-
-        Raises:
-            UserError: the split does not fill one batch and ``drop_last`` is set: an epoch would have no step.
-        """
+        """This rank's share of an epoch's draws, from where the run is; a UserError where that fills no batch."""
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
         sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, *self.world_size_and_rank())
         if drop_last and len(sampler) < batch_size:

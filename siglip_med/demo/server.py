@@ -40,11 +40,7 @@ def is_loopback(host: str) -> bool:
 
 
 def close_file_paths(page: gr.Blocks) -> None:
-    """Makes Gradio refuse paths of files that were not uploaded, as a second lock behind `Guard`.
-
-    Raises:
-        UserError: it does not refuse them; the page must not be served.
-    """
+    """Makes Gradio refuse paths of files that were not uploaded, a second lock behind `Guard`; a UserError if not."""
     page.has_launched = True
     part = next(block for block in page.blocks.values() if isinstance(block, gr.File))
 

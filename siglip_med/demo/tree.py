@@ -14,15 +14,7 @@ _SHARED = ((0.2, "same code"), (0.4, "same category"), (0.6, "same block"), (0.8
 
 @dataclass(frozen=True)
 class Leaf:
-    """An answer in the tree.
-
-    Attributes:
-        rank: in the differential, from 1.
-        condition: its name.
-        distance: D to the first answer, in [0, 1].
-        shared: the lowest branch of ICD-10-CM that both are below, in words. Nearness in ICD-10-CM is no judgement of
-            harm: a melanoma and a benign tumor are near.
-    """
+    """An answer in the tree: D to the first answer in [0, 1], and in words the lowest branch that both are below."""
 
     rank: int
     condition: str
@@ -96,11 +88,7 @@ def _split(heading: str) -> tuple[str, str]:
 
 
 def place_in_icd(names: Sequence[str], codes: Sequence[str], source: str) -> Icd:
-    """Looks up where a model's conditions stand.
-
-    Raises:
-        UserError: a code is none of ICD-10-CM.
-    """
+    """Looks up where a model's conditions stand; a UserError for a code that is none of ICD-10-CM."""
     book = read_code_book()
     conditions = []
     for name, text in zip(names, codes, strict=True):

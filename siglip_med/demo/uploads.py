@@ -39,11 +39,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def take(path: Path, largest: int) -> bytes:
-    """The content of an uploaded file, which is deleted whatever happens.
-
-    Raises:
-        UserError: the file is larger, or was deleted already.
-    """
+    """The content of an uploaded file, which is deleted whatever happens; a UserError if it is too large or gone."""
     try:
         size = path.stat().st_size
         if size > largest:

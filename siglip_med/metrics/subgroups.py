@@ -13,6 +13,7 @@ from siglip_med.metrics.predictions import Predictions
 ATTRIBUTES = ("skin_tone", "sex", "age_group", "site", "frequency")
 UNKNOWN = "unknown"
 FREQUENCIES = ("head", "middle", "tail")
+_GAP_COLUMNS = ("attribute", "metric", "best", "worst", "gap", "groups", "small_groups", "gap_with_small")
 
 
 def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
@@ -124,20 +125,9 @@ def worst_gaps(table: pd.DataFrame, metrics: Iterable[str] = RESAMPLED_METRICS) 
         for metric in metrics:
             defined = known[known[metric].notna()]
             large = defined[~defined["small"].astype(bool)]
-            best, worst, gap = _gap(large, metric)
-            rows.append(
-                {
-                    "attribute": attribute,
-                    "metric": metric,
-                    "best": best,
-                    "worst": worst,
-                    "gap": gap,
-                    "groups": len(large),
-                    "small_groups": len(defined) - len(large),
-                    "gap_with_small": _gap(defined, metric)[2],
-                }
-            )
-    return pd.DataFrame(rows)
+            small, with_small = len(defined) - len(large), _gap(defined, metric)[2]
+            rows.append((attribute, metric, *_gap(large, metric), len(large), small, with_small))
+    return pd.DataFrame(rows, columns=list(_GAP_COLUMNS))
 
 
 def _gap(groups: pd.DataFrame, metric: str) -> tuple[str, str, float]:

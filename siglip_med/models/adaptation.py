@@ -85,14 +85,7 @@ class Lora:
         return self.first_block if isinstance(self.first_block, int) else int(self.first_block.get(tower, 0))
 
     def wrap(self, model: nn.Module, roots: dict[Tower, str]) -> PeftModel | None:
-        """Adds the adapters; every weight of the base is frozen.
-
-        Returns:
-            The wrapped model, or None if none of its towers gets adapters.
-
-        Raises:
-            UserError: the encoder's layers are of a kind that is not known here.
-        """
+        """The frozen base with adapters, None if no tower gets any; a UserError for encoder layers unknown here."""
         chosen = {root: self.frozen_blocks(tower) for tower, root in roots.items() if self.trains_encoder(tower)}
         if not chosen:
             return None

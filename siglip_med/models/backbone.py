@@ -23,14 +23,7 @@ class Backbone:
     pooling: tuple[str, ...] = ()
 
     def adapt(self, adaptation: Adaptation, gradient_checkpointing: bool) -> nn.Module:
-        """Adds adapters if asked for, and marks what is trained.
-
-        Returns:
-            The model, wrapped by PEFT if it got adapters.
-
-        Raises:
-            UserError: the model cannot do what is asked.
-        """
+        """The model with what is trained marked, and wrapped by PEFT if it got adapters, or a UserError."""
         model: nn.Module = self.model
         if gradient_checkpointing:
             if not self.model.supports_gradient_checkpointing:

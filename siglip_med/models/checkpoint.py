@@ -58,11 +58,7 @@ def checkpoint_payload(
     account: Sequence[str] = (),
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says of its run besides the weights, as plain types.
-
-    Raises:
-        TypeError: a value is neither a number, a text, nor a collection of those.
-    """
+    """What a checkpoint says of its run besides the weights, as plain types; a TypeError for anything else."""
     return {
         "format": FORMAT,
         "version": VERSION,

@@ -46,11 +46,7 @@ def resolve_path(path: str) -> str:
 
 
 def local_folder(path: str) -> Path | None:
-    """The folder that a path names; None if it is an id of the hub.
-
-    Raises:
-        UserError: it is no id, and there is no such folder.
-    """
+    """The folder that a path names, None for an id of the hub; a UserError where it is neither."""
     folder = Path(path).expanduser()
     if path.startswith(PACKAGE_PREFIX):
         folder = Path(__file__).parent / path.removeprefix(PACKAGE_PREFIX)
@@ -62,11 +58,7 @@ def local_folder(path: str) -> Path | None:
 
 
 def load_config(path: str, revision: str | None) -> Any:
-    """The model's configuration, which alone says of which family it is.
-
-    Raises:
-        UserError: it cannot be had, or is in the format of another library.
-    """
+    """The configuration, which alone says of which family a model is; a UserError if it cannot be had."""
     with explained(path, revision):
         content, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
         if content.get("model_type", TIMM) == TIMM:

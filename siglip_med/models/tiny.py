@@ -42,11 +42,7 @@ _PAD, _UNKNOWN = "</s>", "<unk>"
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte-pair encoding (Sennrich et al. 2016) of at most `VOCABULARY` pieces.
-
-    Raises:
-        UserError: there are no texts.
-    """
+    """Byte-pair encoding (Sennrich et al. 2016) of at most `VOCABULARY` pieces; a UserError without texts."""
     texts = [text for text in texts if text.strip()]
     if not texts:
         raise UserError("the corpus of the tokenizer holds no sentence; give a text file with one sentence a line")

@@ -49,11 +49,7 @@ def findings_lines(findings: DataFindings) -> list[str]:
 
 
 def build_data_page(findings: DataFindings) -> Page:
-    """Puts what was found into sections.
-
-    Raises:
-        UserError: a photograph that was asked for cannot be read.
-    """
+    """Puts what was found into sections; a UserError where a photograph that was asked for cannot be read."""
     f, r = findings, findings.report
     cards = (
         Card("used", f"{r.used:,}", f"of {r.read:,} {r.unit}", f"{r.read - r.used:,} left out"),

@@ -78,11 +78,7 @@ class Evidence:
 
     @classmethod
     def gather(cls, inputs: ReportInputs, settings: ReportSettings) -> "Evidence":
-        """Judges the run and its baselines.
-
-        Raises:
-            UserError: a split has no image, or zero-shot predictions are of other images.
-        """
+        """Judges the run and its baselines; a UserError for an empty split, or zero-shot ones of other images."""
         test, zero_shot = inputs.test, inputs.zero_shot
         resampling = settings.resampling
         intervals = resampling.intervals(test)

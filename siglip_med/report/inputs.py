@@ -29,14 +29,7 @@ class RunMeta:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a model looked in an image, and which training images it is near to; a report itself asks no model.
-
-    Attributes:
-        row: of the image in the predictions.
-        photograph: ``[S, S, 3]`` uint8 RGB, as the model saw it.
-        maps: title -> ``[h, w]``, what is highest is drawn strongest.
-        near: training images, nearest first.
-    """
+    """Where a model looked: ``[S, S, 3]`` uint8 RGB as it saw it, maps ``[h, w]``, training images, nearest first."""
 
     row: int
     photograph: np.ndarray

@@ -19,11 +19,7 @@ _TEST = (*KEY_METRICS, "macro_f1", "spearman_text_d")
 
 
 def columns(runs: pd.DataFrame) -> dict[str, str]:
-    """Metric of a run -> heading, for the metrics that the runs have.
-
-    All but the first are of the test split, which never chooses anything. A metric of the first K of K conditions or
-    fewer says nothing, and its heading says so.
-    """
+    """Metric -> heading, validation's first; where a metric of the first K says nothing, its heading says so."""
     counts = runs["conditions"].dropna().astype(int) if "conditions" in runs else pd.Series(dtype=int)
     named = {RANKED_BY: f"val {_heading(CHOOSING, counts)}"}
     named |= {f"tuned/test/{name}": _heading(name, counts) for name in _TEST}

@@ -17,11 +17,7 @@ _MAPS = 5
 
 @styled
 def contact_sheet(root: Path, rows: list[tuple[str, str, str]]) -> Figure:
-    """Thumbnails of (image below ``root``, first line, second line).
-
-    Raises:
-        UserError: an image is missing or cannot be read.
-    """
+    """Thumbnails of (image below ``root``, first line, second line); a UserError for one that cannot be read."""
     lines = -(-len(rows) // _COLUMNS)
     figure = new_figure(1.9 * _COLUMNS, 2.45 * lines)
     grid = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()

@@ -1,7 +1,6 @@
 """How each condition fares, and what it is taken for."""
 
 import numpy as np
-import pandas as pd
 
 from siglip_med.metrics import (
     Predictions,
@@ -42,14 +41,7 @@ def conditions_section(evidence: Evidence) -> Section:
     table.insert(4, "primary_images", np.bincount(test.primary, minlength=len(test.conditions)))
     table["r_at_1"], table["r_at_5"] = recall_by_condition(test, 1), recall_by_condition(test, 5)
     table["threshold"] = thresholds
-    drawn = pd.DataFrame(
-        {
-            "condition": test.conditions,
-            "train": test.train_counts,
-            "images": table["primary_images"],
-            "value": table["r_at_5"],
-        }
-    )
+    drawn = table[["condition"]].assign(train=test.train_counts, images=table["primary_images"], value=table["r_at_5"])
     if evidence.zero_shot is not None:
         drawn["baseline"] = recall_by_condition(evidence.zero_shot, 5)
     recall = {name: metric_label(name, len(test.conditions), short=True) for name in ("r_at_1", "r_at_5")}
@@ -72,15 +64,8 @@ def conditions_section(evidence: Evidence) -> Section:
         )
         for _, row in table.iloc[order].iterrows()
     )
-    columns = (
-        "condition",
-        "code",
-        "training images",
-        "as primary",
-        "as any label",
-        *recall.values(),
-        *_THRESHOLDED.values(),
-    )
+    headings = ("condition", "code", "training images", "as primary", "as any label")
+    columns = (*headings, *recall.values(), *_THRESHOLDED.values())
     return Section(
         key="conditions",
         title="Every condition",
