@@ -23,7 +23,7 @@ class LeftOut:
 
 
 def sum_up(left_out: Sequence[LeftOut]) -> tuple[LeftOut, ...]:
-    """One entry a reason, in the order of first mention; none with a count of 0."""
+    """One entry per reason, in the order of first mention; none with a count of 0."""
     counts = Counter[tuple[str, bool]]()
     for item in left_out:
         counts[item.reason, item.asked] += item.count

@@ -195,7 +195,7 @@ class Augmentation:
     noise_probability: Probability = 0.0
 
     def pipeline(self, size: int) -> AugmentationPipeline:
-        """The steps that are switched on, for images of ``size`` pixels a side."""
+        """The steps that are switched on, for images of ``size`` pixels per side."""
         steps: list[A.BasicTransform] = []
         if self.crop > 0:
             ratio = (1 / self.crop_ratio, self.crop_ratio)

@@ -58,8 +58,8 @@ class DataModule(LabeledData):
         cache_dir: Where decoded pixels are kept; shared between runs, may be deleted between them.
         seed: Of the split, the order and the augmentation; given by the training code.
         augmentation: What is done to training images; None leaves them as they are.
-        batch_size: Images a training step and rank.
-        eval_batch_size: Images a batch elsewhere.
+        batch_size: Images per training step and rank.
+        eval_batch_size: Images per batch elsewhere.
         num_workers: Processes that make batches, and threads that decode into the cache; 0: the main process.
         drop_last: Leave out a last training batch that is not full: a batch of few images has few negatives.
         on_bad_image: ``error`` stops before training and names the first; ``skip`` leaves them out, lists them.
@@ -114,7 +114,7 @@ class DataModule(LabeledData):
         self._ready = False
 
     def prepare_data(self) -> None:
-        """Fetches the source and decodes what the cache does not hold; Lightning runs it in one process a node."""
+        """Fetches the source and decodes what the cache does not hold; Lightning runs it in one process per node."""
         if self._ready:
             return
         self.source.prepare()
@@ -224,5 +224,5 @@ def write_bad_images(path: Path, bad: tuple[BadImage, ...] | list[BadImage]) -> 
 
 
 def _one_thread(worker: int) -> None:
-    """A worker is one process of many; OpenCV would start a thread a core in each."""
+    """A worker is one process of many; OpenCV would start a thread per core in each."""
     cv2.setNumThreads(0)

@@ -35,7 +35,7 @@ class Draws(NamedTuple):
 
 def normalize(pixels: np.ndarray, image: ImageSpec) -> Tensor:
     """``[B, H, W, 3]`` uint8 RGB to ``[B, 3, H, W]`` float32: ``(value / 255 - mean) / std``."""
-    # One table a channel: half the time of arithmetic on a transposed array, and exact to float32.
+    # One table per channel: half the time of arithmetic on a transposed array, and exact to float32.
     tables = (np.arange(256)[:, None] / 255 - np.array(image.mean)) / np.array(image.std)
     count, height, width, _ = pixels.shape
     values = np.empty((count, 3, height, width), dtype=np.float32)

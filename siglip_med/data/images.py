@@ -127,7 +127,7 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
     """Pixels of an encoded image, resized to a square without keeping the aspect, as SigLIP's processor does.
 
     EXIF orientation is applied; of an animation or a multi-page file the first frame is taken; transparency is laid
-    over white; of 16 bits a channel the upper 8 that are in use are taken (12-bit cameras leave the uppermost four
+    over white; of 16 bits per channel the upper 8 that are in use are taken (12-bit cameras leave the uppermost four
     empty); CMYK becomes RGB; embedded color profiles are ignored, as in
     the processor. The resize is Pillow's antialiased bicubic, the processor's own: the result equals the
     processor's pixel by pixel unless a JPEG is over `SCALE_SLACK` times as large as ``side``, in which case
@@ -251,7 +251,7 @@ def _decode_other(data: bytes, image: Image.Image, wanted: Callable[[int, int], 
 
 
 def _sixteen_bits(data: bytes, image: Image.Image) -> np.ndarray | None:
-    """``[H, W, 3]`` uint8 of a color PNG or TIFF with 16 bits a channel, whose lower half Pillow cuts off unseen."""
+    """``[H, W, 3]`` uint8 of a color PNG or TIFF with 16 bits per channel, whose lower half Pillow cuts off unseen."""
     if image.format not in ("PNG", "TIFF") or image.mode != "RGB":
         return None
     read = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION

@@ -42,7 +42,7 @@ class OversampleToMinimum:
     So a rare condition that always comes with Eczema raises Eczema no more than need be.
 
     Args:
-        minimum: images a condition and epoch.
+        minimum: images per condition and epoch.
     """
 
     minimum: Annotated[int, Field(gt=0, le=1_000_000)] = 30
@@ -74,7 +74,7 @@ class SquareRoot:
     Source: Mikolov et al. 2013; Mahajan et al., ECCV 2018, section 2.2.
 
     Args:
-        maximum_repeats: expected draws of one image and epoch stay below this.
+        maximum_repeats: expected draws of one image per epoch stay below this.
     """
 
     maximum_repeats: Annotated[int, Field(gt=0, le=1_000_000)] = 10
@@ -94,7 +94,7 @@ class ClassBalanced:
 
     Args:
         beta: see above.
-        maximum_repeats: expected draws of one image and epoch stay below this.
+        maximum_repeats: expected draws of one image per epoch stay below this.
     """
 
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999

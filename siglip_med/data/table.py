@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class ImageTable:
-    """One row an image.
+    """One row per image.
 
     Attributes:
         frame: index 0..N-1; columns `TEXT_COLUMNS` plus ``primary`` (int, the image's first condition) and
@@ -115,7 +115,7 @@ def build_table(
     (``ordered=False``, the columns of a spreadsheet), to the condition that the fewest rows list, then by name.
 
     Args:
-        rows: one an image.
+        rows: one per image.
         root: folder that the image paths are relative to.
         source: file or folder the rows came from, for messages.
         conditions: order of the label columns; names in alphabetical order where None.

@@ -213,7 +213,7 @@ def read_all(answerer: Answerer, limits: Limits, paths: Sequence[Path]) -> tuple
 
 
 def sentences_of(text: str, most: int) -> list[str]:
-    """The sentences of a text box, one a line, without repeats; a UserError for none, or more than ``most``."""
+    """The sentences of a text box, one per line, without repeats; a UserError for none, or more than ``most``."""
     found = list(dict.fromkeys(line.strip() for line in (text or "").splitlines() if line.strip()))
     if not found:
         raise UserError("Write a sentence first, for example: scaly plaques on the elbow.")

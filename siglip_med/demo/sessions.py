@@ -10,7 +10,7 @@ Value = TypeVar("Value")
 
 
 class Sessions(Generic[Value]):
-    """One value a tab, in memory alone; gone when the tab closes, after a time, or when too many are open."""
+    """One value per tab, in memory alone; gone when the tab closes, after a time, or when too many are open."""
 
     def __init__(self, capacity: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Remembers at most ``capacity`` tabs, idle ones for so many seconds."""

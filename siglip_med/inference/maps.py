@@ -36,7 +36,7 @@ def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
         text: ``[E]`` embedding of a condition's prompts (a row of `PromptEnsemble.encode`), or of any text.
 
     Returns:
-        ``[h, w]`` float32, a number a patch, none negative; the sum depends on the model, so compare within a map.
+        ``[h, w]`` float32, a number per patch, none negative; the sum depends on the model, so compare within a map.
 
     Raises:
         UserError: the vision tower has no attentions over patches (a convolutional or windowed one), or the shapes of

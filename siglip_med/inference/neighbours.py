@@ -46,7 +46,7 @@ class Neighbours:
         rows: ``[n]`` int64, row of each in the run's table.
         cases: ``[n]`` case of each.
         images: ``[n]`` path of each in the data set.
-        thumbnails: one JPEG an image; empty where the source does not allow them (``data.source.thumbnails``).
+        thumbnails: one JPEG per image; empty where the source does not allow them (``data.source.thumbnails``).
         conditions: the C names.
         weights: digest of the trained weights that made the embeddings (`digest`).
     """
@@ -231,7 +231,7 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
 
 
 def _thumbnails(root: Path, images: Sequence[str]) -> tuple[tuple[bytes, ...], str]:
-    """One JPEG an image, or none at all, and how to say so."""
+    """One JPEG per image, or none at all, and how to say so."""
     thumbnails = []
     try:
         for image in tracked(images, "thumbnails", "images"):

@@ -55,7 +55,7 @@ class PredictionRun:
     """What a set of images gave.
 
     Attributes:
-        differentials: one a readable image, in the order given.
+        differentials: one per readable image, in the order given.
         unreadable: path and reason of every file that is no image.
         calibrated: whether confidences were calibrated on the validation split.
     """
@@ -65,7 +65,7 @@ class PredictionRun:
     calibrated: bool
 
     def frame(self) -> pd.DataFrame:
-        """One row a candidate: image, rank, condition, code, confidence, logit."""
+        """One row per candidate: image, rank, condition, code, confidence, logit."""
         rows = [
             {"image": item.image} | asdict(candidate) for item in self.differentials for candidate in item.candidates
         ]

@@ -45,7 +45,7 @@ def reliability_table(predictions: Predictions, bins: int = BINS) -> pd.DataFram
     """The reliability diagram as a table, over all N x C (image, condition) pairs.
 
     Returns:
-        One row a bin: ``lower``, ``upper``, ``count``, ``confidence`` (mean predicted), ``frequency`` (share positive);
+        One row per bin: ``lower``, ``upper``, ``count``, ``confidence`` (mean predicted), ``frequency`` (of positives);
         the last two are NaN in an empty bin.
 
     Examples:

@@ -80,7 +80,7 @@ def fit_conformal(
     """Choose the threshold on validation.
 
     The promise holds on average over images drawn like those of validation. Images of one case are not independent, so
-    with many images a case the realised coverage strays further from the stated one than n alone suggests.
+    with many images per case the realised coverage strays further from the stated one than n alone suggests.
 
     Args:
         predictions: the validation split, never the one that will be judged.

@@ -97,7 +97,7 @@ def spearman_embedding_distance(embeddings: np.ndarray, dissimilarity: np.ndarra
     """Spearman correlation, over all pairs of conditions, of cosine distance with D.
 
     Args:
-        embeddings: ``[C, E]``, one a condition (need not be normalized).
+        embeddings: ``[C, E]``, one per condition (need not be normalized).
         dissimilarity: ``[C, C]`` matrix D.
 
     Returns:

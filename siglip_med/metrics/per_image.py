@@ -1,4 +1,4 @@
-"""One row an image, for a spreadsheet: what was predicted, how sure, and how far off."""
+"""One row per image, for a spreadsheet: what was predicted, how sure, and how far off."""
 
 from pathlib import Path
 

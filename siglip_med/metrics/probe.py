@@ -60,7 +60,7 @@ def fit_probe(
     of: int | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> LinearProbe:
-    """Fits one logistic regression a strength, and keeps the one that names most first conditions of validation.
+    """Fits one logistic regression per strength, and keeps the one that names most first conditions of validation.
 
     Args:
         features: ``[N, F]`` training features of a frozen tower; ``primary``: ``[N]`` first condition of each.

@@ -1,4 +1,4 @@
-"""Retrieval metrics: vectorised functions of plain arrays, one value an image (or a condition).
+"""Retrieval metrics: vectorised functions of plain arrays, one value per image (or condition).
 
 A condition is *positive* for an image if its label is above 0. Ties count against the model: at equal scores a
 negative condition goes first (the pessimistic rank of Berrendorf et al. 2020, arXiv 2002.06914), so a collapsed model

@@ -85,7 +85,7 @@ class CaseStatistics:
         macro_hits: ``macro_r_at_K`` -> ``[G, C]`` hits by primary condition.
         support: ``[G, C]`` images by primary condition; ``predicted``: ``[G, C]`` images by first prediction;
             ``correct``: ``[G, C]`` images whose first prediction is the primary condition.
-        one_vs_rest: one a condition; empty if neither AUC nor text-to-image mAP was asked for.
+        one_vs_rest: one per condition; empty if neither AUC nor text-to-image mAP was asked for.
         calibration_gaps: ``[G, bins]`` sum of outcome minus confidence.
     """
 

@@ -73,7 +73,7 @@ def subgroup_metrics(
         bootstrap: gives intervals (columns ``<metric>_low`` and ``<metric>_high``); None for none.
 
     Returns:
-        One row a group: ``attribute``, ``group``, ``images``, ``cases``, ``small``, then the metrics. Means over
+        One row per group: ``attribute``, ``group``, ``images``, ``cases``, ``small``, then the metrics. Means over
         conditions are over those that occur in the group.
 
     Examples:
@@ -111,7 +111,7 @@ def worst_gaps(table: pd.DataFrame, metrics: Iterable[str] = RESAMPLED_METRICS) 
         metrics: names among its columns.
 
     Returns:
-        One row an attribute and metric: ``attribute``, ``metric``, ``best``, ``worst`` (groups), ``gap`` (NaN with
+        One row per attribute and metric: ``attribute``, ``metric``, ``best``, ``worst`` (groups), ``gap`` (NaN with
         fewer than two groups), ``groups`` (compared), ``small_groups`` (left out), ``gap_with_small``.
 
     Examples:

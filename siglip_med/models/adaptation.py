@@ -49,7 +49,7 @@ class Lora:
         train_projection: also train the linear layers that lead into the shared space (SigLIP: the text head).
             A dual encoder's are always trained, since nobody pretrained them.
         first_block: the first encoder layer that gets adapters, counted from 0: those before it are frozen, and
-            ``features=cached`` computes what they give once. A number for every tower, or one a tower
+            ``features=cached`` computes what they give once. A number for every tower, or one per tower
             (``{vision: 8, text: 4}``).
     """
 

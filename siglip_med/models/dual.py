@@ -156,7 +156,7 @@ class DualEncoder(TwoTower):
 
 
 def pool(output: Any, pooling: Pooling, mask: Tensor | None) -> Tensor:
-    """One vector a row: the library's own pooled output, the first token, or the mean over (unmasked) positions."""
+    """One vector per row: the library's own pooled output, the first token, or the mean over (unmasked) positions."""
     if pooling == "pooler":
         return output.pooler_output.flatten(1)
     states = output.last_hidden_state

@@ -19,7 +19,7 @@ class Tokenizer(Protocol):
 
 
 class PromptEnsemble:
-    """The prompts that evaluation averages: one embedding a condition (prompt ensembling, Radford et al. 2021).
+    """The prompts that evaluation averages: one embedding per condition (prompt ensembling, Radford et al. 2021).
 
     What cannot have changed is not computed again: a frozen text backbone (or its frozen first blocks) reads the
     prompts once, and the embeddings are those of the last call until a weight that they depend on was written to.

@@ -4,8 +4,8 @@ A real `transformers.SiglipModel` with its tokenizer and image processor, small 
 train on two CPU cores. Its tokenizer behaves as SigLIP's: lower case, no punctuation, ``</s>`` at the end and as
 padding, always 64 tokens.
 
-``python -m siglip_med.models.tiny CORPUS FOLDER`` trains the tokenizer on a text file, one sentence a line, and writes
-the folder with random weights.
+``python -m siglip_med.models.tiny CORPUS FOLDER`` trains the tokenizer on a text file, one sentence per line, and
+writes the folder with random weights.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def tiny_config(vocabulary: int) -> SiglipConfig:
-    """The architecture: four vision and two text layers of width 128, 8 x 8 pixels a patch."""
+    """The architecture: four vision and two text layers of width 128, 8 x 8 pixels per patch."""
     shared = {"hidden_size": _WIDTH, "intermediate_size": 2 * _WIDTH, "num_attention_heads": 2, "hidden_act": "relu"}
     return SiglipConfig(
         text_config={

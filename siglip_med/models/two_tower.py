@@ -195,7 +195,7 @@ class TwoTower(nn.Module, ABC):
         return self._cost("text", self.max_text_length)
 
     def image_cost(self) -> float:
-        """The same of one image, with a token a patch (16 pixels where the model does not say)."""
+        """The same of one image, with a token per patch (16 pixels where the model does not say)."""
         sizes = (getattr(module.config, "patch_size", None) for module in self.modules() if hasattr(module, "config"))
         patch = next((int(size) for size in sizes if isinstance(size, int)), 16)
         return self._cost("vision", (self.image_spec.size // patch) ** 2)

@@ -121,5 +121,5 @@ class Evidence:
         )
 
     def interval_of_mean(self, values: np.ndarray) -> Interval:
-        """Interval of the mean of one value an image of the test split."""
+        """Interval of the mean of one value per image of the test split."""
         return self.settings.resampling.mean(values, self.test.cases)

@@ -36,7 +36,7 @@ def _heading(name: str, counts: pd.Series) -> str:
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
-    """One row a finished run of a sweep folder.
+    """One row per finished run of a sweep folder.
 
     Returns:
         ``run``, ``name``, ``setting``, ``seed``, ``conditions`` and every metric. A setting is the name with the

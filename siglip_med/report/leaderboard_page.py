@@ -68,7 +68,7 @@ def _setting_named(runs: pd.DataFrame, baseline: str) -> str | None:
 
 
 def settings_section(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
-    """One row a setting: its seeds, and the mean of each metric with its interval."""
+    """One row per setting: its seeds, and the mean of each metric with its interval."""
     headings = columns(runs)
     rows, data = [], {}
     for setting in ranked(runs):

@@ -13,7 +13,7 @@ from siglip_med.report.plots.style import ACCENT, INK, MARKERS, MUTED, PALETTE, 
 
 @styled
 def baselines_figure(values: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Interval]) -> Figure:
-    """One line a metric: the run (the first series) with its interval, and every baseline on the same line."""
+    """One line per metric: the run (the first series) with its interval, and every baseline on the same line."""
     run, *baselines = values
     labels = list(values[run])
     figure = new_figure(8, 0.8 + 0.34 * len(labels))
@@ -35,7 +35,7 @@ def baselines_figure(values: Mapping[str, Mapping[str, float]], intervals: Mappi
 
 @styled
 def conditions_figure(table: pd.DataFrame, title: str, baseline: str | None) -> Figure:
-    """One line a condition, the most common in training first: baseline and run; NaN where it has no image."""
+    """One line per condition, the most common in training first: baseline and run; NaN where it has no image."""
     table = table.sort_values("train", ascending=False, kind="stable").reset_index(drop=True)
     figure = new_figure(7.6, 1.2 + 0.185 * len(table))
     axes = figure.add_subplot()
@@ -63,7 +63,7 @@ def conditions_figure(table: pd.DataFrame, title: str, baseline: str | None) -> 
 
 @styled
 def subgroup_figure(table: pd.DataFrame, metrics: Mapping[str, str], overall: Mapping[str, float]) -> Figure:
-    """Bars with intervals of `subgroup_metrics`, a panel a metric, a block an attribute; small groups are hatched."""
+    """Bars with intervals of `subgroup_metrics`, a panel per metric, a block per attribute; small ones hatched."""
     attributes = list(dict.fromkeys(table["attribute"]))
     place, rows = 0.0, np.empty(len(table))
     labels: list[str] = []

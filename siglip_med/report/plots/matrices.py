@@ -1,4 +1,4 @@
-"""Square figures with a row and a column a condition: confusion, and distances."""
+"""Square figures with a row and a column per condition: confusion, and distances."""
 
 from collections.abc import Sequence
 
