@@ -3,25 +3,17 @@
 A real `transformers.SiglipModel` with its tokenizer and image processor, small enough to ship in the package and to
 train on two CPU cores. Its tokenizer behaves as SigLIP's: lower case, no punctuation, ``</s>`` at the end and as
 padding, always 64 tokens.
-
-``python -m siglip_med.models.tiny CORPUS FOLDER`` trains the tokenizer on a text file, one sentence per line, and
-writes the folder with random weights.
 """
 
-import argparse
-import string
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipImageProcessor,
     SiglipModel,
@@ -35,49 +27,8 @@ PACKAGED = Path(__file__).parent / "siglip_tiny"
 
 IMAGE_SIZE = 64
 TEXT_LENGTH = 64
-VOCABULARY = 3000
 
 _WIDTH = 128
-_PAD, _UNKNOWN = "</s>", "<unk>"
-
-
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Byte-pair encoding (Sennrich et al. 2016) of at most `VOCABULARY` pieces; a UserError without texts."""
-    texts = [text for text in texts if text.strip()]
-    if not texts:
-        raise UserError("the corpus of the tokenizer holds no sentence; give a text file with one sentence a line")
-    tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.NFKC(),
-            normalizers.Lowercase(),
-            normalizers.Replace(Regex(r"[^\w\s]|_"), " "),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    # Ids as in SigLIP: 1 ends and pads a text, 2 is unknown; 0 is not used by either.
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=["<s>", _PAD, _UNKNOWN],
-        initial_alphabet=list(string.ascii_lowercase + string.digits),
-        min_frequency=2,
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    end = (_PAD, tokenizer.token_to_id(_PAD))
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {_PAD}", special_tokens=[end])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=_PAD,
-        pad_token=_PAD,
-        unk_token=_UNKNOWN,
-        model_max_length=TEXT_LENGTH,
-        model_input_names=["input_ids"],
-        clean_up_tokenization_spaces=False,
-    )
 
 
 def tiny_config(vocabulary: int) -> SiglipConfig:
@@ -164,18 +115,3 @@ def _forget_last_call(tokenizer: PreTrainedTokenizerBase) -> None:
     if backend is not None:
         backend.no_padding()
         backend.no_truncation()
-
-
-def main() -> None:
-    """Entry point of ``python -m siglip_med.models.tiny``."""
-    parser = argparse.ArgumentParser(prog="python -m siglip_med.models.tiny", description=__doc__)
-    parser.add_argument("corpus", type=Path, help="text file, one sentence a line")
-    parser.add_argument("folder", type=Path, help="model folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
-    arguments = parser.parse_args()
-    tokenizer = train_tokenizer(arguments.corpus.read_text(encoding="utf-8").splitlines())
-    write_untrained(arguments.folder, arguments.seed, tokenizer)
-
-
-if __name__ == "__main__":
-    main()

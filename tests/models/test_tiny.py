@@ -13,6 +13,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.models import FullFineTune, siglip, tiny
 from siglip_med.synthetic import SyntheticSource
 from siglip_med.synthetic.recipes import load_recipes
+from tools import tiny_base
 
 NAMES = [recipe.condition for recipe in load_recipes()]
 MEGABYTE = 1_000_000
@@ -142,7 +143,7 @@ def test_a_tokenizer_is_trained_on_a_corpus_from_the_command_line(tmp_path, monk
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("glowing emerald plaques on skin\n" * 3 + "emerald wheals, 12 of them\n" * 3)
     monkeypatch.setattr("sys.argv", ["tiny", str(corpus), str(tmp_path / "model"), "--seed", "2"])
-    tiny.main()
+    tiny_base.main()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
     assert len(tokenizer.tokenize("Emerald")) == 1
     assert tokenizer.unk_token_id in tokenizer("é")["input_ids"]
@@ -150,7 +151,7 @@ def test_a_tokenizer_is_trained_on_a_corpus_from_the_command_line(tmp_path, monk
     model = AutoModel.from_pretrained(tmp_path / "model", dtype=torch.float32)
     assert model.config.text_config.vocab_size == len(tokenizer)
     with pytest.raises(UserError, match="holds no sentence"):
-        tiny.train_tokenizer(["", "  "])
+        tiny_base.train_tokenizer(["", "  "])
 
 
 def test_the_packaged_weights_know_more_than_chance(tmp_path):
