@@ -1,7 +1,10 @@
 """The one error that is written for a person."""
 
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:  # it takes long to import
+    from pydantic import ValidationError
 
 EXIT_STATUS = 2
 """Exit status of a run that stopped because something the user gave is wrong."""
@@ -13,6 +16,12 @@ class UserError(Exception):
     Commands print the message alone and exit with `EXIT_STATUS`; every other exception is a bug and keeps its
     traceback.
     """
+
+
+def first_fault(error: "ValidationError") -> str:
+    """Where the first fault of a validation lies, and what it is: ``calibration.bias: input should be …``."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
 
 
 def fail(error: UserError) -> NoReturn:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, first_fault
 
 NOT_STATED = "not stated"
 
@@ -41,9 +41,7 @@ class Provenance:
         try:
             return TypeAdapter(cls).validate_python(dict(stored))
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise UserError(f"{where}: its provenance is damaged: {place}: {first['msg'].lower()}") from error
+            raise UserError(f"{where}: its provenance is damaged: {first_fault(error)}") from error
 
     def as_dict(self) -> dict[str, str]:
         """Plain texts by name."""

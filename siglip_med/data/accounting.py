@@ -1,5 +1,6 @@
 """What became of every row of a data set: used, or left out for a reason that is counted."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,29 +23,22 @@ class LeftOut:
 
 
 def sum_up(left_out: Sequence[LeftOut]) -> tuple[LeftOut, ...]:
-    """One entry a reason, in the order of first mention; none with a count of 0."""
-    counts: dict[tuple[str, bool], int] = {}
+    """One entry per reason, in the order of first mention; none with a count of 0."""
+    counts = Counter[tuple[str, bool]]()
     for item in left_out:
-        key = (item.reason, item.asked)
-        counts[key] = counts.get(key, 0) + item.count
+        counts[item.reason, item.asked] += item.count
     return tuple(LeftOut(reason, count, asked) for (reason, asked), count in counts.items() if count)
 
 
 def largest_case(cases: np.ndarray) -> tuple[str, int]:
-    """The case with the most images, the first by name of several, and how many it has.
-
-    Args:
-        cases: ``[N]`` case of each image.
-    """
+    """The case with the most images, the first by name of several, and how many it has."""
     names, counts = np.unique(cases, return_counts=True)
     return str(names[counts.argmax()]), int(counts.max())
 
 
 def shown(values: Sequence[str], limit: int = 3) -> str:
     """The values that differ, the most frequent first, with their counts, for a message: ``'unknown' 3, '' 2``."""
-    counts: dict[str, int] = {}
-    for value in values:
-        counts[value] = counts.get(value, 0) + 1
+    counts = Counter(values)
     order = sorted(counts, key=lambda value: (-counts[value], value))
     named = [f"{'empty' if not value else repr(value)} {counts[value]:,}" for value in order[:limit]]
     return ", ".join(named) + (f" and {len(order) - limit:,} more" if len(order) > limit else "")

@@ -6,6 +6,7 @@ random state at all, so the same run gives the same images with any number of wo
 
 import os
 import random
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -130,15 +131,7 @@ class ColorShift(A.ImageOnlyTransform):
 
 
 def color_matrix(brightness: float, contrast: float, saturation: float, hue: float, gray: float) -> np.ndarray:
-    """``[3, 4]`` matrix on (R, G, B, 1) that turns the hue, then changes saturation, contrast and brightness.
-
-    Args:
-        brightness: Relative change: colors times 1 + brightness.
-        contrast: Relative change of the distance to ``gray``.
-        saturation: Relative change of the distance to the pixel's own luma.
-        hue: Turn about the gray axis, as a share of the circle.
-        gray: In 0..255.
-    """
+    """``[3, 4]`` matrix on (R, G, B, 1) that turns the hue, then saturation, contrast (about gray) and brightness."""
     angle = 2 * np.pi * hue
     # Rodrigues' formula about (1, 1, 1) / sqrt(3)
     turn = np.cos(angle) * np.eye(3) + (1 - np.cos(angle)) / 3 + np.sin(angle) / np.sqrt(3) * _CROSS
@@ -160,6 +153,7 @@ class AugmentationPipeline:
         return self._compose(image=pixels)["image"]
 
 
+@dataclass(frozen=True)
 class Augmentation:
     """How strongly training images are varied; 0 switches a step off.
 
@@ -183,41 +177,25 @@ class Augmentation:
         noise_probability: How often noise is added.
     """
 
-    def __init__(
-        self,
-        horizontal_flip: Probability = 0.0,
-        vertical_flip: Probability = 0.0,
-        crop: Annotated[float, Ge(0), Le(0.95)] = 0.0,
-        crop_ratio: Annotated[float, Ge(1), Le(4)] = 1.0,
-        rotation: Annotated[float, Ge(0), Le(180)] = 0.0,
-        rotation_probability: Probability = 0.0,
-        brightness: Strength = 0.0,
-        contrast: Strength = 0.0,
-        saturation: Strength = 0.0,
-        hue: Annotated[float, Ge(0), Le(0.5)] = 0.0,
-        color_probability: Probability = 0.0,
-        max_tone_shift: Annotated[float, Ge(0)] | None = 5.5,
-        blur: Annotated[float, Ge(0), Le(0.1)] = 0.0,
-        blur_probability: Probability = 0.0,
-        noise: Strength = 0.0,
-        noise_probability: Probability = 0.0,
-    ) -> None:
-        self.horizontal_flip = horizontal_flip
-        self.vertical_flip = vertical_flip
-        self.crop = crop
-        self.crop_ratio = crop_ratio
-        self.rotation = rotation
-        self.rotation_probability = rotation_probability
-        self.color = {"brightness": brightness, "contrast": contrast, "saturation": saturation, "hue": hue}
-        self.color_probability = color_probability
-        self.max_tone_shift = max_tone_shift
-        self.blur = blur
-        self.blur_probability = blur_probability
-        self.noise = noise
-        self.noise_probability = noise_probability
+    horizontal_flip: Probability = 0.0
+    vertical_flip: Probability = 0.0
+    crop: Annotated[float, Ge(0), Le(0.95)] = 0.0
+    crop_ratio: Annotated[float, Ge(1), Le(4)] = 1.0
+    rotation: Annotated[float, Ge(0), Le(180)] = 0.0
+    rotation_probability: Probability = 0.0
+    brightness: Strength = 0.0
+    contrast: Strength = 0.0
+    saturation: Strength = 0.0
+    hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    color_probability: Probability = 0.0
+    max_tone_shift: Annotated[float, Ge(0)] | None = 5.5
+    blur: Annotated[float, Ge(0), Le(0.1)] = 0.0
+    blur_probability: Probability = 0.0
+    noise: Strength = 0.0
+    noise_probability: Probability = 0.0
 
     def pipeline(self, size: int) -> AugmentationPipeline:
-        """The steps that are switched on, for images of ``size`` pixels a side."""
+        """The steps that are switched on, for images of ``size`` pixels per side."""
         steps: list[A.BasicTransform] = []
         if self.crop > 0:
             ratio = (1 / self.crop_ratio, self.crop_ratio)
@@ -228,8 +206,9 @@ class Augmentation:
             steps.append(A.VerticalFlip(p=self.vertical_flip))
         if self.rotation > 0 and self.rotation_probability > 0:
             steps.append(Rotation(self.rotation, p=self.rotation_probability))
-        if any(self.color.values()) and self.color_probability > 0:
-            steps.append(ColorShift(**self.color, max_tone_shift=self.max_tone_shift, p=self.color_probability))
+        color = (self.brightness, self.contrast, self.saturation, self.hue)
+        if any(color) and self.color_probability > 0:
+            steps.append(ColorShift(*color, self.max_tone_shift, p=self.color_probability))
         if self.blur > 0 and self.blur_probability > 0:
             sigma = (0.0, self.blur * size)
             steps.append(A.GaussianBlur(blur_limit=0, sigma_limit=sigma, p=self.blur_probability))

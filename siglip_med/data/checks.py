@@ -13,12 +13,7 @@ _ALL_ALIKE = 8
 
 
 def check_table(table: ImageTable, max_left_out: float, max_case_share: float) -> None:
-    """Stops where too little is left of a data set, or where one case is most of it.
-
-    Args:
-        table: what a run would use.
-        max_left_out: share of what was read that may be left out without being asked for.
-        max_case_share: share of the images that one case may hold (not looked at below 8 images).
+    """Stops where too little is left of a data set, or where one case is most of it (from 8 images on).
 
     Raises:
         UserError: too many rows are left out, a condition has no image left, or a case is too large.
@@ -47,12 +42,7 @@ def check_table(table: ImageTable, max_left_out: float, max_case_share: float) -
 
 
 def join_identical(table: ImageTable, records: np.ndarray) -> ImageTable:
-    """Merges the cases of byte-identical images, so that no split separates the copies.
-
-    Args:
-        table: N images.
-        records: ``[N]`` the image's record in the pixel cache, which keeps each content once.
-    """
+    """Merges the cases of byte-identical images (of equal ``[N]`` records), so that no split separates them."""
     _, first, index = np.unique(records, return_index=True, return_inverse=True)
     pairs = np.stack([first[index], np.arange(len(records))], axis=1)
     pairs = pairs[pairs[:, 0] != pairs[:, 1]]

@@ -36,13 +36,7 @@ BatchSize = Annotated[int, Field(gt=0, le=1_000_000)]
 
 @dataclass(frozen=True)
 class BadImage:
-    """A row of the table whose file gives no image.
-
-    Attributes:
-        row: 1-based row in the table's file, header not counted.
-        image: Path as the table gives it.
-        reason: Continues a sentence that starts with the file's name.
-    """
+    """A row (from 1) of the table's file whose image gives none; the reason continues a sentence on the file."""
 
     row: int
     image: str
@@ -64,8 +58,8 @@ class DataModule(LabeledData):
         cache_dir: Where decoded pixels are kept; shared between runs, may be deleted between them.
         seed: Of the split, the order and the augmentation; given by the training code.
         augmentation: What is done to training images; None leaves them as they are.
-        batch_size: Images a training step and rank.
-        eval_batch_size: Images a batch elsewhere.
+        batch_size: Images per training step and rank.
+        eval_batch_size: Images per batch elsewhere.
         num_workers: Processes that make batches, and threads that decode into the cache; 0: the main process.
         drop_last: Leave out a last training batch that is not full: a batch of few images has few negatives.
         on_bad_image: ``error`` stops before training and names the first; ``skip`` leaves them out, lists them.
@@ -120,7 +114,7 @@ class DataModule(LabeledData):
         self._ready = False
 
     def prepare_data(self) -> None:
-        """Fetches the source and decodes what the cache does not hold; Lightning runs it in one process a node."""
+        """Fetches the source and decodes what the cache does not hold; Lightning runs it in one process per node."""
         if self._ready:
             return
         self.source.prepare()
@@ -161,33 +155,24 @@ class DataModule(LabeledData):
         self._ready = True
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented batches in a new order each epoch; this rank's share.
-
-        Raises:
-            UserError: the split does not fill one batch and ``drop_last`` is set.
-        """
-        dataset = self._dataset("train", augmented=True)
+        """Augmented batches in a new order each epoch; this rank's share. A UserError where that fills no batch."""
+        dataset = self._dataset(self.rows("train"), augmented=True)
         sampler = self.training_sampler(dataset, self.batch_size, self.drop_last)
         return self._loader(dataset, sampler, self.batch_size, drop_last=self.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the validation images, none twice."""
-        return self._eval_loader("val")
+        dataset = self._dataset(self.rows("val"))
+        return self._loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self.eval_batch_size)
 
     def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
         """The whole split on every rank, or its chosen rows, without augmentation, in the order of `rows`."""
-        dataset = ImageDataset(self.table, self.chosen_rows(split, chosen), self.cache, self.records, self.image, None)
+        dataset = self._dataset(self.chosen_rows(split, chosen))
         return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
 
     def table_loader(self, view: int | None = None) -> DataLoader[Batch]:
-        """Every image of the table, whatever its split, in table order; in one process, for features that are kept.
-
-        Args:
-            view: None: the images as they are; a number: an augmented view, the same one for the same number.
-        """
-        rows = np.arange(len(self.table))
-        augment = self.augmentation.pipeline(self.image.size) if view is not None and self.augmentation else None
-        dataset = ImageDataset(self.table, rows, self.cache, self.records, self.image, augment)
+        """Every image of the table in order, in one process, for features that are kept; or its augmented ``view``."""
+        dataset = self._dataset(np.arange(len(self.table)), augmented=view is not None)
         sampler = ShardSampler(dataset) if view is None else ViewSampler(dataset, view)
         return self._loader(dataset, sampler, self.eval_batch_size)
 
@@ -213,13 +198,9 @@ class DataModule(LabeledData):
         rows = table.frame["source_row"].tolist()
         return records, [BadImage(rows[i], images[i], reasons[i]) for i in sorted(reasons)]
 
-    def _dataset(self, split: str, augmented: bool) -> ImageDataset:
+    def _dataset(self, rows: np.ndarray, augmented: bool = False) -> ImageDataset:
         augment = self.augmentation.pipeline(self.image.size) if augmented and self.augmentation else None
-        return ImageDataset(self.table, self.rows(split), self.cache, self.records, self.image, augment)
-
-    def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        dataset = self._dataset(split, augmented=False)
-        return self._loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self.eval_batch_size)
+        return ImageDataset(self.table, rows, self.cache, self.records, self.image, augment)
 
     def _loader(
         self, dataset: ImageDataset, sampler: Sampler[Draw] | Sampler[int], size: int, drop_last: bool = False
@@ -243,5 +224,5 @@ def write_bad_images(path: Path, bad: tuple[BadImage, ...] | list[BadImage]) -> 
 
 
 def _one_thread(worker: int) -> None:
-    """A worker is one process of many; OpenCV would start a thread a core in each."""
+    """A worker is one process of many; OpenCV would start a thread per core in each."""
     cv2.setNumThreads(0)

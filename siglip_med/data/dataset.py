@@ -35,7 +35,7 @@ class Draws(NamedTuple):
 
 def normalize(pixels: np.ndarray, image: ImageSpec) -> Tensor:
     """``[B, H, W, 3]`` uint8 RGB to ``[B, 3, H, W]`` float32: ``(value / 255 - mean) / std``."""
-    # One table a channel: half the time of arithmetic on a transposed array, and exact to float32.
+    # One table per channel: half the time of arithmetic on a transposed array, and exact to float32.
     tables = (np.arange(256)[:, None] / 255 - np.array(image.mean)) / np.array(image.std)
     count, height, width, _ = pixels.shape
     values = np.empty((count, 3, height, width), dtype=np.float32)
@@ -59,14 +59,6 @@ class ImageDataset(SplitDataset):
 
     A position in the split gives the image as it is; a `Draw` gives it augmented. Nothing random is kept here, so what
     a draw gives depends on no worker.
-
-    Args:
-        table: All images.
-        rows: ``[n]`` table rows of the split.
-        cache: Their pixels, at ``image.size``.
-        records: ``[N]`` record in the cache of each table row.
-        image: Size and normalization.
-        augment: What is done to draws; None leaves them as they are.
     """
 
     def __init__(
@@ -110,15 +102,6 @@ class EpochSampler(DistributedSampler[Draw]):
     Every rank works out the same order and the same seeds, and takes every ``world_size``-th draw; the few left
     over at the end are dropped, so that all ranks take equally many steps. Lightning calls `set_epoch` before each
     epoch, also on a single device and after a resume.
-
-    Args:
-        dataset: The training images.
-        sampling: Which of them an epoch draws, and how often.
-        labels: ``[n, C]`` labels of the training images.
-        primary: ``[n]`` first condition of each.
-        seed: Of the run.
-        world_size: Number of ranks.
-        rank: This one.
     """
 
     def __init__(
@@ -140,12 +123,7 @@ class EpochSampler(DistributedSampler[Draw]):
         self._done = 0
 
     def start_at(self, epoch: int, done: int) -> None:
-        """Leaves out the draws of an epoch that a run has done already; later epochs are whole.
-
-        Args:
-            epoch: the one to begin with.
-            done: draws of this rank.
-        """
+        """Leaves out the draws of this rank in ``epoch`` that a run has done already; later epochs are whole."""
         self.epoch, self._done = epoch, done
 
     def set_epoch(self, epoch: int) -> None:
@@ -175,13 +153,7 @@ class EpochSampler(DistributedSampler[Draw]):
 
 
 class ShardSampler(DistributedSampler[int]):
-    """Every image once, in table order; the ranks share them without repeating any, so one may have one more.
-
-    Args:
-        dataset: The images.
-        world_size: Number of ranks.
-        rank: This one.
-    """
+    """Every image once, in table order; the ranks share them without repeating any, so one may have one more."""
 
     def __init__(self, dataset: SplitDataset, world_size: int = 1, rank: int = 0) -> None:
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=False)
@@ -199,12 +171,7 @@ class ShardSampler(DistributedSampler[int]):
 
 
 class ViewSampler(Sampler[Draw]):
-    """Every image once, in order, each with the random seed of one numbered view.
-
-    Args:
-        dataset: The images.
-        view: Same number, same augmented images.
-    """
+    """Every image once, in order, each with the random seed of one numbered view: same number, same images."""
 
     def __init__(self, dataset: SplitDataset, view: int) -> None:
         self._seeds = np.random.default_rng(view).integers(2**63, size=len(dataset))

@@ -11,17 +11,7 @@ from siglip_med.data.table import ImageTable
 
 
 def keep_rows(table: ImageTable, mask: np.ndarray, reason: str, asked: bool = False) -> ImageTable:
-    """The rows where ``mask`` is true, renumbered from 0; columns stay, and the others are counted as left out.
-
-    Args:
-        table: what to choose from.
-        mask: ``[N]`` bool.
-        reason: why the others are left out, see `LeftOut`.
-        asked: whether a setting asked for it.
-
-    Raises:
-        UserError: no row is left.
-    """
+    """The rows where ``mask`` is true, renumbered from 0; the others count as left out. A UserError if none is left."""
     if not mask.any():
         raise UserError(f"{table.source}: no image is left after the filters ({reason})")
     if mask.all():
@@ -56,11 +46,7 @@ def keep_conditions(table: ImageTable, names: Sequence[str], reason: str = "none
 
 
 def keep_primary(table: ImageTable, names: Sequence[str], reason: str) -> ImageTable:
-    """Keeps the images whose first condition is one of ``names``, and of their labels those in ``names``.
-
-    Raises:
-        UserError: as `keep_conditions`.
-    """
+    """Keeps the images whose first condition is one of ``names``; the rest is as in `keep_conditions`."""
     keep = _wanted(table, names)
     if keep.all():
         return table
@@ -69,11 +55,7 @@ def keep_primary(table: ImageTable, names: Sequence[str], reason: str) -> ImageT
 
 
 def drop_rare_conditions(table: ImageTable, minimum_images: int) -> ImageTable:
-    """Leaves out conditions listed on fewer than ``minimum_images`` images, until none is that rare.
-
-    Raises:
-        UserError: no condition is that common.
-    """
+    """Leaves out conditions listed on fewer than ``minimum_images`` images; a UserError where all are."""
     while True:
         counts = (table.labels > 0).sum(axis=0)
         rare = counts < minimum_images
@@ -91,12 +73,7 @@ def drop_rare_conditions(table: ImageTable, minimum_images: int) -> ImageTable:
 
 
 def rename_conditions(weights: Mapping[str, float], aliases: Mapping[str, str | None]) -> dict[str, float]:
-    """One image's conditions under other names; names that become one get the higher of their weights.
-
-    Args:
-        weights: of the listed conditions.
-        aliases: old name → new name, or None to leave it out; names that are not in it stay.
-    """
+    """One image's conditions under other names (None: left out); of names that become one the higher weight stays."""
     renamed: dict[str, float] = {}
     for name, weight in weights.items():
         new = aliases.get(name, name)

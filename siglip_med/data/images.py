@@ -82,19 +82,9 @@ _TURNS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
 """The seven turns and reflections that an EXIF orientation may ask for."""
 # What the readers raise on bytes that are no valid image, beside OSError and ValueError.
 _DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    struct.error,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    AssertionError,
-    MemoryError,
-    RuntimeError,
-)
+    OSError, ValueError, SyntaxError, struct.error, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, MemoryError, RuntimeError,
+)  # fmt: skip
 
 
 class BadImageError(UserError):
@@ -119,11 +109,7 @@ def locate(root: Path, image: str) -> Path:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Content of an image file.
-
-    Raises:
-        BadImageError: missing, not a regular file, unreadable or empty.
-    """
+    """Content of an image file; a BadImageError if it is missing, not a regular file, unreadable or empty."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise BadImageError("is not a file")
@@ -141,16 +127,11 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
     """Pixels of an encoded image, resized to a square without keeping the aspect, as SigLIP's processor does.
 
     EXIF orientation is applied; of an animation or a multi-page file the first frame is taken; transparency is laid
-    over white; of 16 bits a channel the upper 8 that are in use are taken (12-bit cameras leave the uppermost four
+    over white; of 16 bits per channel the upper 8 that are in use are taken (12-bit cameras leave the uppermost four
     empty); CMYK becomes RGB; embedded color profiles are ignored, as in
     the processor. The resize is Pillow's antialiased bicubic, the processor's own: the result equals the
     processor's pixel by pixel unless a JPEG is over `SCALE_SLACK` times as large as ``side``, in which case
     libjpeg decodes it at a smaller scale first (mean difference about 0.5 of 255).
-
-    Args:
-        data: The whole file.
-        side: Wanted side in pixels.
-        max_pixels: Width times height above which an image is refused, before it is decoded.
 
     Returns:
         ``[side, side, 3]`` uint8, RGB.
@@ -162,12 +143,7 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
 
 
 def shrink(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
-    """Pixels of a whole photograph, scaled so that its shorter side is ``side``; upright, RGB, as `decode` makes them.
-
-    Args:
-        data: The whole file.
-        side: Wanted shorter side in pixels.
-        max_pixels: As in `decode`.
+    """A photograph of which the shorter side is ``side`` pixels; upright, RGB; the rest is as in `decode`.
 
     Returns:
         ``[H, W, 3]`` uint8; None where the shorter side is no longer than that already.
@@ -213,11 +189,7 @@ def _decode(data: bytes, max_pixels: int, wanted: Callable[[int, int], tuple[int
 
 
 def read_image(path: Path, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """One file to ``[side, side, 3]`` uint8 RGB; see `decode`.
-
-    Raises:
-        UserError: the file gives no image; names the file and the reason.
-    """
+    """One file to ``[side, side, 3]`` uint8 RGB; see `decode`. A UserError names the file and the reason."""
     try:
         return decode(read_bytes(path), side, max_pixels)
     except BadImageError as error:
@@ -251,10 +223,7 @@ def _decode_jpeg(data: bytes, image: Image.Image, size: tuple[int, int]) -> Imag
 
 
 def _without_stray_bytes(data: bytes, complaint: str) -> bytes:
-    """A JPEG without one or two stray bytes before a marker, which some cameras write and which cost no pixel.
-
-    More of them are what a damaged scan leaves over, so they stay, and the strict decoder refuses them again.
-    """
+    """A JPEG without one or two stray bytes before a marker, which some cameras write; more stay, and are refused."""
     said = re.search(r"(\d+) extraneous bytes before marker 0x(..)", complaint)
     count = int(said[1]) if said else 0
     if said is None or not 1 <= count <= _STRAY_BYTES:
@@ -282,7 +251,7 @@ def _decode_other(data: bytes, image: Image.Image, wanted: Callable[[int, int], 
 
 
 def _sixteen_bits(data: bytes, image: Image.Image) -> np.ndarray | None:
-    """``[H, W, 3]`` uint8 of a color PNG or TIFF with 16 bits a channel, whose lower half Pillow cuts off unseen."""
+    """``[H, W, 3]`` uint8 of a color PNG or TIFF with 16 bits per channel, whose lower half Pillow cuts off unseen."""
     if image.format not in ("PNG", "TIFF") or image.mode != "RGB":
         return None
     read = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION

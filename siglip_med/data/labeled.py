@@ -37,12 +37,7 @@ class LabeledData(pl.LightningDataModule, ABC):
     start: tuple[int, int] = (0, 0)
 
     def start_at(self, epoch: int, batches: int) -> None:
-        """Makes the training loader begin inside a run: the order of an epoch, without what it has seen already.
-
-        Args:
-            epoch: counted from 0.
-            batches: of that epoch that are done.
-        """
+        """Makes the training loader begin inside a run: without the batches of an epoch (from 0) that are done."""
         self.start = (epoch, batches)
 
     def drawn_counts(self) -> np.ndarray:
@@ -61,16 +56,7 @@ class LabeledData(pl.LightningDataModule, ABC):
         return rows if chosen is None else rows[np.isin(rows, chosen)]
 
     def training_sampler(self, dataset: SplitDataset, batch_size: int, drop_last: bool) -> EpochSampler:
-        """This rank's share of an epoch's draws, from where the run is.
-
-        Args:
-            dataset: of the training split.
-            batch_size: on one rank.
-            drop_last: whether a last batch that is not full is left out.
-
-        Raises:
-            UserError: the split does not fill one batch and ``drop_last`` is set: an epoch would have no step.
-        """
+        """This rank's share of an epoch's draws, from where the run is; a UserError where that fills no batch."""
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
         sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, *self.world_size_and_rank())
         if drop_last and len(sampler) < batch_size:
@@ -92,12 +78,7 @@ class LabeledData(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
-        """A whole split (``train``, ``val`` or ``test``) on every rank, without augmentation, in the order of `rows`.
-
-        Args:
-            split: see above.
-            chosen: rows of the table; of the split, only these.
-        """
+        """All of a split, or its rows that are ``chosen``, on every rank, unaugmented, in the order of `rows`."""
 
     @abstractmethod
     def save_bad_images(self, path: Path) -> None:

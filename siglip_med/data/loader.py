@@ -10,11 +10,7 @@ from siglip_med.data.batch import Batch
 
 
 class TimedLoader(DataLoader[Batch]):
-    """PyTorch's loader and a clock.
-
-    Attributes:
-        waited: seconds that its user has waited for batches so far, over all epochs.
-    """
+    """PyTorch's loader, and the seconds that its user has waited for batches so far, over all epochs."""
 
     waited = 0.0
 

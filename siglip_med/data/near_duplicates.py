@@ -86,10 +86,6 @@ def near_duplicate_links(hashes: np.ndarray, distance: int) -> np.ndarray:
     Of images with one hash each is linked to the first alone; of unequal hashes the first images stand for the others.
     So thousands of copies give thousands of links, not millions, and joining them joins the same groups.
 
-    Args:
-        hashes: ``[N]`` uint64; masked ones pair with nothing.
-        distance: largest Hamming distance, in bits of 64.
-
     Returns:
         ``[K, 3]`` int64: row, row, distance.
     """
@@ -103,17 +99,7 @@ def near_duplicate_links(hashes: np.ndarray, distance: int) -> np.ndarray:
 
 
 def duplicates_across_splits(table: ImageTable, hashes: np.ndarray, parts: np.ndarray, distance: int) -> pd.DataFrame:
-    """Near-duplicates that a split separates.
-
-    Args:
-        table: the images.
-        hashes: ``[N]`` uint64 of its images.
-        parts: ``[N]`` name of each image's split, as of `Split.parts`.
-        distance: largest Hamming distance in bits.
-
-    Returns:
-        One row a pair: image_a, split_a, image_b, split_b, distance.
-    """
+    """Near-duplicates that a split separates: image_a, split_a, image_b, split_b, distance in bits."""
     pairs = near_duplicate_pairs(hashes, distance)
     pairs = pairs[parts[pairs[:, 0]] != parts[pairs[:, 1]]]
     frame = _report(table, table, pairs)
@@ -125,11 +111,7 @@ def duplicates_across_splits(table: ImageTable, hashes: np.ndarray, parts: np.nd
 def duplicates_between(
     table: ImageTable, hashes: np.ndarray, other: ImageTable, other_hashes: np.ndarray, distance: int
 ) -> pd.DataFrame:
-    """Near-duplicates that two data sets share, so that one does not leak into a test on the other.
-
-    Returns:
-        One row a pair: image_a (of ``table``), image_b (of ``other``), distance.
-    """
+    """Near-duplicates that two data sets share, a leak between them: image_a (of ``table``), image_b, distance."""
     return _report(table, other, near_duplicate_pairs(hashes, distance, other_hashes))
 
 
@@ -146,11 +128,6 @@ def group_near_duplicates(table: ImageTable, hashes: np.ndarray, distance: int) 
     """Merges the cases of near-duplicates, so that no split separates them.
 
     A merged case bears the name of its first member in alphabetical order.
-
-    Args:
-        table: the images.
-        hashes: ``[N]`` uint64 of its images.
-        distance: largest Hamming distance in bits.
     """
     pairs = near_duplicate_links(hashes, distance)
     merged = merge_groups(table.cases, pairs[:, :2])
@@ -160,11 +137,7 @@ def group_near_duplicates(table: ImageTable, hashes: np.ndarray, distance: int) 
 
 
 def merge_groups(groups: Sequence[str] | np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Joins groups that a pair of rows connects, directly or through others.
-
-    Args:
-        groups: ``[N]`` name of each row's group.
-        pairs: ``[K, 2]`` rows to bring together.
+    """Joins ``[N]`` groups that a pair of rows (``[K, 2]``) connects, directly or through others.
 
     Returns:
         ``[N]`` str: the alphabetically first name of each joined group.

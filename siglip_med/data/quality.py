@@ -18,15 +18,7 @@ BLANK = 8
 
 @dataclass(frozen=True)
 class Quality:
-    """Measures of N images.
-
-    Attributes:
-        contrast: ``[N]`` gray at the 99th percentile minus gray at the first, 0 to 255.
-        bright: ``[N]`` gray at the 99th percentile.
-        sharpness: ``[N]`` variance of the Laplacian (Pech-Pacheco et al. 2000) of the square that a model sees.
-        sides: ``[N, 2]`` width and height of the file in pixels.
-        hashes: ``[N]`` uint64, perceptual hash.
-    """
+    """Gray contrast (99th minus first percentile), brightness, sharpness, sides in pixels, hash of N images."""
 
     contrast: np.ndarray
     bright: np.ndarray
@@ -59,13 +51,7 @@ class Quality:
 
 
 def measure(paths: Sequence[Path], records: np.ndarray, cache: PixelCache) -> Quality:
-    """Measures images by their decoded squares; of the files only the headers are read.
-
-    Args:
-        paths: N files.
-        records: ``[N]`` their records in the cache.
-        cache: their squares.
-    """
+    """Measures N files by their decoded squares in the cache; of the files only the headers are read."""
     count = len(records)
     contrast, bright, sharpness = (np.zeros(count) for _ in range(3))
     sides = np.zeros((count, 2), dtype=np.int64)

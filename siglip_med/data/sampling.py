@@ -42,7 +42,7 @@ class OversampleToMinimum:
     So a rare condition that always comes with Eczema raises Eczema no more than need be.
 
     Args:
-        minimum: images a condition and epoch.
+        minimum: images per condition and epoch.
     """
 
     minimum: Annotated[int, Field(gt=0, le=1_000_000)] = 30
@@ -74,7 +74,7 @@ class SquareRoot:
     Source: Mikolov et al. 2013; Mahajan et al., ECCV 2018, section 2.2.
 
     Args:
-        maximum_repeats: expected draws of one image and epoch stay below this.
+        maximum_repeats: expected draws of one image per epoch stay below this.
     """
 
     maximum_repeats: Annotated[int, Field(gt=0, le=1_000_000)] = 10
@@ -94,7 +94,7 @@ class ClassBalanced:
 
     Args:
         beta: see above.
-        maximum_repeats: expected draws of one image and epoch stay below this.
+        maximum_repeats: expected draws of one image per epoch stay below this.
     """
 
     beta: Annotated[float, Field(ge=0, lt=1)] = 0.999
@@ -162,10 +162,5 @@ def _draw(
 
 
 def effective_counts(labels: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """``[C]`` int64: how many of an epoch's images list each condition.
-
-    Args:
-        labels: ``[n, C]`` of the training images.
-        indices: ``[M]`` what a `SamplingStrategy` drew.
-    """
+    """``[C]`` int64: how many of an epoch's drawn images (``[M]`` indices) list each condition."""
     return (labels[indices] > 0).sum(axis=0)

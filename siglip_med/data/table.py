@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class ImageTable:
-    """One row an image.
+    """One row per image.
 
     Attributes:
         frame: index 0..N-1; columns `TEXT_COLUMNS` plus ``primary`` (int, the image's first condition) and
@@ -115,7 +115,7 @@ def build_table(
     (``ordered=False``, the columns of a spreadsheet), to the condition that the fewest rows list, then by name.
 
     Args:
-        rows: one an image.
+        rows: one per image.
         root: folder that the image paths are relative to.
         source: file or folder the rows came from, for messages.
         conditions: order of the label columns; names in alphabetical order where None.
@@ -195,15 +195,7 @@ def _check_rows(rows: Sequence[TableRow], source: str) -> None:
 
 
 def check_image_path(image: str, where: str) -> None:
-    """Refuses a path that is empty, absolute, unprintable or leads out of the root.
-
-    Args:
-        image: path as the source gives it.
-        where: file and row, put before the message.
-
-    Raises:
-        UserError: see above.
-    """
+    """A UserError, begun by ``where``, for a path that is empty, absolute, unprintable or leads out of the root."""
     if not image.strip():
         raise UserError(f"{where}: the image path is empty; give a path relative to the root folder")
     if not image.isprintable():

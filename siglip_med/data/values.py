@@ -41,11 +41,7 @@ def parse_text(text: str) -> str:
 
 
 def parse_number(text: str) -> float:
-    """A number with a decimal point or a decimal comma (``23,5``).
-
-    Raises:
-        ValueError: it is none.
-    """
+    """A number with a decimal point or a decimal comma (``23,5``), else a ValueError."""
     value = text.strip()
     if value.count(",") == 1 and "." not in value:
         value = value.replace(",", ".")
@@ -53,11 +49,7 @@ def parse_number(text: str) -> float:
 
 
 def parse_flag(text: str, where: str) -> float:
-    """A cell of a column that is a condition: 1, 0, a weight, yes or no, true or false, a cross; unknown is 0.
-
-    Raises:
-        UserError: it is none of these.
-    """
+    """1, 0, a weight, yes or no, true or false, a cross; unknown is 0, and anything else a UserError."""
     value = text.strip().casefold()
     if value in _YES:
         return 1.0
@@ -67,11 +59,7 @@ def parse_flag(text: str, where: str) -> float:
 
 
 def parse_weight(text: str, where: str) -> float:
-    """A weight as a number from 0 to 1.
-
-    Raises:
-        UserError: it is none (NaN and infinity included).
-    """
+    """A weight as a number from 0 to 1; a UserError for anything else, NaN and infinity included."""
     try:
         weight = parse_number(text)
     except ValueError as error:
@@ -82,12 +70,9 @@ def parse_weight(text: str, where: str) -> float:
 
 
 def parse_skin_tone(text: str, where: str) -> str:
-    """A Fitzpatrick type as "1" to "6", "" where unknown; reads 3, 3.0, III, FST3 and "Type 3".
+    """A Fitzpatrick type as "1" to "6" (3, 3.0, III, FST3, "Type 3"), "" where unknown, else a UserError.
 
     Of pairs (12, I-II, 3/4), as DDI has them, "1-2", "3-4" and "5-6".
-
-    Raises:
-        UserError: it is something else.
     """
     if is_unknown(text):
         return ""
@@ -124,11 +109,7 @@ def parse_age_group(text: str) -> str:
 
 
 def parse_split(text: str, where: str) -> str:
-    """``train``, ``val`` or ``test`` (also valid, validation, dev, training), "" where none is known.
-
-    Raises:
-        UserError: it is something else.
-    """
+    """``train``, ``val`` or ``test`` (also valid, dev, training, …), "" where none is known, else a UserError."""
     if is_unknown(text):
         return ""
     value = text.strip().casefold()

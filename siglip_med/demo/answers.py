@@ -1,6 +1,6 @@
 """What the page can be asked: a photograph, a stated coverage, sentences; and what the model answers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -18,6 +18,7 @@ from siglip_med.inference.neighbour import Neighbour
 from siglip_med.inference.neighbours import Neighbours
 from siglip_med.inference.photographs import confidences, embed_conditions, ranked
 from siglip_med.metrics import Predictions, fit_conformal, nonconformity
+from siglip_med.models import TwoTower
 
 NEAREST = 5
 """Training images beside a photograph."""
@@ -25,15 +26,7 @@ NEAREST = 5
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one photograph.
-
-    Attributes:
-        photograph: what it was asked about.
-        embedding: ``[E]`` float32, L2-normalized, on the CPU.
-        logits: ``[C]`` float32, before calibration.
-        order: ``[C]`` columns, the most likely first.
-        candidates: all C conditions in that order.
-    """
+    """What the model says of one photograph: ``[E]`` embedding, ``[C]`` logits before calibration, best-first order."""
 
     photograph: Photograph
     embedding: Tensor
@@ -49,14 +42,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """The conditions that cannot be left out at a stated coverage.
-
-    Attributes:
-        coverage: the stated coverage.
-        columns: the set, the most likely first; may be empty.
-        images: of the validation split that chose its size.
-        whole: whether those are too few to promise the coverage, so that the set is every condition.
-    """
+    """The conditions that cannot be left out at a stated coverage; ``whole``: too few images to promise it."""
 
     coverage: float
     columns: tuple[int, ...]
@@ -66,15 +52,7 @@ class PredictionSet:
 
 @dataclass(frozen=True)
 class SentenceScore:
-    """A typed sentence beside the conditions.
-
-    Attributes:
-        text: as typed.
-        logit: before calibration.
-        confidence: on the scale of the conditions'.
-        place: 1 + the number of conditions with a higher logit.
-        cut: tokens of it that the text tower does not read.
-    """
+    """A typed sentence beside the conditions, its place among them, and the tokens of it that are not read."""
 
     text: str
     logit: float
@@ -86,19 +64,6 @@ class SentenceScore:
 @dataclass(frozen=True)
 class Answerer:
     """A loaded model with what lies beside it; several threads may ask, and are answered one after the other.
-
-    Args:
-        classifier: the model and what its checkpoint says.
-        source: the checkpoint or folder, for messages.
-        max_pixels: see `read_photograph`.
-        top_k: conditions in a differential.
-        validation: predictions of this checkpoint for its validation split, if they lie beside it.
-        training: the training cases as this model embeds them, if they lie beside it.
-
-    Attributes:
-        icd: where the C conditions stand.
-        texts: ``[C, E]`` embeddings of their prompts.
-        contrast: ``[C, E]`` those less their mean, which maps are of: a text as it is shares most with every other.
 
     Raises:
         UserError: the checkpoint names no conditions, or a code is none of ICD-10-CM.
@@ -153,12 +118,7 @@ class Answerer:
         return tuple(int(column) for column in answer.order[: self.top_k])
 
     def prediction_set(self, answer: Answer, coverage: float) -> PredictionSet | None:
-        """The conformal set of `fit_conformal`, calibrated on validation; None without its predictions.
-
-        Args:
-            answer: of one photograph.
-            coverage: share of photographs like those of validation whose set holds one of their conditions.
-        """
+        """The conformal set of `fit_conformal`, calibrated on validation; None without its predictions."""
         if self.validation is None:
             return None
         calibration = self.classifier.payload["calibration"]
@@ -173,28 +133,20 @@ class Answerer:
         return None if self.training is None else self.training.nearest(answer.embedding.numpy(), NEAREST)
 
     def relevance(self, answer: Answer, column: int) -> np.ndarray:
-        """Where the model looks for a condition against the mean of all, ``[h, w]`` float32; see
-        `shifted_relevance_map`."""
-        model = self.classifier.model
-        device = model.logit_scale.device
-        with self._one:
-            return shifted_relevance_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+        """Where the model looks for a condition against the mean of all, ``[h, w]``: `shifted_relevance_map`."""
+        return self._map(shifted_relevance_map, answer, column)
 
     def occlusion(self, answer: Answer, column: int) -> np.ndarray:
         """How much that score falls where the photograph is covered, ``[h, w]`` float32; see `occlusion_map`."""
-        model = self.classifier.model
-        device = model.logit_scale.device
-        with self._one:
-            return occlusion_map(model, self.pixels(answer.photograph).to(device), self.contrast[column])
+        return self._map(occlusion_map, answer, column)
+
+    def _map(self, draw: Callable[[TwoTower, Tensor, Tensor], np.ndarray], answer: Answer, column: int) -> np.ndarray:
+        with self._one:  # both bring the pixels to the model's device
+            return draw(self.classifier.model, self.pixels(answer.photograph), self.contrast[column])
 
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:
-        """How sentences fit a photograph, beside the conditions.
-
-        Args:
-            answer: of the photograph.
-            sentences: in any words.
-        """
+        """How sentences fit a photograph, beside the conditions."""
         if not sentences:
             return ()
         model, calibration = self.classifier.model, self.classifier.payload["calibration"]

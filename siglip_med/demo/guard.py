@@ -27,13 +27,8 @@ _UPLOAD = _API + "upload"
 # servers and its API are no part of this page.
 _EXACT = {"/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", _UPLOAD, _API + "upload_progress"}
 _BELOW = (
-    "/assets/",
-    "/static/",
-    "/svelte/",
-    "/gradio_api/queue/",
-    "/gradio_api/heartbeat/",
-    "/gradio_api/startup-events",
-)
+    "/assets/", "/static/", "/svelte/", "/gradio_api/queue/", "/gradio_api/heartbeat/", "/gradio_api/startup-events",
+)  # fmt: skip
 LARGEST_MESSAGE = 65_536
 """Bytes of a request that uploads nothing: sentences and choices."""
 VISITOR = "x-siglip-med-visitor"
@@ -53,13 +48,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str | None, largest_upload: int) -> None:
-        """Wraps an application.
-
-        Args:
-            app: the application.
-            token: that the first request must carry as ``?token=…``; None lets every visitor in.
-            largest_upload: bytes of the files of one request.
-        """
+        """Wraps an application; no token lets every visitor in; ``largest_upload``: bytes of one request's files."""
         self.app, self.token, self.largest_upload = app, token, largest_upload
         self._secret = secrets.token_bytes(32)
         self._cookie = f"siglip-med-{secrets.token_hex(4)}"  # cookies do not tell ports apart: two pages, two names

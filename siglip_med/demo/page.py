@@ -47,14 +47,7 @@ def theme() -> gr.Theme:
 
 
 def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, coverage: float) -> gr.Blocks:
-    """Lays the page out and wires it.
-
-    Args:
-        answerer: the model.
-        visits: what is remembered.
-        limits: of a visitor.
-        coverage: that the slider starts with.
-    """
+    """Lays the page out and wires it; ``coverage`` is what the slider starts with."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.HTML(views.banner(), elem_id="sm-banner")
         gr.HTML(views.heading(answerer, limits))
@@ -205,16 +198,7 @@ def conditions_of(answer: Answer) -> list[tuple[str, int]]:
 
 
 def read_all(answerer: Answerer, limits: Limits, paths: Sequence[Path]) -> tuple[list[Answer], list[str]]:
-    """Reads, deletes and judges dropped files.
-
-    Args:
-        answerer: the model.
-        limits: how many and how large they may be.
-        paths: where Gradio put them.
-
-    Returns:
-        an answer for each that could be read, and a sentence for each that could not.
-    """
+    """Reads, deletes and judges dropped files: the answers, and a sentence for each that could not be read."""
     answers, wrong = [], []
     for number, path in enumerate(paths):
         try:
@@ -229,11 +213,7 @@ def read_all(answerer: Answerer, limits: Limits, paths: Sequence[Path]) -> tuple
 
 
 def sentences_of(text: str, most: int) -> list[str]:
-    """The sentences of a text box, one a line, without repeats.
-
-    Raises:
-        UserError: none, or more than ``most``.
-    """
+    """The sentences of a text box, one per line, without repeats; a UserError for none, or more than ``most``."""
     found = list(dict.fromkeys(line.strip() for line in (text or "").splitlines() if line.strip()))
     if not found:
         raise UserError("Write a sentence first, for example: scaly plaques on the elbow.")

@@ -20,15 +20,7 @@ _TIFF_BITS = 258
 
 @dataclass(frozen=True)
 class Photograph:
-    """A file that was read; nothing of the file itself is kept.
-
-    Attributes:
-        name: as the visitor's machine calls it.
-        pixels: ``[S, S, 3]`` uint8 RGB, what the model sees.
-        shown: ``[SHOWN_SIDE, SHOWN_SIDE, 3]`` uint8 RGB.
-        width, height: of the upright original, in pixels.
-        notes: what was left out or changed in reading it, a sentence each.
-    """
+    """A file that was read (nothing of the file itself is kept), and what was left out or changed in that."""
 
     name: str
     pixels: np.ndarray
@@ -39,17 +31,7 @@ class Photograph:
 
 
 def read_photograph(data: bytes, name: str, side: int, max_pixels: int) -> Photograph:
-    """Decodes a file as every other command does, see `siglip_med.data.images.decode`.
-
-    Args:
-        data: the whole file.
-        name: for messages.
-        side: S, of the model's images.
-        max_pixels: width times height above which the file is refused before it is decoded.
-
-    Raises:
-        UserError: the file gives no image; names the file and the reason.
-    """
+    """Decodes a file as every other command does (`siglip_med.data.images.decode`, and its UserErrors)."""
     try:
         pixels = decode(data, side, max_pixels)
         shown = decode(data, SHOWN_SIDE, max_pixels)

@@ -40,15 +40,7 @@ def is_loopback(host: str) -> bool:
 
 
 def close_file_paths(page: gr.Blocks) -> None:
-    """Makes Gradio refuse paths of files that were not uploaded, and tries whether it does.
-
-    Gradio checks paths only in a page that its own ``launch`` started; one that is mounted, as ours is, hands out every
-    file of the machine (`gradio.processing_utils`, 6.x). `Guard` refuses such paths before Gradio sees them; this is
-    the second lock.
-
-    Raises:
-        UserError: it does not refuse them; the page must not be served.
-    """
+    """Makes Gradio refuse paths of files that were not uploaded, a second lock behind `Guard`; a UserError if not."""
     page.has_launched = True
     part = next(block for block in page.blocks.values() if isinstance(block, gr.File))
 
@@ -124,10 +116,6 @@ class DemoServer:
     @contextmanager
     def running(self, answerer: Answerer, coverage: float) -> Iterator[str]:
         """Serves the page from another thread; in the end every file and every photograph is forgotten.
-
-        Args:
-            answerer: the model.
-            coverage: that the slider starts with.
 
         Raises:
             UserError: this Gradio does not refuse paths of files that nobody uploaded.

@@ -10,16 +10,10 @@ Value = TypeVar("Value")
 
 
 class Sessions(Generic[Value]):
-    """One value a tab, in memory alone; gone when the tab closes, after a time, or when too many are open."""
+    """One value per tab, in memory alone; gone when the tab closes, after a time, or when too many are open."""
 
     def __init__(self, capacity: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """Remembers nothing yet.
-
-        Args:
-            capacity: tabs that are remembered.
-            seconds: after which an idle tab is forgotten.
-            clock: seconds from somewhere.
-        """
+        """Remembers at most ``capacity`` tabs, idle ones for so many seconds."""
         self._capacity, self._seconds, self._clock = capacity, seconds, clock
         self._values: OrderedDict[str, tuple[float, Value]] = OrderedDict()
         self._lock = threading.Lock()

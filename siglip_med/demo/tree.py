@@ -14,15 +14,7 @@ _SHARED = ((0.2, "same code"), (0.4, "same category"), (0.6, "same block"), (0.8
 
 @dataclass(frozen=True)
 class Leaf:
-    """An answer in the tree.
-
-    Attributes:
-        rank: in the differential, from 1.
-        condition: its name.
-        distance: D to the first answer, in [0, 1].
-        shared: the lowest branch of ICD-10-CM that both are below, in words. Nearness in ICD-10-CM is no judgement of
-            harm: a melanoma and a benign tumor are near.
-    """
+    """An answer in the tree: D to the first answer in [0, 1], and in words the lowest branch that both are below."""
 
     rank: int
     condition: str
@@ -43,12 +35,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Icd:
-    """The C conditions of a model in ICD-10-CM.
-
-    Attributes:
-        conditions: the C conditions.
-        distance: ``[C, C]`` the matrix D of `dissimilarity`, levels of the tree, whatever geometry the run learnt from.
-    """
+    """The C conditions of a model in ICD-10-CM, and D of the tree, whatever geometry the run learnt from."""
 
     conditions: ConditionSet
     distance: np.ndarray
@@ -62,11 +49,7 @@ class Icd:
         return Leaf(rank, name, d, shared)
 
     def tree(self, columns: Sequence[int]) -> tuple[Branch, ...]:
-        """The answers as a tree: chapter, block, category, code; the branch of the better answer comes first.
-
-        Args:
-            columns: conditions, best first.
-        """
+        """The answers as a tree: chapter, block, category, code; the branch of the better answer comes first."""
         leaves = [(column, self.leaf(column, rank, columns[0])) for rank, column in enumerate(columns, start=1)]
         return self._branches(leaves, 0)
 
@@ -105,16 +88,7 @@ def _split(heading: str) -> tuple[str, str]:
 
 
 def place_in_icd(names: Sequence[str], codes: Sequence[str], source: str) -> Icd:
-    """Looks up where a model's conditions stand.
-
-    Args:
-        names: the C names.
-        codes: their ICD-10-CM codes.
-        source: of both, for messages.
-
-    Raises:
-        UserError: a code is none of ICD-10-CM.
-    """
+    """Looks up where a model's conditions stand; a UserError for a code that is none of ICD-10-CM."""
     book = read_code_book()
     conditions = []
     for name, text in zip(names, codes, strict=True):

@@ -39,15 +39,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def take(path: Path, largest: int) -> bytes:
-    """The content of an uploaded file, which is deleted whatever happens.
-
-    Args:
-        path: Gradio puts each file into a folder of its own, named by a hash of its content.
-        largest: bytes.
-
-    Raises:
-        UserError: the file is larger, or was deleted already.
-    """
+    """The content of an uploaded file, which is deleted whatever happens; a UserError if it is too large or gone."""
     try:
         size = path.stat().st_size
         if size > largest:
@@ -62,12 +54,7 @@ def take(path: Path, largest: int) -> bytes:
 
 
 def sweep(folder: Path, age: float = ABANDONED) -> None:
-    """Deletes what was uploaded and never asked about.
-
-    Args:
-        folder: of `private_folder`.
-        age: seconds; younger files may still be coming in.
-    """
+    """Deletes uploads that nobody asked about, once older than ``age`` seconds: younger ones may still be coming in."""
     oldest = time.time() - age
     for path in folder.iterdir():
         try:

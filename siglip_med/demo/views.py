@@ -44,14 +44,7 @@ def messages(lines: Sequence[str]) -> str:
 
 
 def photograph(shown: Photograph, spec: ImageSpec, overlay: np.ndarray | None = None, caption: str = "") -> str:
-    """The photograph in its own shape, with a map over it.
-
-    Args:
-        shown: the photograph.
-        spec: of the model's images.
-        overlay: ``[h, w]`` float, what is highest is drawn strongest; None draws the photograph alone.
-        caption: of the map.
-    """
+    """The photograph in its own shape, with a map ``[h, w]`` over it: what is highest is drawn strongest."""
     return _render(
         "photograph",
         photograph=shown,
@@ -64,13 +57,7 @@ def photograph(shown: Photograph, spec: ImageSpec, overlay: np.ndarray | None = 
 
 
 def caption(condition: str, covering: bool, highest: float) -> str:
-    """What a map shows, and what it does not.
-
-    Args:
-        condition: its name.
-        covering: whether places were covered one after the other.
-        highest: value of the map.
-    """
+    """What a map shows, and what it does not."""
     if highest <= 0:
         what = "Covering no place lowers" if covering else "No place raises"
         return f"{what} the score of {condition} against the mean of all conditions: there is nothing to draw."

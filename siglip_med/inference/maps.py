@@ -36,7 +36,7 @@ def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
         text: ``[E]`` embedding of a condition's prompts (a row of `PromptEnsemble.encode`), or of any text.
 
     Returns:
-        ``[h, w]`` float32, a number a patch, none negative; the sum depends on the model, so compare within a map.
+        ``[h, w]`` float32, a number per patch, none negative; the sum depends on the model, so compare within a map.
 
     Raises:
         UserError: the vision tower has no attentions over patches (a convolutional or windowed one), or the shapes of
@@ -47,19 +47,7 @@ def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
 
 
 def relevance_maps(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
-    """`relevance_map` of each of several images.
-
-    Args:
-        model: see there.
-        pixels: ``[V, 3, H, W]``, one pass for all.
-        text: ``[E]``.
-
-    Returns:
-        ``[V, h, w]`` float32.
-
-    Raises:
-        UserError: the vision tower has no attentions over patches.
-    """
+    """`relevance_map` of each of ``[V, 3, H, W]`` images, in one pass: ``[V, h, w]``."""
     tower, device = model.vision_tower(), model.logit_scale.device
     layers = encoder_layers(tower)
     if layers is None:

@@ -5,16 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Neighbour:
-    """One training image.
-
-    Attributes:
-        row: of the run's table.
-        case: its case.
-        image: its path in the data set.
-        conditions: that its labels list, the heaviest first.
-        cosine: of its embedding and the one asked about, in [-1, 1].
-        thumbnail: JPEG; None where the data may not be shown.
-    """
+    """One training image with the conditions that its labels list; the thumbnail is a JPEG, or None if not allowed."""
 
     row: int
     case: str

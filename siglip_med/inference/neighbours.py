@@ -18,8 +18,8 @@ from siglip_med.core.progress import tracked
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.data import LabeledData
 from siglip_med.data.images import read_image
-from siglip_med.inference.embedding import embed_split
 from siglip_med.inference.neighbour import Neighbour
+from siglip_med.inference.splits import embed_split
 from siglip_med.models import TwoTower
 
 NEIGHBOURS = "neighbours.npz"
@@ -46,7 +46,7 @@ class Neighbours:
         rows: ``[n]`` int64, row of each in the run's table.
         cases: ``[n]`` case of each.
         images: ``[n]`` path of each in the data set.
-        thumbnails: one JPEG an image; empty where the source does not allow them (``data.source.thumbnails``).
+        thumbnails: one JPEG per image; empty where the source does not allow them (``data.source.thumbnails``).
         conditions: the C names.
         weights: digest of the trained weights that made the embeddings (`digest`).
     """
@@ -64,14 +64,7 @@ class Neighbours:
         return len(self.rows)
 
     def nearest(self, embedding: np.ndarray, k: int) -> tuple[Neighbour, ...]:
-        """The k images of the largest cosine, exactly: every one is compared.
-
-        Args:
-            embedding: ``[E]``, of any length but 0.
-            k: at least 1; all n are given where there are fewer.
-
-        Returns:
-            Nearest first; equal ones in the order of the table.
+        """The k images of the largest cosine to ``[E]``, nearest first, exactly; equal ones in the order of the table.
 
         Raises:
             UserError: the embedding is of another size.
@@ -97,11 +90,7 @@ class Neighbours:
         )
 
     def save(self, path: Path) -> None:
-        """Writes the file whole and sealed.
-
-        Raises:
-            UserError: it cannot be written.
-        """
+        """Writes the file whole and sealed."""
         ends = np.cumsum([len(one) for one in self.thumbnails], dtype=np.int64)
         arrays: dict[str, Any] = {
             "embeddings": self.embeddings.astype(np.float32),
@@ -120,10 +109,6 @@ class Neighbours:
     @classmethod
     def load(cls, path: Path, model: TwoTower) -> "Neighbours":
         """Reads what `save` wrote; nothing in it is executed.
-
-        Args:
-            path: of the file.
-            model: whose embeddings will be compared with it.
 
         Raises:
             UserError: the file is absent, altered, or no such file.
@@ -153,11 +138,7 @@ class Neighbours:
 
 
 def beside(checkpoint: Path, model: TwoTower) -> tuple[Neighbours | None, str]:
-    """The training cases that a checkpoint's run kept.
-
-    Args:
-        checkpoint: in its run folder or in ``checkpoints/`` there, alone, or an export.
-        model: of the checkpoint.
+    """The training cases that the run of a checkpoint of ``model`` kept.
 
     Returns:
         The images, and a sentence on what they lack; None with a sentence that says why there are none. The sentence
@@ -215,15 +196,7 @@ def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
 
 
 def keep_training_cases(model: TwoTower, data: LabeledData, most: int, seed: int, folder: Path) -> str:
-    """Writes `NEIGHBOURS` into a run folder, and says what is in it; arguments and errors as in `training_cases`.
-
-    Args:
-        model: as validation chose it.
-        data: of the run.
-        most: images kept; 0: none, and nothing is written.
-        seed: of the draw.
-        folder: of the run.
-    """
+    """Writes `NEIGHBOURS` into a run folder (nothing where ``most`` is 0), and says what is in it."""
     if most == 0:
         return "kept for the nearest training cases: nothing (evaluation.neighbours=0)"
     found, note = training_cases(model, data, most, seed)
@@ -232,13 +205,7 @@ def keep_training_cases(model: TwoTower, data: LabeledData, most: int, seed: int
 
 
 def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> tuple[Neighbours, str]:
-    """Embeds the training images, in float32 and without augmentation.
-
-    Args:
-        model: runs on the device it is on.
-        data: whose ``train`` split is embedded.
-        most: images kept, at least 1; of more, so many are drawn at random.
-        seed: of that draw.
+    """Embeds ``most`` of the training images, drawn at random, in float32 and without augmentation.
 
     Returns:
         The images, and a sentence on how many of them there are. Where a file went since the run began, they have no
@@ -264,7 +231,7 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
 
 
 def _thumbnails(root: Path, images: Sequence[str]) -> tuple[tuple[bytes, ...], str]:
-    """One JPEG an image, or none at all, and how to say so."""
+    """One JPEG per image, or none at all, and how to say so."""
     thumbnails = []
     try:
         for image in tracked(images, "thumbnails", "images"):

@@ -55,7 +55,7 @@ class PredictionRun:
     """What a set of images gave.
 
     Attributes:
-        differentials: one a readable image, in the order given.
+        differentials: one per readable image, in the order given.
         unreadable: path and reason of every file that is no image.
         calibrated: whether confidences were calibrated on the validation split.
     """
@@ -65,7 +65,7 @@ class PredictionRun:
     calibrated: bool
 
     def frame(self) -> pd.DataFrame:
-        """One row a candidate: image, rank, condition, code, confidence, logit."""
+        """One row per candidate: image, rank, condition, code, confidence, logit."""
         rows = [
             {"image": item.image} | asdict(candidate) for item in self.differentials for candidate in item.candidates
         ]
@@ -106,10 +106,7 @@ class PredictionRun:
 
 
 def without_formula(text: str) -> str:
-    """A text that no spreadsheet runs: one that begins like a formula gets an apostrophe in front.
-
-    A name such as ``-123.png`` is no formula and stays.
-    """
+    """A text that no spreadsheet runs: one like a formula gets an apostrophe in front (``-123.png`` is none)."""
     risky = text.startswith(("=", "+", "@", "\t", "\r")) or (
         text.startswith("-") and re.fullmatch(r"-[\w./ ]*", text) is None
     )
@@ -140,11 +137,6 @@ def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
 def embed_conditions(model: TwoTower, payload: Mapping[str, Any], source: str = "the checkpoint") -> Tensor:
     """``[C, E]`` embeddings of the conditions' prompts.
 
-    Args:
-        model: in evaluation mode.
-        payload: of its checkpoint: conditions and prompts.
-        source: what names them, for messages.
-
     Raises:
         UserError: it names no conditions.
     """
@@ -158,13 +150,6 @@ def predict_images(
     model: TwoTower, payload: Mapping[str, Any], images: Sequence[Path], top_k: int = 5, batch_size: int = 16
 ) -> PredictionRun:
     """Ranks the checkpoint's conditions for each image.
-
-    Args:
-        model: in evaluation mode; runs on the device it is on.
-        payload: of its checkpoint: conditions, codes, prompts, calibration.
-        images: files.
-        top_k: conditions shown for an image.
-        batch_size: images encoded at once.
 
     Raises:
         UserError: the checkpoint names no conditions.
@@ -211,15 +196,7 @@ def ranked(
     calibration: Mapping[str, float] | None,
     top_k: int,
 ) -> tuple[Candidate, ...]:
-    """The most likely conditions of one image.
-
-    Args:
-        logits: ``[C]``.
-        conditions: the C names.
-        codes: their C codes.
-        calibration: ``temperature`` and ``bias``, or None.
-        top_k: how many; all if there are fewer.
-    """
+    """The ``top_k`` most likely conditions of one image, from ``[C]`` logits."""
     confidence = confidences(logits, calibration)
     best = np.argsort(-logits, kind="stable")[:top_k]
     return tuple(
@@ -254,12 +231,7 @@ class Classifier:
         return tuple(self.payload["conditions"])
 
     def predict(self, images: str | Path | Sequence[str | Path], top_k: int = 5, batch_size: int = 16) -> PredictionRun:
-        """Ranks the conditions for every image found.
-
-        Args:
-            images: files and folders.
-            top_k: conditions shown for an image.
-            batch_size: images encoded at once.
+        """Ranks the conditions for every image among files and folders.
 
         Raises:
             UserError: a path does not exist, or no image can be read.

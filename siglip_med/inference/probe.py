@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from siglip_med.data import LabeledData
-from siglip_med.inference.embedding import embed_split
+from siglip_med.inference.splits import embed_split
 from siglip_med.metrics import Predictions, fit_probe
 from siglip_med.models import TwoTower
 
@@ -12,14 +12,7 @@ from siglip_med.models import TwoTower
 def probe_splits(
     model: TwoTower, data: LabeledData, frames: tuple[Predictions, Predictions], limit: int | None, seed: int
 ) -> tuple[Predictions, Predictions]:
-    """Fits a probe on the training split and judges validation and test with it.
-
-    Args:
-        model: the base, before anything of it is trained.
-        data: the images, or the features of a frozen tower.
-        frames: the model's own predictions of validation and test, for their labels.
-        limit: most training images that are embedded, drawn at random; None for all.
-        seed: of that draw.
+    """Fits a probe on at most ``limit`` training images and judges validation and test, whose labels ``frames`` have.
 
     Returns:
         The probe's predictions of validation and test; their ``meta["probe"]`` says how it was fitted.

@@ -10,7 +10,7 @@ from siglip_med.inference.maps import patch_grid, relevance_maps
 from siglip_med.models import TwoTower
 
 _COARSE = 8
-"""Up to so many patches a side, a patch is cut into four parts a direction; else into two."""
+"""Up to so many patches per side, a patch is cut into four parts per direction; else into two."""
 
 
 def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts: int | None = None) -> np.ndarray:
@@ -24,8 +24,8 @@ def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts:
         model: as in `relevance_map`.
         pixels: ``[3, H, W]``.
         text: ``[E]``.
-        shifts: places a direction; 1: the image where it is, and its mirror image. None: 4 where there are at most 8
-            patches a side (32 maps), else 2 (8 maps), or the most below that which cut a patch into whole pixels.
+        shifts: places per direction; 1: the image where it is, and its mirror image. None: 4 where there are at most 8
+            patches per side (32 maps), else 2 (8 maps), or the most below that which cut a patch into whole pixels.
 
     Returns:
         ``[h * shifts, w * shifts]`` float32 for h x w patches, none negative; the sum is 1, or 0 where no patch counts.

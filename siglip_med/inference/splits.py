@@ -1,7 +1,10 @@
 """From a model and a split to Predictions: the same path before training, after it, and when a run is evaluated."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from siglip_med.conditions import ConditionSet
@@ -33,20 +36,17 @@ def predict_split(
         progress: whether to show a bar.
     """
     training = model.training
-    model.eval()
-    device = model.logit_scale.device
-    text = prompts.encode(model)
-    images, scores, indices = [], [], []
-    for batch in tracked(data.full_loader(split), f"predicting {split}", shown=progress):
-        encoded = model.encode_images(batch.images.to(device, non_blocking=True)).float()
-        images.append(normalize(encoded, dim=-1).cpu())
-        scores.append(model.logits(encoded, text).cpu())
-        indices.append(batch.index.cpu())
+    text = prompts.encode(model.eval())
+
+    def judge(images: Tensor) -> Tensor:
+        encoded = model.encode_images(images).float()
+        return torch.cat([normalize(encoded, dim=-1), model.logits(encoded, text)], dim=1)
+
+    judged, rows = embed_split(model, data, split, judge, f"predicting {split}", progress=progress)
     model.train(training)
-    rows = torch.cat(indices).numpy()
     frame = data.table.frame.iloc[rows].reset_index(drop=True)
     return Predictions(
-        logits=torch.cat(scores).numpy(),
+        logits=judged[:, -len(text) :],
         labels=data.table.labels[rows],
         primary=frame["primary"].to_numpy(),
         frame=frame[["image", "image_id", "case", "skin_tone", "sex", "age_group", "site"]],
@@ -58,7 +58,32 @@ def predict_split(
         dissimilarity=dissimilarity,
         train_counts=np.asarray(data.train_counts),
         text_embeddings=text.cpu().numpy(),
-        image_embeddings=torch.cat(images).numpy(),
+        image_embeddings=judged[:, : -len(text)],
         split=split,
         provenance=data.table.provenance,
     )
+
+
+@torch.no_grad()
+def embed_split(
+    model: TwoTower,
+    data: LabeledData,
+    split: str,
+    encode: Callable[[Tensor], Tensor],
+    description: str,
+    chosen: np.ndarray | None = None,
+    progress: bool = True,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Encodes images (``chosen``: rows of the table) without augmentation, the model in evaluation mode.
+
+    Returns:
+        ``[n, F]`` and the ``[n]`` rows of the table, in the order of the split.
+    """
+    training, device = model.training, model.logit_scale.device
+    model.eval()
+    encoded, rows = [], []
+    for batch in tracked(data.full_loader(split, chosen), description, shown=progress):
+        encoded.append(encode(batch.images.to(device, non_blocking=True)).cpu())
+        rows.append(batch.index.cpu())
+    model.train(training)
+    return torch.cat(encoded).numpy(), torch.cat(rows).numpy()

@@ -10,16 +10,7 @@ from siglip_med.metrics.ranking import condition_order
 
 @dataclass(frozen=True)
 class Answers:
-    """First answers of a split.
-
-    Attributes:
-        counts: ``[C]`` images whose first answer it is.
-        most_frequent: the condition that is answered most often.
-        share: of the images that get it.
-        listed: share of the images that list it.
-        never: conditions that some image lists and none is answered with.
-        present: number of conditions that some image lists.
-    """
+    """First answers of a split: ``[C]`` counts, the most frequent one's share, and the share that lists it."""
 
     counts: np.ndarray
     most_frequent: str
@@ -30,10 +21,7 @@ class Answers:
 
 
 def answers(predictions: Predictions) -> Answers:
-    """Counts the first answers.
-
-    Args:
-        predictions: N images, at least one.
+    """Counts the first answers of at least one image.
 
     Examples:
         >>> found = answers(Predictions.of([[2.0, 1.0], [2.0, 1.0]], [[1, 0], [0, 1]]))

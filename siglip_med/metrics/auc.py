@@ -23,14 +23,7 @@ class OneVsRest:
 
     @classmethod
     def build(cls, scores: np.ndarray, positive: np.ndarray, case: np.ndarray, cases: int) -> "OneVsRest":
-        """Sort once.
-
-        Args:
-            scores: ``[N]`` of one condition.
-            positive: ``[N]`` bool.
-            case: ``[N]`` int in 0..cases-1.
-            cases: G, the number of cases.
-        """
+        """Sorts ``[N]`` scores once; ``case`` is ``[N]`` in 0..cases-1."""
         levels, level = np.unique(scores[positive], return_inverse=True)
         rest = scores[~positive]
         bins = np.searchsorted(levels, rest, "left") + np.searchsorted(levels, rest, "right")
@@ -40,10 +33,7 @@ class OneVsRest:
         )
 
     def auc_and_precision(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """AUC and average precision under case weights.
-
-        Args:
-            weights: ``[G, B]``, how often each case occurs in each of B resamples.
+        """AUC and average precision under ``[G, B]`` weights: how often each case occurs in each of B resamples.
 
         Returns:
             Two ``[B]`` arrays: AUC = share of (positive, negative) pairs in the right order, ties half (Hanley & McNeil
@@ -64,11 +54,7 @@ class OneVsRest:
 
 
 def auc_per_condition(logits: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One-vs-rest AUC and average precision of every condition.
-
-    Args:
-        logits: ``[N, C]`` scores.
-        positive: ``[N, C]`` bool, the positives of each condition.
+    """One-vs-rest AUC and average precision of every condition, from ``[N, C]`` scores and positives.
 
     Returns:
         Two ``[C]`` arrays (AUC, AP); NaN where a condition has no positive (AUC: or no negative) image. Comparable with

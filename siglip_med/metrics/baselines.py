@@ -16,10 +16,6 @@ from siglip_med.metrics.resampling import KS, Scores
 def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
     """Every image gets its own random order of the conditions.
 
-    Args:
-        predictions: N images.
-        seed: of the order.
-
     Returns:
         The same images with standard normal logits; the embeddings stay (a baseline of scores has none of its own).
 
@@ -58,12 +54,7 @@ def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
 
 
 def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str, float]:
-    """What a random order gives on average.
-
-    Args:
-        predictions: N images.
-        draws: random orders that are averaged.
-        seed: of the first draw; the others follow.
+    """What a random order gives, averaged over ``draws`` of them, the first from ``seed``.
 
     Returns:
         name -> value for the headline metrics of rankings (no calibration, no loss, no embeddings: chance has none);
@@ -84,12 +75,6 @@ def chance_intervals(
 ) -> dict[str, Interval]:
     """`chance` with intervals over cases: which cases a test set holds moves chance too.
 
-    Args:
-        predictions: N images.
-        metrics: names among the resampled metrics of rankings.
-        bootstrap: of the intervals; its seed is that of the first random order too.
-        draws: random orders that are averaged.
-
     Examples:
         >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
         >>> round(chance_intervals(predictions, ["r_at_1"], Bootstrap())["r_at_1"].estimate, 3)
@@ -106,9 +91,6 @@ def chance_intervals(
 
 def label_frequency_predictions(predictions: Predictions) -> Predictions:
     """Rank every image's conditions by how common they are in the training split: R@5 is the five most common ones.
-
-    Args:
-        predictions: N images, with ``train_counts``.
 
     Returns:
         The same images; each condition's logit is that of its share of the training labels, (count + 1) / (total + C)
@@ -134,10 +116,6 @@ def label_frequency_predictions(predictions: Predictions) -> Predictions:
 
 def crm(predictions: Predictions, temperature: float = 1.0) -> Predictions:
     """Conditional risk minimization: rank conditions by expected distance, the baseline a geometric loss must beat.
-
-    Args:
-        predictions: N images.
-        temperature: divides the logits before the softmax.
 
     Returns:
         The same images with logit[i, c] = - sum over k of softmax(logits_i)[k] * D[k, c]: minus the expected distance,

@@ -110,7 +110,7 @@ class Bootstrap:
         lies from 0 (Efron & Tibshirani 1993, chapter 16), at least 1 / (repetitions + 1). The minimum detectable
         difference is (z_0.975 + z_0.8) = 2.8 standard errors (Bloom 1995) where ``coverage`` is 0.95.
 
-        Several pairs, one a seed, give the mean difference over the seeds. The seeds stay as they are; the cases of
+        Several pairs, one per seed, give the mean difference over the seeds. The seeds stay as they are; the cases of
         each are drawn again. Seeds that share their test cases get the same draws, so that a case stands or falls with
         all of its predictions; others are drawn on their own.
 
@@ -165,10 +165,6 @@ class Bootstrap:
 
         For metrics that are no function of sums over cases (text-to-image R@K, for example). 200 repetitions give the
         bounds to about a tenth of the interval's width.
-
-        Args:
-            predictions: N images of G cases.
-            function: the metric.
 
         Raises:
             UserError: no image.

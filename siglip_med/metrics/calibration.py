@@ -27,11 +27,6 @@ def confidence_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
 def calibration_error(confidence: np.ndarray, outcome: np.ndarray, bins: int = BINS) -> float:
     """Expected calibration error: mean over pairs of |frequency - mean confidence| of the bin a pair lies in.
 
-    Args:
-        confidence: probabilities, any shape.
-        outcome: bool, the same shape.
-        bins: equal-width bins.
-
     Returns:
         Value in [0, 1]; NaN for no pairs. Source: Naeini et al., AAAI 2015; Guo et al., ICML 2017.
 
@@ -49,12 +44,8 @@ def calibration_error(confidence: np.ndarray, outcome: np.ndarray, bins: int = B
 def reliability_table(predictions: Predictions, bins: int = BINS) -> pd.DataFrame:
     """The reliability diagram as a table, over all N x C (image, condition) pairs.
 
-    Args:
-        predictions: N images.
-        bins: equal-width bins.
-
     Returns:
-        One row a bin: ``lower``, ``upper``, ``count``, ``confidence`` (mean predicted), ``frequency`` (share positive);
+        One row per bin: ``lower``, ``upper``, ``count``, ``confidence`` (mean predicted), ``frequency`` (of positives);
         the last two are NaN in an empty bin.
 
     Examples:
@@ -76,10 +67,6 @@ def reliability_table(predictions: Predictions, bins: int = BINS) -> pd.DataFram
 
 def calibration_metrics(predictions: Predictions, bins: int = BINS) -> dict[str, float]:
     """Calibration in numbers.
-
-    Args:
-        predictions: N images.
-        bins: equal-width bins.
 
     Returns:
         ``ece``: over all pairs (most are easy negatives, which flatters); ``ece_classwise``: mean of the error of each

@@ -95,15 +95,7 @@ def candidate_retrieval(
 def print_sample(
     result: CandidateRetrieval, predictions: Predictions, row: int = 0, draw: int = 0, console: Console | None = None
 ) -> None:
-    """Show one image's candidates, most confident first, with the truth marked.
-
-    Args:
-        result: of `candidate_retrieval`.
-        predictions: what it was computed from.
-        row: the image.
-        draw: the draw of distractors.
-        console: where to print; the standard output if omitted.
-    """
+    """Show one image's candidates, most confident first, with the truth marked."""
     confidence, names = result.confidences[draw, row], result.candidates[draw, row]
     image = predictions.frame["image"].iloc[row]
     table = Table(title=f"{image}: rank {result.ranks[draw, row]} of {len(names)}")

@@ -80,7 +80,7 @@ def fit_conformal(
     """Choose the threshold on validation.
 
     The promise holds on average over images drawn like those of validation. Images of one case are not independent, so
-    with many images a case the realised coverage strays further from the stated one than n alone suggests.
+    with many images per case the realised coverage strays further from the stated one than n alone suggests.
 
     Args:
         predictions: the validation split, never the one that will be judged.
@@ -115,10 +115,6 @@ def fit_conformal(
 
 def conformal_report(rule: ConformalSets, predictions: Predictions) -> dict[str, float]:
     """What the sets hold and how long they are, beside the fixed top 5.
-
-    Args:
-        rule: of `fit_conformal`.
-        predictions: the split to judge.
 
     Returns:
         ``stated_coverage``; ``coverage_any``, ``coverage_primary``, ``coverage_all``: share of images whose set holds

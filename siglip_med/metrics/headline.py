@@ -9,13 +9,7 @@ from siglip_med.metrics.resampling import CaseStatistics, Scores
 
 
 def score_metrics(scores: Scores) -> dict[str, float]:
-    """The headline metrics that follow from scores alone (`RESAMPLED_METRICS`).
-
-    Args:
-        scores: N images; may be none, and then every metric is NaN.
-
-    Returns:
-        name -> value; NaN where undefined.
+    """The headline metrics that follow from scores alone (`RESAMPLED_METRICS`); NaN where undefined, as of no image.
 
     Examples:
         >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
@@ -29,9 +23,6 @@ def score_metrics(scores: Scores) -> dict[str, float]:
 
 def headline_metrics(predictions: Predictions) -> dict[str, float]:
     """Every headline metric.
-
-    Args:
-        predictions: N images.
 
     Returns:
         name -> value for `HEADLINE_METRICS`, in that order; NaN where undefined (no positive anywhere, no mistake, no

@@ -83,10 +83,6 @@ def _place_weights(level: np.ndarray, starts: np.ndarray) -> np.ndarray:
 def same_ancestor(positive: np.ndarray, ancestors: tuple[str, ...]) -> np.ndarray:
     """``[N, C]`` bool: does condition c share its chapter (or block) with any positive condition of image i?
 
-    Args:
-        positive: ``[N, C]`` bool.
-        ancestors: the C chapters or blocks.
-
     Examples:
         >>> same_ancestor(np.array([[True, False, False]]), ("skin", "skin", "blood")).tolist()
         [[True, True, False]]
@@ -101,7 +97,7 @@ def spearman_embedding_distance(embeddings: np.ndarray, dissimilarity: np.ndarra
     """Spearman correlation, over all pairs of conditions, of cosine distance with D.
 
     Args:
-        embeddings: ``[C, E]``, one a condition (need not be normalized).
+        embeddings: ``[C, E]``, one per condition (need not be normalized).
         dissimilarity: ``[C, C]`` matrix D.
 
     Returns:

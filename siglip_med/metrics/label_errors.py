@@ -66,8 +66,7 @@ def find_label_errors(probabilities: np.ndarray, given: np.ndarray, positive: np
     suggested = np.argmax(others, axis=1)
     margin = probabilities[rows, given] - np.where(own.all(axis=1), 0.0, others[rows, suggested])
     labeled = np.bincount(given, minlength=conditions)
-    sums = np.zeros(conditions)
-    np.add.at(sums, given, probabilities[rows, given])
+    sums = np.bincount(given, weights=probabilities[rows, given], minlength=conditions)
     threshold = np.where(labeled > 0, sums / np.maximum(labeled, 1), np.inf)
     passing = np.where(probabilities >= threshold, probabilities, -np.inf)
     counted = np.isfinite(passing).any(axis=1)
@@ -78,11 +77,5 @@ def find_label_errors(probabilities: np.ndarray, given: np.ndarray, positive: np
 
 
 def precision_at(order: np.ndarray, wrong: np.ndarray, count: int) -> float:
-    """Share of the first ``count`` rows of an order that are wrong; at the number of wrong ones it equals the recall.
-
-    Args:
-        order: ``[N]`` rows.
-        wrong: ``[N]`` bool.
-        count: how many of the order to look at.
-    """
+    """Share of the first ``count`` of ``[N]`` ordered rows that are wrong; at the number of wrong ones, the recall."""
     return float(wrong[order[:count]].mean())

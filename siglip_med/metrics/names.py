@@ -127,11 +127,6 @@ SUMMARY_METRICS = (
 def metric_label(name: str, conditions: int | None = None, short: bool = False) -> str:
     """A metric's name for people, with what makes it say nothing; an unknown name without its underscores.
 
-    Args:
-        name: of a metric.
-        conditions: C, where it is known: a list as long as all of them is said to be one.
-        short: the name for a narrow column.
-
     Examples:
         >>> metric_label("r_at_5")
         'R@5'

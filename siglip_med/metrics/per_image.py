@@ -1,4 +1,4 @@
-"""One row an image, for a spreadsheet: what was predicted, how sure, and how far off."""
+"""One row per image, for a spreadsheet: what was predicted, how sure, and how far off."""
 
 from pathlib import Path
 
@@ -16,10 +16,6 @@ PER_IMAGE_FILE = "per_image.csv"
 
 def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
     """What the model said of each image.
-
-    Args:
-        predictions: N images.
-        top: how many predictions to name.
 
     Returns:
         N rows: the table's columns, ``labels`` (names joined by " | ", heaviest first), ``primary``, ``rank_any`` and

@@ -37,7 +37,7 @@ class Predictions:
         frame: N rows of the table (image, image_id, case, skin_tone, sex, age_group, site), unknown = "".
         conditions: the C names; ``codes``: their ICD-10-CM codes; ``groups``: their coarse groups.
         dissimilarity: ``[C, C]`` the matrix D.
-        train_counts: ``[C]`` images a condition in the training split (label-frequency baseline, head/middle/tail).
+        train_counts: ``[C]`` images per condition in the training split (label-frequency baseline, head/middle/tail).
         text_embeddings: ``[C, E]`` L2-normalized ensembled prompt embeddings.
         image_embeddings: ``[N, E]`` L2-normalized, or empty ``[0, E]``.
         split: "val", "test" or a user's name for it.
@@ -148,7 +148,7 @@ class Predictions:
     def save(self, folder: str | Path) -> None:
         """Write the folder that `load` reads: every metric can be recomputed from it, bit for bit.
 
-        ``images.csv`` has a row an image (the table's columns), ``arrays.npz`` the scores, labels and matrices in the
+        ``images.csv`` has a row per image (the table's columns), ``arrays.npz`` the scores, labels and matrices in the
         order of those rows, ``meta.json`` the names. Each file is written under a temporary name first.
 
         Args:

@@ -1,7 +1,7 @@
 """The baseline of every frozen tower: logistic regression on its image features."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,15 +35,7 @@ class LinearProbe:
     converged: bool
 
     def predict(self, features: np.ndarray, frame: Predictions) -> Predictions:
-        """Its scores in place of a model's.
-
-        Args:
-            features: ``[N, F]`` of the images of ``frame``.
-            frame: N images.
-
-        Returns:
-            The same images without embeddings; a condition that training never showed comes last.
-        """
+        """Its scores of ``[N, F]`` features for the images of ``frame``; a condition that training lacks comes last."""
         logits = np.full(frame.logits.shape, _UNSEEN, dtype=np.float32)
         if self.model is None:
             logits[:, self.classes] = 0.0
@@ -68,7 +60,7 @@ def fit_probe(
     of: int | None = None,
     strengths: Sequence[float] = STRENGTHS,
 ) -> LinearProbe:
-    """Fits one logistic regression a strength, and keeps the one that names most first conditions of validation.
+    """Fits one logistic regression per strength, and keeps the one that names most first conditions of validation.
 
     Args:
         features: ``[N, F]`` training features of a frozen tower; ``primary``: ``[N]`` first condition of each.
@@ -97,7 +89,7 @@ def fit_probe(
     classes = np.unique(primary)
     if len(classes) < 2:
         return LinearProbe(None, classes, 0.0, len(features), of, True)
-    best: Mapping[str, Any] | None = None
+    fitted = []
     for strength in strengths:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_ITERATIONS))
         # hundreds of small products: threads wait for each other longer than they compute
@@ -105,8 +97,6 @@ def fit_probe(
             warnings.simplefilter("always", ConvergenceWarning)
             model.fit(features, primary)
         converged = not any(issubclass(item.category, ConvergenceWarning) for item in caught)
-        accuracy = model.score(val_features, val_primary)
-        if best is None or accuracy > best["accuracy"]:
-            best = {"accuracy": accuracy, "model": model, "strength": strength, "converged": converged}
-    assert best is not None
-    return LinearProbe(best["model"], classes, best["strength"], len(features), of, best["converged"])
+        fitted.append((model.score(val_features, val_primary), model, strength, converged))
+    _, model, strength, converged = max(fitted, key=lambda one: one[0])  # the first of equally good ones
+    return LinearProbe(model, classes, strength, len(features), of, converged)

@@ -1,4 +1,4 @@
-"""Retrieval metrics: vectorised functions of plain arrays, one value an image (or a condition).
+"""Retrieval metrics: vectorised functions of plain arrays, one value per image (or condition).
 
 A condition is *positive* for an image if its label is above 0. Ties count against the model: at equal scores a
 negative condition goes first (the pessimistic rank of Berrendorf et al. 2020, arXiv 2002.06914), so a collapsed model
@@ -9,14 +9,7 @@ import numpy as np
 
 
 def condition_order(logits: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """Conditions of each image, best first.
-
-    Args:
-        logits: ``[N, C]`` scores.
-        positive: ``[N, C]`` bool; decides nothing but ties.
-
-    Returns:
-        ``[N, C]`` int, condition indices.
+    """``[N, C]`` conditions of each image, best first; ``positive`` decides nothing but ties.
 
     Examples:
         >>> condition_order(np.array([[0.1, 0.9, 0.9]]), np.array([[False, True, False]])).tolist()
@@ -82,11 +75,6 @@ def ndcg(order: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def text_to_image(logits: np.ndarray, positive: np.ndarray, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
     """Each condition's prompt as a query over all images.
-
-    Args:
-        logits: ``[N, C]`` scores.
-        positive: ``[N, C]`` bool, the relevant images of each condition.
-        ks: list lengths.
 
     Returns:
         ``t2i_r_at_K``: share of conditions with at least one relevant image among the K best; ``t2i_precision_at_K``:

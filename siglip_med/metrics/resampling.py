@@ -46,10 +46,6 @@ class Scores:
 def per_image_values(scores: Scores, order: np.ndarray) -> dict[str, np.ndarray]:
     """The metrics that are means over images, image by image.
 
-    Args:
-        scores: N images.
-        order: ``[N, C]`` of `condition_order`.
-
     Returns:
         name -> ``[N]`` float64; NaN where the metric does not apply to the image (the distance of a mistake, where
         there is none), and the metric is the mean over the others.
@@ -89,7 +85,7 @@ class CaseStatistics:
         macro_hits: ``macro_r_at_K`` -> ``[G, C]`` hits by primary condition.
         support: ``[G, C]`` images by primary condition; ``predicted``: ``[G, C]`` images by first prediction;
             ``correct``: ``[G, C]`` images whose first prediction is the primary condition.
-        one_vs_rest: one a condition; empty if neither AUC nor text-to-image mAP was asked for.
+        one_vs_rest: one per condition; empty if neither AUC nor text-to-image mAP was asked for.
         calibration_gaps: ``[G, bins]`` sum of outcome minus confidence.
     """
 
@@ -107,13 +103,7 @@ class CaseStatistics:
     def build(
         cls, scores: Scores, cases: np.ndarray | None = None, metrics: Iterable[str] = RESAMPLED_METRICS
     ) -> "CaseStatistics":
-        """Judge every image once.
-
-        Args:
-            scores: N images.
-            cases: ``[N]`` the case of each image; every image is its own case if omitted.
-            metrics: names that will be read; without AUC and text-to-image mAP a resample costs a fraction.
-        """
+        """Judges every image once; each is its own case if ``cases`` is omitted. AUC and t2i mAP cost the most."""
         images, conditions = scores.logits.shape
         case = np.arange(images) if cases is None else np.unique(cases, return_inverse=True)[1]
         total = int(case.max(initial=-1)) + 1
@@ -148,14 +138,7 @@ class CaseStatistics:
         return len(self.support)
 
     def values(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics of B resamples.
-
-        Args:
-            weights: ``[B, G]``, how often each case occurs in each resample; all ones for the plain estimate.
-
-        Returns:
-            name -> ``[B]`` float64; NaN where a metric is undefined.
-        """
+        """Metric -> ``[B]`` values under ``[B, G]`` weights, how often each case occurs; NaN where undefined."""
         with np.errstate(invalid="ignore", divide="ignore"):
             means = (weights @ self.sums) / (weights @ self.counts)
             result = {name: means[:, column] for column, name in enumerate(self.names)}

@@ -62,14 +62,7 @@ class RetrievalMetrics(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, labels: Tensor, primary: Tensor, index: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            logits: ``[B, C]`` on the sigmoid scale.
-            labels: ``[B, C]`` in [0, 1]; > 0 means positive.
-            primary: ``[B]`` int, first condition of each image.
-            index: ``[B]`` int, the image's row in the table.
-        """
+        """Adds ``[B, C]`` logits and labels, ``[B]`` first conditions, and ``[B]`` rows of the table."""
         self.logits.append(logits.detach().float())
         self.labels.append(labels.detach().float())
         self.primary.append(primary.long())

@@ -13,6 +13,7 @@ from siglip_med.metrics.predictions import Predictions
 ATTRIBUTES = ("skin_tone", "sex", "age_group", "site", "frequency")
 UNKNOWN = "unknown"
 FREQUENCIES = ("head", "middle", "tail")
+_GAP_COLUMNS = ("attribute", "metric", "best", "worst", "gap", "groups", "small_groups", "gap_with_small")
 
 
 def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
@@ -20,9 +21,6 @@ def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
 
     Thirds, not fixed counts (more than 100, fewer than 20: Liu et al., CVPR 2019), so that every data set has all
     three. Equal counts go by the order of the conditions.
-
-    Args:
-        train_counts: ``[C]``.
 
     Examples:
         >>> frequency_groups(np.array([5, 100, 40])).tolist()
@@ -36,11 +34,7 @@ def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
 def subgroup_masks(
     predictions: Predictions, attributes: Iterable[str] = ATTRIBUTES
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Every group of every attribute.
-
-    Args:
-        predictions: N images.
-        attributes: columns of the frame, or "frequency" (of the image's primary condition).
+    """Every group of every attribute, a column of the frame or "frequency" (of the image's primary condition).
 
     Yields:
         (attribute, group, ``[N]`` bool); an empty text is the group "unknown", which comes last.
@@ -79,7 +73,7 @@ def subgroup_metrics(
         bootstrap: gives intervals (columns ``<metric>_low`` and ``<metric>_high``); None for none.
 
     Returns:
-        One row a group: ``attribute``, ``group``, ``images``, ``cases``, ``small``, then the metrics. Means over
+        One row per group: ``attribute``, ``group``, ``images``, ``cases``, ``small``, then the metrics. Means over
         conditions are over those that occur in the group.
 
     Examples:
@@ -117,7 +111,7 @@ def worst_gaps(table: pd.DataFrame, metrics: Iterable[str] = RESAMPLED_METRICS) 
         metrics: names among its columns.
 
     Returns:
-        One row an attribute and metric: ``attribute``, ``metric``, ``best``, ``worst`` (groups), ``gap`` (NaN with
+        One row per attribute and metric: ``attribute``, ``metric``, ``best``, ``worst`` (groups), ``gap`` (NaN with
         fewer than two groups), ``groups`` (compared), ``small_groups`` (left out), ``gap_with_small``.
 
     Examples:
@@ -131,20 +125,9 @@ def worst_gaps(table: pd.DataFrame, metrics: Iterable[str] = RESAMPLED_METRICS) 
         for metric in metrics:
             defined = known[known[metric].notna()]
             large = defined[~defined["small"].astype(bool)]
-            best, worst, gap = _gap(large, metric)
-            rows.append(
-                {
-                    "attribute": attribute,
-                    "metric": metric,
-                    "best": best,
-                    "worst": worst,
-                    "gap": gap,
-                    "groups": len(large),
-                    "small_groups": len(defined) - len(large),
-                    "gap_with_small": _gap(defined, metric)[2],
-                }
-            )
-    return pd.DataFrame(rows)
+            small, with_small = len(defined) - len(large), _gap(defined, metric)[2]
+            rows.append((attribute, metric, *_gap(large, metric), len(large), small, with_small))
+    return pd.DataFrame(rows, columns=list(_GAP_COLUMNS))
 
 
 def _gap(groups: pd.DataFrame, metric: str) -> tuple[str, str, float]:

@@ -54,11 +54,7 @@ def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def classification_table(predictions: Predictions, thresholds: np.ndarray) -> pd.DataFrame:
-    """Precision, recall, F1, accuracy, AUC and average precision of each condition against the rest.
-
-    Args:
-        predictions: the split to judge.
-        thresholds: ``[C]`` logits of `choose_thresholds`.
+    """Precision, recall, F1, accuracy, AUC and AP of each condition against the rest at ``[C]`` thresholds.
 
     Returns:
         C rows: ``condition``, ``code``, ``group``, ``positives``, ``predicted``, then the six metrics. NaN where
@@ -92,10 +88,6 @@ def classification_table(predictions: Predictions, thresholds: np.ndarray) -> pd
 
 def classification_summary(validation: Predictions, predictions: Predictions) -> dict[str, float]:
     """Means over conditions of `classification_table`, and how many conditions each mean is over.
-
-    Args:
-        validation: chooses the thresholds.
-        predictions: the split to judge.
 
     Returns:
         ``thresholded_macro_precision``, ... and ``defined_precision``, ...: the conditions where the metric is

@@ -1,6 +1,6 @@
 """Two towers behind one face, their adaptation, and small checkpoints."""
 
-from siglip_med.models.adaptation import Adaptation, Frozen, FullFineTune, Lora
+from siglip_med.models.adaptation import Adaptation, Frozen, FullFineTune, Lora, interpolated
 from siglip_med.models.base import BaseReference, fingerprint
 from siglip_med.models.checkpoint import (
     MODEL_BUILDERS,
@@ -20,18 +20,10 @@ from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.exported import family_of, load_export
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
-from siglip_med.models.interpolation import interpolated
-from siglip_med.models.joint import (
-    ClipTwoTower,
-    JointTwoTower,
-    NaflexTwoTower,
-    SiglipTwoTower,
-    VitBertTwoTower,
-)
+from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.logits import Logits
 from siglip_med.models.prefix import as_written, encoder_layers
-from siglip_med.models.prompt_check import check_prompts
-from siglip_med.models.prompts import PromptEnsemble, Tokenizer, in_chunks
+from siglip_med.models.prompts import PromptEnsemble, Tokenizer, check_prompts, in_chunks
 from siglip_med.models.summary import check_gradients
 from siglip_med.models.two_tower import TwoTower
 

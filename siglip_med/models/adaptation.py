@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import Field, NonNegativeInt
-from torch import nn
+from torch import Tensor, nn
 
 from siglip_med.core.errors import UserError
 from siglip_med.models.folded_lora import FoldedLinear
@@ -49,7 +49,7 @@ class Lora:
         train_projection: also train the linear layers that lead into the shared space (SigLIP: the text head).
             A dual encoder's are always trained, since nobody pretrained them.
         first_block: the first encoder layer that gets adapters, counted from 0: those before it are frozen, and
-            ``features=cached`` computes what they give once. A number for every tower, or one a tower
+            ``features=cached`` computes what they give once. A number for every tower, or one per tower
             (``{vision: 8, text: 4}``).
     """
 
@@ -85,18 +85,7 @@ class Lora:
         return self.first_block if isinstance(self.first_block, int) else int(self.first_block.get(tower, 0))
 
     def wrap(self, model: nn.Module, roots: dict[Tower, str]) -> PeftModel | None:
-        """Adds the adapters; every weight of the base is frozen.
-
-        Args:
-            model: one pretrained model with one or two towers.
-            roots: the towers in it, with the prefix of their modules' names ("" or e.g. "vision_model.").
-
-        Returns:
-            The wrapped model, or None if none of its towers gets adapters.
-
-        Raises:
-            UserError: the encoder's layers are of a kind that is not known here.
-        """
+        """The frozen base with adapters, None if no tower gets any; a UserError for encoder layers unknown here."""
         chosen = {root: self.frozen_blocks(tower) for tower, root in roots.items() if self.trains_encoder(tower)}
         if not chosen:
             return None
@@ -172,3 +161,35 @@ def _pattern(roots: Mapping[str, int], targets: Sequence[str]) -> str:
 def _at_least(first: int) -> str:
     """Matches the number of a block that is not one of the first (no tower has a hundred)."""
     return r"\d+" if first == 0 else f"(?:{'|'.join(str(number) for number in range(first, 100))})"
+
+
+def interpolated(base: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights on the straight line from the base to the trained model.
+
+    An adapter adds ``scale B A`` to a weight, so ``share B`` is the adapted weight's own place on the line; all other
+    trained weights go from their value in the base to the trained one.
+
+    Args:
+        base: `TwoTower.trainable_state` of the model before training.
+        trained: the same names after it.
+        share: 0 is the base, 1 the trained model.
+
+    Returns:
+        A state for `TwoTower.load_trainable_state`; exactly ``trained`` at 1.
+
+    Raises:
+        UserError: the adapters are DoRA's, which are no straight line in their weights.
+
+    Source: Wortsman et al., CVPR 2022, arXiv 2109.01903 (WiSE-FT).
+    """
+    if any("lora_magnitude" in name for name in trained):
+        raise UserError("interpolation: DoRA rescales what it adapts, so there is no straight line back to the base")
+    state = {}
+    for name, after in trained.items():
+        if ".lora_A." in name:
+            state[name] = after.clone()
+        elif ".lora_B." in name:
+            state[name] = share * after
+        else:
+            state[name] = after.clone() if share == 1 else base[name] + share * (after - base[name])
+    return state

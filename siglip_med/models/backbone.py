@@ -14,15 +14,7 @@ PEFT_PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class Backbone:
-    """One pretrained model and the towers in it.
-
-    Attributes:
-        model: the model, float32.
-        roots: prefix of each tower's modules, "" if the whole model is that tower.
-        unused: starts of the names of parameters that no embedding depends on.
-        heads: starts of the names of the linear layers into the shared space.
-        pooling: starts of the names of a trainable pooling head.
-    """
+    """One pretrained model, the prefix of each tower in it, and how names of unused, head and pooling weights begin."""
 
     model: PreTrainedModel
     roots: dict[Tower, str]
@@ -31,18 +23,7 @@ class Backbone:
     pooling: tuple[str, ...] = ()
 
     def adapt(self, adaptation: Adaptation, gradient_checkpointing: bool) -> nn.Module:
-        """Adds adapters if asked for, and marks what is trained.
-
-        Args:
-            adaptation: what is trained.
-            gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
-
-        Returns:
-            The model, wrapped by PEFT if it got adapters.
-
-        Raises:
-            UserError: the model cannot do what is asked.
-        """
+        """The model with what is trained marked, and wrapped by PEFT if it got adapters, or a UserError."""
         model: nn.Module = self.model
         if gradient_checkpointing:
             if not self.model.supports_gradient_checkpointing:

@@ -9,20 +9,10 @@ from typing import Any
 from torch import nn
 
 _HYPERPARAMETERS = (
-    "model_type",
-    "hidden_act",
-    "layer_norm_eps",
-    "num_attention_heads",
-    "image_size",
-    "patch_size",
-    "num_patches",
-    "max_position_embeddings",
-    "projection_dim",
-    "projection_size",
-    "eos_token_id",
-    "vision_pooling",
-    "text_pooling",
-)
+    "model_type", "hidden_act", "layer_norm_eps", "num_attention_heads", "image_size", "patch_size",
+    "num_patches", "max_position_embeddings", "projection_dim", "projection_size", "eos_token_id",
+    "vision_pooling", "text_pooling",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,15 +35,9 @@ class BaseReference:
 
 
 def fingerprint(models: Mapping[str, nn.Module]) -> str:
-    """Hash of the settings that change what a model computes, and of every weight in float32.
+    """16 hexadecimal digits: of every weight in float32 and of the settings that change what a model computes.
 
     Only settings that every version of the library writes are hashed.
-
-    Args:
-        models: the base models by name, before any adapter is added.
-
-    Returns:
-        16 hexadecimal digits.
     """
     digest = hashlib.sha256()
     for name in sorted(models):

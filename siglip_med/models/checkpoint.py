@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
@@ -58,23 +58,7 @@ def checkpoint_payload(
     account: Sequence[str] = (),
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says of its run besides the weights, as plain types.
-
-    Args:
-        model: the trained model; its base is named.
-        config: the resolved config of the run; the model is rebuilt from its ``model`` node.
-        conditions: names of the C conditions.
-        codes: their ICD-10-CM codes.
-        prompts: C lists of sentences whose embeddings are averaged.
-        split_hash: says which split was trained on.
-        metrics: results of the run, if it is over.
-        calibration: ``temperature`` and ``bias`` fitted on the validation split, if any.
-        account: what became of every row of the data, a sentence each.
-        provenance: drawings or photographs, of which data set.
-
-    Raises:
-        TypeError: a value is neither a number, a text, nor a collection of those.
-    """
+    """What a checkpoint says of its run besides the weights, as plain types; a TypeError for anything else."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -96,11 +80,7 @@ class DamagedCheckpoint(UserError):
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
-    """Writes a checkpoint whole, with a checksum over all of it; `torch.load` reads it like any other.
-
-    Args:
-        checkpoint: Lightning's dictionary.
-        path: an earlier file of that name is replaced when the new one is on the disk, and not before.
+    """Writes a checkpoint whole, with a checksum over all of it; an earlier file of that name stays until then.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
@@ -154,11 +134,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         Payload.model_validate(payload)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(
-            f"{path} is damaged or was written by something else: {where}: {first['msg'].lower()}"
-        ) from None
+        raise UserError(f"{path} is damaged or was written by something else: {first_fault(error)}") from None
     weights = checkpoint.get("state_dict")
     if not (isinstance(weights, dict) and all(isinstance(value, torch.Tensor) for value in weights.values())):
         raise UserError(f"{path} is damaged or was written by something else: its state_dict holds no tensors")
@@ -168,12 +144,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def read_trained(
     model: TwoTower, path: str | Path, partial: bool = False
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Reads a checkpoint's trained weights for a model that was built like the run's own, and leaves the model alone.
-
-    Args:
-        model: its base must be the checkpoint's.
-        path: a checkpoint.
-        partial: the model may train more than the checkpoint's run did: heads first, then adapters too.
+    """Reads trained weights for a model built like the run's own; with ``partial`` it may train more than that run.
 
     Returns:
         The weights by parameter name, for `TwoTower.load_trainable_state`, and the payload.
@@ -186,14 +157,7 @@ def read_trained(
 
 
 def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
-    """Puts a checkpoint's trained weights into a model that was built like the run's own.
-
-    Returns:
-        The payload.
-
-    Raises:
-        UserError: as `read_trained`.
-    """
+    """Puts a checkpoint's trained weights into a model built like the run's own; payload as of `read_trained`."""
     weights, payload = read_trained(model, path)
     model.load_trainable_state(weights)
     return payload
@@ -205,10 +169,7 @@ def model_builders(trust: Sequence[str] = ()) -> Builders:
 
 
 def model_node(
-    payload: Mapping[str, Any],
-    path: str | Path,
-    base: str | Mapping[str, str] | None = None,
-    trust: Sequence[str] = (),
+    payload: Mapping[str, Any], path: str | Path, base: str | Mapping[str, str] | None = None, trust: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The config node that a checkpoint's model is built from, checked and with its base where it lies now.
 
@@ -278,11 +239,6 @@ _ADAPTERS = ("rank", "alpha", "use_rslora", "use_dora")
 def check_same_function(theirs: Mapping[str, Any], ours: Mapping[str, Any], path: str | Path) -> None:
     """Makes sure that trained weights mean the same in another run: what they are multiplied with is in its settings.
 
-    Args:
-        theirs: the ``model`` node of the checkpoint.
-        ours: that of this run.
-        path: the checkpoint.
-
     Raises:
         UserError: a setting differs that changes what the same weights compute.
     """
@@ -319,15 +275,7 @@ def _weights_for(
 
 
 def finalize_checkpoint(path: str | Path, **entries: Any) -> None:
-    """Writes results into a finished run's checkpoint.
-
-    Args:
-        path: a checkpoint; replaced whole or not at all.
-        **entries: new values of the payload, e.g. ``metrics`` and ``calibration``.
-
-    Raises:
-        UserError: the checkpoint cannot be read.
-    """
+    """Writes results (``metrics``, ``calibration`` …) into a finished run's checkpoint, whole or not at all."""
     path = Path(path)
     checkpoint = read_checkpoint(path)
     checkpoint[PAYLOAD] |= {name: _plain(value) for name, value in entries.items()}

@@ -80,15 +80,7 @@ class ProjectionHead(nn.Module):
     """Standardizes a feature, regularizes it while training, and maps it into the shared space."""
 
     def __init__(self, features: int, embedding_dim: int, hidden: int, dropout: float, noise: float) -> None:
-        """Draws the weights of a linear layer without bias, or of a perceptron with one hidden layer (GELU).
-
-        Args:
-            features: F, size of the tower's output.
-            embedding_dim: E.
-            hidden: units of the hidden layer; 0: none.
-            dropout: share of the standardized features, and of the hidden units, set to zero while training.
-            noise: standard deviation of Gaussian noise added to the standardized features while training.
-        """
+        """Draws a linear layer F x E without bias, or a perceptron with one hidden layer (GELU)."""
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.noise = noise
@@ -119,16 +111,7 @@ class DualEncoder(TwoTower):
         image_processor: Any,
         image_spec: ImageSpec,
     ) -> None:
-        """Wraps two loaded models.
-
-        Args:
-            vision: the vision backbone, float32.
-            text: the text encoder, float32.
-            settings: of the heads and of what is trained.
-            tokenizer: of the text encoder.
-            image_processor: of the vision backbone.
-            image_spec: what images must look like.
-        """
+        """Wraps two loaded models in float32; image processor of the vision backbone, tokenizer of the text encoder."""
         super().__init__(
             backbones={
                 VISION: Backbone(vision, {"vision": ""}, unused=_unused(settings.vision_pooling)),
@@ -173,7 +156,7 @@ class DualEncoder(TwoTower):
 
 
 def pool(output: Any, pooling: Pooling, mask: Tensor | None) -> Tensor:
-    """One vector a row: the library's own pooled output, the first token, or the mean over (unmasked) positions."""
+    """One vector per row: the library's own pooled output, the first token, or the mean over (unmasked) positions."""
     if pooling == "pooler":
         return output.pooler_output.flatten(1)
     states = output.last_hidden_state

@@ -9,18 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, P
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.seals import check_sums
 from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS
 from siglip_med.models.dual import DualEncoder
-from siglip_med.models.joint import (
-    ClipTwoTower,
-    NaflexTwoTower,
-    Siglip2TwoTower,
-    SiglipTwoTower,
-    VitBertTwoTower,
-)
+from siglip_med.models.joint import ClipTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.two_tower import TwoTower
 
 ABOUT_FILE = "conditions.json"
@@ -70,9 +64,6 @@ _FAMILIES: dict[type[TwoTower], str] = {
 
 def family_of(model: TwoTower) -> dict[str, Any]:
     """What an export says of its model so that `load_export` can build it.
-
-    Args:
-        model: the trained model.
 
     Raises:
         UserError: the model is of a class of somebody's own, which no other software could load.
@@ -150,9 +141,7 @@ def _read_about(folder: Path) -> About:
     try:
         about = About.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {where}: {first['msg'].lower()}; {_AGAIN}") from None
+        raise UserError(f"{path}: {first_fault(error)}; {_AGAIN}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from error
     if not len(about.conditions) == len(about.codes) == len(about.prompts):

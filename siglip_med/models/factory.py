@@ -40,9 +40,6 @@ def takes_fields_of(
     """Lets a function of a settings object be called with the fields of that dataclass, as config nodes do.
 
     So a setting has one name, type and default, written in the dataclass.
-
-    Args:
-        settings: the dataclass.
     """
 
     def decorate(build: Callable[[Settings], Model]) -> Callable[Fields, Model]:
@@ -81,9 +78,6 @@ class JointSettings:
 def siglip(settings: JointSettings) -> SiglipTwoTower:
     """SigLIP or MedSigLIP.
 
-    Args:
-        settings: called with the fields of `JointSettings`.
-
     Raises:
         UserError: the model cannot be had, or is of another family.
     """
@@ -97,9 +91,6 @@ def siglip2(settings: JointSettings) -> SiglipTwoTower:
     The fixed-resolution checkpoints of the hub are SigLIP models with another tokenizer, and say so in their
     config.json.
 
-    Args:
-        settings: called with the fields of `JointSettings`.
-
     Raises:
         UserError: as `siglip`.
     """
@@ -111,9 +102,6 @@ def siglip2(settings: JointSettings) -> SiglipTwoTower:
 def clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
     """CLIP, which has no logit bias of its own: it starts at 0; or a converted pair of a ViT and a BERT.
 
-    Args:
-        settings: called with the fields of `JointSettings`.
-
     Raises:
         UserError: as `siglip`.
     """
@@ -124,9 +112,6 @@ def clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
 @takes_fields_of(DualEncoderSettings)
 def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
     """Any vision backbone and any text encoder of the transformers library, with new projection heads.
-
-    Args:
-        settings: called with the fields of `DualEncoderSettings`.
 
     Raises:
         UserError: a model cannot be had, or it is of a kind that LoRA does not know.

@@ -14,14 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.seals import check_sums
@@ -38,9 +31,6 @@ TIMM = "timm_wrapper"
 def resolve_path(path: str) -> str:
     """Turns ``package:name`` into the packaged folder and checks folders.
 
-    Args:
-        path: a folder, ``package:<name>``, or an id of the Hugging Face hub.
-
     Raises:
         UserError: the folder does not exist or holds no model, or a file of an export is altered.
     """
@@ -56,11 +46,7 @@ def resolve_path(path: str) -> str:
 
 
 def local_folder(path: str) -> Path | None:
-    """The folder that a path names; None if it is an id of the hub.
-
-    Raises:
-        UserError: it is no id, and there is no such folder.
-    """
+    """The folder that a path names, None for an id of the hub; a UserError where it is neither."""
     folder = Path(path).expanduser()
     if path.startswith(PACKAGE_PREFIX):
         folder = Path(__file__).parent / path.removeprefix(PACKAGE_PREFIX)
@@ -72,11 +58,7 @@ def local_folder(path: str) -> Path | None:
 
 
 def load_config(path: str, revision: str | None) -> Any:
-    """The model's configuration, which alone says of which family it is.
-
-    Raises:
-        UserError: it cannot be had, or is in the format of another library.
-    """
+    """The configuration, which alone says of which family a model is; a UserError if it cannot be had."""
     with explained(path, revision):
         content, _ = PreTrainedConfig.get_config_dict(path, revision=revision)
         if content.get("model_type", TIMM) == TIMM:
@@ -86,11 +68,6 @@ def load_config(path: str, revision: str | None) -> Any:
 
 def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) -> PreTrainedModel:
     """The model in float32, whatever precision its file has.
-
-    Args:
-        path: a folder or hub id, from `resolve_path`.
-        revision: commit, tag or branch of the hub; None is the main branch.
-        unused: starts of parameter names that may be missing, because nothing uses them.
 
     Raises:
         UserError: the model cannot be had, its file is cut off, or weights are missing from it.
@@ -114,13 +91,7 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
 
 
 def load_tokenizer(path: str, revision: str | None, mask: bool = True) -> Any:
-    """The tokenizer that belongs to the model.
-
-    Args:
-        path: a folder or hub id, from `resolve_path`.
-        revision: commit, tag or branch of the hub.
-        mask: False makes it leave out the attention mask unless asked, here and wherever it is saved to.
-    """
+    """The tokenizer that belongs to the model; without ``mask`` it leaves out the attention mask unless asked."""
     settings = {} if mask else {"model_input_names": ["input_ids"]}
     with explained(path, revision):
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **settings)

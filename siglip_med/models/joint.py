@@ -40,18 +40,7 @@ class JointTwoTower(TwoTower):
         logits: Logits,
         gradient_checkpointing: bool = False,
     ) -> None:
-        """Wraps a loaded model.
-
-        Args:
-            model: the pretrained model, float32.
-            name: where it was loaded from.
-            revision: of the hub, if any.
-            tokenizer: of the text tower.
-            image_processor: of the vision tower.
-            adaptation: what is trained.
-            logits: how scale and bias start and how far they go.
-            gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
-        """
+        """Wraps a model loaded from ``name`` in float32; the other arguments are as in `JointSettings`."""
         scale: Any = model.logit_scale
         bias = getattr(model, "logit_bias", None)
         super().__init__(

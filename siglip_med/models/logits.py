@@ -34,15 +34,7 @@ class Logits:
     train_bias: bool = True
 
     def parameters(self, base_scale: float, base_bias: float) -> tuple[nn.Parameter, nn.Parameter]:
-        """The two float32 scalars.
-
-        Args:
-            base_scale: the base model's multiplier.
-            base_bias: the base model's bias.
-
-        Raises:
-            UserError: a range is upside down, or the initial value lies outside of it.
-        """
+        """The two float32 scalars; a UserError for a range upside down, or an initial value outside of it."""
         scale = base_scale if self.scale is None else self.scale
         bias = base_bias if self.bias is None else self.bias
         _check("scale", scale, self.scale_range)

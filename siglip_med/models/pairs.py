@@ -49,11 +49,7 @@ class VitBertModel(VisionTextDualEncoderModel):
     supports_gradient_checkpointing = True
 
     def __init__(self, config: Any) -> None:
-        """Draws the weights.
-
-        Args:
-            config: a `VitBertConfig` with a `transformers.BeitConfig` and a `transformers.BertConfig`.
-        """
+        """Draws the weights of a `transformers.BeitConfig` and a `transformers.BertConfig`."""
         vision, text = config.vision_config, config.text_config
         towers = BeitModel(vision, add_pooling_layer=False), BertModel(text, add_pooling_layer=False)
         super().__init__(config, *towers)

@@ -20,12 +20,7 @@ class Prefix:
     """
 
     def __init__(self, tower: nn.Module, blocks: int, name: str) -> None:
-        """Finds the blocks.
-
-        Args:
-            tower: with ``embeddings`` and a list of encoder layers.
-            blocks: n, at least 1.
-            name: of the tower, for messages.
+        """Finds the first n blocks, n at least 1.
 
         Raises:
             UserError: the tower has no such parts, or not more than n blocks.
@@ -61,11 +56,7 @@ class Prefix:
         return found[0]
 
     def check(self, states: Tensor, run: Callable[[], Tensor]) -> None:
-        """Makes sure, once, that going on from states gives what the whole tower gives.
-
-        Args:
-            states: what `states` gave.
-            run: the call that they were taken from; its result is compared.
+        """Makes sure, once, that going on from ``states`` gives what ``run`` of the whole tower gives.
 
         Raises:
             UserError: the results differ: the tower uses its input beyond the embeddings.

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from siglip_med.core.errors import UserError
 from siglip_med.models.two_tower import TwoTower
 
 
@@ -18,7 +19,7 @@ class Tokenizer(Protocol):
 
 
 class PromptEnsemble:
-    """The prompts that evaluation averages: one embedding a condition (prompt ensembling, Radford et al. 2021).
+    """The prompts that evaluation averages: one embedding per condition (prompt ensembling, Radford et al. 2021).
 
     What cannot have changed is not computed again: a frozen text backbone (or its frozen first blocks) reads the
     prompts once, and the embeddings are those of the last call until a weight that they depend on was written to.
@@ -39,15 +40,7 @@ class PromptEnsemble:
 
     @torch.no_grad()
     def encode(self, model: TwoTower, chunk: int = 256) -> Tensor:
-        """Encodes the prompts and averages those of a condition.
-
-        Args:
-            model: the towers; encodes on the device of its logit scale. In training mode (dropout) nothing is kept.
-            chunk: prompts encoded at once.
-
-        Returns:
-            ``[C, E]`` float32, L2-normalized.
-        """
+        """``[C, E]`` averaged embeddings, L2-normalized float32; in training mode (dropout) nothing is kept."""
         if self._model is None or self._model() is not model:
             self._model, self._frozen, self._embeddings = weakref.ref(model), None, None
         state = _state(model)
@@ -80,14 +73,7 @@ class PromptEnsemble:
 def in_chunks(
     read: Callable[..., Tensor], inputs: Mapping[str, Tensor], device: torch.device, chunk: int = 256
 ) -> Tensor:
-    """Reads many rows, a chunk of them at a time.
-
-    Args:
-        read: takes the inputs by name, and gives a row for each of theirs.
-        inputs: ``[n, ...]`` tensors by name.
-        device: where ``read`` wants them.
-        chunk: rows read at once.
-    """
+    """What ``read`` gives of tensors ``[n, ...]`` by name, read ``chunk`` rows at a time on ``device``."""
     rows = len(next(iter(inputs.values())))
     starts = range(0, rows, chunk)
     return torch.cat(
@@ -113,3 +99,43 @@ def _place(model: TwoTower) -> tuple[torch.device, torch.dtype | None]:
     device = model.logit_scale.device
     rounded = torch.is_autocast_enabled(device.type)
     return device, torch.get_autocast_dtype(device.type) if rounded else None
+
+
+def check_prompts(model: TwoTower, names: Sequence[str], prompts: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """What should be known of a model's prompts before they are used.
+
+    Returns:
+        A sentence each on prompts that are longer than the text tower reads and on single prompts that two conditions
+        share once they are tokenized.
+
+    Raises:
+        UserError: all prompts of two conditions are equal once they are tokenized, so that nothing tells them apart.
+    """
+    texts = [text for sentences in prompts for text in sentences]
+    whole = model.tokenizer([text.lower() for text in texts] if model.lowercase_text else texts)["input_ids"]
+    cut = [tuple(tokens[: model.max_text_length]) for tokens in whole]
+    notes = []
+    long = [place for place, tokens in enumerate(whole) if len(tokens) > model.max_text_length]
+    if long:
+        notes.append(
+            f"{len(long):,} of {len(texts):,} prompts are longer than the {model.max_text_length} tokens that the text "
+            f"tower reads, and are cut: the first is {texts[long[0]]!r} ({len(whole[long[0]])} tokens)"
+        )
+    owners: dict[tuple[int, ...], str] = {}
+    ensembles: dict[frozenset[tuple[int, ...]], str] = {}
+    shared: list[tuple[str, str]] = []
+    start = 0
+    for name, sentences in zip(names, prompts, strict=True):
+        tokens = cut[start : start + len(sentences)]
+        start += len(sentences)
+        other = ensembles.setdefault(frozenset(tokens), name)
+        if other != name:
+            raise UserError(
+                f"conditions {other!r} and {name!r}: their prompts are the same {model.max_text_length} tokens; give "
+                "each its own wording or description in the CSV of codes (conditions.codes=…)"
+            )
+        shared += [(owners[key], name) for key in tokens if owners.setdefault(key, name) != name]
+    if shared:
+        pair = " and ".join(map(repr, shared[0]))
+        notes.append(f"{len(shared):,} prompts are those of another condition once they are tokenized: {pair}")
+    return tuple(notes)

@@ -18,12 +18,7 @@ _TITLES: dict[Component, str] = {
 
 
 def parameter_table(title: str, parameters: Iterable[tuple[Component, nn.Parameter]]) -> Table:
-    """A table of all and of trained parameters by part.
-
-    Args:
-        title: stands above the table.
-        parameters: every parameter with the part that it belongs to.
-    """
+    """A table of all and of trained parameters by part."""
     every, trained = dict.fromkeys(_TITLES, 0), dict.fromkeys(_TITLES, 0)
     for part, parameter in parameters:
         every[part] += parameter.numel()

@@ -55,22 +55,7 @@ class TwoTower(nn.Module, ABC):
         base_logits: tuple[float, float],
         gradient_checkpointing: bool,
     ) -> None:
-        """Wraps pretrained models; the factories (`siglip`, `clip`, …) load them first.
-
-        Args:
-            backbones: the pretrained models by name.
-            name: where they were loaded from.
-            revision: of the hub, if any.
-            tokenizer: pads and cuts texts.
-            image_processor: kept for export.
-            image_spec: what images must look like.
-            embedding_dim: E.
-            max_text_length: L.
-            adaptation: what is trained.
-            logits: how scale and bias start and how far they go.
-            base_logits: multiplier and bias of the base model.
-            gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
-        """
+        """Wraps pretrained models by name; the factories (`siglip`, `clip`, …) load them first."""
         super().__init__()
         self.base = BaseReference(name, revision, fingerprint({key: one.model for key, one in backbones.items()}))
         self.tokenizer = tokenizer
@@ -154,15 +139,9 @@ class TwoTower(nn.Module, ABC):
     def encode_texts(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, states: Tensor | None = None
     ) -> Tensor:
-        """Embeds tokenized texts; the mask is ignored by towers that were trained without one.
+        """``[T, L]`` ids and mask of `tokenize` (or their `text_states`) to ``[T, E]``, not normalized.
 
-        Args:
-            input_ids: ``[T, L]`` from `tokenize`.
-            attention_mask: ``[T, L]`` from `tokenize`, 1 for a token, 0 for padding.
-            states: ``[T, L, D]`` from `text_states` of the same texts, if they were computed before.
-
-        Returns:
-            ``[T, E]``, not normalized.
+        Towers that were trained without a mask ignore it.
         """
         if states is None:
             return self.project_texts(self.text_features(input_ids, attention_mask))
@@ -203,15 +182,7 @@ class TwoTower(nn.Module, ABC):
         return {"input_ids": tokens["input_ids"].long(), "attention_mask": tokens["attention_mask"].long()}
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
-        """exp(logit_scale) · cosine + logit_bias in float32.
-
-        Args:
-            images: ``[B, E]`` embeddings.
-            texts: ``[T, E]`` embeddings.
-
-        Returns:
-            ``[B, T]``.
-        """
+        """exp(logit_scale) · cosine + logit_bias in float32: ``[B, E]`` and ``[T, E]`` embeddings to ``[B, T]``."""
         cosine = normalize(images.float(), dim=-1) @ normalize(texts.float(), dim=-1).T
         return self.logit_scale.exp() * cosine + self.logit_bias
 
@@ -224,7 +195,7 @@ class TwoTower(nn.Module, ABC):
         return self._cost("text", self.max_text_length)
 
     def image_cost(self) -> float:
-        """The same of one image, with a token a patch (16 pixels where the model does not say)."""
+        """The same of one image, with a token per patch (16 pixels where the model does not say)."""
         sizes = (getattr(module.config, "patch_size", None) for module in self.modules() if hasattr(module, "config"))
         patch = next((int(size) for size in sizes if isinstance(size, int)), 16)
         return self._cost("vision", (self.image_spec.size // patch) ** 2)
@@ -272,20 +243,14 @@ class TwoTower(nn.Module, ABC):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Every trained tensor by its parameter name: what a checkpoint holds."""
-        return {name: parameter.detach() for name, parameter in self._trained()} | self._fixed_logits()
-
-    def _fixed_logits(self) -> dict[str, Tensor]:
-        return {"logit_scale": self.logit_scale.detach(), "logit_bias": self.logit_bias.detach()}
+        fixed = {"logit_scale": self.logit_scale.detach(), "logit_bias": self.logit_bias.detach()}
+        return {name: parameter.detach() for name, parameter in self._trained()} | fixed
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)
 
     def check_trainable_state(self, state: Mapping[str, Tensor], partial: bool = False) -> None:
-        """Makes sure that tensors belong to what this model trains.
-
-        Args:
-            state: tensors by parameter name, from `trainable_state`.
-            partial: the state may lack some of what this model trains.
+        """Makes sure that tensors of `trainable_state` fit; a ``partial`` one may lack some of what this model trains.
 
         Raises:
             UserError: the names or shapes are not those of this model and its adaptation.
@@ -303,11 +268,7 @@ class TwoTower(nn.Module, ABC):
 
     @torch.no_grad()
     def load_trainable_state(self, state: Mapping[str, Tensor], partial: bool = False) -> None:
-        """Puts the tensors of `trainable_state` back; what a partial state lacks stays as it is.
-
-        Raises:
-            UserError: as `check_trainable_state`.
-        """
+        """Puts `trainable_state` back; what a partial state lacks stays. Errors as of `check_trainable_state`."""
         self.check_trainable_state(state, partial)
         own = self.trainable_state()
         for name, tensor in state.items():

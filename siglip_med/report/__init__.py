@@ -1,8 +1,7 @@
 """The report: one HTML page, the same as Markdown and JSON."""
 
 from siglip_med.report.build import REPORT_NAME, build_report, write_report
-from siglip_med.report.curves import read_curves
-from siglip_med.report.inputs import ReportInputs, ReportSettings, RunMeta
+from siglip_med.report.inputs import ReportInputs, ReportSettings, RunMeta, read_curves
 from siglip_med.report.page import Card, Figure, Link, Page, Section, Table, write_page
 
 __all__ = [

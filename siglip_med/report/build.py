@@ -70,18 +70,12 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
 
 
 def write_report(inputs: ReportInputs, folder: Path, settings: ReportSettings | None = None) -> Path:
-    """Writes ``report.html`` (self-contained), ``report.md`` with ``figures/``, and ``report.json``.
+    """Writes ``report.html`` (self-contained), ``report.md`` with ``figures/``, and ``report.json``, or nothing.
 
-    Args:
-        inputs: predictions and where they came from.
-        folder: made if it is absent; nothing is written there before the whole report is built.
-        settings: see `ReportSettings`.
+    Nothing is written before the whole report is built; errors are those of `build_report`.
 
     Returns:
         Path of the HTML page.
-
-    Raises:
-        UserError: see `build_report`.
     """
     folder = Path(folder)
     page = build_report(inputs, settings or ReportSettings())

@@ -27,12 +27,7 @@ NAME = "comparison"
 
 
 def compare_runs(folders: Sequence[Path], output: Path, bootstrap: Bootstrap) -> tuple[Path, Table]:
-    """Writes ``comparison.html`` (self-contained), ``comparison.md`` with ``figures/``, and ``comparison.json``.
-
-    Args:
-        folders: of two runs or more that hold ``predictions/test``; the last is what the others are held against.
-        output: gets the page.
-        bootstrap: of the cases.
+    """Writes ``comparison.html``, ``.md`` and ``.json``; the last run folder is what the others are held against.
 
     Returns:
         Path of the HTML page, and its table of differences.

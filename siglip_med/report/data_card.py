@@ -16,11 +16,7 @@ _NOT_LOOKED_FOR = {
 
 
 def data_card(report: SplitReport) -> str:
-    """The card as Markdown.
-
-    Args:
-        report: of the split that the run trains on.
-    """
+    """The card as Markdown."""
     r = report
     tones = sum(sum(counts.values()) for tone, counts in r.skin_tones.items() if tone)
     unasked = sum(item.count for item in r.left_out if not item.asked)

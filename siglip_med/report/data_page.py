@@ -10,8 +10,7 @@ import numpy as np
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.data.table import SPLITS, ImageTable
 from siglip_med.report.page import Card, Figure, Page, Section, Table
-from siglip_med.report.plots.photographs import contact_sheet
-from siglip_med.report.plots.style import to_png
+from siglip_med.report.sections.pictures import NOT_TO_PUBLISH, sheet
 
 _SHOWN = 12
 _LISTED = 30
@@ -19,19 +18,7 @@ _LISTED = 30
 
 @dataclass(frozen=True)
 class DataFindings:
-    """What was found of N images.
-
-    Attributes:
-        table: the images.
-        report: on the split.
-        parts: ``[N]`` the split of each.
-        bad: path and reason of files that give no image.
-        faults: rows by fault, the worst first.
-        copies: ``[K, 3]`` row, row, bits: near-duplicates of different cases.
-        prompts: C lists of sentences.
-        prompt_notes: what there is to say of them.
-        thumbnails: whether the page may show photographs.
-    """
+    """What was found of N images; ``copies`` is ``[K, 3]``: row, row, bits of near-duplicates of different cases."""
 
     table: ImageTable
     report: SplitReport
@@ -62,11 +49,7 @@ def findings_lines(findings: DataFindings) -> list[str]:
 
 
 def build_data_page(findings: DataFindings) -> Page:
-    """Puts what was found into sections.
-
-    Raises:
-        UserError: a photograph that was asked for cannot be read.
-    """
+    """Puts what was found into sections; a UserError where a photograph that was asked for cannot be read."""
     f, r = findings, findings.report
     cards = (
         Card("used", f"{r.used:,}", f"of {r.read:,} {r.unit}", f"{r.read - r.used:,} left out"),
@@ -128,11 +111,11 @@ def _images(f: DataFindings) -> Section:
     if f.thumbnails:
         for name, found in f.faults.items():
             lines = [(images.iloc[row], name, images.iloc[row]) for row in found[:_SHOWN]]
-            figures += _sheet(f, name.replace(" ", "_"), lines, f"Images that are {name}, the worst first.")
+            figures += sheet(f.table.root, name.replace(" ", "_"), lines, f"Images that are {name}, the worst first.")
     return Section(
         "images",
         "Images that look wrong",
-        _warning(f),
+        (NOT_TO_PUBLISH,) if f.thumbnails else (),
         (Table("Images", ("they are", "images", "first"), rows),),
         tuple(figures),
     )
@@ -155,7 +138,7 @@ def _copies(f: DataFindings) -> Section:
             for number, pair in enumerate(f.copies[: _SHOWN // 2].tolist(), start=1)
             for row in pair[:2]
         ]
-        figures += _sheet(f, "copies", lines, "Nearest pairs, side by side.")
+        figures += sheet(f.table.root, "copies", lines, "Nearest pairs, side by side.")
     return Section("copies", "Near-duplicates of different cases", (said, advice), tables, tuple(figures))
 
 
@@ -163,14 +146,3 @@ def _prompts(f: DataFindings) -> Section:
     rows = tuple((name, sentences[0]) for name, sentences in zip(f.table.conditions, f.prompts, strict=True))
     table = Table("First prompt of each condition", ("condition", "prompt"), rows, text_columns=2, tall=True)
     return Section("prompts", "Prompts", tuple(f.prompt_notes), (table,))
-
-
-def _warning(f: DataFindings) -> tuple[str, ...]:
-    said = "People's skin: this page was asked to show photographs and must not be published."
-    return (said,) if f.thumbnails else ()
-
-
-def _sheet(f: DataFindings, name: str, lines: list[tuple[str, str, str]], caption: str) -> list[Figure]:
-    if not lines:
-        return []
-    return [Figure(name, to_png(contact_sheet(f.table.root, lines), 110), caption, caption, 640)]

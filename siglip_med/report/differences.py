@@ -10,8 +10,7 @@ import pandas as pd
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import LOWER_IS_BETTER, RESAMPLED_METRICS, Bootstrap, PairedResult, Predictions
 from siglip_med.report.leaderboard import columns, over_seeds, ranked
-from siglip_med.report.numbers import number, p_value
-from siglip_med.report.page import Section, Table
+from siglip_med.report.page import Section, Table, bounds, number, p_value
 
 PREDICTIONS = Path("predictions")
 _DASH = "–"
@@ -30,19 +29,7 @@ def differences(
     headings: Mapping[str, str] | None = None,
     strict: bool = False,
 ) -> Section:
-    """Each setting minus the baseline.
-
-    Args:
-        runs: as `read_runs` gives them.
-        folder: that their ``run`` is relative to.
-        baseline: the setting that is subtracted.
-        bootstrap: of the cases.
-        headings: metric -> heading; None for those of the leaderboard.
-        strict: whether a setting that cannot be held against the baseline is an error; else the page says why.
-
-    Raises:
-        UserError: with ``strict``, the runs do not match.
-    """
+    """Each setting minus the baseline; what cannot be held against it is said, or with ``strict`` a UserError."""
     if headings is None:
         known = {column.removeprefix("tuned/test/"): heading for column, heading in columns(runs).items()}
         headings = {metric: heading for metric, heading in known.items() if metric in RESAMPLED_METRICS}
@@ -67,10 +54,10 @@ def differences(
                     str(seeds),
                     *map(number, values[metric]),
                     f"{result.difference:+.3f}" if np.isfinite(result.difference) else _DASH,
-                    _interval(result.low, result.high),
+                    bounds(result.low, result.high, "+.3f") or _DASH,
                     p_value(result.p_value),
                     number(result.minimum_detectable_difference),
-                    _interval(low, high),
+                    bounds(low, high, "+.3f") or _DASH,
                     verdict(result, metric),
                 )
             )
@@ -98,14 +85,6 @@ def paired(
     runs: pd.DataFrame, folder: Path, setting: str, baseline: str, metrics: Sequence[str], bootstrap: Bootstrap
 ) -> tuple[int, dict[str, tuple[float, float]], dict[str, PairedResult]]:
     """A setting against the baseline over the test cases of the seeds that both have.
-
-    Args:
-        runs: as `read_runs` gives them.
-        folder: that their ``run`` is relative to.
-        setting: that is judged.
-        baseline: that is subtracted.
-        metrics: names among `RESAMPLED_METRICS`.
-        bootstrap: of the cases.
 
     Returns:
         Number of shared seeds; metric -> mean of the setting's runs, and that less the difference; metric -> setting
@@ -146,7 +125,3 @@ def _by_seed(runs: pd.DataFrame, setting: str) -> dict[int, str]:
         seed = group.loc[group["seed"].duplicated(), "seed"].iloc[0]
         raise UserError(f"{setting} has several runs of seed {seed}")
     return dict(zip(group["seed"].astype(int), group["run"].astype(str), strict=True))
-
-
-def _interval(low: float, high: float) -> str:
-    return f"[{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else _DASH

@@ -1,50 +1,65 @@
-"""What several sections need, computed once."""
+"""What several sections need, computed once; and what a run is judged beside."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from siglip_med.metrics import BASELINES as NAMES
 from siglip_med.metrics import (
     HEADLINE_METRICS,
     NEED_SCORES,
     RESAMPLED_METRICS,
     Answers,
+    Bootstrap,
     Calibration,
     Interval,
     PairedResult,
     Predictions,
     answers,
+    chance_intervals,
     crm,
     fit_calibration,
     headline_metrics,
     label_frequency_predictions,
 )
-from siglip_med.report.baselines import ZERO_SHOT, Intervals, baseline_intervals
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.verdict import AGAINST, verdict
 
 RUN, CRM = "this run", "CRM"
+BASELINES = CHANCE, FREQUENCY, ZERO_SHOT, PROBE = tuple(NAMES.values())
+NOT_MEASURED = "not measured"
+KEYS = {words: key for key, words in NAMES.items()}
+"""How metrics.json calls them."""
+
+Intervals = dict[str, Interval]
+
+
+def baseline_intervals(
+    test: Predictions,
+    zero_shot: Predictions | None,
+    probe: Predictions | None,
+    metrics: Iterable[str],
+    bootstrap: Bootstrap,
+) -> dict[str, Intervals | None]:
+    """Baseline -> metric -> interval on the test images of a run; None for a baseline that was not measured.
+
+    Chance, label frequency and the probe rank and do not score, so they have no metric of scores.
+    """
+    names = tuple(metrics)
+    ranking = tuple(name for name in names if name not in NEED_SCORES and name in RESAMPLED_METRICS)
+    frequency = label_frequency_predictions(test) if test.train_counts.any() else None
+    return {
+        CHANCE: chance_intervals(test, ranking, bootstrap),
+        FREQUENCY: None if frequency is None else bootstrap.intervals(frequency, ranking),
+        ZERO_SHOT: None if zero_shot is None else bootstrap.intervals(zero_shot, names),
+        PROBE: None if probe is None else bootstrap.intervals(probe, ranking),
+    }
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The judged run with its baselines.
-
-    Attributes:
-        test: what is judged; ``val`` chooses; ``zero_shot``: the same images before training, or None.
-        probe: the same images by a linear probe, or None.
-        settings: of the report.
-        calibration: temperature and bias, fitted on validation.
-        reranked: the test split re-ranked by expected distance.
-        values: series -> metric -> value of what was measured; the run first.
-        intervals: of the run.
-        baselines: baseline -> metric -> interval; None where it was not measured.
-        changes: metric -> the run against zero-shot; empty without zero-shot predictions.
-        answers: which conditions the run answers with.
-        verdict: what all of it has shown, a sentence each.
-        own_metrics: metrics of one's own, as the run computed them.
-    """
+    """The judged run with its baselines; None, or empty, where something was not measured."""
 
     test: Predictions
     val: Predictions
@@ -63,11 +78,7 @@ class Evidence:
 
     @classmethod
     def gather(cls, inputs: ReportInputs, settings: ReportSettings) -> "Evidence":
-        """Judges the run and its baselines.
-
-        Raises:
-            UserError: a split has no image, or zero-shot predictions are of other images.
-        """
+        """Judges the run and its baselines; a UserError for an empty split, or zero-shot ones of other images."""
         test, zero_shot = inputs.test, inputs.zero_shot
         resampling = settings.resampling
         intervals = resampling.intervals(test)
@@ -110,5 +121,5 @@ class Evidence:
         )
 
     def interval_of_mean(self, values: np.ndarray) -> Interval:
-        """Interval of the mean of one value an image of the test split."""
+        """Interval of the mean of one value per image of the test split."""
         return self.settings.resampling.mean(values, self.test.cases)

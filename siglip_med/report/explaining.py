@@ -32,17 +32,7 @@ _LEAD = (
 def explain(
     classifier: Classifier, predictions: PredictionRun, checkpoint: Path, folder: Path, most: int
 ) -> tuple[Path, tuple[str, ...]]:
-    """Writes the page.
-
-    Args:
-        classifier: the model that gave the predictions.
-        predictions: of the photographs.
-        checkpoint: whose run folder is searched for the training cases.
-        folder: gets the page.
-        most: photographs on it.
-
-    Returns:
-        Path of the HTML page, and sentences on what it lacks.
+    """Writes the page: ``most`` photographs, with training cases from the checkpoint's run folder; says what it lacks.
 
     Raises:
         UserError: the file of training cases is altered, or a photograph cannot be read.
@@ -73,18 +63,7 @@ def explain_mistakes(
     root: Path,
     trust: Sequence[str] = (),
 ) -> tuple[tuple[Explanation, ...], tuple[str, ...]]:
-    """Explains the surest mistakes of a report.
-
-    Args:
-        checkpoint: that gave the predictions.
-        base: where its base lies now, as in `load_model`.
-        device: where the model runs.
-        test: the predictions.
-        root: folder that ``test.frame["image"]`` is relative to.
-        trust: as in `load_model`.
-
-    Returns:
-        An explanation a mistake, and sentences on what is lacking: all of it, where the model cannot be built.
+    """Explanations of a report's surest mistakes, and what they lack; ``base`` and ``trust`` as in `load_model`.
 
     Raises:
         UserError: the device cannot be had, the file of training cases is altered, or a photograph cannot be read.
@@ -120,23 +99,9 @@ def _section(
 
 
 def _explanation(
-    classifier: Classifier,
-    path: Path,
-    row: int,
-    texts: Mapping[str, Tensor],
-    near: Neighbours | None,
-    notes: list[str],
+    classifier: Classifier, path: Path, row: int, texts: Mapping[str, Tensor], near: Neighbours | None, notes: list[str]
 ) -> Explanation:
-    """Both maps for the first text, relevance alone for others; what cannot be had is appended to the notes.
-
-    Args:
-        classifier: the model.
-        path: of the photograph.
-        row: for the caller.
-        texts: what the title of a map ends with -> ``[E]``.
-        near: the training cases.
-        notes: appended to.
-    """
+    """Both maps for the first text, relevance alone for others; what cannot be had is appended to the notes."""
     model = classifier.model
     photograph = read_image(path, model.image_spec.size)
     pixels = normalize(photograph[None], model.image_spec)[0]

@@ -1,4 +1,4 @@
-"""What a report is made of."""
+"""What a report is made of, and the curves that a run logged, from whichever logger wrote them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,23 +8,18 @@ import numpy as np
 import pandas as pd
 from pydantic import NonNegativeInt, PositiveInt
 
+from siglip_med.core.errors import UserError
 from siglip_med.core.ranges import Coverage
 from siglip_med.inference.neighbour import Neighbour
 from siglip_med.metrics import Bootstrap, Interval, Predictions
 
 CURVE_COLUMNS = ("tag", "step", "value")
+SCALARS_FILE = "scalars.csv"
 
 
 @dataclass(frozen=True)
 class RunMeta:
-    """What was run.
-
-    Attributes:
-        name: of the run, e.g. its folder.
-        facts: what a reader needs to know to repeat it: model, data, seed, split hash, checkpoint; shown in this order.
-        config: the resolved config as plain types; goes to the JSON alone.
-        own_metrics: metrics of one's own on the test split, as the run computed them.
-    """
+    """What was run; facts are what a reader needs to repeat it, and the config goes to the JSON alone."""
 
     name: str
     facts: dict[str, str] = field(default_factory=dict)
@@ -34,14 +29,7 @@ class RunMeta:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Where a model looked in an image, and which training images it is near to; a report itself asks no model.
-
-    Attributes:
-        row: of the image in the predictions.
-        photograph: ``[S, S, 3]`` uint8 RGB, as the model saw it.
-        maps: title -> ``[h, w]``, what is highest is drawn strongest.
-        near: training images, nearest first.
-    """
+    """Where a model looked: ``[S, S, 3]`` uint8 RGB as it saw it, maps ``[h, w]``, training images, nearest first."""
 
     row: int
     photograph: np.ndarray
@@ -78,42 +66,73 @@ class ReportInputs:
     explanation_notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
 class ReportSettings:
-    """How a report is made; a node of ``conf/evaluate.yaml``."""
+    """How a report is made; a node of ``conf/evaluate.yaml``.
 
-    def __init__(
-        self,
-        bootstrap: PositiveInt = 1000,
-        coverage: Coverage = 0.95,
-        set_coverage: Coverage = 0.9,
-        distractors: PositiveInt = 9,
-        map_images: PositiveInt = 5000,
-        seed: NonNegativeInt = 0,
-        images: bool = False,
-        image_root: str | None = None,
-    ) -> None:
-        """Takes the settings.
+    Args:
+        bootstrap: resamples of the cases.
+        coverage: of the intervals.
+        set_coverage: stated coverage of the prediction sets.
+        distractors: of the test that ranks the truth among a few candidates.
+        map_images: most images on the embedding map; a larger test split is sampled.
+        seed: of the bootstrap, the distractors and the map.
+        images: whether to show photographs (thumbnails); a report with them should not be published.
+        image_root: folder of the photographs; None for the one of the run's data.
+    """
 
-        Args:
-            bootstrap: resamples of the cases.
-            coverage: of the intervals.
-            set_coverage: stated coverage of the prediction sets.
-            distractors: of the test that ranks the truth among a few candidates.
-            map_images: most images on the embedding map; a larger test split is sampled.
-            seed: of the bootstrap, the distractors and the map.
-            images: whether to show photographs (thumbnails); a report with them should not be published.
-            image_root: folder of the photographs; None for the one of the run's data.
-        """
-        self.bootstrap = bootstrap
-        self.coverage = coverage
-        self.set_coverage = set_coverage
-        self.distractors = distractors
-        self.map_images = map_images
-        self.seed = seed
-        self.images = images
-        self.image_root = image_root
+    bootstrap: PositiveInt = 1000
+    coverage: Coverage = 0.95
+    set_coverage: Coverage = 0.9
+    distractors: PositiveInt = 9
+    map_images: PositiveInt = 5000
+    seed: NonNegativeInt = 0
+    images: bool = False
+    image_root: str | None = None
 
     @property
     def resampling(self) -> Bootstrap:
         """Gives every interval and comparison of the report."""
         return Bootstrap(self.bootstrap, self.seed, self.coverage)
+
+
+def read_curves(folder: Path) -> pd.DataFrame:
+    """Columns ``tag``, ``step``, ``value`` of what a run logged; no rows where that is nothing.
+
+    From ``scalars.csv``, else TensorBoard events anywhere in the folder, else the ``metrics.csv`` of Lightning.
+
+    Raises:
+        UserError: ``scalars.csv`` lacks a column.
+    """
+    if (folder / SCALARS_FILE).is_file():
+        scalars = pd.read_csv(folder / SCALARS_FILE)
+        missing = [name for name in CURVE_COLUMNS if name not in scalars]
+        if missing:
+            raise UserError(f"{folder / SCALARS_FILE}: no column {missing[0]}; it needs {', '.join(CURVE_COLUMNS)}")
+        return scalars[list(CURVE_COLUMNS)]
+    events = sorted({path.parent for path in folder.rglob("events.out.tfevents.*")})
+    curves = [_from_events(path) for path in events]
+    if not any(len(curve) for curve in curves):
+        curves = [_from_csv(path) for path in sorted(folder.rglob("metrics.csv"))]
+    curves = [curve for curve in curves if len(curve)]
+    if not curves:
+        return pd.DataFrame(columns=list(CURVE_COLUMNS))
+    # a resumed run logs the steps since its checkpoint again: the last word counts
+    return pd.concat(curves).drop_duplicates(["tag", "step"], keep="last").reset_index(drop=True)
+
+
+def _from_events(folder: Path) -> pd.DataFrame:
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
+    accumulator.Reload()
+    rows = [(tag, e.step, e.value) for tag in accumulator.Tags()[SCALARS] for e in accumulator.Scalars(tag)]
+    return pd.DataFrame(rows, columns=list(CURVE_COLUMNS))
+
+
+def _from_csv(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path)
+    if "step" not in table:
+        return pd.DataFrame(columns=list(CURVE_COLUMNS))
+    long = table.melt(id_vars="step", var_name="tag", value_name="value").dropna(subset="value")
+    return long[list(CURVE_COLUMNS)]

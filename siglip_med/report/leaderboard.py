@@ -19,14 +19,7 @@ _TEST = (*KEY_METRICS, "macro_f1", "spearman_text_d")
 
 
 def columns(runs: pd.DataFrame) -> dict[str, str]:
-    """Metric of a run -> heading, for the metrics that the runs have.
-
-    All but the first are of the test split, which never chooses anything. A metric of the first K of K conditions or
-    fewer says nothing, and its heading says so.
-
-    Args:
-        runs: from `read_runs`.
-    """
+    """Metric -> heading, validation's first; where a metric of the first K says nothing, its heading says so."""
     counts = runs["conditions"].dropna().astype(int) if "conditions" in runs else pd.Series(dtype=int)
     named = {RANKED_BY: f"val {_heading(CHOOSING, counts)}"}
     named |= {f"tuned/test/{name}": _heading(name, counts) for name in _TEST}
@@ -43,7 +36,7 @@ def _heading(name: str, counts: pd.Series) -> str:
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
-    """One row a finished run of a sweep folder.
+    """One row per finished run of a sweep folder.
 
     Returns:
         ``run``, ``name``, ``setting``, ``seed``, ``conditions`` and every metric. A setting is the name with the
@@ -68,12 +61,7 @@ def _overrides(run: Path) -> list[str]:
 
 
 def settings_of(names: Sequence[str], overrides: Sequence[Sequence[str]]) -> list[str]:
-    """What tells runs apart, but for their seed: the name, and the overrides that not all of them have.
-
-    Args:
-        names: of the experiments.
-        overrides: the words of each run.
-    """
+    """What tells runs apart, but for their seed: the name, and the overrides that not all of them have."""
     kept = [[word for word in words if not word.lstrip("+").startswith(_NO_SETTING)] for words in overrides]
     chosen = differing(kept) if len({tuple(words) for words in kept}) > 1 else [[] for _ in kept]
     # an experiment that gives the name says nothing that the name does not
@@ -121,12 +109,6 @@ def over_seeds(
     runs: pd.DataFrame, setting: str, baseline: str, coverage: float = 0.95
 ) -> dict[str, tuple[float, float, float]]:
     """What a setting gains over a baseline on the test split, paired by seed: a seed's runs share their split.
-
-    Args:
-        runs: from `read_runs`.
-        setting: that is judged.
-        baseline: that is subtracted.
-        coverage: of the Student interval of the mean difference.
 
     Returns:
         Metric -> mean, low, high; nothing where they share fewer than two seeds.

@@ -16,22 +16,11 @@ from rich.table import Table as ScreenTable
 
 from siglip_med.core.files import write_text
 from siglip_med.core.ranges import Coverage
-from siglip_med.metrics import (
-    CHOOSING,
-    Bootstrap,
-    metric_label,
-)
+from siglip_med.metrics import CHOOSING, Bootstrap, Interval, metric_label
 from siglip_med.report import Link, Page, Section, Table, write_page
 from siglip_med.report.differences import differences
-from siglip_med.report.leaderboard import (
-    RANKED_BY,
-    columns,
-    ranked,
-    read_runs,
-    student_interval,
-    summarize,
-)
-from siglip_med.report.numbers import number
+from siglip_med.report.leaderboard import RANKED_BY, columns, ranked, read_runs, student_interval, summarize
+from siglip_med.report.page import number, with_range
 from siglip_med.sweeps import JobRecord, differing, read_records
 
 NAME = "leaderboard"
@@ -40,17 +29,7 @@ _HOW = {"running": "cut", "finished": "finished", "failed": "failed"}
 
 
 def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap: Bootstrap) -> Path:
-    """Writes ``leaderboard.html`` (self-contained), ``.md`` and ``.json`` into a sweep's folder.
-
-    Args:
-        folder: of the sweep.
-        runs: from `read_runs`; may be empty.
-        baseline: name or setting that the others are held against.
-        bootstrap: of the cases.
-
-    Returns:
-        Path of the HTML page.
-    """
+    """Writes ``leaderboard.html`` (self-contained), ``.md`` and ``.json`` into a sweep's folder."""
     records = read_records(folder)
     sections = []
     held_against = _setting_named(runs, baseline)
@@ -89,18 +68,17 @@ def _setting_named(runs: pd.DataFrame, baseline: str) -> str | None:
 
 
 def settings_section(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
-    """One row a setting: its seeds, and the mean of each metric with its interval."""
+    """One row per setting: its seeds, and the mean of each metric with its interval."""
     headings = columns(runs)
     rows, data = [], {}
     for setting in ranked(runs):
         group = runs[runs["setting"] == setting]
         cells = {column: _mean(group, column, folder, coverage) for column in headings}
-        rows.append((setting, _plural(group), *(_interval_cell(*cells[column]) for column in headings)))
+        seeds = group["seed"].nunique() if "seed" in group else len(group)
+        rows.append((setting, str(seeds), *(with_range(Interval(*cells[column])) for column in headings)))
         data[setting] = {
             column: dict(zip(("mean", "low", "high"), cell, strict=True)) for column, cell in cells.items()
         }
-    validation = int(RANKED_BY in headings)
-    groups = (("", 2), ("validation", validation), ("test", len(headings) - validation))
     return Section(
         "settings",
         "Every setting",
@@ -110,14 +88,22 @@ def settings_section(runs: pd.DataFrame, folder: Path, coverage: float) -> Secti
         ),
         (
             Table(
-                ("Settings, best validation first" if validation else "Settings") + "; a click on a heading sorts",
+                ("Settings, best validation first" if RANKED_BY in headings else "Settings")
+                + "; a click on a heading sorts",
                 ("setting", "seeds", *headings.values()),
                 tuple(rows),
-                groups=tuple(group for group in groups if group[1]),
+                groups=_groups(headings, 2),
             ),
         ),
         data=data,
     )
+
+
+def _groups(headings: dict[str, str], first: int) -> tuple[tuple[str, int], ...]:
+    """The headings over the columns of a table, behind so many that have none."""
+    validation = int(RANKED_BY in headings)
+    groups = (("", first), ("validation", validation), ("test", len(headings) - validation))
+    return tuple(group for group in groups if group[1])
 
 
 def _mean(group: pd.DataFrame, column: str, folder: Path, coverage: float) -> tuple[float, float, float]:
@@ -131,14 +117,6 @@ def _mean(group: pd.DataFrame, column: str, folder: Path, coverage: float) -> tu
     known = json.loads(path.read_text()).get("test_intervals", {}).get(metric) if metric != column else None
     bounds = [np.nan if known is None or known.get(end) is None else float(known[end]) for end in ("low", "high")]
     return (mean, bounds[0], bounds[1])
-
-
-def _interval_cell(mean: float, low: float, high: float) -> str:
-    return number(mean) + (f" [{low:.3f}, {high:.3f}]" if np.isfinite(low) and np.isfinite(high) else "")
-
-
-def _plural(group: pd.DataFrame) -> str:
-    return str(group["seed"].nunique() if "seed" in group else len(group))
 
 
 def _nothing(runs: pd.DataFrame, name: str) -> Section:
@@ -182,15 +160,13 @@ def _runs(runs: pd.DataFrame, folder: Path) -> Section:
         )
         for row in runs.to_dict("records")
     )
-    validation = int(RANKED_BY in headings)
-    groups = (("", 3), ("validation", validation), ("test", len(headings) - validation))
     text = "A run leads to its report where `evaluate` has made one, and to its folder elsewhere."
     table = Table(
         "Runs; a click on a heading sorts",
         ("run", "setting", "seed", *headings.values()),
         rows,
         2,
-        groups=tuple(group for group in groups if group[1]),
+        groups=_groups(headings, 3),
     )
     return Section("runs", "Every run", (text,), (table,))
 
@@ -201,10 +177,7 @@ def _report_of(folder: Path, run: str) -> str:
 
 
 class Leaderboard(Callback):
-    """Hydra callback: the runs, their means and the page of a sweep, when it ends.
-
-    It writes ``leaderboard.csv`` (runs), and ``leaderboard.html``, ``.md`` and ``.json``.
-    """
+    """Hydra callback: ``leaderboard.csv`` (runs), ``.html``, ``.md`` and ``.json`` of a sweep, when it ends."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""A report as data: sections of sentences, tables and figures, written as HTML, Markdown and JSON."""
+"""A report as data: sections of sentences, tables and figures, written as HTML, Markdown and JSON; and its numbers."""
 
 import base64
 import json
@@ -13,6 +13,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from siglip_med.core.files import write_bytes, write_text
+from siglip_med.metrics import Interval, PairedResult
 from siglip_med.report.plots.style import DPI
 
 NOT_DEFINED = "–"
@@ -20,15 +21,7 @@ NOT_DEFINED = "–"
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture.
-
-    Attributes:
-        name: file name without its ending.
-        png: bytes of a PNG file.
-        alternative: what it shows, for a reader who does not see it.
-        caption: how to read it.
-        minimum_width: pixels below which a phone scrolls instead of shrinking it.
-    """
+    """A picture; ``minimum_width`` is the pixels below which a phone scrolls instead of shrinking it."""
 
     name: str
     png: bytes
@@ -61,11 +54,7 @@ class Link(str):
 
 @dataclass(frozen=True)
 class Table:
-    """Text cells; the first ``text_columns`` columns are left-aligned, numbers are right-aligned.
-
-    Attributes:
-        groups: headings over the columns: a name (or none) and how many columns it covers.
-    """
+    """Text cells; the first ``text_columns`` are left-aligned. ``groups``: headings over so many columns each."""
 
     caption: str
     columns: tuple[str, ...]
@@ -99,14 +88,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Page:
-    """A whole report.
-
-    Attributes:
-        facts: what was judged (model, data, seed, split …).
-        notice: the first line: what the images are; empty for none.
-        verdict: what was found, a sentence each.
-        links: name -> address of files beside the page.
-    """
+    """A whole report; ``notice`` says what the images are, ``links`` gives addresses of files beside the page."""
 
     title: str
     lead: str
@@ -122,14 +104,6 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
     """Writes ``<name>.html``, ``<name>.md``, ``<name>.json`` and the Markdown's ``figures/``.
 
     The HTML page holds its figures and its style and fetches nothing. Each file is replaced in one step.
-
-    Args:
-        page: the report.
-        folder: made if it is absent.
-        name: of the three files.
-
-    Returns:
-        Path of the HTML page.
     """
     environment = Environment(
         loader=PackageLoader("siglip_med.report"),
@@ -138,9 +112,7 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["cell"] = _markdown_cell
-    environment.filters["unbroken"] = _unbroken
-    environment.filters["sort_key"] = sort_key
+    environment.filters |= {"cell": lambda text: text.replace("|", "\\|"), "unbroken": _unbroken, "sort_key": sort_key}
     html = environment.get_template("page.html.jinja").render(page=page)
     markdown = environment.get_template("page.md.jinja").render(page=page)
     for section in page.sections:
@@ -190,5 +162,38 @@ def _unbroken(cell: str) -> str:
     return re.sub(r"\[[^\]]*\]|\bp [<\d][ .\d]*", lambda match: match[0].replace(" ", "\u00a0"), cell)
 
 
-def _markdown_cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def bounds(low: float, high: float, form: str = ".3f") -> str:
+    """``[0.431, 0.530]``, or nothing where the interval is undefined."""
+    return f"[{low:{form}}, {high:{form}}]" if math.isfinite(low) and math.isfinite(high) else ""
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """``0.483``; a dash where the value is undefined."""
+    return NOT_DEFINED if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def percent(value: float) -> str:
+    """``48%``; one decimal below 10%."""
+    if not math.isfinite(value):
+        return NOT_DEFINED
+    return f"{value:.1%}" if 0 < abs(value) < 0.0995 else f"{value:.0%}"
+
+
+def with_range(interval: Interval) -> str:
+    """``0.483 [0.431, 0.530]``."""
+    return f"{number(interval.estimate)} {bounds(interval.low, interval.high)}".rstrip()
+
+
+def p_value(value: float) -> str:
+    """``p 0.012``; ``p < 0.001`` below that."""
+    if not math.isfinite(value):
+        return ""
+    return "p < 0.001" if value < 0.001 else f"p {value:.3f}"
+
+
+def change(result: PairedResult) -> str:
+    """``+0.120 [+0.081, +0.160], p < 0.001``."""
+    if not math.isfinite(result.difference):
+        return NOT_DEFINED
+    ends = f"{result.difference:+.3f} {bounds(result.low, result.high, '+.3f')}".rstrip()
+    return ", ".join(filter(None, (ends, p_value(result.p_value))))

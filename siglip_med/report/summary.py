@@ -28,7 +28,8 @@ from siglip_med.metrics import (
     label_frequency_predictions,
     table_label,
 )
-from siglip_med.report.baselines import (
+from siglip_med.report.data_card import DATA_CARD
+from siglip_med.report.evidence import (
     BASELINES,
     CHANCE,
     FREQUENCY,
@@ -38,7 +39,7 @@ from siglip_med.report.baselines import (
     ZERO_SHOT,
     baseline_intervals,
 )
-from siglip_med.report.data_card import DATA_CARD
+from siglip_med.report.page import bounds
 
 OWN = "own/"
 """What the names of metrics of one's own begin with."""
@@ -73,22 +74,15 @@ class RunSummary:
         probe: SplitPredictions | None = None,
         own: Mapping[str, Callable[[Predictions], float]] = MappingProxyType({}),
     ) -> None:
-        """Computes every number once.
-
-        Args:
-            zero_shot: predictions of the base.
-            tuned: predictions of the tuned model.
-            bootstrap: of the test cases.
-            probe: predictions of a linear probe of the base's image features; None where there is none.
-            own: metrics of one's own by name; each is called with predictions, also of resampled cases.
-        """
+        """Computes every number once; metrics of one's own are called with predictions, also of resampled cases."""
         self.zero_shot, self.tuned, self.probe = zero_shot, tuned, probe
         self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
         self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))
         self.chance_metrics = chance(tuned.test)
         self.intervals = bootstrap.intervals(tuned.test, KEY_METRICS)
         self.changes = bootstrap.paired([(tuned.test, zero_shot.test)], KEY_METRICS)
-        self.probe_metrics = {} if probe is None else _ranking(headline_metrics(probe.test))
+        probed = {} if probe is None else headline_metrics(probe.test)
+        self.probe_metrics = {name: value for name, value in probed.items() if name not in NEED_SCORES}
         self.baselines = baseline_intervals(
             tuned.test, zero_shot.test, None if probe is None else probe.test, KEY_METRICS, bootstrap
         )
@@ -105,11 +99,9 @@ class RunSummary:
         ``chance/test/…`` and ``linear_probe/test/…`` (absent where it was not measured).
         """
         models = {"zero_shot": self.zero_shot_metrics, "tuned": self.tuned_metrics}
-        values = {f"{model}/{name}": value for model, metrics in models.items() for name, value in metrics.items()}
-        values |= {f"label_frequency/test/{name}": value for name, value in self.frequency_metrics.items()}
-        values |= {f"chance/test/{name}": value for name, value in self.chance_metrics.items()}
-        values |= {f"linear_probe/test/{name}": value for name, value in self.probe_metrics.items()}
-        return {name: float(value) for name, value in values.items()}
+        models |= {"label_frequency/test": self.frequency_metrics, "chance/test": self.chance_metrics}
+        models |= {"linear_probe/test": self.probe_metrics}
+        return {f"{model}/{name}": float(value) for model, values in models.items() for name, value in values.items()}
 
     def save(self, path: Path, name: str, seed: int) -> None:
         """Writes metrics.json; an undefined value is null."""
@@ -127,10 +119,7 @@ class RunSummary:
 
     def for_model_card(self) -> dict[str, dict[str, float]]:
         """The test metrics that have an interval: estimate, low and high."""
-        return {
-            name: {"estimate": value.estimate, "low": value.low, "high": value.high}
-            for name, value in self.intervals.items()
-        }
+        return {name: asdict(value) for name, value in self.intervals.items()}
 
     def own_for_model_card(self) -> dict[str, dict[str, float | None]]:
         """Metrics of one's own on the test split: estimate, low and high."""
@@ -156,7 +145,7 @@ class RunSummary:
             table.add_row(
                 table_label(name, len(self.tuned.test.conditions)),
                 _number(tuned) + _range(self.intervals.get(name)),
-                f"{tuned - zero_shot:+.3f}" + _range(self.changes.get(name), signed=True),
+                f"{tuned - zero_shot:+.3f}" + _range(self.changes.get(name), "+.3f"),
                 *(self._beside(baseline, name, of[baseline]) for baseline in BASELINES),
             )
         for name, interval in self.own.items():
@@ -203,15 +192,9 @@ def _defined(values: dict[str, float]) -> dict[str, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-def _ranking(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if name not in NEED_SCORES}
-
-
 def _number(value: float | None) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
-def _range(result: Interval | PairedResult | None, signed: bool = False) -> str:
-    if result is None:
-        return ""
-    return f" [{result.low:+.3f}, {result.high:+.3f}]" if signed else f" [{result.low:.3f}, {result.high:.3f}]"
+def _range(result: Interval | PairedResult | None, form: str = ".3f") -> str:
+    return "" if result is None else f" {bounds(result.low, result.high, form)}".rstrip()

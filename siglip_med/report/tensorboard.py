@@ -9,14 +9,7 @@ from PIL import Image
 from scipy.special import expit
 
 from siglip_med.metrics import Predictions, by_chart, confusion_matrix
-from siglip_med.report.plots import (
-    chapter_label,
-    chapters_of,
-    confusion_figure,
-    distance_figure,
-    icd_order,
-    to_png,
-)
+from siglip_med.report.plots import chapter_label, chapters_of, confusion_figure, distance_figure, icd_order, to_png
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -26,11 +19,7 @@ _DPI = 110
 
 
 def custom_scalar_layout() -> dict[str, dict[str, list[str | list[str]]]]:
-    """Charts of the "Custom Scalars" tab, for ``SummaryWriter.add_custom_scalars``.
-
-    Returns:
-        category -> chart -> ``["Multiline", [regular expressions of tags]]``.
-    """
+    """The "Custom Scalars" tab: category -> chart -> ``["Multiline", [regular expressions of tags]]``."""
     charts = {
         "losses": {
             "terms, as they are added": [r"^loss_weighted/.+$"],
@@ -63,11 +52,6 @@ def write_dashboards(writer: "SummaryWriter", predictions: Predictions, global_s
     """Writes PR curves, heat maps and the embedding projector's files of one split.
 
     No photograph is written; a point of the projector is colored by condition, chapter, group or correctness.
-
-    Args:
-        writer: of the run; its folder gets the projector's files.
-        predictions: usually the test split after training.
-        global_step: step that all of it is shown at.
     """
     _pr_curves(writer, predictions, global_step)
     _heat_maps(writer, predictions, global_step)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siglip_med.metrics import Answers, PairedResult, saturation
+from siglip_med.report.page import bounds
 
 HARDLY = 0.05
 TOO_OFTEN, OFTEN = 1.5, 0.2
@@ -40,18 +41,7 @@ def verdict(
     answers: Answers,
     conditions: int,
 ) -> tuple[str, ...]:
-    """Sentences for the top of a report.
-
-    Args:
-        against_prior: metric -> the run minus label frequency; None where that was not measured. It holds `AGAINST`.
-        against_zero_shot: the same against the base before training.
-        against_probe: the same against a linear probe.
-        answers: of the run.
-        conditions: C.
-
-    Returns:
-        One sentence a finding, the plainest comparison first.
-    """
+    """Sentences for the top of a report, from metric -> the run minus each rival (None where that was not measured)."""
     said = [
         first_answer(PRIOR, against_prior),
         nearness(against_prior, conditions),
@@ -108,4 +98,4 @@ def variety(answers: Answers) -> list[str]:
 
 
 def _signed(result: PairedResult) -> str:
-    return f"{result.difference:+.3f} [{result.low:+.3f}, {result.high:+.3f}]"
+    return f"{result.difference:+.3f} {bounds(result.low, result.high, '+.3f')}"

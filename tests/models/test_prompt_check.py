@@ -3,7 +3,7 @@
 import pytest
 
 from siglip_med.core.errors import UserError
-from siglip_med.models.prompt_check import check_prompts
+from siglip_med.models.prompts import check_prompts
 
 
 class Letters:

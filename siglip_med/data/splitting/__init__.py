@@ -9,11 +9,4 @@ from siglip_med.data.splitting.split import (
     make_split,
 )
 
-__all__ = [
-    "GivenSplitter",
-    "GroupStratifiedSplitter",
-    "KFoldSplitter",
-    "Split",
-    "Splitter",
-    "make_split",
-]
+__all__ = ["GivenSplitter", "GroupStratifiedSplitter", "KFoldSplitter", "Split", "Splitter", "make_split"]

@@ -25,26 +25,7 @@ class MissingCondition:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """A split in figures.
-
-    Attributes:
-        source: file or folder of the data.
-        unit: what was read: rows, images or files.
-        read: how many of them the source has; ``used`` of them are in the table, the others are in ``left_out``.
-        hash: the split's.
-        images: number of images by split; ``cases`` likewise.
-        counts: by condition, then by split: images that list it.
-        primary_counts: the same, of images whose first condition it is.
-        divergence: by split: Jensen-Shannon divergence, in bits, of the label shares to those of the whole table.
-        primary_divergence: the same for the first conditions.
-        straddling: groups (cases, joined where they share an image file) with images in several splits.
-        missing: conditions that a split lacks.
-        left_out: how many were left out before the split, and why.
-        largest_case: the case with the most images, and how many.
-        notes: what was changed before the split.
-        skin_tones: by Fitzpatrick type (empty: not said), then by split: images.
-        provenance: drawings or photographs, of which data set.
-    """
+    """A split in figures: counts by split, and Jensen-Shannon divergences in bits of label shares from the whole's."""
 
     source: str
     unit: str
@@ -110,14 +91,7 @@ class SplitReport:
 
 
 def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split_hash: str) -> SplitReport:
-    """Counts what a split did.
-
-    Args:
-        table: N images.
-        parts: ``[N]`` str: train, val or test.
-        groups: ``[N]`` str: what should not be separated.
-        split_hash: to name the split by.
-    """
+    """Counts what a split did; ``groups`` is ``[N]``, what should not be separated."""
     listed = table.labels > 0
     primary = np.eye(len(table.conditions), dtype=bool)[table.frame["primary"].to_numpy()]
     order = np.argsort(-listed.sum(axis=0), kind="stable")
@@ -149,10 +123,6 @@ def label_divergence(labels: np.ndarray, whole: np.ndarray) -> float:
 
     A label's share is its number of images over the number of all labels listed. Source: Lin, IEEE Transactions on
     Information Theory 1991; `scipy.spatial.distance.jensenshannon` is its square root.
-
-    Args:
-        labels: ``[n, C]`` bool or multi-hot.
-        whole: ``[N, C]`` likewise.
     """
     return float(jensenshannon(labels.sum(axis=0), whole.sum(axis=0), base=2) ** 2)
 

@@ -143,7 +143,7 @@ class GroupStratifiedSplitter:
 
     Rare conditions are placed first, so that each has a case in train, then in test, then in val, as far as its cases
     go. The other cases follow by iterative stratification (Sechidis et al. 2011, library iterative-stratification),
-    and single cases are then moved for as long as that brings the counts of images a condition nearer to their
+    and single cases are then moved for as long as that brings the counts of images per condition nearer to their
     shares and takes no condition's last case out of a part.
 
     Args:

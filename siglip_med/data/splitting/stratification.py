@@ -64,7 +64,7 @@ def stratify(table: ImageTable, fractions: Sequence[float], seed: int, rows: np.
 
 
 def _assign(counts: np.ndarray, has: np.ndarray, shares: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Part of each group, from counts ``[G, F]`` (images, then images a label) and labels ``[G, C]`` bool."""
+    """Part of each group, from counts ``[G, F]`` (images, then images per label) and labels ``[G, C]`` bool."""
     part = _place_rare_first(counts[:, 0], has, len(shares))
     free = np.flatnonzero(part < 0)
     if len(free):

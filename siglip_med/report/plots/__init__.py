@@ -1,18 +1,12 @@
 """Figures of the report and of TensorBoard: plain data in, a matplotlib Figure out."""
 
 from siglip_med.report.plots.calibration import reliability_figure, set_size_figure
-from siglip_med.report.plots.comparisons import (
-    baselines_figure,
-    conditions_figure,
-    differences_figure,
-    subgroup_figure,
-)
+from siglip_med.report.plots.comparisons import baselines_figure, conditions_figure, differences_figure, subgroup_figure
 from siglip_med.report.plots.curves import curve_panels, curves_figure
 from siglip_med.report.plots.embedding import MAP_MINIMUM, Method, embedding_figure, project
-from siglip_med.report.plots.maps import explanation_figure
 from siglip_med.report.plots.matrices import confusion_figure, distance_figure
 from siglip_med.report.plots.order import chapter_label, chapters_of, icd_order
-from siglip_med.report.plots.photographs import contact_sheet
+from siglip_med.report.plots.photographs import contact_sheet, explanation_figure
 from siglip_med.report.plots.style import shorten, to_png
 
 __all__ = [

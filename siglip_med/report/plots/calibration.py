@@ -13,11 +13,7 @@ _FEW = 20
 
 @styled
 def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
-    """Observed frequency against mean confidence, with the number of pairs in each bin below.
-
-    Args:
-        tables: name -> table of `siglip_med.metrics.calibration.reliability_table`.
-    """
+    """Observed frequency against mean confidence (`reliability_table` by name), pairs in each bin below."""
     figure = new_figure(6.4, 6.2)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="perfect calibration")
@@ -45,14 +41,7 @@ def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
 
 @styled
 def set_size_figure(sizes: np.ndarray, holds: np.ndarray, conditions: int, stated: float) -> Figure:
-    """How many images get how long a set, split by whether the set holds a label of the image.
-
-    Args:
-        sizes: ``[N]`` int, conditions in each image's set.
-        holds: ``[N]`` bool, whether the set holds one of the image's labels.
-        conditions: C, the longest possible set.
-        stated: the stated coverage.
-    """
+    """How many images get how long a set, split by whether it holds a label of the image; C is the longest."""
     figure = new_figure(7.2, 3.2)
     axes = figure.add_subplot()
     longest = int(min(conditions, max(sizes.max(initial=0), 5)))

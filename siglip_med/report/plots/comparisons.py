@@ -8,27 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from siglip_med.metrics import Interval, PairedResult
-from siglip_med.report.plots.style import (
-    ACCENT,
-    INK,
-    MARKERS,
-    MUTED,
-    PALETTE,
-    light_grid,
-    new_figure,
-    shorten,
-    styled,
-)
+from siglip_med.report.plots.style import ACCENT, INK, MARKERS, MUTED, PALETTE, light_grid, new_figure, shorten, styled
 
 
 @styled
 def baselines_figure(values: Mapping[str, Mapping[str, float]], intervals: Mapping[str, Interval]) -> Figure:
-    """One line a metric: the run with its interval, and every baseline on the same line.
-
-    Args:
-        values: series (the run first) -> metric's label -> value.
-        intervals: metric's label -> interval of the run.
-    """
+    """One line per metric: the run (the first series) with its interval, and every baseline on the same line."""
     run, *baselines = values
     labels = list(values[run])
     figure = new_figure(8, 0.8 + 0.34 * len(labels))
@@ -50,14 +35,7 @@ def baselines_figure(values: Mapping[str, Mapping[str, float]], intervals: Mappi
 
 @styled
 def conditions_figure(table: pd.DataFrame, title: str, baseline: str | None) -> Figure:
-    """One line a condition, the most common in training first: baseline and run.
-
-    Args:
-        table: ``condition``, ``train`` (images), ``images`` (judged), ``value`` and, with a baseline, ``baseline``;
-            NaN where the condition has no image.
-        title: what the values are.
-        baseline: name of the baseline's column, or None.
-    """
+    """One line per condition, the most common in training first: baseline and run; NaN where it has no image."""
     table = table.sort_values("train", ascending=False, kind="stable").reset_index(drop=True)
     figure = new_figure(7.6, 1.2 + 0.185 * len(table))
     axes = figure.add_subplot()
@@ -85,13 +63,7 @@ def conditions_figure(table: pd.DataFrame, title: str, baseline: str | None) -> 
 
 @styled
 def subgroup_figure(table: pd.DataFrame, metrics: Mapping[str, str], overall: Mapping[str, float]) -> Figure:
-    """Bars with intervals, a panel a metric, a block of bars an attribute; small groups are hatched.
-
-    Args:
-        table: of `siglip_med.metrics.subgroups.subgroup_metrics`, with intervals.
-        metrics: metric -> heading of its panel.
-        overall: metric -> value over all images, drawn as a line.
-    """
+    """Bars with intervals of `subgroup_metrics`, a panel per metric, a block per attribute; small ones hatched."""
     attributes = list(dict.fromkeys(table["attribute"]))
     place, rows = 0.0, np.empty(len(table))
     labels: list[str] = []
@@ -132,13 +104,7 @@ def subgroup_figure(table: pd.DataFrame, metrics: Mapping[str, str], overall: Ma
 
 @styled
 def differences_figure(results: Mapping[str, PairedResult], better: Mapping[str, int], names: Sequence[str]) -> Figure:
-    """Paired differences with their intervals; right is always better for the first run.
-
-    Args:
-        results: metric's label -> difference of run a and run b.
-        better: metric's label -> 1 where more is better, -1 where less is.
-        names: of run a and run b.
-    """
+    """Paired differences with intervals; right is better for the first run; ``better`` is -1 where less is, else 1."""
     figure = new_figure(8, 1.3 + 0.32 * len(results))
     axes = figure.add_subplot()
     axes.axvline(0, color=MUTED, linewidth=1)

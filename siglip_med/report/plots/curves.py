@@ -30,11 +30,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 2)), (0, (1, 3)))
 
 
 def curve_panels(curves: pd.DataFrame) -> dict[str, list[str]]:
-    """The panels that have something to show -> their tags.
-
-    Args:
-        curves: columns ``tag``, ``step``, ``value``.
-    """
+    """The panels that have something to show -> their tags; ``curves`` has columns ``tag``, ``step``, ``value``."""
     tags = sorted(set(curves["tag"]))
     found = {title: [tag for tag in tags if tag.startswith(prefixes)] for title, prefixes in PANELS.items()}
     return {title: names for title, names in found.items() if names}
@@ -42,11 +38,7 @@ def curve_panels(curves: pd.DataFrame) -> dict[str, list[str]]:
 
 @styled
 def curves_figure(curves: pd.DataFrame) -> Figure:
-    """Small multiples; dense curves are drawn thin, with their running median on top.
-
-    Args:
-        curves: columns ``tag``, ``step``, ``value``; at least one tag belongs to a panel.
-    """
+    """Small multiples; dense curves are drawn thin, with their running median on top."""
     panels = curve_panels(curves)
     rows = (len(panels) + 1) // 2
     figure = new_figure(10, 2.9 * rows)

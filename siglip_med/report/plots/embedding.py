@@ -59,14 +59,7 @@ def _principal_components(embeddings: np.ndarray) -> np.ndarray:
 
 @styled
 def embedding_figure(points: np.ndarray, primary: np.ndarray, names: Sequence[str], chapters: Sequence[str]) -> Figure:
-    """The map; the names of the most common conditions stand at the median of their images where they fit.
-
-    Args:
-        points: ``[N, 2]`` of `project`.
-        primary: ``[N]`` int, primary condition.
-        names: the C conditions.
-        chapters: the C chapters (or groups).
-    """
+    """The map ``[N, 2]``; the most common conditions are named at the median of their images, where they fit."""
     figure = new_figure(9.4, 6.6)
     axes = figure.add_subplot()
     of_image = np.asarray(chapters, dtype=str)[primary]

@@ -1,4 +1,4 @@
-"""Square figures with a row and a column a condition: confusion, and distances."""
+"""Square figures with a row and a column per condition: confusion, and distances."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,7 @@ _ANNOTATED = 24
 
 @styled
 def confusion_figure(matrix: np.ndarray, names: Sequence[str], chapters: Sequence[str]) -> Figure:
-    """Share of each primary condition's images by first prediction, rows and columns in the order given.
-
-    Args:
-        matrix: ``[C, C]`` int, images by primary condition (row) and answer (column).
-        names: the C conditions.
-        chapters: the C chapters; neighbors of one chapter are framed.
-    """
+    """Share of each primary condition's images (row) by first prediction (column), from ``[C, C]`` counts."""
     size, total = len(names), matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
     side = max(6.0, 3.2 + 0.165 * size)
@@ -47,13 +41,7 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str], chapters: Sequenc
 
 @styled
 def distance_figure(matrices: dict[str, np.ndarray], names: Sequence[str], chapters: Sequence[str]) -> Figure:
-    """Distances between conditions side by side, each on its own scale, in the order given.
-
-    Args:
-        matrices: title -> ``[C, C]``; off-diagonal entries set the scale.
-        names: the C conditions.
-        chapters: the C chapters.
-    """
+    """``[C, C]`` distances between conditions side by side, each on the scale of its off-diagonal entries."""
     size, count = len(names), len(matrices)
     side = 3.9
     figure = new_figure(side * count + 1.6, side + (1.7 if size <= _ANNOTATED else 0.6))

@@ -37,10 +37,7 @@ def chapter_spans(chapters: Sequence[str]) -> list[Span]:
 
 
 def chapter_label(chapter: str, with_title: bool = True) -> str:
-    """``"XII Diseases of the skin (L00-L99)"`` from the classification's heading, or ``"XII"`` without the title.
-
-    A heading of another form is returned as it is.
-    """
+    """``"XII Diseases of the skin"`` from the classification's heading, or ``"XII"`` alone; other forms as they are."""
     match = _CHAPTER.fullmatch(chapter.strip())
     if match is None:
         return chapter

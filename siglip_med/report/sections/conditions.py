@@ -1,7 +1,6 @@
 """How each condition fares, and what it is taken for."""
 
 import numpy as np
-import pandas as pd
 
 from siglip_med.metrics import (
     Predictions,
@@ -14,19 +13,11 @@ from siglip_med.metrics import (
     confusion_matrix,
     metric_label,
 )
-from siglip_med.report.baselines import ZERO_SHOT
-from siglip_med.report.evidence import Evidence
-from siglip_med.report.numbers import number
-from siglip_med.report.page import Figure, Section, Table
+from siglip_med.report.evidence import ZERO_SHOT, Evidence
+from siglip_med.report.page import Figure, Section, Table, number
 from siglip_med.report.plots import chapters_of, conditions_figure, confusion_figure, icd_order, to_png
 
-_THRESHOLDED = {
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "auc": "AUC",
-    "average_precision": "AP",
-}
+_THRESHOLDED = {"precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC", "average_precision": "AP"}
 _CONFUSIONS = 15
 
 
@@ -50,14 +41,7 @@ def conditions_section(evidence: Evidence) -> Section:
     table.insert(4, "primary_images", np.bincount(test.primary, minlength=len(test.conditions)))
     table["r_at_1"], table["r_at_5"] = recall_by_condition(test, 1), recall_by_condition(test, 5)
     table["threshold"] = thresholds
-    drawn = pd.DataFrame(
-        {
-            "condition": test.conditions,
-            "train": test.train_counts,
-            "images": table["primary_images"],
-            "value": table["r_at_5"],
-        }
-    )
+    drawn = table[["condition"]].assign(train=test.train_counts, images=table["primary_images"], value=table["r_at_5"])
     if evidence.zero_shot is not None:
         drawn["baseline"] = recall_by_condition(evidence.zero_shot, 5)
     recall = {name: metric_label(name, len(test.conditions), short=True) for name in ("r_at_1", "r_at_5")}
@@ -80,15 +64,8 @@ def conditions_section(evidence: Evidence) -> Section:
         )
         for _, row in table.iloc[order].iterrows()
     )
-    columns = (
-        "condition",
-        "code",
-        "training images",
-        "as primary",
-        "as any label",
-        *recall.values(),
-        *_THRESHOLDED.values(),
-    )
+    headings = ("condition", "code", "training images", "as primary", "as any label")
+    columns = (*headings, *recall.values(), *_THRESHOLDED.values())
     return Section(
         key="conditions",
         title="Every condition",

@@ -3,10 +3,8 @@
 import numpy as np
 
 from siglip_med.metrics import calibration_metrics, conformal_report, fit_conformal, reliability_table
-from siglip_med.report.baselines import ZERO_SHOT
-from siglip_med.report.evidence import Evidence
-from siglip_med.report.numbers import number, percent
-from siglip_med.report.page import Figure, Section, Table
+from siglip_med.report.evidence import ZERO_SHOT, Evidence
+from siglip_med.report.page import Figure, Section, Table, number, percent
 from siglip_med.report.plots import reliability_figure, set_size_figure, to_png
 
 _METRICS = {

@@ -19,29 +19,14 @@ MOST = 12
 
 
 def first_answers(test: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The first answer to each of N images, how sure it is, and whether a label lists it.
-
-    Args:
-        test: predictions.
-
-    Returns:
-        ``[N]`` columns, ``[N]`` confidences in [0, 1], ``[N]`` bool.
-    """
+    """``[N]`` first answers, ``[N]`` how sure they are in [0, 1], and ``[N]`` whether a label lists them."""
     first = condition_order(test.logits, test.positive)[:, 0]
     everyone = np.arange(len(test))
     return first, expit(test.logits[everyone, first].astype(np.float64)), test.positive[everyone, first]
 
 
 def surest(test: Predictions, right: bool) -> tuple[tuple[int, int, float], ...]:
-    """The `MOST` first answers with the highest confidence among the right or the wrong ones, surest first.
-
-    Args:
-        test: predictions.
-        right: which of both.
-
-    Returns:
-        Row, column of the answer, and its confidence.
-    """
+    """Row, answer and confidence of the `MOST` surest first answers among the right or the wrong ones."""
     first, sure, listed = first_answers(test)
     rows = np.flatnonzero(listed == right)
     rows = rows[np.argsort(-sure[rows], kind="stable")][:MOST]
@@ -49,13 +34,7 @@ def surest(test: Predictions, right: bool) -> tuple[tuple[int, int, float], ...]
 
 
 def explanation_parts(found: Explanation, name: str, answer: str) -> tuple[Figure, tuple[Table, ...]]:
-    """The drawing of one explanation, and the table of its training images.
-
-    Args:
-        found: the explanation.
-        name: of the figure's file.
-        answer: what the caption begins with.
-    """
+    """The drawing of one explanation, and the table of its training images."""
     pictures = [(one.thumbnail, f"{one.cosine:.2f} {', '.join(one.conditions)}") for one in found.near]
     below = " Below: the nearest training images." if any(one.thumbnail for one in found.near) else ""
     figure = Figure(
@@ -71,11 +50,7 @@ def explanation_parts(found: Explanation, name: str, answer: str) -> tuple[Figur
 
 
 def mistakes_section(inputs: ReportInputs) -> Section:
-    """Where the model looked in each of its surest mistakes, and what of the training images it took them for.
-
-    Args:
-        inputs: with explanations, or with sentences on why there are none.
-    """
+    """Where the model looked in each of its surest mistakes, and what of the training images it took them for."""
     test = inputs.test
     first, sure, _ = first_answers(test)
     figures, rows, data = [], [], []

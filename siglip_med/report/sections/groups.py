@@ -3,12 +3,9 @@
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import pandas as pd
-
 from siglip_med.metrics import RESAMPLED_METRICS, UNKNOWN, subgroup_metrics, table_label, worst_gaps
 from siglip_med.report.evidence import RUN, Evidence
-from siglip_med.report.numbers import number
-from siglip_med.report.page import NOT_DEFINED, Figure, Section, Table
+from siglip_med.report.page import NOT_DEFINED, Figure, Section, Table, bounds, number
 from siglip_med.report.plots import subgroup_figure, to_png
 
 _DRAWN = ("r_at_1", "r_at_5", "icd_distance_all")
@@ -90,6 +87,4 @@ def subgroups_section(evidence: Evidence) -> Section:
 
 def _cell(row: Mapping[Hashable, Any], metric: str) -> str:
     value, low, high = (float(row[f"{metric}{end}"]) for end in ("", "_low", "_high"))
-    if pd.isna(low):
-        return number(value)
-    return f"{value:.3f} [{low:.2f}, {high:.2f}]"
+    return f"{number(value)} {bounds(low, high, '.2f')}".rstrip()

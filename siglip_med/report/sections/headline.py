@@ -5,10 +5,8 @@ from dataclasses import asdict
 import numpy as np
 
 from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
-from siglip_med.report.baselines import BASELINES, CHANCE, NOT_MEASURED, ZERO_SHOT
-from siglip_med.report.evidence import CRM, RUN, Evidence
-from siglip_med.report.numbers import change, interval_range, number, percent, with_range
-from siglip_med.report.page import Card, Figure, Section, Table
+from siglip_med.report.evidence import BASELINES, CHANCE, CRM, NOT_MEASURED, RUN, ZERO_SHOT, Evidence
+from siglip_med.report.page import Card, Figure, Section, Table, bounds, change, number, percent, with_range
 from siglip_med.report.plots import baselines_figure, to_png
 
 _CARDS = ("r_at_1", "r_at_5", CHOOSING, "icd_distance_all")
@@ -25,7 +23,7 @@ def cards(evidence: Evidence) -> tuple[Card, ...]:
         Card(
             label=table_label(metric, len(evidence.test.conditions)),
             value=number(evidence.intervals[metric].estimate),
-            interval=interval_range(evidence.intervals[metric]),
+            interval=bounds(evidence.intervals[metric].low, evidence.intervals[metric].high),
             beside=" · ".join(f"{name} {_of_baseline(evidence, name, metric)}" for name in BASELINES),
         )
         for metric in _CARDS

@@ -5,10 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from siglip_med.metrics import Predictions, condition_order, label_distance, table_label
-from siglip_med.report.baselines import ZERO_SHOT
-from siglip_med.report.evidence import CRM, RUN, Evidence
-from siglip_med.report.numbers import number, percent, with_range
-from siglip_med.report.page import Figure, Section, Table
+from siglip_med.report.evidence import CRM, RUN, ZERO_SHOT, Evidence
+from siglip_med.report.page import Figure, Section, Table, number, percent, with_range
 from siglip_med.report.plots import chapters_of, distance_figure, icd_order, to_png
 
 _RERANKED = ("r_at_1", "r_at_5", "icd_distance_all", "icd_distance_mistakes", "icd_distance_top5", "hops")

@@ -1,5 +1,7 @@
 """The embedding map, the curves of the run, and photographs for those who asked for them."""
 
+from pathlib import Path
+
 import numpy as np
 
 from siglip_med.core.errors import UserError
@@ -19,6 +21,7 @@ from siglip_med.report.plots import (
 )
 from siglip_med.report.sections.explanations import surest
 
+NOT_TO_PUBLISH = "People's skin: this page was asked to show photographs and must not be published."
 _NEIGHBORS = "neighbors on the map are neighbors for the model; distances between far-off islands mean nothing."
 _READING: dict[Method, str] = {
     "UMAP": _NEIGHBORS,
@@ -87,11 +90,7 @@ def curves_section(inputs: ReportInputs) -> Section:
 
 
 def photographs_section(evidence: Evidence, inputs: ReportInputs) -> Section:
-    """Thumbnails of the surest mistakes and the surest right answers.
-
-    Raises:
-        UserError: the folder of the photographs is not known, or one of them cannot be read.
-    """
+    """Thumbnails of the surest mistakes and the surest right answers; a UserError without their folder."""
     test, root = evidence.test, inputs.image_root
     if root is None:
         raise UserError("report.images=true needs the folder of the photographs: give report.image_root=…")
@@ -108,11 +107,15 @@ def photographs_section(evidence: Evidence, inputs: ReportInputs) -> Section:
             )
             for row, answer, sure in surest(test, right)
         ]
-        if lines:
-            figures.append(Figure(name, to_png(contact_sheet(root, lines), 110), caption, caption, 640))
+        figures += sheet(root, name, lines, caption)
     return Section(
         key="photographs",
         title="Photographs",
-        paragraphs=("People's skin: this page was asked to show photographs and must not be published.",),
+        paragraphs=(NOT_TO_PUBLISH,),
         figures=tuple(figures),
     )
+
+
+def sheet(root: Path, name: str, lines: list[tuple[str, str, str]], caption: str) -> list[Figure]:
+    """The contact sheet of some photographs; nothing for none."""
+    return [Figure(name, to_png(contact_sheet(root, lines), 110), caption, caption, 640)] if lines else []
