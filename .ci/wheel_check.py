@@ -30,7 +30,7 @@ def main(programs: Path) -> None:
     before = _files(home)
 
     train = (programs / "siglip-med-train", "experiment=layered", "trainer.max_steps=4", "evaluation.bootstrap=20")
-    _says(_run(*train, *SMALL), "R@1", "macro R@5", "label frequency")
+    _says(_run(*train, *SMALL), "R@1", "macro R@5", "class prior")
     (folder,) = Path("logs/finetune/runs").iterdir()
     checkpoint = f"checkpoint={folder / 'checkpoints' / 'best.ckpt'}"
     photographs = next(Path(".cache/synthetic").glob("*/images"))
