@@ -29,7 +29,7 @@ from siglip_med.models.joint import (
     VitBertTwoTower,
 )
 from siglip_med.models.logits import Logits
-from siglip_med.models.prefix import as_written, encoder_layers
+from siglip_med.models.frozen_blocks import as_written, encoder_layers
 from siglip_med.models.prompt_check import check_prompts
 from siglip_med.models.prompts import PromptEnsemble, Tokenizer, in_chunks
 from siglip_med.models.summary import check_gradients

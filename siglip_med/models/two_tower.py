@@ -18,7 +18,7 @@ from siglip_med.models.adaptation import Adaptation, Tower
 from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint
 from siglip_med.models.logits import Logits
-from siglip_med.models.prefix import Prefix
+from siglip_med.models.frozen_blocks import FrozenBlocks
 from siglip_med.models.summary import Component, parameter_table
 
 
@@ -85,8 +85,8 @@ class TwoTower(nn.Module, ABC):
         self.backbones = nn.ModuleDict(
             {key: backbone.adapt(adaptation, gradient_checkpointing) for key, backbone in backbones.items()}
         )
-        self._prefixes = {
-            tower: Prefix(self._tower(key, root), adaptation.frozen_blocks(tower), tower)
+        self._frozen_blocks = {
+            tower: FrozenBlocks(self._tower(key, root), adaptation.frozen_blocks(tower), tower)
             for key, backbone in backbones.items()
             for tower, root in backbone.roots.items()
             if adaptation.frozen_blocks(tower)
@@ -148,7 +148,7 @@ class TwoTower(nn.Module, ABC):
             return images
         if images.ndim == 4:
             return self.image_features(images)
-        with self._prefixes["vision"].resumed(images):
+        with self._frozen_blocks["vision"].resumed(images):
             return self.image_features(images)
 
     def encode_texts(
@@ -166,7 +166,7 @@ class TwoTower(nn.Module, ABC):
         """
         if states is None:
             return self.project_texts(self.text_features(input_ids, attention_mask))
-        with self._prefixes["text"].resumed(states):
+        with self._frozen_blocks["text"].resumed(states):
             return self.project_texts(self.text_features(input_ids, attention_mask))
 
     def frozen_blocks(self, tower: Tower) -> int:
@@ -183,10 +183,10 @@ class TwoTower(nn.Module, ABC):
 
     @torch.no_grad()
     def _states(self, tower: Tower, run: Callable[[], Tensor]) -> Tensor:
-        prefix, training = self._prefixes[tower], self.training
+        blocks, training = self._frozen_blocks[tower], self.training
         self.eval()
-        states = prefix.states(run)
-        prefix.check(states, run)
+        states = blocks.states(run)
+        blocks.check(states, run)
         self.train(training)
         return states
 
@@ -250,8 +250,8 @@ class TwoTower(nn.Module, ABC):
             for tower, root in backbone.roots.items():
                 if not self.adaptation.trains_encoder(tower):
                     self._tower(key, root).eval()
-        for prefix in self._prefixes.values():
-            for module in prefix.frozen_modules():
+        for blocks in self._frozen_blocks.values():
+            for module in blocks.frozen_modules():
                 module.eval()
         return self
 

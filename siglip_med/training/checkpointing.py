@@ -1,7 +1,7 @@
 """When a run writes checkpoints, which it keeps, and how it stops when it is told to.
 
 A checkpoint is written between two optimizer steps, never inside one, and says where the run stands in plain numbers:
-epoch, batches of it that are done, optimizer steps. What `settle_progress` writes of Lightning's own counters is
+epoch, batches of it that are done, optimizer steps. What `normalize_counters` writes of Lightning's own counters is
 worked out from these, so a resumed run takes the next step and nothing twice.
 """
 
@@ -230,7 +230,7 @@ def is_trial(trainer: Any) -> bool:
     return bool(trainer.fast_dev_run)
 
 
-def settle_progress(checkpoint: dict[str, Any], trainer: pl.Trainer, finished: bool) -> None:
+def normalize_counters(checkpoint: dict[str, Any], trainer: pl.Trainer, finished: bool) -> None:
     """Brings Lightning's counters to what they mean between two steps, and adds the `POSITION`.
 
     Lightning dumps its loops in the middle of whatever they do; restored as they are, it validates again, logs a step

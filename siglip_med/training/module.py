@@ -16,7 +16,7 @@ from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
 from siglip_med.training.callbacks import keeps_step
-from siglip_med.training.checkpointing import Checkpoints, position, settle_progress
+from siglip_med.training.checkpointing import Checkpoints, position, normalize_counters
 from siglip_med.training.optim import BuildsOptimizer
 from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
 
@@ -110,7 +110,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in trained.items()}
         checkpoint["siglip_med"] = self.checkpoint_payload
         callback = self.trainer.checkpoint_callback
-        settle_progress(checkpoint, self.trainer, isinstance(callback, Checkpoints) and callback.saving_finished)
+        normalize_counters(checkpoint, self.trainer, isinstance(callback, Checkpoints) and callback.saving_finished)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to resume on another base or split, and puts the data where the run stood."""
