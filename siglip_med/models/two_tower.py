@@ -17,8 +17,8 @@ from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation, Tower
 from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint
-from siglip_med.models.logits import Logits
 from siglip_med.models.frozen_blocks import FrozenBlocks
+from siglip_med.models.logits import Logits
 from siglip_med.models.summary import Component, parameter_table
 
 

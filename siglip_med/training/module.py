@@ -16,7 +16,7 @@ from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
 from siglip_med.training.callbacks import keeps_step
-from siglip_med.training.checkpointing import Checkpoints, position, normalize_counters
+from siglip_med.training.checkpointing import Checkpoints, normalize_counters, position
 from siglip_med.training.optim import BuildsOptimizer
 from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
 
