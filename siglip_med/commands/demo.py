@@ -71,7 +71,7 @@ class Result:
 
 
 def run(settings: Settings) -> Result:
-    """Takes the port and loads the model with what lies beside it.
+    """Takes the port and loads the model with the files beside it.
 
     Raises:
         UserError: Gradio is missing, the port is taken, or the checkpoint, its base or the device cannot be had.
@@ -89,7 +89,7 @@ def run(settings: Settings) -> Result:
 
 
 def build_answerer(settings: Settings) -> tuple[Answerer, str]:
-    """The model with what lies beside it, and a sentence on what of the training cases is missing; errors as in `run`.
+    """The model with the files beside it, and a sentence on missing training cases; errors as in `run`.
 
     Args:
         settings: of the command.
@@ -121,7 +121,7 @@ def validation_predictions(checkpoint: Path) -> Predictions | None:
 
 
 def show(result: Result) -> None:
-    """Serves the page until the process is told to stop, and says where it is."""
+    """Serves the page until the process is stopped, and prints its address."""
     from siglip_med.demo.server import is_loopback
 
     def say(text: str) -> None:

@@ -174,7 +174,7 @@ def explained(
 def derive(
     settings: Settings, checkpoint: Path, folder: Path, found: dict[str, Predictions], report: ReportSettings
 ) -> Derived:
-    """Makes what ``settings.derive`` asks for from a run, in a folder of its own below the run's.
+    """Derives ``settings.derive`` from a run, in a folder of its own below the run's.
 
     Args:
         settings: of the command.

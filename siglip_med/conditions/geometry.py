@@ -153,7 +153,7 @@ def _shares(weights: Mapping[Geometry, float]) -> dict[Geometry, float]:
 
 
 def _depths(conditions: ConditionSet) -> np.ndarray:
-    """Edges from the root to each condition, which lies one below its code."""
+    """Edges from the root to each condition, which is one below its code."""
     return np.array([len(path) + 1 for path in conditions.paths])
 
 

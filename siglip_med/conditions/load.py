@@ -64,7 +64,7 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
 
 
 def _unknown(unknown: Sequence[tuple[int, str]], known: Mapping[str, Condition], codes: str | Path | None) -> str:
-    """What to say of names that are in neither the map nor the curated tables: all of them, the first in full."""
+    """Message on names that are in neither the map nor the curated tables: all of them, the first in full."""
     position, name = unknown[0]
     others = f"; the same holds for {len(unknown) - 1} more: {', '.join(repr(other) for _, other in unknown[1:])}"
     others = others if len(unknown) > 1 else ""

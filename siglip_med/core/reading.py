@@ -1,4 +1,4 @@
-"""The one reader of CSVs: finds delimiter and encoding, knows Excel's habits, and accounts for every row."""
+"""The one reader of CSVs: finds delimiter and encoding, accepts what Excel writes, and accounts for every row."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ class TextTable:
     Attributes:
         path: the file.
         columns: names in the header.
-        rows: one mapping a row.
+        rows: one mapping per row.
         numbers: 1-based number of each of them below the header, rows without any text included.
         empty: rows without any text (Excel writes them), which are not among ``rows``.
         notes: what had to be found out about the file.
@@ -88,7 +88,7 @@ def read_csv(
     encoding: str | None = None,
     delimiter: str | None = None,
 ) -> TextTable:
-    """Reads a CSV strictly: every row has the header's columns, and whatever is wrong is said with its row.
+    """Reads a CSV strictly: every row has the header's columns, and an error names its row.
 
     Taken as they come: a byte order mark, UTF-16, Windows line ends, blank lines, a first line ``sep=;``, columns at
     the right and rows at the end without any text. Names are brought into Unicode's composed form.
@@ -118,7 +118,7 @@ def read_csv(
     except csv.Error as error:
         raise UserError(f"{path}, row {len(records)}: not readable as CSV ({error}); check its quotes") from error
     if not records:
-        raise UserError(f"{path}: the file is empty; give a table with a header and one row an image")
+        raise UserError(f"{path}: the file is empty; give a table with a header and one row per image")
     header = _header(path, records)
     if len(header) == 1 and delimiter != found and any(column not in header for column in wanted):
         raise UserError(f"{path}: its delimiter looks like {found!r}, not {delimiter!r}; delimiter=null finds it")
@@ -184,7 +184,7 @@ def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; check data.source.root and the name of the table")
     data = path.read_bytes()
-    kind = next((said for start, said in _NO_TEXT.items() if data.startswith(start)), None)
+    kind = next((words for start, words in _NO_TEXT.items() if data.startswith(start)), None)
     if kind is not None:
         raise UserError(f"{path}: is no CSV but {kind}")
     wrong: UnicodeDecodeError | None = None

@@ -40,7 +40,7 @@ def largest_case(cases: np.ndarray) -> tuple[str, int]:
     return str(names[counts.argmax()]), int(counts.max())
 
 
-def shown(values: Sequence[str], limit: int = 3) -> str:
+def format_counts(values: Sequence[str], limit: int = 3) -> str:
     """The values that differ, the most frequent first, with their counts, for a message: ``'unknown' 3, '' 2``."""
     counts: dict[str, int] = {}
     for value in values:

@@ -67,7 +67,7 @@ def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
 
 
 def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig | None:
-    """Composes the config that the command line asks for, so that a wrong name costs one line and no folder.
+    """Composes the config of the command line, so that a wrong name costs one line and no folder.
 
     A sweep override is checked value by value. Flags of Hydra itself (``--help``, ``--cfg`` …) are left to it.
 

@@ -133,7 +133,7 @@ def _do(command: str, folder: Path, config: DictConfig) -> Any:
 def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictConfig:
     """The settings of the run that is resumed, where there is one.
 
-    The config of an empty command line is composed too: what differs from it was said on this one.
+    The config of an empty command line is composed too: what differs from it was given on this one.
     """
     if config.get("resume") is None:
         return config

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, eq=False)
 class PairBatch:
-    """B image embeddings against T text embeddings, with what says which belong together.
+    """B image embeddings against T text embeddings, with the targets that pair them.
 
     Make one with `PairBatch.build` (labels and conditions) or `PairBatch.from_targets` (image-caption pairs). Derived
     tensors are computed on first use and kept, so terms share them.

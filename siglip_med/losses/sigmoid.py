@@ -17,7 +17,7 @@ PosWeight = float | Literal["batch", "condition"]
 
 @dataclass(frozen=True)
 class MultiPositiveSigmoid:
-    """Binary cross-entropy of every image-text pair, with several positives a row.
+    """Binary cross-entropy of every image-text pair, with several positives per row.
 
     With targets P and logits z the loss of a pair is ``w_j P softplus(-z) + (1 - P) softplus(z)``.
 

@@ -28,7 +28,7 @@ class TwoTower(nn.Module, ABC):
     Attributes:
         image_spec: side length and normalization of its images.
         embedding_dim: E, the size of the shared space.
-        max_text_length: L, tokens that every text is padded or cut to.
+        max_text_length: L, tokens that every text is padded or truncated to.
         tokenizer: the text tower's tokenizer (transformers).
         image_processor: the vision tower's image processor (transformers).
         logit_scale: logarithm of the multiplier of the cosine; 0-dim, float32.

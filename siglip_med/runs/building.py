@@ -27,7 +27,7 @@ def build(settings: FineTuneSettings, device: torch.device, model: TwoTower | No
 def build_module(
     settings: FineTuneSettings, components: Components, loss: LayeredLoss, optimizer: BuildsOptimizer
 ) -> FineTuneModule:
-    """The LightningModule of a fine-tuning run, and what its checkpoints will say of it."""
+    """The LightningModule of a fine-tuning run, and what its checkpoints record of it."""
     data, model = components.data, components.model
     dissimilarity = torch.from_numpy(components.dissimilarity).float()
     pool = choose_pool(settings.text_pool, model, len(components.conditions.names), settings.data["batch_size"])

@@ -32,7 +32,7 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
         os.close(os.open(folder / RECORD, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
         raise UserError(
-            f"{folder} holds a run already: give another folder with hydra.run.dir=…, or go on with that run: "
+            f"{folder} holds a run already: give another folder with hydra.run.dir=…, or resume that run: "
             f"resume={folder}"
         ) from None
     except OSError as error:
@@ -51,7 +51,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def mark(folder: Path, finished: bool, settings: Mapping[str, Any]) -> None:
-    """Says in the record whether the run is finished, and with which settings it goes on.
+    """Records whether the run is finished, and with which settings it is resumed.
 
     Raises:
         UserError: the folder cannot be written.
@@ -88,7 +88,7 @@ def run_folder(checkpoint: Path) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a run goes on from: the last that is whole.
+    """The checkpoint that a run is resumed from: the last that is whole.
 
     One that is damaged is named on the screen, and the one before it taken.
 
@@ -109,7 +109,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
             if position + 1 == len(present):
                 raise
             Console(stderr=True).print(
-                f"{error}; going on from {present[position + 1]}", soft_wrap=True, highlight=False, markup=False
+                f"{error}; resuming from {present[position + 1]}", soft_wrap=True, highlight=False, markup=False
             )
         else:
             return path
@@ -117,7 +117,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def others(checkpoint: Path) -> str:
-    """What else there is to go on from, to put behind a message that a checkpoint is missing or damaged."""
+    """Another checkpoint to resume from, to put behind a message that a checkpoint is missing or damaged."""
     names = [name for name in (LAST, PREVIOUS, BEST) if name != checkpoint.name]
     for path in (checkpoint.parent / name for name in names):
         try:

@@ -23,7 +23,7 @@ Distance = Annotated[int, Field(ge=0, le=32)]
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSource(ABC):
-    """A data set in a folder; each format says in `read` how its files become a table.
+    """A data set in a folder; each format reads its files into a table in `read`.
 
     Args:
         root: the data set's folder.
@@ -52,7 +52,7 @@ class FolderSource(ABC):
     thumbnails: bool = False
 
     published: ClassVar[Provenance] = Provenance()
-    """What the authors of the format's one data set say of it."""
+    """Provenance that the authors of the format's one data set state."""
 
     @property
     def provenance(self) -> Provenance:
@@ -107,14 +107,14 @@ class FolderSource(ABC):
         return drop_rare_conditions(table, self.minimum_images)
 
     def table_of(
-        self, rows: Sequence[TableRow], source: Path, said: Mapping[int, str] | None = None, **settings: Any
+        self, rows: Sequence[TableRow], source: Path, raw_labels: Mapping[int, str] | None = None, **settings: Any
     ) -> ImageTable:
-        """The rows as a table, with conditions called as `aliases` wants.
+        """The rows as a table, with conditions renamed by `aliases`.
 
         Args:
-            rows: one an image.
+            rows: one per image.
             source: the file or folder that they came from.
-            said: what stood where a condition should be, by ``source_row``.
+            raw_labels: text of the label field by ``source_row``, for rows without a condition.
             **settings: of `build_table`.
         """
         aliases = self.aliases or {}
@@ -136,7 +136,7 @@ class FolderSource(ABC):
             source=str(source),
             notes=notes,
             left_out=left_out,
-            said=said,
+            raw_labels=raw_labels,
             **settings,
         )
 
@@ -145,7 +145,7 @@ class FolderSource(ABC):
         return dict.fromkeys(self.names_in(cell), 1.0)
 
     def names_in(self, cell: str, separator: str | None = None) -> list[str]:
-        """The conditions that a cell names; those that say "not known" are none, unless an alias says what they are."""
+        """The conditions that a cell names; "not known" in any spelling is none, unless `aliases` has it."""
         parts = [cell] if separator is None else cell.split(separator)
         aliases = self.aliases or {}
         return [

@@ -26,7 +26,7 @@ def download_all(
     Args:
         addresses: address by the path that the file goes to; one that exists was fetched whole and is passed over.
         workers: files at a time.
-        title: what is said of the progress.
+        title: of the progress line.
         attempts: tries per file.
         wait: seconds before the second try; doubled before each further one.
 

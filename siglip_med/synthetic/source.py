@@ -35,7 +35,7 @@ Size = Annotated[int, Field(ge=16, le=512)]
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """One case ready to be rendered: its look, how many pictures, and what the table says of it."""
+    """One case ready to be rendered: its look, how many pictures, and its row of the table."""
 
     appearance: Appearance
     views: int
@@ -76,7 +76,7 @@ class RenderedSource(ABC):
 
     @property
     def folder(self) -> Path:
-        """Where this data set lies."""
+        """Folder of this data set."""
         drawn = {name: value for name, value in asdict(self).items() if name not in ("root", "thumbnails")}
         digest = hashlib.sha256(repr(sorted(drawn.items())).encode())
         for file in sorted(Path(__file__).parent.iterdir()):
@@ -156,7 +156,7 @@ class SyntheticSource(RenderedSource):
     """Drawings of the 66 SCIN conditions: long tail, differentials and co-listing as SCIN's; see docs/synthetic.md.
 
     Args:
-        n_images: number of pictures, at least 198 (three cases a condition).
+        n_images: number of pictures, at least 198 (three cases per condition).
         thumbnails: whether a run keeps small copies of the pictures, and pages show them; they show nobody.
 
     Raises:
@@ -228,7 +228,7 @@ class CaptionSource(RenderedSource):
         return ("skin",)
 
     def draw_cases(self) -> Iterator[DrawnCase]:
-        """One picture a case."""
+        """One picture per case."""
         for number in range(self.n_images):
             # Another stream than SyntheticSource's: equal seeds give no equal skin.
             rng = np.random.default_rng([self.seed, 3, number])

@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is not finite: said with everything that tells why, then stop or skip."""
+"""A loss or gradient that is not finite: logged with terms, coefficients and images, then the run stops or skips."""
 
 from collections.abc import Mapping
 from typing import Any, Literal

@@ -27,9 +27,9 @@ class TwoTowerModule(pl.LightningModule, ABC):
     Attributes:
         coefficients: weight of each group of loss terms; a callback sets them before each step.
         last_pair_batch: the embeddings of the current step, for callbacks that look at gradients.
-        last_loss, last_terms: total and raw terms of the current step, for the callback that looks whether they are
-            finite.
-        checkpoint_payload: what a checkpoint says of the run besides its weights.
+        last_loss: total of the current step, for the callback that checks whether it is finite.
+        last_terms: raw terms of the current step, for the same callback.
+        checkpoint_payload: what a checkpoint records of the run besides its weights.
     """
 
     def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: BuildsOptimizer, seed: int) -> None:
@@ -105,7 +105,7 @@ class TwoTowerModule(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves the frozen base out, and says what the run was and where it stands."""
+        """Leaves the frozen base out, and adds what the run was and its position."""
         trained = self.model.trainable_state()
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in trained.items()}
         checkpoint["siglip_med"] = self.checkpoint_payload

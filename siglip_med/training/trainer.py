@@ -88,7 +88,7 @@ def build_trainer(
         max_steps: optimizer steps of the run; -1: as many as ``max_epochs`` has.
         max_epochs: epochs of the run; -1: as many as ``max_steps`` needs.
         min_steps: early stopping waits for that many optimizer steps.
-        min_epochs: the same in epochs.
+        min_epochs: early stopping waits for that many epochs.
         accumulate_grad_batches: batches of one optimizer step.
         val_check_interval: batches, or share of an epoch, between two validations.
         check_val_every_n_epoch: epochs between two validations; None: ``val_check_interval`` counts over epochs.
