@@ -1,4 +1,4 @@
-"""The retrieval test done once for all images, against the naive way: ten texts and ten copies of the image a sample.
+"""The retrieval test done once for all images, against the naive way: ten texts and ten copies of the image per sample.
 
     python benchmarks/retrieval.py
     python benchmarks/retrieval.py --images 500 --conditions 66
@@ -39,7 +39,7 @@ def tiny_model(seed: int) -> SiglipModel:
 
 @torch.no_grad()
 def naive_ranks(model: SiglipModel, images: Tensor, tokens: Tensor, candidates: np.ndarray) -> np.ndarray:
-    """``[N]`` rank of the truth: one forward pass an image, with K copies of it and K texts."""
+    """``[N]`` rank of the truth: one forward pass per image, with K copies of it and K texts."""
     ranks = np.empty(len(images), dtype=np.int64)
     for row, image in enumerate(images):
         chosen = tokens[candidates[row]]

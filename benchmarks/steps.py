@@ -70,7 +70,7 @@ class Case:
     def what(self) -> str:
         """The first column."""
         listed = "2 to 3 conditions" if self.several else "one condition"
-        return f"{self.model}, batch {self.batch_size}, {listed} an image, {', '.join(self.overrides)}"
+        return f"{self.model}, batch {self.batch_size}, {listed} per image, {', '.join(self.overrides)}"
 
 
 LAYERED, POOL, PLAIN = "loss=layered", "text_pool=batch", "augmentation=none"
