@@ -46,7 +46,7 @@ def run(settings: Settings) -> Result:
     """Trains both towers on captions and, if asked, writes the model folder.
 
     Raises:
-        UserError: something that the settings or the data say is wrong.
+        UserError: a setting or the data is wrong.
     """
     check_references(settings, PRETRAINING_METRICS)
     point = resume_point(settings)

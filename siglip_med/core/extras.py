@@ -33,5 +33,5 @@ def require(package: str, feature: str, extra: str) -> Any:
 
 
 def missing(package: str, feature: str, extra: str) -> str:
-    """The line that says which package a feature lacks and how to get it."""
+    """The line that names the package that a feature lacks and how to install it."""
     return f"{feature} needs {package}: pip install 'siglip-med[{extra}]'"

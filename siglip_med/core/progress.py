@@ -27,7 +27,7 @@ def tracked(
         description: what is done to them, e.g. ``predicting val``.
         unit: what ``items`` are.
         shown: whether anything is printed.
-        total: how many there are, where ``items`` cannot say; None: it is not known.
+        total: number of items, where ``items`` has no length; None: unknown.
     """
     if not shown:
         yield from items

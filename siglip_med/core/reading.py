@@ -73,7 +73,7 @@ class TextTable:
             key = row[column].strip()
             if key in found:
                 raise UserError(
-                    f"{self.where(number)}: {column} {key!r} stands in it twice (row {found[key][0]} has it already); "
+                    f"{self.where(number)}: {column} {key!r} occurs twice (row {found[key][0]} has it already); "
                     "keep one row"
                 )
             found[key] = (number, row)
@@ -161,12 +161,12 @@ def _header(path: Path, records: list[list[str]]) -> list[str]:
     names = [name or f"column {place}" for place, name in enumerate(names, start=1)]  # pandas leaves its index unnamed
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"{path}: column {twice[0]!r} stands in the header twice; rename one of them")
+        raise UserError(f"{path}: column {twice[0]!r} occurs twice in the header; rename one of them")
     return names
 
 
 def _find_delimiter(text: str, wanted: Sequence[str]) -> str:
-    """The first of those that give the wanted columns, else the most rows as long as the header, else most columns."""
+    """The first of those that have the wanted columns, else the most rows as long as the header, else most columns."""
 
     def score(delimiter: str) -> tuple[bool, float, int]:
         sample: list[list[str]] = []
@@ -196,7 +196,7 @@ def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
             wrong = wrong or error
         else:
             note = f"{path.name} is not UTF-8 (row {_row(wrong)}), so it was read as {name}" if wrong else ""
-            return text, [f"{note}; if names look wrong, say encoding"] if note else []
+            return text, [f"{note}; if names look wrong, set encoding"] if note else []
     assert wrong is not None
     byte = wrong.object[wrong.start]
     tried = "neither UTF-8 nor cp1252" if len(names) > 1 else f"not {names[0].removesuffix('-sig')}"
@@ -207,7 +207,7 @@ def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
 
 
 def _row(error: UnicodeDecodeError) -> int:
-    return error.object.count(b"\n", 0, error.start)  # the object goes without its byte order mark
+    return error.object.count(b"\n", 0, error.start)  # the object has no byte order mark
 
 
 def _encodings(data: bytes) -> tuple[str, ...]:

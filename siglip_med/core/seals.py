@@ -38,7 +38,7 @@ def write_sealed(path: str | Path, write: Callable[[Any], object], archive: bool
         try:
             write(sealing)
         except RuntimeError as error:
-            # torch.save goes on after a write that failed, and reports what that did to its archive
+            # torch.save continues after a write that failed, and reports what that did to its archive
             raise sealing.failure or error from None
         sealing.finish(_LENGTH.to_bytes(2, "little") if archive else b"")
 

@@ -27,7 +27,7 @@ def builders(*roots: Callable[..., Any], parts: Iterable[Callable[..., Any]] = (
     """The allow-list of some builders: they, the classes in their signatures, and the given parts.
 
     Args:
-        roots: factories and classes whose parameters say what else may be built, e.g. `siglip` takes a `Lora`.
+        roots: factories and classes whose parameters name what else may be built, e.g. `siglip` takes a `Lora`.
         parts: implementations of what signatures name by a protocol alone, e.g. the splitters.
     """
     found: dict[str, Callable[..., Any]] = {}

@@ -24,7 +24,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     Args:
         model: the trained model.
         payload: from `load_model`.
-        format: which format lies beside the card.
+        format: format of the folder that holds the card.
         license: of the exported files, as the Hugging Face hub spells it (e.g. ``apache-2.0``, ``cc-by-nc-4.0``).
 
     Returns:

@@ -15,7 +15,7 @@ from siglip_med.models.conversion.weights import OPEN_CLIP_CONFIG, OPEN_CLIP_WEI
 def write_open_clip(model: TwoTower, folder: Path) -> None:
     """Writes config, weights and tokenizer as open_clip reads them, adapters merged in.
 
-    The logit bias goes with them, as in open_clip's models that were trained with a sigmoid loss.
+    The logit bias is saved with them, as in open_clip's models that were trained with a sigmoid loss.
 
     Args:
         model: the trained model; it is not changed.

@@ -103,7 +103,7 @@ def _override(key: str, value: Path) -> str:
 def _job(command: str, config: DictConfig) -> Any:
     """One Hydra job; what it returns is what a sweep optimizes.
 
-    A `UserError` becomes one line and exit status 2, and the empty run folder goes. A run that was told to stop exits
+    A `UserError` becomes one line and exit status 2, and the empty run folder is removed. A run that was stopped exits
     with 128 + the signal.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)

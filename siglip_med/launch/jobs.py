@@ -52,7 +52,7 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
         What ``body`` returned, now or when the job was done; None for a job that failed.
 
     Raises:
-        Stopped: the process was told to stop; the job stays marked as interrupted.
+        Stopped: the process got a signal to stop; the job stays marked as interrupted.
     """
     from siglip_med.training.preemption import Stopped
 
@@ -62,7 +62,7 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
     place = folder.resolve().relative_to(sweep).as_posix()
     try:
         key = job_key(plain_settings(config))
-    except UserError:  # a setting has no value: the job itself says which
+    except UserError:  # a setting has no value: the job itself names it
         key = digest(" ".join(words))
     record = read_record(sweep, key)
     if record is not None and _is_done(sweep, record):

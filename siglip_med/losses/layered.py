@@ -91,7 +91,7 @@ class LayeredLoss(nn.Module):
         4.5
 
     A term whose coefficient is 0 is not computed. The total always has a live graph to every input of the batch (with a
-    gradient of zero where no term asks for one), which DistributedDataParallel needs.
+    gradient of zero where no term needs one), which DistributedDataParallel needs.
 
     Args:
         terms: the terms by name, in the order in which they are computed.

@@ -25,7 +25,7 @@ class PairBatch:
         text_condition: ``[T]`` int64, the condition of each text; None for image-caption pairs.
         dissimilarity: ``[C, C]`` the matrix D in [0, 1], or None.
         condition_counts: ``[C]`` images of each condition that an epoch draws, or None.
-        given_targets: ``[B, T]`` targets of image-caption pairs; None where labels say them.
+        given_targets: ``[B, T]`` targets of image-caption pairs; None where labels give them.
     """
 
     image: Tensor
@@ -194,7 +194,7 @@ class PairBatch:
         if value is None:
             raise ValueError(
                 f"this loss term needs {name}, and the batch has none: "
-                "give it to PairBatch.build, or choose a term that image-caption pairs suffice for"
+                "give it to PairBatch.build, or choose a term that takes image-caption pairs"
             )
         return value
 

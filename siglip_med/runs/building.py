@@ -16,7 +16,7 @@ def build(settings: FineTuneSettings, device: torch.device, model: TwoTower | No
     """The model (or a trained one in its place), its data, and the geometry and sentences of the conditions in it.
 
     Raises:
-        UserError: the data, the codes or the model cannot be had as the settings say.
+        UserError: the data, the codes or the model of the settings are not available.
     """
     s = settings
     return build_components(

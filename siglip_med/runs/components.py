@@ -119,7 +119,7 @@ def build_components(
         build: makes objects of nodes; what comes out of a file is built by `siglip_med.core.trust`.
 
     Raises:
-        UserError: the data or the codes cannot be had as the settings say.
+        UserError: the data or the codes of the settings are not available.
     """
     model = model.to(device)
     images = build_data(data, model, seed, build)

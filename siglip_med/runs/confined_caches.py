@@ -18,7 +18,7 @@ def kept_below(
 ) -> tuple[dict[str, Any], Any]:
     """Stored ``data`` and ``features`` nodes with their caches below this command's cache.
 
-    A cache is moved, and the screen says so, where the file has it outside: what is kept there is then made again. The
+    A cache that the file has outside is moved, which is printed: what is kept there is then made again. The
     folder of a source that writes into it (drawings, an export of a hub's data set) is one.
 
     Args:

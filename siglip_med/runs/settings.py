@@ -39,7 +39,7 @@ class RunSettings(BaseModel):
 
     Attributes:
         seed: of everything: split, order, augmentation, prompts, adapters.
-        monitor: validation metric that chooses the checkpoint; ``mode`` says whether more is better.
+        monitor: validation metric that chooses the checkpoint; ``mode`` tells whether more is better.
         resume: a checkpoint or a run folder to resume, ``auto`` for the newest run of these settings, or None.
         trust: dotted names of code of one's own that ``resume`` and ``init_from`` may build.
         paths: of logs, caches and the run folder.

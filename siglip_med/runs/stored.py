@@ -71,9 +71,9 @@ def stored_run(
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
-        cache_dir: what is kept is kept below it, wherever the checkpoint says; ``data`` may name other folders.
+        cache_dir: every cache is below it, whatever the checkpoint names; ``data`` may name other folders.
         data: keys of its ``data`` node to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
-        base: where the base lies now, as in `load_model`.
+        base: path of the base if it moved, as in `load_model`.
         trust: as in `load_model`, for towers, sources, splitters and samplers of one's own.
 
     Raises:
@@ -140,8 +140,8 @@ def predict_run(
         ``probe_test`` where the run fitted a linear probe.
 
     Raises:
-        UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
-            trained on.
+        UserError: the checkpoint, its base, its data or the device is not available, or the split is no longer
+            the one it trained on.
     """
     stored, chosen = stored_run(checkpoint, cache_dir, data, base, trust), choose_device(device)
     model, payload = load_model(checkpoint, base, trust)

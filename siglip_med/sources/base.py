@@ -30,7 +30,7 @@ class FolderSource(ABC):
         aliases: other names for conditions, as the data writes them: several may become one (a merge), and null
             leaves a condition out. A binary target is named so too: ``{"1": Melanoma, "0": Nevus}``.
         conditions: keep only these; an image that lists none of them is left out.
-        minimum_images: conditions listed on fewer images are left out, with the images that list no other.
+        minimum_images: conditions of fewer images are left out, with the images that have no other.
         near_duplicate_distance: images whose perceptual hashes differ in at most this many of 64 bits are put
             into one case, so that no split separates them; None opens no image. 4 is strict, 8 is loose.
         dataset_name: how cards and reports call the data; None for what the source knows of itself.

@@ -36,7 +36,7 @@ class CsvSource(FolderSource):
     Conditions come in one of two shapes: a column of names (``condition_column``, with ``condition_separator``
     where a cell lists several and ``weight_column`` where they have weights, separated alike), or one column a
     condition (``condition_columns``, ``condition_prefix`` or ``condition_columns_except``) holding 0, 1, yes, no, a
-    cross or a weight. Cells that say "not known" (see `siglip_med.data.values.UNKNOWN`) mean so in every column.
+    cross or a weight. "Not known" has the same spellings in every column (`siglip_med.data.values.UNKNOWN`).
 
     Args:
         table: the CSV, relative to the root.

@@ -1,6 +1,6 @@
 """Writes the photographs of a set into a folder once, block by block, so that an interrupted export is resumed.
 
-What is done stands in ``.export.jsonl``: the settings, then a line for each row, appended when a block's photographs
+Progress is kept in ``.export.jsonl``: the settings, then a line for each row, appended when a block's photographs
 are on the disk. A killed export leaves a log that is true; the same command continues at the row behind it, and the
 result has the same bytes as that of one that ran through.
 """

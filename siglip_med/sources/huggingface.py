@@ -187,7 +187,7 @@ class HuggingFaceSource(FolderSource):
         # where no type vouches for a column, the first rows must show it
         watched = part.features is None and number == 0 and skip == 0
         missing = {self._images(), *((column,) for column in (*self._listed(), *self._texts().values()))}
-        # the library calls files "train" that nobody gave a split
+        # the library calls files without a split "train"
         unnamed = self.data_files is not None and not isinstance(self.data_files, Mapping)
         split = "" if unnamed else _SPLITS.get(part.name.lower(), "")
         rows: Iterator[dict[str, Any]] | None = None
@@ -201,7 +201,7 @@ class HuggingFaceSource(FolderSource):
             except Exception as error:  # whatever the reader of a format or the network raises
                 raise UserError(
                     f"{where}: cannot be read ({one_line(error)}); run the same command to resume; if the file itself "
-                    "is damaged, mend it, or leave it out and give another data.source.root"
+                    "is damaged, repair it, or leave it out and give another data.source.root"
                 ) from error
             seen = position if row is None else position + 1
             missing = {several for several in missing if all((row or {}).get(column) is None for column in several)}

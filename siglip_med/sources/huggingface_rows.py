@@ -37,7 +37,7 @@ class Part:
         name: of the split.
         features: types of its columns by the library, as `flat` names them; None where only the rows show them.
         shards: names of the pieces it is read in, in order.
-        total: its rows; None where the data set does not say.
+        total: its rows; None where the data set does not tell.
         stream: the library's iterable, with encoded images.
     """
 
@@ -160,7 +160,7 @@ def _opened(settings: Mapping[str, Any], images: Sequence[str], others: Sequence
         if streaming or settings["data_files"]:
             key = "streaming" if streaming else "data_files"
             raise UserError(
-                f"data.source.{key}: {dataset} is a folder of save_to_disk, which is read where it lies; leave it out"
+                f"data.source.{key}: {dataset} is a folder of save_to_disk, which is read in place; leave it out"
             )
         loaded = datasets.load_from_disk(str(folder))
     else:

@@ -89,7 +89,7 @@ class ImageFolderSource(FolderSource):
                 continue
             counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
             raise UserError(
-                f"{root / name}: none of its files is an image ({counts}); mend them, remove the folder, or leave it "
+                f"{root / name}: none of its files is an image ({counts}); repair them, remove the folder, or leave it "
                 f'out with data.source.aliases={{"{name}":null}}'
             )
 

@@ -42,9 +42,9 @@ class ScinSource(FolderSource):
     Args:
         published_66: keep the 66 conditions of the published recipe: the images whose primary condition is one of
             them, with those of their conditions that are. All 370 otherwise.
-        minimum_weight: conditions of a case below this weight are not listed.
+        minimum_weight: conditions of a case below this weight are left out.
         gradable_only: only cases whose pictures every dermatologist who saw them found good enough to judge.
-        soft_labels: labels are the dermatologists' weights; 1 for every listed condition otherwise.
+        soft_labels: labels are the dermatologists' weights; 1 for every positive condition otherwise.
         skin_tone: whose Fitzpatrick type to take: the first dermatologist's estimate or the person's own answer.
         image_folder: folder of the pictures, relative to the root.
         download: fetch what is missing from the public bucket (agree to the SCIN Data Use License first).

@@ -18,7 +18,7 @@ FAILED_STATUS = 1
 class SweepStatus(Callback):
     """Hydra callback: prints how to resume an interrupted sweep, and which of its jobs failed.
 
-    It stands before the other callbacks in the config, so that it comes last at the end: it ends the process with
+    It precedes the other callbacks in the config, so that it comes last at the end: it ends the process with
     `FAILED_STATUS` where a job of this command failed.
     """
 

@@ -1,4 +1,4 @@
-"""The project's own tables: how each condition looks, how often it is seen, and what it is listed with."""
+"""The project's own tables: how each condition looks, how often it is seen, and which conditions occur with it."""
 
 import csv
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Recipe:
         cases: SCIN's cases with this primary condition.
         sites: body site -> weight.
         layers: kinds of lesion, drawn in this order.
-        listed_with: other condition -> SCIN cases of this primary condition that also list the other.
+        listed_with: other condition -> SCIN cases of this primary condition that have the other too.
     """
 
     condition: str

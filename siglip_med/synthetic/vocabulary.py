@@ -1,4 +1,4 @@
-"""The words of a recipe: each is something the renderer can draw and the captions can say."""
+"""The words of a recipe: each is something the renderer can draw and the captions can name."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,6 @@
 """When a run writes checkpoints, which it keeps, and how it stops on a signal.
 
-A checkpoint is written between two optimizer steps, never inside one, and says where the run stands in plain numbers:
+A checkpoint is written between two optimizer steps, never inside one, and holds the run's position in plain numbers:
 epoch, batches of it that are done, optimizer steps. What `normalize_counters` writes of Lightning's own counters is
 worked out from these, so a resumed run takes the next step and nothing twice.
 """
@@ -56,7 +56,7 @@ class Checkpoints(Checkpoint):
 
     ``best.ckpt`` is the one whose validation was best; ties keep the earlier. With ``save_top_k`` above 1 the best k
     are also kept as ``step-<n>.ckpt``. ``last.ckpt`` is written after every validation, every few steps or minutes, at
-    the end, and when the run is told to stop; the one before it stays as ``previous.ckpt``.
+    the end, and on a signal to stop; the one before it stays as ``previous.ckpt``.
     """
 
     def __init__(

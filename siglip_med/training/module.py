@@ -151,7 +151,7 @@ class FineTuneModule(TwoTowerModule):
             texts: draws the prompts of a step.
             evaluation_prompts: the C conditions that validation ranks.
             dissimilarity: ``[C, C]`` matrix D.
-            condition_counts: ``[C]`` images of an epoch's draws that list each condition.
+            condition_counts: ``[C]`` images of an epoch's draws that are positive for each condition.
             primary: ``[N]`` first condition of each row of the table.
             metrics: accumulates the validation metrics.
             seed: of dropout.
@@ -197,7 +197,7 @@ class FineTuneModule(TwoTowerModule):
         return model.encode_texts(**tokens, states=self._kept_texts[texts.row])
 
     def on_validation_epoch_start(self) -> None:
-        """Encodes the prompts of all conditions once a validation."""
+        """Encodes the prompts of all conditions once per validation."""
         self._text_embeddings = self.evaluation_prompts.encode(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -67,7 +67,7 @@ class Progress(RichProgressBar):
 class RunLog(pl.Callback):
     """A line every few steps and after each validation, for log files and redirected output.
 
-    On a terminal, where the bar says the same, the lines go to the run's log file alone.
+    On a terminal, where the bar shows the same, the lines go to the run's log file alone.
     """
 
     def __init__(self, every_n_steps: PositiveInt = 50) -> None:

@@ -24,12 +24,12 @@ CHEAP = 0.25
 def choose_pool(choice: PoolChoice, model: TwoTower, conditions: int, images: int) -> Pool:
     """The text pool of a run; ``auto`` is decided by what the texts cost, and the reason is logged.
 
-    With ``all`` an image's loss depends less on its batch mates and no listed condition lacks negatives, so it is taken
+    With ``all`` an image's loss depends less on its batch mates and no positive lacks negatives, so it is taken
     wherever it is nearly free: the text tower is frozen (its output is kept, and heads cost nothing), or encoding every
     condition costs little beside the images.
 
     Args:
-        choice: what the settings say.
+        choice: ``batch``, ``all`` or ``auto``.
         model: the towers.
         conditions: C, texts per step with ``all``.
         images: images per step.
