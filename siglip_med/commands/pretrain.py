@@ -17,7 +17,7 @@ from siglip_med.runs.session import fit, last_metrics, resume_point, session
 from siglip_med.runs.settings import RunSettings
 from siglip_med.training.checkpointing import is_trial
 from siglip_med.training.module import CaptionModule
-from siglip_med.training.texts import CaptionPool
+from siglip_med.training.text_pools import CaptionPool
 
 
 class Settings(RunSettings):

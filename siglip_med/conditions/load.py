@@ -8,8 +8,8 @@ from siglip_med.conditions.condition import Condition, ConditionSet
 from siglip_med.conditions.curated import fold, lookup
 from siglip_med.conditions.suggest import in_words, suggest_codes, suggest_names
 from siglip_med.conditions.user_map import read_user_map
+from siglip_med.core.csv_reading import read_csv
 from siglip_med.core.errors import UserError
-from siglip_med.core.reading import read_csv
 
 
 def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> ConditionSet:

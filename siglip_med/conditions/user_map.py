@@ -7,8 +7,8 @@ from siglip_med.conditions.condition import Condition
 from siglip_med.conditions.curated import coarse_groups, fold, lookup
 from siglip_med.conditions.prompts import MAX_DESCRIPTION_WORDS
 from siglip_med.conditions.suggest import in_words, is_english, suggest_codes
+from siglip_med.core.csv_reading import read_csv
 from siglip_med.core.errors import UserError
-from siglip_med.core.reading import read_csv
 from siglip_med.core.seals import check_sidecar
 
 REQUIRED = ("condition", "code")

@@ -93,7 +93,7 @@ class ClassBalanced:
     are, beta towards 1 makes all conditions alike.
 
     Args:
-        beta: 0 keeps the counts, towards 1 all conditions are drawn alike.
+        beta: see above.
         maximum_repeats: expected draws of one image and epoch stay below this.
     """
 

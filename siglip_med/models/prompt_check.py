@@ -1,4 +1,4 @@
-"""Looks at prompts as the model's tokenizer sees them: what is truncated, and which conditions become the same."""
+"""Looks at prompts as the model's tokenizer sees them: what is cut off, and which conditions become the same."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def check_prompts(model: TwoTower, names: Sequence[str], prompts: Sequence[Seque
     if long:
         notes.append(
             f"{len(long):,} of {len(texts):,} prompts are longer than the {model.max_text_length} tokens that the text "
-            f"tower reads, and are truncated: the first is {texts[long[0]]!r} ({len(whole[long[0]])} tokens)"
+            f"tower reads, and are cut: the first is {texts[long[0]]!r} ({len(whole[long[0]])} tokens)"
         )
     owners: dict[tuple[int, ...], str] = {}
     ensembles: dict[frozenset[tuple[int, ...]], str] = {}

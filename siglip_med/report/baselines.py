@@ -38,7 +38,7 @@ def baseline_intervals(
         bootstrap: of the intervals; its seed is that of chance too.
 
     Returns:
-        Baseline -> metric -> interval; None for a baseline that was not measured. Chance, the class prior and the probe
+        Baseline -> metric -> interval; None for a baseline that was not measured. Chance, label frequency and the probe
         rank and do not score, so they have no metric of scores.
     """
     names = tuple(metrics)

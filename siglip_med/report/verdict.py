@@ -43,7 +43,7 @@ def verdict(
     """Sentences for the top of a report.
 
     Args:
-        against_prior: metric -> the run minus the class prior; None where that was not measured. It holds `AGAINST`.
+        against_prior: metric -> the run minus label frequency; None where that was not measured. It holds `AGAINST`.
         against_zero_shot: the same against the base before training.
         against_probe: the same against a linear probe.
         answers: of the run.

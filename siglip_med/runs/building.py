@@ -9,7 +9,7 @@ from siglip_med.runs.components import Components, build_components, build_model
 from siglip_med.runs.settings import FineTuneSettings
 from siglip_med.training.module import FineTuneModule
 from siglip_med.training.optim import BuildsOptimizer
-from siglip_med.training.texts import PromptPool, choose_pool
+from siglip_med.training.text_pools import PromptPool, choose_pool
 
 
 def build(settings: FineTuneSettings, device: torch.device, model: TwoTower | None = None) -> Components:

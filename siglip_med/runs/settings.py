@@ -15,7 +15,7 @@ from siglip_med.losses import LayeredLoss
 from siglip_med.models import TwoTower
 from siglip_med.training.optim import BuildsOptimizer
 from siglip_med.training.schedule import CoefficientSchedule
-from siglip_med.training.texts import PoolChoice
+from siglip_med.training.text_pools import PoolChoice
 
 
 class PathSettings(BaseModel):

@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import PositiveInt
 
 from siglip_med.conditions import known_conditions
+from siglip_med.core.csv_reading import TextTable, read_csv
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.ranges import Share
-from siglip_med.core.reading import TextTable, read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import keep_primary
 from siglip_med.data.table import ImageTable, TableRow

@@ -18,7 +18,7 @@ from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
 from siglip_med.training.callbacks import keeps_step
 from siglip_med.training.checkpointing import Checkpoints, normalize_counters, position
 from siglip_med.training.optim import BuildsOptimizer
-from siglip_med.training.texts import CaptionPool, PromptPool, TextBatch
+from siglip_med.training.text_pools import CaptionPool, PromptPool, TextBatch
 
 
 class TwoTowerModule(pl.LightningModule, ABC):
