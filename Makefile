@@ -64,7 +64,7 @@ debug-losses: setup  ## the terms of the loss on fixed batches: raw, coefficient
 	$(BIN)/python -m tools.debug_losses
 
 pretrain: setup  ## train the tiny base again, from nothing (about a quarter of an hour)
-	$(BIN)/siglip-med-pretrain export_to=siglip_med/models/siglip_tiny
+	$(BIN)/python -m tools.pretraining export_to=siglip_med/models/siglip_tiny
 
 chaos: setup  ## kill 30 runs at random moments, resume them, compare them with an unbroken one (about ten minutes)
 	$(BIN)/python -m tests.reliability.chaos

@@ -43,13 +43,6 @@ def main(programs: Path) -> None:
     _says(_run(programs / "siglip-med-export", checkpoint, "format=merged", "output=exported"), "wrote exported")
     _require(Path("exported/model.safetensors").is_file(), "the exported folder holds no model.safetensors")
     _says(_run(programs / "siglip-med-evaluate", checkpoint, "report.bootstrap=20"), "report:")
-    _run(
-        programs / "siglip-med-pretrain",
-        "data.source.n_images=64",
-        "data.batch_size=8",
-        "trainer.max_steps=2",
-        SMALL[1],
-    )
     _says(_run(sys.executable, "-m", "siglip_med.conditions", "show"), "Eczema", "L30.9")
 
     written = sorted(str(path) for path in _files(home) - before)

@@ -32,11 +32,11 @@ from towers import siglip_tokenizer, write_siglip
 from siglip_med.core.config import instantiate
 from siglip_med.core.files import write_csv
 from siglip_med.launch.entry import _quiet_libraries
-from siglip_med.models.tiny import PACKAGED
 from siglip_med.runs.building import build, build_module
 from siglip_med.runs.components import Components
 from siglip_med.synthetic import SyntheticSource
 from siglip_med.training.module import FineTuneModule
+from tools.pretraining.base import PACKAGED
 
 NO_TRIMMINGS = ("callbacks.checkpoint=null", "+trainer.limit_val_batches=0", "trainer.enable_progress_bar=false")
 EVERY_TERM = ("schedule=constant", "schedule.knots.gamma={0: 0.5}", "schedule.knots.delta={0: 0.5}")

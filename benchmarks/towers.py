@@ -15,7 +15,7 @@ from transformers import (
     SiglipModel,
 )
 
-from siglip_med.models.tiny import PACKAGED
+from tools.pretraining.base import PACKAGED
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "spiece.model")
 

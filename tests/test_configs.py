@@ -52,20 +52,6 @@ def test_every_command_composes_and_fits_its_settings(command):
     assert {name for name, field in fields.items() if field.is_required()} <= set(config) <= set(fields)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "multi_positive", "infonce", "eye_sigmoid"])
-def test_pretraining_takes_every_loss_that_image_caption_pairs_have(loss):
-    validate_config(composed(f"loss={loss}", command="pretrain"), settings_of("pretrain"))
-
-
-@pytest.mark.parametrize("choice", files("debug"))
-def test_pretraining_takes_every_way_of_debugging(choice):
-    validate_config(composed(f"debug={choice}", command="pretrain"), settings_of("pretrain"))
-
-
-def test_every_recipe_is_a_models_and_every_model_has_one():
-    assert files("recipe") == files("model")
-
-
 @pytest.mark.parametrize(("name", "steps"), [("siglip_tiny", 300), ("siglip_base", 2500)])
 def test_the_recipe_follows_the_model_and_an_experiment_or_the_command_line_wins(name, steps):
     assert composed(f"model={name}", "experiment=layered").trainer.max_steps == steps
@@ -75,3 +61,7 @@ def test_the_recipe_follows_the_model_and_an_experiment_or_the_command_line_wins
 def test_the_names_of_experiments_are_those_of_their_files():
     for path in (CONF / "experiment").glob("*.yaml"):
         assert OmegaConf.load(path).name == path.stem
+
+
+def test_every_recipe_is_a_models_and_every_model_has_one():
+    assert files("recipe") == files("model")

@@ -47,7 +47,6 @@ VARIANTS = {
     "augmentation/light": {f"augmentation.{key}" for key in GEOMETRY},
     "augmentation/default": {f"augmentation.{key}" for key in GEOMETRY | COLOR | BLUR},
     "augmentation/strong": {f"augmentation.{key}" for key in GEOMETRY | COLOR | BLUR | {"max_tone_shift"}},
-    "data/captions": {"data.num_workers", "data.splitter.fractions"},
     "data/synthetic": {"data.num_workers"},
     "loss/layered": {
         *(f"loss.terms.icd_tree.{key}" for key in ("coefficient", "scale", "term.adjustment")),
@@ -75,13 +74,6 @@ VARIANTS = {
         "schedule.unit",
         "trainer.max_steps",
     },  # the recipe of siglip_tiny
-    "pretrain": {
-        "trainer.max_steps",
-        "data.batch_size",
-        "model.logits.scale",
-        "model.logits.train_bias",
-        *(f"optimizer.{key}" for key in ("learning_rate", "scale_learning_rate", "warmup", "weight_decay")),
-    },
 }
 """File -> the keys in which it means to differ from the signature."""
 

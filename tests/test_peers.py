@@ -11,9 +11,9 @@ from benchmarks.peers import bare, trainer
 from benchmarks.peers import open_clip as their
 from siglip_med.core.config import instantiate
 from siglip_med.losses import EyeSigmoid, PairBatch
-from siglip_med.models.tiny import PACKAGED
 from siglip_med.runs.building import build, build_module
 from tests.short_runs import small_settings
+from tools.pretraining.base import PACKAGED
 
 STEPS = 3
 WORDS = (

@@ -31,7 +31,7 @@ from siglip_med.launch.command_line import (
 from siglip_med.launch.help import help_text, wants_help
 from siglip_med.launch.jobs import run_once
 
-RUNS = frozenset({"train", "pretrain"})
+RUNS = frozenset({"train"})
 """Commands that can resume a run."""
 
 
@@ -56,9 +56,9 @@ def launch(command: str) -> None:
     hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
 
 
-train, pretrain, tune, evaluate, predict, export, convert, check, labels, demo = (
+train, tune, evaluate, predict, export, convert, check, labels, demo = (
     partial(launch, name)
-    for name in (*("train", "pretrain", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo"),)
+    for name in (*("train", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo"),)
 )
 """Entry points of the console scripts."""
 

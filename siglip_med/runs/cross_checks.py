@@ -12,7 +12,6 @@ from siglip_med.runs.settings import RunSettings
 from siglip_med.training.schedule import CoefficientSchedule
 
 FINE_TUNING_METRICS = ("val/loss", *(f"val/{name}" for name in RESAMPLED_METRICS))
-PRETRAINING_METRICS = ("val/loss", "val/caption_r_at_1")
 _OF_A_SUMMARY = ("thresholded_macro_", "defined_")
 
 

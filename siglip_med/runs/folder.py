@@ -1,5 +1,6 @@
 """The folder of a run: made for one run alone, locked while it runs, and named so that it can be found again."""
 
+import errno
 import json
 import os
 import time
@@ -19,25 +20,56 @@ from siglip_med.training.checkpointing import BEST, LAST, PREVIOUS
 RECORD = "run.json"
 """What a run writes first: its settings, when it began, and whether it is finished."""
 CHECKPOINTS = "checkpoints"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def claim(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Writes the record of a new run.
+    """Writes the record of a new run: with its content or not at all, whenever the process is killed.
+
+    A record that is empty or torn, of a process that died before there was this promise, is taken over, and said.
 
     Raises:
         UserError: the folder holds a run already, or cannot be written.
     """
+    aside = folder / f".{RECORD}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(folder / RECORD, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
+        write_json(aside, {"started": time.time(), "finished": False, "settings": settings})
+        try:
+            _link(aside, folder / RECORD)
+        except FileExistsError:
+            _take_over(aside, folder)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another with paths.log_dir=…") from error
+
+
+def _link(aside: Path, record: Path) -> None:
+    try:
+        os.link(aside, record)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # A file system without hard links: whoever makes the file has the folder, and fills it at once.
+        os.close(os.open(record, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        aside.replace(record)
+
+
+def _take_over(aside: Path, folder: Path) -> None:
+    if read_record(folder) is not None:
         raise UserError(
             f"{folder} holds a run already: give another folder with hydra.run.dir=…, or resume that run: "
             f"resume={folder}"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); give another with paths.log_dir=…") from error
-    write_json(folder / RECORD, {"started": time.time(), "finished": False, "settings": settings})
+        )
+    with locked(folder):  # refused where a process that lives has the folder
+        aside.replace(folder / RECORD)
+    Console(stderr=True).print(
+        f"{folder}/{RECORD} was not whole: its process died in its first moment; the folder is taken over",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:

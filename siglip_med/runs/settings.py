@@ -1,4 +1,4 @@
-"""The settings that every run has, trained or pretrained."""
+"""The settings that every run has, and those of fine-tuning."""
 
 from typing import Annotated, Any, Literal
 
@@ -35,7 +35,7 @@ def _named(nodes: Any) -> Any:
 
 
 class RunSettings(BaseModel):
-    """What ``conf/train.yaml`` and ``conf/pretrain.yaml`` share.
+    """What every run has: ``conf/_run.yaml``.
 
     Attributes:
         seed: of everything: split, order, augmentation, prompts, adapters.

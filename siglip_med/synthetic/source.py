@@ -20,10 +20,8 @@ from siglip_med.core.provenance import Provenance
 from siglip_med.data.table import ImageTable, TableRow, build_table
 from siglip_med.synthetic.captions import caption
 from siglip_med.synthetic.cases import plan_cases, smallest
-from siglip_med.synthetic.habits import draw_layers
 from siglip_med.synthetic.recipes import load_recipes
 from siglip_med.synthetic.renderer import Appearance, draw_appearance, render
-from siglip_med.synthetic.vocabulary import SKIN_TONES
 
 LABELS = "labels.csv"
 _COLUMNS = ("image", "case", "condition", "weight", "description", "skin_tone", "sex", "age_group", "site")
@@ -207,37 +205,6 @@ class SyntheticSource(RenderedSource):
                     "site": case.site,
                 },
             )
-
-
-@dataclass(frozen=True)
-class CaptionSource(RenderedSource):
-    """Image-caption pairs for pretraining: free combinations of lesions, skin and site, and no condition at all.
-
-    The one label column, "skin", is 1 everywhere; the captions are in the description column.
-
-    Args:
-        n_images: number of pairs.
-    """
-
-    n_images: Count = 12000
-
-    name: ClassVar[str] = "captions"
-
-    def conditions(self) -> tuple[str, ...]:
-        """The one dummy condition."""
-        return ("skin",)
-
-    def draw_cases(self) -> Iterator[DrawnCase]:
-        """One picture per case."""
-        for number in range(self.n_images):
-            # Another stream than SyntheticSource's: equal seeds give no equal skin.
-            rng = np.random.default_rng([self.seed, 3, number])
-            layers, site = draw_layers(rng)
-            tone = int(rng.integers(1, len(SKIN_TONES) + 1))
-            appearance = draw_appearance(rng, layers, tone, site)
-            columns = {"case": f"pair-{number:06d}", "condition": "skin", "weight": "1.0", "sex": "", "age_group": ""}
-            columns |= {"description": caption(rng, appearance), "skin_tone": str(tone), "site": site}
-            yield DrawnCase(appearance, 1, columns)
 
 
 def _write_jpeg(path: Path, picture: np.ndarray) -> None:

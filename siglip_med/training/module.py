@@ -1,4 +1,4 @@
-"""The LightningModules: fine-tuning against prompts of conditions, and pretraining on captions."""
+"""The LightningModules: what every run shares, and fine-tuning against prompts of conditions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,13 +12,12 @@ from torch import Tensor
 from siglip_med.core.errors import UserError
 from siglip_med.data.batch import Batch
 from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_batch
-from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
 from siglip_med.training.callbacks import keeps_step
 from siglip_med.training.checkpointing import Checkpoints, normalize_counters, position
 from siglip_med.training.optim import BuildsOptimizer
-from siglip_med.training.text_pools import CaptionPool, PromptPool, TextBatch
+from siglip_med.training.text_pools import PromptPool, TextBatch
 
 
 class TwoTowerModule(pl.LightningModule, ABC):
@@ -211,33 +210,3 @@ class FineTuneModule(TwoTowerModule):
         values = self.metrics.compute()
         self.log_dict({f"val/{name}": float(value) for name, value in values.items()}, rank_zero_only=False)
         self.metrics.reset()
-
-
-class CaptionModule(TwoTowerModule):
-    """Images against their own captions: the pretraining of a base."""
-
-    def __init__(
-        self, model: TwoTower, loss: LayeredLoss, optimizer: BuildsOptimizer, texts: CaptionPool, seed: int
-    ) -> None:
-        """Takes the parts; ``texts`` holds the captions of every row."""
-        super().__init__(model, loss, optimizer, seed)
-        self.texts = texts
-
-    def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:
-        """Encodes the images and their distinct captions."""
-        captions = self.texts.sample(batch.index)
-        pairs = PairBatch.from_targets(
-            image=self.model.encode_images(batch.images),
-            text=self.model.encode_texts(**captions.tokens),
-            logit_scale=self.model.logit_scale,
-            logit_bias=self.model.logit_bias,
-            targets=captions.targets,
-        )
-        return pairs, captions.number
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Loss on held-out pairs, and how often an image finds its caption among the batch's."""
-        pairs, _ = self.pair(batch)
-        found = pairs.targets.gather(1, pairs.logits.argmax(dim=1, keepdim=True)).mean()
-        loss = weighted_sigmoid(pairs.logits, pairs.targets, 1.0, "balanced")
-        self.log_dict({"val/loss": loss, "val/caption_r_at_1": found}, sync_dist=True, batch_size=len(pairs.targets))

@@ -1,14 +1,13 @@
-"""Which sentences a step sees: prompts of conditions, or the images' own captions."""
+"""Which sentences a step sees: prompts of conditions."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from siglip_med.models import Tokenizer, TwoTower, in_chunks
 
@@ -63,21 +62,6 @@ class TextBatch:
 
     condition: Tensor
     row: Tensor
-
-
-@dataclass(frozen=True)
-class CaptionBatch:
-    """The T distinct captions of a batch of B images.
-
-    Attributes:
-        tokens: ``input_ids`` and ``attention_mask``, each ``[T, L]`` int64.
-        number: ``[T]`` int64, which of all captions each is.
-        targets: ``[B, T]``, 1 where the sentence is the image's caption.
-    """
-
-    tokens: Mapping[str, Tensor]
-    number: Tensor
-    targets: Tensor
 
 
 class PromptPool:
@@ -137,29 +121,3 @@ class PromptPool:
     def states(self, model: TwoTower) -> Tensor:
         """``[K, L, D]`` states of all K sentences after the frozen first blocks of the text tower."""
         return in_chunks(model.text_states, self._tokens, model.logit_scale.device)
-
-
-class CaptionPool:
-    """The distinct captions of a batch's images, tokenized once."""
-
-    def __init__(self, captions: Sequence[str], tokenize: Tokenizer) -> None:
-        """Tokenizes every caption once.
-
-        Args:
-            captions: one per row of the table.
-            tokenize: pads to the model's length.
-        """
-        distinct = {text: number for number, text in enumerate(dict.fromkeys(captions))}
-        self._number = torch.tensor([distinct[text] for text in captions])
-        self._tokens = dict(tokenize(list(distinct)))
-
-    def sample(self, index: Tensor) -> CaptionBatch:
-        """The captions of some rows, each sentence once.
-
-        Args:
-            index: ``[B]`` rows of the table.
-        """
-        distinct, position = torch.unique(self._number.to(index.device)[index], return_inverse=True)
-        rows = distinct.cpu()
-        tokens = {key: value[rows].to(index.device) for key, value in self._tokens.items()}
-        return CaptionBatch(tokens, distinct, one_hot(position, len(distinct)).float())

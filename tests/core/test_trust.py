@@ -39,7 +39,7 @@ def gadgets(trace: Path) -> dict[str, object]:
         "pandas.read_pickle": {"filepath_or_buffer": pickled},
         "numpy.load": {"file": pickled, "allow_pickle": True},
         "joblib.load": {"filename": pickled},
-        "siglip_med.models.tiny.write_untrained": {"folder": str(trace), "seed": 0},
+        "siglip_med.core.files.write_text": {"path": str(trace), "text": "x"},
         "hydra.utils.instantiate": {"config": {"_target_": "os.mkdir", "path": str(trace)}},
     }
     nodes: dict[str, object] = {name: {"_target_": name, **arguments} for name, arguments in calls.items()}

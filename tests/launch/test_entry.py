@@ -1,13 +1,16 @@
 """Bad input: one clear line, an exit status that is not 0, and nothing left behind."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from siglip_med.commands import train
@@ -124,3 +127,22 @@ def test_every_config_of_the_entry_points_is_yaml_with_known_groups():
 @pytest.mark.parametrize("command", sorted(path.stem for path in CONF.glob("[!_]*.yaml")))
 def test_every_command_composes_without_a_word(command):
     assert check_words(CONF, command, []) is not None
+
+
+@pytest.mark.parametrize(
+    ("step", "kept", "script", "said"),
+    [
+        (7, True, "train.py", "stopped by SIGTERM at step 7; to resume: python train.py resume="),
+        (None, True, "siglip-med-train", "stopped by SIGTERM; to resume: siglip-med-train resume="),
+        (None, False, "train.py", "stopped by SIGTERM before the first checkpoint: start it again"),
+    ],
+)
+def test_a_run_that_was_stopped_says_where_and_how_to_resume(tmp_path, monkeypatch, step, kept, script, said):
+    monkeypatch.setattr(entry.HydraConfig, "get", lambda: SimpleNamespace(mode=RunMode.RUN))
+    monkeypatch.setattr(entry.sys, "argv", [script])
+    if kept:
+        (tmp_path / "checkpoints").mkdir()
+    stopped = SimpleNamespace(signal=signal.SIGTERM, step=step, folder=None)
+    line = entry._farewell("train", stopped, tmp_path)
+    assert line.startswith(said)
+    assert line.endswith(str(tmp_path)) == kept

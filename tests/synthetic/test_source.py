@@ -12,15 +12,16 @@ from scipy.stats import spearmanr
 
 from siglip_med.conditions import load_conditions
 from siglip_med.core.errors import UserError
-from siglip_med.synthetic import CaptionSource, SyntheticSource
+from siglip_med.synthetic import SyntheticSource
 from siglip_med.synthetic import source as source_module
 from siglip_med.synthetic.captions import LESION_WORDS, caption
 from siglip_med.synthetic.cases import plan_cases
-from siglip_med.synthetic.habits import HABITS, draw_layers
 from siglip_med.synthetic.recipes import load_recipes
 from siglip_med.synthetic.renderer import draw_appearance
 from siglip_med.synthetic.vocabulary import HEIGHTS, LINES
 from tools import synthetic as commands
+from tools.pretraining.captions import CaptionSource
+from tools.pretraining.habits import HABITS, draw_layers
 
 RECIPES = load_recipes()
 NAMES = tuple(recipe.condition for recipe in RECIPES)

@@ -4,7 +4,7 @@ A real `transformers.SiglipModel` with its tokenizer and image processor, small 
 train on two CPU cores. Its tokenizer behaves as SigLIP's: lower case, no punctuation, ``</s>`` at the end and as
 padding, always 64 tokens.
 
-``python -m siglip_med.models.tiny CORPUS FOLDER`` trains the tokenizer on a text file, one sentence a line, and writes
+``python -m tools.pretraining.base CORPUS FOLDER`` trains the tokenizer on a text file, one sentence a line, and writes
 the folder with random weights.
 """
 
@@ -27,10 +27,11 @@ from transformers import (
     SiglipModel,
 )
 
+import siglip_med.models
 from siglip_med.core.errors import UserError
 from siglip_med.models.joint import JointTwoTower
 
-PACKAGED = Path(__file__).parent / "siglip_tiny"
+PACKAGED = Path(siglip_med.models.__file__).parent / "siglip_tiny"
 """The folder that ``package:siglip_tiny`` names."""
 
 IMAGE_SIZE = 64
@@ -192,8 +193,8 @@ def _forget_last_call(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def main() -> None:
-    """Entry point of ``python -m siglip_med.models.tiny``."""
-    parser = argparse.ArgumentParser(prog="python -m siglip_med.models.tiny", description=__doc__)
+    """Entry point of ``python -m tools.pretraining.base``."""
+    parser = argparse.ArgumentParser(prog="python -m tools.pretraining.base", description=__doc__)
     parser.add_argument("corpus", type=Path, help="text file, one sentence a line")
     parser.add_argument("folder", type=Path, help="model folder to write")
     parser.add_argument("--seed", type=int, default=0, help="of the random weights")

@@ -10,9 +10,10 @@ from transformers import AutoModel, AutoProcessor, AutoTokenizer, SiglipModel, S
 
 from siglip_med.conditions import evaluation_prompts, load_conditions, training_prompts
 from siglip_med.core.errors import UserError
-from siglip_med.models import FullFineTune, siglip, tiny
+from siglip_med.models import FullFineTune, siglip
 from siglip_med.synthetic import SyntheticSource
 from siglip_med.synthetic.recipes import load_recipes
+from tools.pretraining import base as tiny
 
 NAMES = [recipe.condition for recipe in load_recipes()]
 MEGABYTE = 1_000_000

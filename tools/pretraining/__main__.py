@@ -1,27 +1,30 @@
-"""Trains a small base on image–caption pairs, from nothing."""
+"""Trains a small base on image–caption pairs, from nothing; from the root of the checkout."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import hydra
 import lightning.pytorch as pl
+from omegaconf import DictConfig
 from rich.console import Console
 
-from siglip_med.core.config import instantiate
-from siglip_med.core.errors import UserError
+from siglip_med.core.config import instantiate, typed
+from siglip_med.core.errors import UserError, fail
 from siglip_med.data import DataModule
 from siglip_med.models import JointTwoTower, checkpoint_payload
-from siglip_med.models.tiny import write_pretrained, write_untrained
 from siglip_med.runs.components import build_data, build_model
-from siglip_med.runs.cross_checks import PRETRAINING_METRICS, check_references
+from siglip_med.runs.cross_checks import check_references
 from siglip_med.runs.session import fit, last_metrics, resume_point, session
 from siglip_med.runs.settings import RunSettings
 from siglip_med.training.checkpointing import is_trial
-from siglip_med.training.module import CaptionModule
-from siglip_med.training.text_pools import CaptionPool
+from tools.pretraining.base import write_pretrained, write_untrained
+from tools.pretraining.captions import CaptionModule, CaptionPool
+
+METRICS = ("val/loss", "val/caption_r_at_1")
 
 
 class Settings(RunSettings):
-    """Top level of ``conf/pretrain.yaml``.
+    """Top level of ``tools/pretraining/conf/pretrain.yaml``.
 
     Attributes:
         export_to: the folder that the trained towers are written to, or None.
@@ -48,7 +51,7 @@ def run(settings: Settings) -> Result:
     Raises:
         UserError: a setting or the data is wrong.
     """
-    check_references(settings, PRETRAINING_METRICS)
+    check_references(settings, METRICS)
     point = resume_point(settings)
     trainer: pl.Trainer = instantiate(settings.trainer, callbacks=settings.callbacks, logger=settings.logger)
     loss, optimizer = instantiate(settings.loss), instantiate(settings.optimizer)
@@ -83,3 +86,16 @@ def show(result: Result) -> None:
     """Says where the base went."""
     if result.base is not None:
         Console().print(f"wrote the base to {result.base}", soft_wrap=True, highlight=False, markup=False)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="pretrain")
+def main(config: DictConfig) -> None:
+    """Runs the command line; a `UserError` is one line and exit status 2."""
+    try:
+        show(run(typed(config, Settings)))
+    except UserError as error:
+        fail(error)
+
+
+if __name__ == "__main__":
+    main()
