@@ -344,7 +344,7 @@ def test_a_saved_folder_is_not_streamed(tmp_path):
     rows.save_to_disk(str(tmp_path / "saved"))
     one = HuggingFaceSource(root=str(tmp_path / "out"), dataset=str(tmp_path / "saved"), streaming=True)
     with pytest.raises(
-        UserError, match=r"data\.source\.streaming: .* is a folder of save_to_disk, which is read where"
+        UserError, match=r"data\.source\.streaming: .* is a folder of save_to_disk, which is read in place"
     ):
         one.prepare()
 
