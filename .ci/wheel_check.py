@@ -29,8 +29,12 @@ def main(programs: Path) -> None:
     _require(siglip_med.__version__ == stated, f"__version__ is {siglip_med.__version__}, the wheel's {stated}")
     before = _files(home)
 
+    scripts = importlib.metadata.distribution("siglip-med").entry_points.select(group="console_scripts")
+    _require(bool(scripts), "the wheel installs no commands")
+    for script in scripts:
+        _says(_run(programs / script.name, "--help"), "Examples:", "Settings")
     train = (programs / "siglip-med-train", "experiment=layered", "trainer.max_steps=4", "evaluation.bootstrap=20")
-    _says(_run(*train, *SMALL), "R@1", "macro R@5", "label frequency")
+    _says(_run(*train, *SMALL), "R@1", "macro R@5", "class prior")
     (folder,) = Path("logs/finetune/runs").iterdir()
     checkpoint = f"checkpoint={folder / 'checkpoints' / 'best.ckpt'}"
     photographs = next(Path(".cache/synthetic").glob("*/images"))

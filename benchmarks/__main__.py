@@ -73,7 +73,7 @@ def evaluation_rows(blocks: int) -> Iterator[Row]:
     """The retrieval test."""
     yield (
         "retrieval test, 40 images, 20 conditions: speed",
-        "ten texts and ten copies a sample",
+        "ten texts and ten copies per sample",
         str(retrieval.measure(40, 20, blocks)),
     )
 

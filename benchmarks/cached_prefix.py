@@ -1,7 +1,7 @@
 """What an adapter step costs from the kept states of frozen first blocks, beside the same step from pixels.
 
     python benchmarks/cached_prefix.py                 # a dual encoder in the shapes of DINOv2-S and MiniLM-L6
-    python benchmarks/cached_prefix.py --siglip        # SigLIP-base, 12 blocks a tower
+    python benchmarks/cached_prefix.py --siglip        # SigLIP-base, 12 blocks per tower
 
 Adapters sit in the last third of both towers in either case, so the backward pass is the same; the states save the
 forward pass of the first two thirds. Forward, backward and optimizer; weights are random.

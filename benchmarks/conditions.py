@@ -37,7 +37,7 @@ def loss_names() -> list[str]:
 
 
 def inputs(images: int, conditions: int, dimension: int = 768) -> list[torch.Tensor]:
-    """Arguments of `PairBatch.build`: about 2.3 conditions an image, a tree of four levels."""
+    """Arguments of `PairBatch.build`: about 2.3 conditions per image, a tree of four levels."""
     generator = torch.Generator().manual_seed(0)
     labels = (torch.rand(images, conditions, generator=generator) < 1.3 / conditions).float()
     labels[torch.arange(images), torch.randint(conditions, (images,), generator=generator)] = 1.0

@@ -1,4 +1,4 @@
-"""LoRA steps of siglip_base on a GPU: images a second, and the share of what a matrix product reaches there (MFU).
+"""LoRA steps of siglip_base on a GPU: images per second, and the share of what a matrix product reaches there (MFU).
 
     python benchmarks/gpu.py
     python benchmarks/gpu.py --batches 32 256
@@ -34,8 +34,8 @@ class Speed:
     """Of one step.
 
     Attributes:
-        rate: images a second.
-        share: operations a second over those of the matrix product.
+        rate: images per second.
+        share: operations per second over those of the matrix product.
     """
 
     rate: float
@@ -126,7 +126,7 @@ def speeds(device: str, batches: tuple[int, ...], layers: int, side: int) -> Ite
 
 
 def main() -> None:
-    """Prints a line a batch size."""
+    """Prints one line per batch size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
     for row in rows("cuda", tuple(parser.parse_args().batches)):

@@ -36,7 +36,7 @@ CONFIG = Path(__file__).parents[1] / "conf" / "augmentation" / "default.yaml"
 
 
 def phone_photographs(folder: Path, count: int, width: int = 1200, height: int = 1600) -> list[Path]:
-    """Smooth colors with fine grain: JPEGs of a telephone's size and about its bytes a pixel."""
+    """Smooth colors with fine grain: JPEGs of a telephone's size and about its bytes per pixel."""
     generator = np.random.default_rng(0)
     paths = []
     for i in range(count):
@@ -68,7 +68,7 @@ class Contest:
         self.table = build_table(rows, root=paths[0].parent, source="benchmark")
 
     def library(self) -> None:
-        """Pillow and the processor, a batch at a time, without augmentation."""
+        """Pillow and the processor, one batch at a time, without augmentation."""
         for start in range(0, len(self.paths), BATCH):
             images = [Image.open(path).convert("RGB") for path in self.paths[start : start + BATCH]]
             self.processor(images, return_tensors="pt")["pixel_values"]

@@ -53,7 +53,7 @@ def out_of_fold(values: np.ndarray, given: np.ndarray, folds: list[np.ndarray], 
 
 
 def main() -> None:
-    """Prints a row a seed."""
+    """Prints one row per seed."""
     components, values = features(sys.argv[1:])
     table = components.data.table
     clean, conditions = table.frame["primary"].to_numpy(), len(table.conditions)

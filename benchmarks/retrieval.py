@@ -1,4 +1,4 @@
-"""The retrieval test done once for all images, against the naive way: ten texts and ten copies of the image a sample.
+"""The retrieval test done once for all images, against the naive way: ten texts and ten copies of the image per sample.
 
     python benchmarks/retrieval.py
     python benchmarks/retrieval.py --images 500 --conditions 66
@@ -27,7 +27,7 @@ TEXT_LENGTH = 64
 
 
 def tiny_model(seed: int) -> SiglipModel:
-    """A SigLIP of random weights, with 16 tokens an image and 64 a text."""
+    """A SigLIP of random weights, with 16 tokens per image and 64 per text."""
     torch.manual_seed(seed)
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
     vision, text = {"image_size": 64, "patch_size": 16}, {"vocab_size": 512, "max_position_embeddings": TEXT_LENGTH}
@@ -39,7 +39,7 @@ def tiny_model(seed: int) -> SiglipModel:
 
 @torch.no_grad()
 def naive_ranks(model: SiglipModel, images: Tensor, tokens: Tensor, candidates: np.ndarray) -> np.ndarray:
-    """``[N]`` rank of the truth: one forward pass an image, with K copies of it and K texts."""
+    """``[N]`` rank of the truth: one forward pass per image, with K copies of it and K texts."""
     ranks = np.empty(len(images), dtype=np.int64)
     for row, image in enumerate(images):
         chosen = tokens[candidates[row]]
@@ -59,7 +59,7 @@ def score(model: SiglipModel, images: Tensor, tokens: Tensor, batch_size: int) -
 
 
 def simulated(logits: np.ndarray, primary: np.ndarray, text: Tensor) -> Predictions:
-    """Predictions with one label an image and nothing else known."""
+    """Predictions with one label per image and nothing else known."""
     images, conditions = logits.shape
     columns = ("image_id", "case", "skin_tone", "sex", "age_group", "site")
     return Predictions(

@@ -6,7 +6,7 @@
 Each variant trains a few steps in turn, from the same JPEGs; the first step of each turn is not counted. Ours is the
 fit of train.py with its callbacks and loggers, without progress bar and checkpoints, which no peer has, and without
 validation. Its images were decoded once, before the first step (data.cache_dir); the Trainer recipe decodes them in
-each. Weights are random in "base2", the shapes of SigLIP-base with two blocks a tower; "tiny" is the embedded base.
+each. Weights are random in "base2", the shapes of SigLIP-base with two blocks per tower; "tiny" is the embedded base.
 """
 
 import argparse
@@ -50,8 +50,8 @@ class Case:
 
     Attributes:
         peer: ``bare``, ``trainer`` or ``open_clip``.
-        model: ``tiny``, or ``base2``, ``base12``: with so many blocks a tower.
-        batch_size: images a step.
+        model: ``tiny``, or ``base2``, ``base12``: with so many blocks per tower.
+        batch_size: images per step.
         steps: counted steps of a turn.
         several: whether images list two or three conditions, as the drawings do, or one, as a peer's recipe knows it.
         overrides: of our run.
@@ -70,7 +70,7 @@ class Case:
     def what(self) -> str:
         """The first column."""
         listed = "2 to 3 conditions" if self.several else "one condition"
-        return f"{self.model}, batch {self.batch_size}, {listed} an image, {', '.join(self.overrides)}"
+        return f"{self.model}, batch {self.batch_size}, {listed} per image, {', '.join(self.overrides)}"
 
 
 LAYERED, POOL, PLAIN = "loss=layered", "text_pool=batch", "augmentation=none"

@@ -26,7 +26,7 @@ def cost(function: Callable[[], object]) -> float:
 
 
 def compare(ours: Callable[[], object], theirs: Callable[[], object], blocks: int = 5) -> Ratio:
-    """Time of ``ours`` over the time of ``theirs``, one call of each a block, the order turned over each time.
+    """Time of ``ours`` over the time of ``theirs``, one call of each per block, the order turned over each time.
 
     Args:
         ours: what is judged.
@@ -47,7 +47,7 @@ def compare_costs(ours: Callable[[], float], theirs: Callable[[], float], blocks
 
 
 class StepClock:
-    """Processor seconds a step: called after each one, it leaves the first out, in which things are set up."""
+    """Processor seconds per step: called after each one, it leaves the first out, in which things are set up."""
 
     def __init__(self) -> None:
         self.times: list[float] = []

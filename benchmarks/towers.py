@@ -26,7 +26,7 @@ def write_dual_encoder(
     """A vision tower and a text tower of the widths of DINOv2-S and MiniLM-L6, 384 both.
 
     Args:
-        folder: gets one folder a tower.
+        folder: gets one folder per tower.
         image_size: side of the images in pixels, a multiple of 14.
         vision_layers: blocks of the vision tower (DINOv2-S has 12).
         text_layers: blocks of the text tower.

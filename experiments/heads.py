@@ -128,7 +128,7 @@ class Bench:
 
 
 def long_tail(most: int, fewest: int, seed: int) -> Rows:
-    """Training images a condition fall geometrically from ``most`` to ``fewest`` over a random order of conditions."""
+    """Training images per condition fall geometrically from ``most`` to ``fewest``, conditions in random order."""
 
     def choose(rows: np.ndarray, primary: np.ndarray) -> np.ndarray:
         random = np.random.default_rng((seed, 2))

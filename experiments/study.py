@@ -5,7 +5,7 @@
 ``experiments/<study>/study.yaml`` says what is compared. ``quick=true``, ``tuning=false``, ``seeds=5``,
 ``variants=a,b`` and ``training=a`` run a part of it; the other words are overrides of ``train.py`` for every run, such
 as where data and towers lie. Every finished run is a line of ``logs/studies/<study>.jsonl``: a study that was
-interrupted goes on where it stopped. Tables and figures go into the study's folder.
+interrupted resumes where it stopped. Tables and figures go into the study's folder.
 """
 
 import json

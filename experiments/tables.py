@@ -36,7 +36,7 @@ def corrected_interval(
     J - 1 degrees of freedom.
 
     Args:
-        differences: J of them, one a split.
+        differences: J of them, one per split.
         train_images: images that a split trains on.
         test_images: images that it tests.
         coverage: of the interval.
@@ -56,7 +56,7 @@ def corrected_interval(
 
 
 def frame(rows: Iterable[Mapping[str, Any]], ends: Sequence[str] = ("last", "average", "crm")) -> pd.DataFrame:
-    """One line a run and end: the last step, the average of the last steps' weights, CRM on the last step."""
+    """One line per run and end: the last step, the average of the last steps' weights, CRM on the last step."""
     lines = []
     for row in rows:
         for end in ends:
@@ -69,7 +69,7 @@ def frame(rows: Iterable[Mapping[str, Any]], ends: Sequence[str] = ("last", "ave
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean ± sample standard deviation over seeds, a line a variant and end."""
+    """Mean ± sample standard deviation over seeds, one line per variant and end."""
     lines = []
     for (variant, end), group in table.groupby(["variant", "end"], sort=False):
         cells = {title: f"{group[m].mean():.3f} ± {group[m].std(ddof=1):.3f}" for m, title in METRICS.items()}
@@ -131,7 +131,7 @@ def checkpoint_choice(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, reference: str, path: Path) -> None:
-    """One panel a metric: the paired difference to the reference, a dot a seed, a bar for the corrected interval."""
+    """One panel per metric: paired difference to the reference, one dot per seed, a bar for the corrected interval."""
     shown = table[table["end"] == "last"]
     base = shown[shown["variant"] == reference].set_index("seed")
     order = [name for name in dict.fromkeys(shown["variant"]) if name != reference]
@@ -150,9 +150,7 @@ def draw(table: pd.DataFrame, reference: str, path: Path) -> None:
         axis.set_title(METRICS[metric], fontsize=10)
         axis.locator_params(axis="x", nbins=5)
         axis.grid(axis="x", alpha=0.3)
-    figure.suptitle(
-        f"test split, minus {reference} on the same seeds: a dot a seed, a bar the 95% interval", fontsize=11
-    )
+    figure.suptitle(f"test split, minus {reference} on the same seeds: dots: seeds, bars: 95% intervals", fontsize=11)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)

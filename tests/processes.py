@@ -46,7 +46,7 @@ def run_command(cache: Path, *words: str) -> None:
 
 
 def one_and_two(cache: Path, root: Path, steps: int, stop: int) -> tuple[Path, Path]:
-    """Folders of a run in one process, and of one in two that stops and goes on by torchrun, each with half a batch."""
+    """Folders of a run in one process, and of one in two, stopped and resumed by torchrun, each with half a batch."""
     one, two = root / "one", root / "two"
     train.run(small_settings(cache, one, *JOB, f"trainer.max_steps={steps}"))
     words = [*SMALL, *JOB, "data.batch_size=8", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]

@@ -49,7 +49,7 @@ def published_total() -> float:
 
 
 def example_batch(images: int = 16, embedding: int = 32, seed: int = 0) -> PairBatch:
-    """A fixed random batch: 12 conditions in a three-level tree, one or two labels an image, every prompt.
+    """A fixed random batch: 12 conditions in a three-level tree, one or two labels per image, every prompt.
 
     Args:
         images: B.

@@ -65,7 +65,7 @@ def main() -> None:
     sheet.add_argument("path", type=Path)
     sheet.add_argument("--seed", type=int, default=0)
     sheet.add_argument("--size", type=int, default=64)
-    texts = commands.add_parser("corpus", help="write captions and prompts into a text file, one a line")
+    texts = commands.add_parser("corpus", help="write captions and prompts into a text file, one per line")
     texts.add_argument("path", type=Path)
     texts.add_argument("--captions", type=int, default=4000)
     arguments = parser.parse_args()

@@ -50,7 +50,7 @@ class Shape:
     """The widths of SigLIP-base; layers of each tower.
 
     Attributes:
-        layers: blocks a tower.
+        layers: blocks per tower.
         width: of both towers and of the shared space.
         heads: of both towers.
         image_size: side in pixels.
@@ -113,7 +113,7 @@ def fit(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], clip: float,
 
     Args:
         model: from `build`.
-        batches: images ``[B, 3, H, W]`` and tokens ``[B, L]`` of one sentence an image, a step each.
+        batches: images ``[B, 3, H, W]`` and tokens ``[B, L]`` of one sentence per image, one entry per step.
         clip: largest norm of the gradient (``--grad-clip-norm``).
         on_step: called after each step.
     """

@@ -1,4 +1,4 @@
-"""The Hugging Face recipe: Trainer, AutoProcessor image by image, a text an image, transformers' own SigLIP loss."""
+"""The Hugging Face recipe: Trainer, AutoProcessor image by image, one text per image, transformers' own SigLIP loss."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ class Pairs(Dataset[dict[str, Tensor]]):
     Args:
         folder: of the model, with its processor.
         images: files.
-        texts: a sentence an image.
+        texts: one sentence per image.
     """
 
     def __init__(self, folder: Path, images: Sequence[Path], texts: Sequence[str]) -> None:

@@ -1,1 +1,1 @@
-"""What a person types: one file a command, each with typed ``Settings``, ``run(settings) -> result`` and ``show``."""
+"""What a person types: one file per command, each with typed ``Settings``, ``run(settings) -> result`` and ``show``."""

@@ -80,7 +80,7 @@ def run(settings: Settings) -> Result:
 
 
 def show(result: Result) -> None:
-    """Prints what was found, a line each, and where the page is."""
+    """Prints what was found, one line each, and where the page is."""
     console = Console()
     for line in (*findings_lines(result.findings), f"page: {result.page}"):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)

@@ -26,7 +26,7 @@ def run(settings: Settings) -> Conversion:
 
 
 def show(result: Conversion) -> None:
-    """Says where the folder is, and how a run reads it."""
+    """Prints the folder, and the command that trains it."""
     Console().print(
         f"wrote {result.folder}; train it with\npython train.py {result.settings}", soft_wrap=True, markup=False
     )

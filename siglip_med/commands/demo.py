@@ -28,7 +28,7 @@ class Settings(BaseModel):
 
     Attributes:
         checkpoint: of a fine-tuning run, or the folder of an export with format=merged.
-        base: where the base lies now, as in `load_model`.
+        base: path of the base if it moved, as in `load_model`.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
         device: where the model runs.
         host: the address that the page listens on.
@@ -71,10 +71,10 @@ class Result:
 
 
 def run(settings: Settings) -> Result:
-    """Takes the port and loads the model with what lies beside it.
+    """Takes the port and loads the model with the files beside it.
 
     Raises:
-        UserError: Gradio is missing, the port is taken, or the checkpoint, its base or the device cannot be had.
+        UserError: Gradio is missing, the port is taken, or the checkpoint, its base or the device is not available.
     """
     require("gradio", feature="siglip-med-demo", extra="demo")
     from siglip_med.demo.server import DemoServer
@@ -89,7 +89,7 @@ def run(settings: Settings) -> Result:
 
 
 def build_answerer(settings: Settings) -> tuple[Answerer, str]:
-    """The model with what lies beside it, and a sentence on what of the training cases is missing; errors as in `run`.
+    """The model with the files beside it, and a sentence on missing training cases; errors as in `run`.
 
     Args:
         settings: of the command.
@@ -121,14 +121,14 @@ def validation_predictions(checkpoint: Path) -> Predictions | None:
 
 
 def show(result: Result) -> None:
-    """Serves the page until the process is told to stop, and says where it is."""
+    """Serves the page until the process is stopped, and prints its address."""
     from siglip_med.demo.server import is_loopback
 
     def say(text: str) -> None:
         Console().print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
 
     if result.answerer.validation is None:
-        say("no prediction sets: no validation predictions of this checkpoint lie beside it")
+        say("no prediction sets: there are no validation predictions of this checkpoint beside it")
     if result.lacking:
         say(result.lacking)
     if not is_loopback(result.server.host):

@@ -37,7 +37,7 @@ class Settings(BaseModel):
         checkpoint: of the run to report on, or None.
         compare: two run folders or more, or None; the last is what the others are held against.
         data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
-        base: where the base model lies now, if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
+        base: path of the base model if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
         device: where the model runs, if predictions have to be made.
         derive: better answers from the run without training: ``interpolation`` takes the weights between base and
@@ -105,7 +105,7 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
 
     Args:
         checkpoint: of a fine-tuning run.
-        settings: where its data and its base lie now, and where the report goes.
+        settings: paths of its data and its base, and of the report.
         report: what is in it.
 
     Returns:
@@ -174,7 +174,7 @@ def explained(
 def derive(
     settings: Settings, checkpoint: Path, folder: Path, found: dict[str, Predictions], report: ReportSettings
 ) -> Derived:
-    """Makes what ``settings.derive`` asks for from a run, in a folder of its own below the run's.
+    """Derives ``settings.derive`` from a run, in a folder of its own below the run's.
 
     Args:
         settings: of the command.

@@ -31,7 +31,7 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Result:
-    """One row an image, the most doubtful label first, and the file that holds them."""
+    """One row per image, the most doubtful label first, and the file that holds them."""
 
     ranking: pd.DataFrame
     path: Path
@@ -80,7 +80,7 @@ def show(result: Result) -> None:
 
 
 def rank_labels(parts: list[Predictions], folders: list[Path]) -> pd.DataFrame:
-    """One row an image: rank, image, case, given and suggested label, confidence, margin, whether it is likely wrong.
+    """One row per image: rank, image, case, given and suggested label, confidence, margin, whether it is likely wrong.
 
     Args:
         parts: test predictions of the folds.

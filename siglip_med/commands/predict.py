@@ -20,7 +20,7 @@ class Settings(BaseModel):
         batch_size: images encoded at once.
         device: where the model runs.
         output_dir: folder that gets both files.
-        base: where the base lies now, as in `load_model`.
+        base: path of the base if it moved, as in `load_model`.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
         explain: whether to write a page of where the model looks and which training cases are near.
         explain_most: photographs on that page.
@@ -55,7 +55,7 @@ def run(settings: Settings) -> Result:
     """Loads a checkpoint, ranks its conditions for every image found, and writes both files.
 
     Raises:
-        UserError: the checkpoint, its base or the device cannot be had, or no image can be read.
+        UserError: the checkpoint, its base or the device is not available, or no image can be read.
     """
     find_images(settings.images)  # a wrong path stops here, before the model is loaded
     model = load(settings.checkpoint, settings.base, settings.device, settings.trust)

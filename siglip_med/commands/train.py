@@ -38,14 +38,17 @@ from siglip_med.training.module import FineTuneModule
 
 @dataclass(frozen=True)
 class Result:
-    """What a run gave.
+    """Results of a run.
 
     Attributes:
         metrics: ``<model>/<split>/<metric>`` (model ``zero_shot``, ``tuned``, ``label_frequency`` or ``chance``), and
             those of the last epoch.
         objective: the metric that a sweep optimizes, or None.
-        components, module, trainer: what was built.
-        zero_shot, tuned: predictions before and after training.
+        components: model, data, geometry and prompts.
+        module: the LightningModule that was trained.
+        trainer: the Trainer that trained it.
+        zero_shot: predictions before training.
+        tuned: predictions after training.
         summary: the numbers with their intervals, for the screen.
         folder: the run folder.
         best: the checkpoint that validation chose; None where a run keeps none.
@@ -67,7 +70,7 @@ def run(settings: Settings) -> Result:
     """Runs the whole job and leaves its results in the run folder.
 
     Raises:
-        UserError: something that the settings or the data say is wrong.
+        UserError: a setting or the data is wrong.
     """
     folder = Path(settings.paths.output_dir)
     point = check_start(settings)
@@ -122,12 +125,12 @@ def show(result: Result) -> float | None:
 
 
 def check_start(settings: Settings) -> ResumePoint | None:
-    """Checks what the settings say of each other, and reads the checkpoints that a run starts from.
+    """Checks settings that depend on each other, and reads the checkpoints that a run starts from.
 
     A wrong or dangerous file stops here, before any data is read.
 
     Returns:
-        The run that goes on; None for a new one.
+        The run to resume; None for a new one.
 
     Raises:
         UserError: something that is monitored will not be there, a run has two starts, or one cannot be read.
@@ -135,9 +138,9 @@ def check_start(settings: Settings) -> ResumePoint | None:
     check_references(settings, FINE_TUNING_METRICS)
     check_optimized(settings.optimized_metric, FINE_TUNING_METRICS)
     if settings.resume is not None and not settings.fit:
-        raise UserError("resume and fit=false: a run that does not train has nothing to go on with")
+        raise UserError("resume and fit=false: a run that does not train has nothing to resume")
     if settings.resume is not None and settings.init_from is not None:
-        raise UserError("resume and init_from: a run either goes on from its own checkpoint or starts from another's")
+        raise UserError("resume and init_from: a run either resumes from its own checkpoint or starts from another's")
     if settings.init_from is not None:
         node = model_node(read_checkpoint(settings.init_from)["siglip_med"], settings.init_from, trust=settings.trust)
         check_same_function(node, settings.model, settings.init_from)
@@ -159,7 +162,7 @@ def weights_to_start_from(settings: Settings, components: Components) -> dict[st
 
 
 def show_data(components: Components) -> None:
-    """Says what became of every row of the data, and what was decided about the prompts, before anything is trained."""
+    """Prints what became of every row of the data, and what was decided about the prompts, before training."""
     console = Console()
     for line in (*components.split_report.account(), *components.prompt_notes):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)

@@ -59,7 +59,8 @@ class Knob(BaseModel):
 
     Attributes:
         key: the setting, ``optimizer.learning_rate``; or one for each experiment that has it, ``{softmax: …}``.
-        low, high: bounds of a range, both in it.
+        low: smallest value of a range.
+        high: largest value of a range.
         log: draw evenly on the logarithmic scale.
         integer: whole numbers alone.
         choices: values to draw from, in place of a range.
@@ -108,10 +109,10 @@ class Settings(BaseModel):
         metric: of validation, that chooses.
         trials: settings that each experiment tries; the first are its defaults.
         seed: of the draws.
-        sampler: ``random``: the same draws for every experiment; ``tpe``: each goes its own way after ``startup``
+        sampler: ``random`` draws alike for every experiment; ``tpe`` samples each by itself after ``startup`` trials
             (tree-structured Parzen estimator, Bergstra et al. 2011).
-        startup: random trials before that.
-        pruning: the callback that ends hopeless trials; None: none is ended.
+        startup: random trials before ``tpe`` takes over.
+        pruning: the callback that ends hopeless trials; None lets every trial finish.
         space: what is tuned, by a short name.
     """
 
@@ -129,7 +130,7 @@ class Settings(BaseModel):
     space: Annotated[dict[str, Knob], Field(min_length=1)]
 
     def words(self, experiment: str, values: Mapping[str, Value]) -> list[str]:
-        """The overrides of a trial; a knob that the experiment does not have gives none.
+        """The overrides of a trial; a knob that the experiment does not have adds none.
 
         Args:
             experiment: its name.
@@ -304,7 +305,7 @@ def _of_slot(study: Any, slot: int) -> Any:
 
 
 def _trial(optuna: Any, study: Any, settings: Settings, slot: int) -> Any:
-    """The trial of a position: the one that was cut, the settings of the one that failed, or new ones."""
+    """The trial of a position: the interrupted one, the settings of the one that failed, or new ones."""
     before, states = _of_slot(study, slot), optuna.trial.TrialState
     if before is None:
         # A fresh sampler for each trial, and knobs drawn also where an experiment has none: a draw is a function of
@@ -349,7 +350,7 @@ def _do(optuna: Any, study: Any, settings: Settings, experiment: str, slot: int,
 
 
 def _train(settings: Settings, experiment: str, words: Sequence[str], folder: Path, number: int) -> float:
-    """Trains in the trial's run folder, from its checkpoint where it was cut; returns the metric."""
+    """Trains in the trial's run folder, from its checkpoint where it was interrupted; returns the metric."""
     config = _composed(settings, experiment, words)
     with open_dict(config):
         config.paths.output_dir = str(folder)

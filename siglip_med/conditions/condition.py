@@ -15,7 +15,7 @@ class Condition:
         chapter: e.g. ``"XII - Diseases of the skin and subcutaneous tissue (L00-L99)"``.
         block: e.g. ``"L20-L30 - Dermatitis and eczema"``.
         path: keys from the chapter down to the code, e.g. ``("12", "L20-L30", "L30", "L30.9")``.
-        group: one of the coarse dermatological groups, or ``""`` where nobody said.
+        group: one of the coarse dermatological groups, or ``""`` where none is known.
         phrase: how a sentence names the condition, e.g. ``"benign keratosis-like lesion"``.
         description: what it looks like, or ``""``.
         synonyms: other names.

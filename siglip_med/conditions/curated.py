@@ -1,6 +1,6 @@
 """The tables curated by hand: SCIN's 66 conditions and the vocabularies of the other data sets.
 
-``catalog.csv`` and ``vocabularies/*.csv`` have one row a condition. A curator writes condition, phrase, code, group,
+``catalog.csv`` and ``vocabularies/*.csv`` have one row per condition. A curator writes condition, phrase, code, group,
 description, synonyms and rationale; ``python -m tools.build_codes`` fills in the rest from the code.
 """
 

@@ -38,9 +38,9 @@ def dissimilarity(
     Geometries:
         icd: the tree of ICD-10-CM, measured by ``measure``.
         coarse: 0.5 within one of the dermatological groups, 1 between groups.
-        colisting: 1 − Jaccard index (1912) of the training images that list each condition, at least 0.2 off the
-            diagonal; conditions that no image lists are at 1.
-        blend: the weighted mean of the others, half icd and half coarse unless ``weights`` says otherwise.
+        colisting: 1 − Jaccard index (1912) of the training images of each condition, at least 0.2 off the
+            diagonal; conditions without an image are at 1.
+        blend: the weighted mean of the others, half icd and half coarse unless ``weights`` is given.
 
     Measures on the tree:
         level: height of the lowest common ancestor over the height of the tree (Barz & Denzler, WACV 2019), which is
@@ -55,7 +55,7 @@ def dissimilarity(
         conditions: C conditions.
         geometry: which notion of nearness.
         measure: how the tree is measured; used by ``icd`` and by the icd part of ``blend``.
-        labels: ``[N, C]`` labels of the training split, > 0 where an image lists a condition; for ``colisting`` only.
+        labels: ``[N, C]`` labels of the training split, > 0 for positives; for ``colisting`` only.
         weights: geometry → weight ≥ 0 of a ``blend``; they are scaled to sum to 1.
 
     Returns:
@@ -133,8 +133,8 @@ def _colisting(conditions: ConditionSet, labels: np.ndarray | None) -> np.ndarra
             f"geometry=colisting: labels of shape {labels.shape} don't have a column for each of the "
             f"{len(conditions)} conditions"
         )
-    listed = (labels > 0).astype(np.float64)
-    both = listed.T @ listed
+    positive = (labels > 0).astype(np.float64)
+    both = positive.T @ positive
     count = np.diagonal(both)
     either = count[:, None] + count[None, :] - both
     jaccard = np.divide(both, either, out=np.zeros_like(both), where=either > 0)
@@ -153,7 +153,7 @@ def _shares(weights: Mapping[Geometry, float]) -> dict[Geometry, float]:
 
 
 def _depths(conditions: ConditionSet) -> np.ndarray:
-    """Edges from the root to each condition, which lies one below its code."""
+    """Edges from the root to each condition, which is one below its code."""
     return np.array([len(path) + 1 for path in conditions.paths])
 
 

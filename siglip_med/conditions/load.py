@@ -8,8 +8,8 @@ from siglip_med.conditions.condition import Condition, ConditionSet
 from siglip_med.conditions.curated import fold, lookup
 from siglip_med.conditions.suggest import in_words, suggest_codes, suggest_names
 from siglip_med.conditions.user_map import read_user_map
+from siglip_med.core.csv_reading import read_csv
 from siglip_med.core.errors import UserError
-from siglip_med.core.reading import read_csv
 
 
 def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> ConditionSet:
@@ -64,7 +64,7 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
 
 
 def _unknown(unknown: Sequence[tuple[int, str]], known: Mapping[str, Condition], codes: str | Path | None) -> str:
-    """What to say of names that are in neither the map nor the curated tables: all of them, the first in full."""
+    """Message on names that are in neither the map nor the curated tables: all of them, the first in full."""
     position, name = unknown[0]
     others = f"; the same holds for {len(unknown) - 1} more: {', '.join(repr(other) for _, other in unknown[1:])}"
     others = others if len(unknown) > 1 else ""

@@ -1,4 +1,4 @@
-"""The sentences that stand for a condition in the text tower.
+"""The sentences that represent a condition in the text tower.
 
 SigLIP reads 64 tokens, and its tokenizer lower-cases and drops punctuation: prompts hold words, never codes
 ("L40.0" and "L400" are one text).
@@ -12,7 +12,7 @@ from siglip_med.conditions.curated import fold
 from siglip_med.core.errors import UserError
 
 MAX_DESCRIPTION_WORDS = 36
-"""Longest description: medical English takes up to 1.6 SigLIP tokens a word, and 64 hold template and name as well."""
+"""Longest description: medical English takes up to 1.6 SigLIP tokens per word, and 64 also hold template and name."""
 
 DESCRIBED_TEMPLATES = (
     "{description}",
@@ -76,7 +76,7 @@ def evaluation_prompts(
     described: Sequence[str] = DESCRIBED_TEMPLATES[:ENSEMBLED],
     plain: Sequence[str] = PLAIN_TEMPLATES[:ENSEMBLED],
 ) -> tuple[tuple[str, ...], ...]:
-    """The sentences whose embeddings are averaged to stand for a condition (prompt ensembling, Radford et al. 2021).
+    """The sentences whose embeddings are averaged to represent a condition (prompt ensembling, Radford et al. 2021).
 
     Takes, returns and raises what `training_prompts` does.
 
@@ -89,7 +89,7 @@ def evaluation_prompts(
 
 
 def wording_notes(conditions: ConditionSet) -> tuple[str, ...]:
-    """What to say of names before training: of the file of codes, and of names that sentences do not use."""
+    """Notes before training: on the file of codes, and on names that the sentences do not use."""
     other = [condition for condition in conditions if fold(condition.phrase) != fold(condition.name)]
     if not other:
         return conditions.notes

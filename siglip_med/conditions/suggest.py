@@ -16,7 +16,7 @@ from siglip_med.conditions.curated import VOCABULARIES, read_table
 SKIN_CHAPTER = "12"
 CURATED_BONUS, SKIN_BONUS, UNSPECIFIED_WEIGHT = 1.2, 1.1, 0.05
 DESCRIBED_WEIGHT = 0.75
-"""A description is long, so it is judged by how much of the text it has, a little below a name that says the same."""
+"""A description is long, so it is judged by how much of the text it has, a little below a name with the same words."""
 SPELLING_CUTOFF, NAME_CUTOFF = 75, 60
 LATER_ENCOUNTERS = (", subsequent encounter", ", sequela")
 """Codes of a later visit repeat those of the first; they would crowd out every other suggestion."""

@@ -7,8 +7,8 @@ from siglip_med.conditions.condition import Condition
 from siglip_med.conditions.curated import coarse_groups, fold, lookup
 from siglip_med.conditions.prompts import MAX_DESCRIPTION_WORDS
 from siglip_med.conditions.suggest import in_words, is_english, suggest_codes
+from siglip_med.core.csv_reading import read_csv
 from siglip_med.core.errors import UserError
-from siglip_med.core.reading import read_csv
 from siglip_med.core.seals import check_sidecar
 
 REQUIRED = ("condition", "code")
@@ -20,7 +20,7 @@ def read_user_map(path: Path) -> dict[str, Condition]:
 
     ``condition`` is the key, as the data writes it; ``wording`` is how a sentence names it; ``synonyms`` are separated
     by semicolons. Other columns are ignored. What a row leaves open comes from the curated tables where they know the
-    condition's name. A wording that nobody gives is the name itself if it reads like English (see `is_english`),
+    condition's name. A missing wording is the name itself if it reads like English (see `is_english`),
     and the title of its code otherwise: keys such as ``AKIEC``, ``0`` or ``Ekzem`` are no English.
 
     Returns:

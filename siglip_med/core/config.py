@@ -178,7 +178,7 @@ def instantiate(node: Any, **given: Any) -> Any:
 
 
 def _of_a_library(error: InstantiationException) -> UserError | None:
-    """What a library says of the arguments that it got; any other error is a bug and keeps its traceback."""
+    """Errors of a library about its arguments become one line; any other error is a bug and keeps its traceback."""
     found = re.search(r"call to target '([^']+)'", str(error))
     key = re.search(r"full_key: (\S+)", str(error))
     if found is None or not found[1].startswith(("lightning.", "torch.")) or error.__cause__ is None:

@@ -1,4 +1,4 @@
-"""Packages that one feature needs and a plain install leaves out: imported where used, or one line says why not."""
+"""Packages that one feature needs and a plain install leaves out: imported where used, or one line tells why not."""
 
 import importlib
 from typing import Any
@@ -25,13 +25,13 @@ def require(package: str, feature: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(missing(error.name or package, feature, extra)) from error
     except ImportError as error:  # it is there, but not for this Python, this machine or its own dependencies
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise UserError(
-            f"{feature} needs {package}, which is installed but does not load ({said}): "
+            f"{feature} needs {package}, which is installed but does not load ({message}): "
             f"pip install --upgrade 'siglip-med[{extra}]'"
         ) from error
 
 
 def missing(package: str, feature: str, extra: str) -> str:
-    """The line that says which package a feature lacks and how to get it."""
+    """The line that names the package that a feature lacks and how to install it."""
     return f"{feature} needs {package}: pip install 'siglip-med[{extra}]'"

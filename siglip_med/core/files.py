@@ -54,7 +54,7 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def append_text(path: str | Path, text: str) -> None:
-    """Appends text to a log, which is on the disk when this returns; what a killed process appended may be cut.
+    """Appends text to a log, which is on the disk when this returns; what a killed process appended may be truncated.
 
     Raises:
         UserError: as `write_whole`.

@@ -20,14 +20,14 @@ Item = TypeVar("Item")
 def tracked(
     items: Iterable[Item], description: str, unit: str = "batches", shown: bool = True, total: int | None = None
 ) -> Iterator[Item]:
-    """Hands on items, and says how many of them are done.
+    """Yields items, and prints how many of them are done.
 
     Args:
         items: what is worked on, one after the other.
         description: what is done to them, e.g. ``predicting val``.
         unit: what ``items`` are.
-        shown: whether anything is said.
-        total: how many there are, where ``items`` cannot say; None: it is not known.
+        shown: whether anything is printed.
+        total: number of items, where ``items`` has no length; None: unknown.
     """
     if not shown:
         yield from items
@@ -37,13 +37,13 @@ def tracked(
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as progress:
             yield from progress.track(items, description=description, total=total)
         return
-    started = said = time.monotonic()
+    started = printed = time.monotonic()
     done = 0
     for done, item in enumerate(items, start=1):
         yield item
         now = time.monotonic()
-        if now - said >= EVERY_SECONDS:
-            said = now
+        if now - printed >= EVERY_SECONDS:
+            printed = now
             logger.info("%s: %s", description, _position(done, total, unit, now - started))
     taken = time.monotonic() - started
     logger.info("%s: done, %s %s in %.1f s", description, f"{done:,}", unit, taken)

@@ -13,7 +13,7 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where images come from. A source knows it; checkpoints, predictions, cards and reports repeat it.
+    """Where images come from. A source states it; checkpoints, predictions, cards and reports repeat it.
 
     Attributes:
         kind: ``drawings`` are made by a program, ``photographs`` show people.
@@ -27,7 +27,7 @@ class Provenance:
 
     @classmethod
     def read(cls, stored: Mapping[str, object] | None, where: str) -> "Provenance | None":
-        """What a file says of it; None where it says nothing.
+        """The provenance in a file; None where it has none.
 
         Args:
             stored: what `as_dict` gave.

@@ -1,4 +1,4 @@
-"""Ranges of settings that several rooms ask for."""
+"""Ranges of settings that several packages share."""
 
 from typing import Annotated
 

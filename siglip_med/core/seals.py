@@ -38,7 +38,7 @@ def write_sealed(path: str | Path, write: Callable[[Any], object], archive: bool
         try:
             write(sealing)
         except RuntimeError as error:
-            # torch.save goes on after a write that failed, and reports what that did to its archive
+            # torch.save continues after a write that failed, and reports what that did to its archive
             raise sealing.failure or error from None
         sealing.finish(_LENGTH.to_bytes(2, "little") if archive else b"")
 
@@ -56,16 +56,16 @@ def check_sealed(path: str | Path) -> str | None:
     with path.open("rb") as file:
         rest = path.stat().st_size - _LENGTH
         if rest < 0:
-            return "is cut off"
+            return "is truncated"
         while rest > 0:
             block = file.read(min(rest, _BLOCK))
             if not block:
-                return "is cut off"
+                return "is truncated"
             digest.update(block)
             rest -= len(block)
         seal = file.read()
     if not seal.startswith(_MARK):
-        return "is cut off, or was not written by this program: its checksum is missing"
+        return "is truncated, or was not written by this program: its checksum is missing"
     return None if seal == _MARK + digest.hexdigest().encode() else "is damaged: its checksum does not fit"
 
 

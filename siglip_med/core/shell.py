@@ -36,7 +36,7 @@ def setting(key: str, value: str | os.PathLike[str]) -> str:
 
 
 def null_groups_removed(folder: Path, config_name: str, words: Sequence[str]) -> list[str]:
-    """The command line with ``group=null`` as Hydra wants it: ``~group``, or nothing where the group is off anyway.
+    """The command line with ``group=null`` as Hydra takes it: ``~group``, or nothing where the group is off anyway.
 
     Args:
         folder: the folder of configs.

@@ -20,14 +20,14 @@ from siglip_med.core.config import TARGET, check_arguments, targets
 from siglip_med.core.errors import UserError
 
 Builders = Mapping[str, Callable[..., Any]]
-"""Every name by which a config may ask for a builder, and the builder."""
+"""Every name under which a config may call a builder, and the builder."""
 
 
 def builders(*roots: Callable[..., Any], parts: Iterable[Callable[..., Any]] = ()) -> Builders:
-    """The allow-list of some builders: they, the classes that their signatures ask for, and the given parts.
+    """The allow-list of some builders: they, the classes in their signatures, and the given parts.
 
     Args:
-        roots: factories and classes whose parameters say what else may be built, e.g. `siglip` takes a `Lora`.
+        roots: factories and classes whose parameters name what else may be built, e.g. `siglip` takes a `Lora`.
         parts: implementations of what signatures name by a protocol alone, e.g. the splitters.
     """
     found: dict[str, Callable[..., Any]] = {}

@@ -36,7 +36,7 @@ def largest_case(cases: np.ndarray) -> tuple[str, int]:
     return str(names[counts.argmax()]), int(counts.max())
 
 
-def shown(values: Sequence[str], limit: int = 3) -> str:
+def format_counts(values: Sequence[str], limit: int = 3) -> str:
     """The values that differ, the most frequent first, with their counts, for a message: ``'unknown' 3, '' 2``."""
     counts = Counter(values)
     order = sorted(counts, key=lambda value: (-counts[value], value))

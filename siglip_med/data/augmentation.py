@@ -81,9 +81,9 @@ class ColorShift(A.ImageOnlyTransform):
     until it does not.
 
     Args:
-        brightness: Largest relative change; so for the next two.
-        contrast: As above, about the mean gray of the middle.
-        saturation: As above.
+        brightness: Largest relative change of the brightness.
+        contrast: Largest relative change of the contrast, about the mean gray of the middle.
+        saturation: Largest relative change of the saturation.
         hue: Largest turn about the gray axis, as a share of the circle.
         max_tone_shift: Degrees of ITA; None: no limit.
         p: Probability.

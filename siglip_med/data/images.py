@@ -1,6 +1,6 @@
 """One photograph file to a square of RGB pixels, or one sentence that says why not.
 
-Never a made-up image: a file that is cut short or damaged is refused, even where a decoder would fill the gap in
+Never a made-up image: a file that is truncated or damaged is refused, even where a decoder would fill the gap in
 gray. JPEG goes through libjpeg-turbo in strict mode (`simplejpeg`), since OpenCV and Pillow both pass over damage that
 libjpeg itself has noticed; everything else goes through Pillow.
 """
@@ -137,7 +137,7 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
         ``[side, side, 3]`` uint8, RGB.
 
     Raises:
-        BadImageError: not an image, cut short, damaged, too large, too small, or of a pixel type without a range.
+        BadImageError: not an image, truncated, damaged, too large, too small, or of a pixel type without a range.
     """
     return _decode(data, max_pixels, lambda width, height: (side, side))
 
@@ -185,7 +185,7 @@ def _decode(data: bytes, max_pixels: int, wanted: Callable[[int, int], tuple[int
     except Image.DecompressionBombError:
         raise BadImageError(f"has more pixels than the limit of {max_pixels:,}") from None
     except _DECODER_ERRORS as error:
-        raise BadImageError(f"is cut short or damaged ({_first_line(error)})") from error
+        raise BadImageError(f"is truncated or damaged ({_first_line(error)})") from error
 
 
 def read_image(path: Path, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
-from siglip_med.data.accounting import LeftOut, shown, sum_up
+from siglip_med.data.accounting import LeftOut, format_counts, sum_up
 from siglip_med.data.values import SKIN_TONES
 
 TEXT_COLUMNS = ("image", "image_id", "case", "description", "skin_tone", "sex", "age_group", "site", "source_split")
@@ -107,7 +107,7 @@ def build_table(
     unit: str = "rows",
     grouped: bool = False,
     ordered: bool = True,
-    said: Mapping[int, str] | None = None,
+    raw_labels: Mapping[int, str] | None = None,
 ) -> ImageTable:
     """Checks rows and makes them the table; rows without a condition are left out and counted.
 
@@ -124,7 +124,7 @@ def build_table(
         unit: what is counted, see `ImageTable`.
         grouped: whether the source says whose an image is; rows without a case are then noted.
         ordered: whether the order of a row's conditions means something.
-        said: what stood where a condition should be, by ``source_row``, for rows that have none.
+        raw_labels: text of the label field by ``source_row``, for rows without a condition; quoted in the counts.
 
     Raises:
         UserError: no row, no labeled row, a path that leaves the root, a weight that is no number in [0, 1],
@@ -135,14 +135,15 @@ def build_table(
         raise UserError(f"{source}: holds no row below its header{f' ({why})' if why else ''}; give at least one image")
     _check_rows(rows, source)
     labeled = [row for row in rows if any(row.weights.values())]
-    without = [(said or {}).get(row.source_row, "") for row in rows if not any(row.weights.values())]
+    without = [(raw_labels or {}).get(row.source_row, "") for row in rows if not any(row.weights.values())]
     if not labeled:
         raise UserError(
-            f"{source}: none of its {len(rows):,} {unit} has a condition ({shown(without)}); check the condition column"
+            f"{source}: none of its {len(rows):,} {unit} has a condition ({format_counts(without)}); "
+            "check the condition column"
         )
     dropped = [*left_out]
     if without:
-        spelled = f" ({shown(without)})" if any(without) else ""
+        spelled = f" ({format_counts(without)})" if any(without) else ""
         dropped.append(LeftOut(f"no condition{spelled}", len(without)))
     listed = Counter(name for row in labeled for name, weight in row.weights.items() if weight > 0)
     names = tuple(sorted(listed, key=lambda name: (name.casefold(), name)) if conditions is None else conditions)

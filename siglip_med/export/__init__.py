@@ -45,7 +45,7 @@ def export_checkpoint(
         format: ``peft``, ``merged``, ``onnx``, or ``open_clip`` for CLIP models.
         output: a folder that does not exist yet; it appears whole or not at all.
         license: of the exported files, for the card.
-        base: where the base lies now, as in `load_model`.
+        base: path of the base if it moved, as in `load_model`.
         trust: code of one's own that the checkpoint may build, as in `load_model`.
 
     Returns:

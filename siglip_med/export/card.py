@@ -24,11 +24,11 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     Args:
         model: the trained model.
         payload: from `load_model`.
-        format: which format lies beside the card.
+        format: format of the folder that holds the card.
         license: of the exported files, as the Hugging Face hub spells it (e.g. ``apache-2.0``, ``cc-by-nc-4.0``).
 
     Returns:
-        Markdown with the hub's front matter. What the checkpoint does not say is said to be missing.
+        Markdown with the hub's front matter. What the checkpoint lacks is marked as missing.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

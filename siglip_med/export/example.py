@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from transformers import {auto}
 
-folder = "."  # where this file lies
+folder = "."  # the folder of this file
 {bases}about = json.loads(Path(folder, "conditions.json").read_text(encoding="utf-8"))
 image = Image.new("RGB", (640, 480), "gray")  # yours: Image.open("photograph.jpg").convert("RGB")
 square = image.resize((about["image"]["size"],) * 2, Image.Resampling.BICUBIC)
@@ -49,7 +49,7 @@ def example(model: TwoTower, format: Format) -> str:
 
     Args:
         model: the trained model.
-        format: which format lies in the folder.
+        format: of the folder.
     """
     dual = isinstance(model, DualEncoder)
     by_hand = dual or format in ("onnx", "open_clip") or needs_this_project(model, format)
@@ -65,7 +65,7 @@ def example(model: TwoTower, format: Format) -> str:
 
 
 def _bases(model: TwoTower) -> str:
-    """Lines that say which base models adapters are put on."""
+    """Lines that load the base models under the adapters."""
     names = model.base.name.split(" + ")
     towers = [""] if len(names) == 1 else [f"{tower}_" for tower in model.backbones]
     lines = ""
@@ -73,6 +73,6 @@ def _bases(model: TwoTower) -> str:
         known = f'"{name}"'
         if not HUB_ID.fullmatch(name):
             place = f'"{tower.removesuffix("_")}", "adapter_config.json"' if tower else '"adapter_config.json"'
-            known = f'json.loads(Path(folder, {place}).read_text())["base_model_name_or_path"]  # or where it lies now'
+            known = f'json.loads(Path(folder, {place}).read_text())["base_model_name_or_path"]  # or its present path'
         lines += f"{tower}base = {known}\n"
     return lines

@@ -8,7 +8,7 @@ from siglip_med.models import TwoTower
 
 
 def merged_copy(model: TwoTower) -> TwoTower:
-    """Returns a copy without adapters that gives the same embeddings; the model itself is left as it is."""
+    """Returns a copy without adapters with the same embeddings; the model itself is unchanged."""
     merged = copy.deepcopy(model).eval()
     for name, backbone in merged.backbones.items():
         if isinstance(backbone, PeftModel):

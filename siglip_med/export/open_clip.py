@@ -15,7 +15,7 @@ from siglip_med.models.conversion.weights import OPEN_CLIP_CONFIG, OPEN_CLIP_WEI
 def write_open_clip(model: TwoTower, folder: Path) -> None:
     """Writes config, weights and tokenizer as open_clip reads them, adapters merged in.
 
-    The logit bias goes with them, as in open_clip's models that were trained with a sigmoid loss.
+    The logit bias is saved with them, as in open_clip's models that were trained with a sigmoid loss.
 
     Args:
         model: the trained model; it is not changed.
@@ -36,7 +36,7 @@ def write_open_clip(model: TwoTower, folder: Path) -> None:
 
 
 def _config(config: Any, model: ClipTwoTower) -> dict[str, Any]:
-    """What ``open_clip_config.json`` says of a CLIP model; without a bias in it, open_clip's would have none."""
+    """``open_clip_config.json`` of a CLIP model; without ``init_logit_bias``, open_clip's model would have no bias."""
     vision, text, spec = config.vision_config, config.text_config, model.image_spec
     return {
         "model_cfg": {

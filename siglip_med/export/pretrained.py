@@ -110,7 +110,7 @@ def square_processor(model: TwoTower) -> Any:
 
 
 def _own_weights(model: TwoTower) -> dict[str, Tensor]:
-    """Weights of a dual encoder that lie outside of its two towers."""
+    """Weights of a dual encoder outside of its two towers."""
     return {name: value.detach() for name, value in model.state_dict().items() if not name.startswith("backbones.")}
 
 

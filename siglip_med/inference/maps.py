@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from siglip_med.core.errors import UserError
 from siglip_med.models import TwoTower
-from siglip_med.models.prefix import encoder_layers, replaced_forwards
+from siglip_med.models.frozen_blocks import encoder_layers, replaced_forwards
 
 _INSTEAD = "an occlusion map works for every model"
 

@@ -67,7 +67,7 @@ def own_configs_first(folder: Path, words: Sequence[str]) -> list[str]:
 
 
 def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictConfig | None:
-    """Composes the config that the command line asks for, so that a wrong name costs one line and no folder.
+    """Composes the config of the command line, so that a wrong name costs one line and no folder.
 
     A sweep override is checked value by value. Flags of Hydra itself (``--help``, ``--cfg`` …) are left to it.
 
@@ -80,7 +80,7 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictCon
         The config with Hydra's own part (of a sweep that of its first job); None where a flag of Hydra is given.
 
     Raises:
-        UserError: a word cannot be read, or names what there is not; the line says which, and how to write it.
+        UserError: a word cannot be read, or names what there is not; the message quotes it, and how to write it.
     """
     if any(is_flag(word) and word not in SWEEP for word in words):
         return None
@@ -126,7 +126,7 @@ def _parse(word: str) -> Override:
             raise UserError(f"{word}: {key!r} is no name of a setting") from error
         if not value:
             raise UserError(f"{word}: the value is missing; write {key}=null for none") from error
-        raise UserError(f"{word}: Hydra cannot read the value as it stands; write {quoted(word)}") from error
+        raise UserError(f"{word}: Hydra cannot read the value; write {quoted(word)}") from error
 
 
 def _combinations(overrides: Sequence[str], parsed: Sequence[Override]) -> list[list[str]]:

@@ -103,7 +103,7 @@ def _override(key: str, value: Path) -> str:
 def _job(command: str, config: DictConfig) -> Any:
     """One Hydra job; what it returns is what a sweep optimizes.
 
-    A `UserError` becomes one line and exit status 2, and the empty run folder goes. A run that was told to stop exits
+    A `UserError` becomes one line and exit status 2, and the empty run folder is removed. A run that was stopped exits
     with 128 + the signal.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -133,7 +133,7 @@ def _do(command: str, folder: Path, config: DictConfig) -> Any:
 def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictConfig:
     """The settings of the run that is resumed, where there is one.
 
-    The config of an empty command line is composed too: what differs from it was said on this one.
+    The config of an empty command line is composed too: what differs from it was given on this one.
     """
     if config.get("resume") is None:
         return config

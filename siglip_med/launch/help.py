@@ -1,4 +1,4 @@
-"""What ``--help`` prints: what a command does, examples, settings and groups, as the configs themselves say it."""
+"""What ``--help`` prints: what a command does, examples, settings and groups, from the comments of the configs."""
 
 import ast
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ WORDS = frozenset({"--help", "-h"})
 
 
 def wants_help(words: Sequence[str]) -> bool:
-    """Whether a command line asks for it."""
+    """Whether a command line contains ``--help`` or ``-h``."""
     return bool(WORDS & set(words))
 
 
@@ -17,7 +17,7 @@ def help_text(folder: Path, command: str) -> str:
 
     Args:
         folder: of the configs.
-        command: see `siglip_med.launch.entry.launch`.
+        command: name of a file in ``conf/`` and in ``siglip_med/commands/``, such as ``train``.
     """
     lines = (folder / f"{command}.yaml").read_text(encoding="utf-8").splitlines()
     body = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
@@ -75,11 +75,11 @@ def _groups(lines: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _options(folder: Path, group: str, chosen: str) -> list[str]:
-    """One line a group, and one an option with the first sentence of its file."""
+    """One line per group, and one per option with the first sentence of its file."""
     files = sorted(path for path in (folder / group).glob("*.yaml") if not path.name.startswith("_"))
     lines = [f"  {group} (default: {chosen})"]
     for path in files:
-        said = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
-        about = said[0].lstrip("# ") if said and said[0].startswith("#") else ""
+        text = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
+        about = text[0].lstrip("# ") if text and text[0].startswith("#") else ""
         lines.append(f"    {path.stem:<18}{about}".rstrip())
     return lines

@@ -1,8 +1,8 @@
 """A job of a sweep: done once, in a folder of its own, and its end written down, whatever it was.
 
 Every launcher of Hydra (one after the other, joblib, SLURM) calls the same function for a job, and
-this is it: what is finished is not done again, what was cut is resumed from its checkpoint, and what fails leaves the
-other jobs alone.
+this is it: a finished job is not done again, an interrupted one is resumed from its checkpoint, and one that fails
+leaves the others alone.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def digest(text: str) -> str:
-    """Sixteen hexadecimal digits that stand for a text."""
+    """Sixteen hexadecimal digits: the hash of a text."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
 
 
@@ -52,7 +52,7 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
         What ``body`` returned, now or when the job was done; None for a job that failed.
 
     Raises:
-        Stopped: the process was told to stop; the job stays marked as cut.
+        Stopped: the process got a signal to stop; the job stays marked as interrupted.
     """
     from siglip_med.training.preemption import Stopped
 
@@ -62,7 +62,7 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
     place = folder.resolve().relative_to(sweep).as_posix()
     try:
         key = job_key(plain_settings(config))
-    except UserError:  # a setting has no value: the job itself says which
+    except UserError:  # a setting has no value: the job itself names it
         key = digest(" ".join(words))
     record = read_record(sweep, key)
     if record is not None and _is_done(sweep, record):
@@ -98,7 +98,7 @@ def _is_done(sweep: Path, record: JobRecord) -> bool:
 
 
 def _resumed(config: DictConfig, folder: Path) -> DictConfig:
-    """With ``resume=auto`` where the job was cut."""
+    """With ``resume=auto`` where the job was interrupted."""
     if config.get("resume") is not None or not (folder / "run.json").is_file():
         return config
     with open_dict(config):

@@ -11,7 +11,7 @@ from siglip_med.losses.pair_batch import PairBatch
 
 
 def gather_pair_batch(batch: PairBatch, text_key: Tensor | None = None) -> PairBatch:
-    """Joins the batches of all processes, with gradients such that DistributedDataParallel gives those of one process.
+    """Joins the batches of all processes, with gradients whose average over processes is that of one process.
 
     Every process gets the same images (in rank order) and the same texts, and so computes the same loss. Only the
     process that made an embedding carries its gradient, multiplied by the number of processes because
@@ -75,7 +75,7 @@ def _row_counts(local: Tensor) -> list[int]:
 
 
 def _gather(local: Tensor, counts: list[int]) -> Tensor:
-    """Rows of all processes in rank order; padded to the longest on the way, since collectives want one shape."""
+    """Rows of all processes in rank order; padded to the longest on the way, since collectives need one shape."""
     padded = local.new_zeros((max(counts), *local.shape[1:]))
     padded[: local.shape[0]] = local
     received = [torch.empty_like(padded) for _ in counts]

@@ -22,7 +22,7 @@ class HardNegatives:
         k: negatives of each image, the largest hinges first; fewer where there are fewer.
         exclude_within: texts whose condition is this near to a label of the image (S at most this) are no negatives:
             0.4 leaves out the same category. None keeps them all.
-        exclude_colisted: leave out conditions that any image of the batch lists together with one of this image's.
+        exclude_colisted: leave out conditions that any image of the batch has together with one of this image's.
         semi_hard: only negatives that are already further away than the positives (Schroff et al. 2015).
 
     Raises:

@@ -26,7 +26,7 @@ class IcdGeometric:
             each other against the nearest of their labels.
         fit: ``squared`` or ``correlation``.
         balance: ``level`` gives every level of dissimilarity (rounded to tenths) the same total weight, since most
-            pairs lie at 1; ``none`` weighs all pairs alike.
+            pairs are at 1; ``none`` weighs all pairs alike.
 
     Raises:
         ValueError: when called with a batch that has no dissimilarity matrix or no labels.

@@ -18,7 +18,7 @@ _EXPRESSION = re.compile(r"(?P<complement>1(?:\.0*)?\s*-\s*)?(?P<name>[A-Za-z_]\
 
 
 class LossOutput(NamedTuple):
-    """What a step of the layered loss gives.
+    """The layered loss of one step.
 
     Attributes:
         total: 0-dim, the sum of the weighted terms.
@@ -91,7 +91,7 @@ class LayeredLoss(nn.Module):
         4.5
 
     A term whose coefficient is 0 is not computed. The total always has a live graph to every input of the batch (with a
-    gradient of zero where no term asks for one), which DistributedDataParallel needs.
+    gradient of zero where no term needs one), which DistributedDataParallel needs.
 
     Args:
         terms: the terms by name, in the order in which they are computed.
@@ -114,7 +114,7 @@ class LayeredLoss(nn.Module):
 
     @property
     def coefficients(self) -> frozenset[str]:
-        """The names of the schedule that its terms ask for."""
+        """The names of the schedule that its terms use."""
         return frozenset(name for term in map(self._term, self.names) if (name := term.coefficient))
 
     def weights(self, coefficients: Mapping[str, float]) -> dict[str, float]:
@@ -129,7 +129,7 @@ class LayeredLoss(nn.Module):
         return {name: self._term(name).weight(coefficients) for name in self.names}
 
     def forward(self, batch: PairBatch, coefficients: Mapping[str, float]) -> LossOutput:
-        """The loss of one step, in full precision whatever autocast says.
+        """The loss of one step, in full precision whatever autocast is set to.
 
         Args:
             batch: the pairs; under distributed training the gathered ones.

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, eq=False)
 class PairBatch:
-    """B image embeddings against T text embeddings, with what says which belong together.
+    """B image embeddings against T text embeddings, with the targets that pair them.
 
     Make one with `PairBatch.build` (labels and conditions) or `PairBatch.from_targets` (image-caption pairs). Derived
     tensors are computed on first use and kept, so terms share them.
@@ -25,7 +25,7 @@ class PairBatch:
         text_condition: ``[T]`` int64, the condition of each text; None for image-caption pairs.
         dissimilarity: ``[C, C]`` the matrix D in [0, 1], or None.
         condition_counts: ``[C]`` images of each condition that an epoch draws, or None.
-        given_targets: ``[B, T]`` targets of image-caption pairs; None where labels say them.
+        given_targets: ``[B, T]`` targets of image-caption pairs; None where labels give them.
     """
 
     image: Tensor
@@ -194,7 +194,7 @@ class PairBatch:
         if value is None:
             raise ValueError(
                 f"this loss term needs {name}, and the batch has none: "
-                "give it to PairBatch.build, or choose a term that image-caption pairs suffice for"
+                "give it to PairBatch.build, or choose a term that takes image-caption pairs"
             )
         return value
 

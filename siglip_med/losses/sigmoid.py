@@ -17,7 +17,7 @@ PosWeight = float | Literal["batch", "condition"]
 
 @dataclass(frozen=True)
 class MultiPositiveSigmoid:
-    """Binary cross-entropy of every image-text pair, with several positives a row.
+    """Binary cross-entropy of every image-text pair, with several positives per row.
 
     With targets P and logits z the loss of a pair is ``w_j P softplus(-z) + (1 - P) softplus(z)``.
 
@@ -94,7 +94,7 @@ def _pos_weight(batch: PairBatch, pos_weight: PosWeight) -> Tensor | float:
         counts = batch.needed("condition_counts")
         seen = torch.where(counts > 0, counts, torch.nan)
         weight = (seen.nanquantile(0.5) / counts.clamp_min(1e-6)).sqrt().clamp(0.5, 5.0)
-        # No condition was ever seen: nothing says which is rare.
+        # No condition was ever seen: none is known to be rare.
         weight = weight.nan_to_num(1.0)
         return weight[batch.needed("text_condition")]
     return float(pos_weight)

@@ -38,7 +38,7 @@ class Wasserstein:
     al. 2015 (sliced).
 
     Examples:
-        Transport does not ask which image belongs to which text; turned by a right angle, each moves by 2 - 2 cos 90°:
+        Transport ignores which image belongs to which text; turned by a right angle, each moves by 2 - 2 cos 90°:
 
         >>> import torch
         >>> from siglip_med.losses import PairBatch
@@ -75,7 +75,7 @@ def _marginals(batch: PairBatch) -> tuple[Tensor, Tensor]:
     """``[B]`` and ``[T]`` float64 masses, each with sum 1."""
     positives = batch.targets.double()
     paired = (positives > 0).any(dim=1)
-    # Without a single positive nothing says how the mass lies: it lies evenly.
+    # Without a single positive there is no preferred mass: it is uniform.
     image_mass = torch.where(paired.any(), paired.double(), 1.0)
     text_mass = torch.where(paired.any(), positives.sum(dim=0), 1.0) / batch.text_multiplicity
     return image_mass / image_mass.sum(), text_mass / text_mass.sum()

@@ -1,4 +1,4 @@
-"""What costs nothing: chance, the label frequencies, and re-ranking by expected D. A model is judged beside them."""
+"""What costs nothing: chance, the class prior, and re-ranking by expected D. A model is judged beside them."""
 
 from collections.abc import Iterable
 
@@ -106,7 +106,7 @@ def label_frequency_predictions(predictions: Predictions) -> Predictions:
     """
     counts = predictions.train_counts.astype(np.float64)
     if not counts.any():
-        raise UserError("train_counts are all 0: the label-frequency baseline needs the counts of the training split")
+        raise UserError("train_counts are all 0: the class-prior baseline needs the counts of the training split")
     share = (counts + 1.0) / (counts.sum() + len(counts))
     logits = np.log(share) - np.log1p(-share)
     # a hair of difference, so that a tie is broken by the order of the conditions and not against the baseline

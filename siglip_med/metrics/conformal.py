@@ -44,7 +44,7 @@ class ConformalSets:
 
 
 def nonconformity(logits: np.ndarray, score: Score, temperature: float = 1.0) -> np.ndarray:
-    """How strange each condition would be for each image, in [0, 1]; p is softmax(logits / temperature).
+    """Nonconformity of each condition for each image, in [0, 1]; p is softmax(logits / temperature).
 
     Args:
         logits: ``[N, C]``.
@@ -101,12 +101,12 @@ def fit_conformal(
         raise UserError(f"coverage is {coverage}; a stated coverage lies strictly between 0 and 1, for example 0.9")
     if len(predictions) == 0:
         raise UserError(f"split {predictions.split!r} has no image to choose the size of the prediction sets by")
-    strange, positive = nonconformity(predictions.logits, score, temperature), predictions.positive
+    scores, positive = nonconformity(predictions.logits, score, temperature), predictions.positive
     rows = np.arange(len(predictions))
     image_score = {
-        "any": np.where(positive, strange, np.inf).min(axis=1),
-        "primary": strange[rows, predictions.primary],
-        "all": np.where(positive, strange, -np.inf).max(axis=1),
+        "any": np.where(positive, scores, np.inf).min(axis=1),
+        "primary": scores[rows, predictions.primary],
+        "all": np.where(positive, scores, -np.inf).max(axis=1),
     }[target]
     rank = int(np.ceil((len(rows) + 1) * coverage - 1e-9))
     threshold = float(np.sort(image_score)[rank - 1]) if rank <= len(rows) else float("inf")

@@ -10,7 +10,7 @@ CHOOSING = "mrr"
 
 BASELINES = {
     "chance": "chance",
-    "label_frequency": "label frequency",
+    "label_frequency": "class prior",
     "zero_shot": "zero-shot",
     "linear_probe": "linear probe",
 }
@@ -29,7 +29,7 @@ class Metric:
         chart: TensorBoard chart that it shares with its like.
         lower_is_better: whether the smaller value is the better one.
         resampled: whether it is a function of sums over cases, and so has a bootstrap interval.
-        needs: ``order``: an order of the conditions is enough, so chance and label frequency have it; ``scores``: it
+        needs: ``order``: an order of the conditions is enough, so chance and the class prior have it; ``scores``: it
             judges scores or embeddings, which a baseline that only ranks does not have.
         k: length of the list that it judges, or None for the whole order. With no more conditions than that it says
             nothing (`saturation`).

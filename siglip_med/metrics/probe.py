@@ -63,10 +63,10 @@ def fit_probe(
     """Fits one logistic regression per strength, and keeps the one that names most first conditions of validation.
 
     Args:
-        features: ``[N, F]`` training features of a frozen tower; ``primary``: ``[N]`` first condition of each.
-        primary: see above.
-        val_features: ``[V, F]``; ``val_primary``: ``[V]``. They choose C and nothing else.
-        val_primary: see above.
+        features: ``[N, F]`` training features of a frozen tower.
+        primary: ``[N]`` first condition of each.
+        val_features: ``[V, F]`` features of validation, which choose C and nothing else.
+        val_primary: ``[V]`` first condition of each.
         of: training images that there are, where ``features`` are of some of them.
         strengths: the C to choose among; the first of equally good ones is taken.
 

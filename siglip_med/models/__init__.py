@@ -20,9 +20,9 @@ from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.exported import family_of, load_export
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
+from siglip_med.models.frozen_blocks import as_written, encoder_layers
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.logits import Logits
-from siglip_med.models.prefix import as_written, encoder_layers
 from siglip_med.models.prompts import PromptEnsemble, Tokenizer, check_prompts, in_chunks
 from siglip_med.models.summary import check_gradients
 from siglip_med.models.two_tower import TwoTower

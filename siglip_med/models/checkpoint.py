@@ -76,7 +76,7 @@ def checkpoint_payload(
 
 
 class DamagedCheckpoint(UserError):
-    """A file that was a checkpoint, and is cut off or altered."""
+    """A file that was a checkpoint, and is truncated or altered."""
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: str | Path) -> None:
@@ -98,7 +98,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         Lightning's dictionary; ``["siglip_med"]`` is the payload, ``["state_dict"]`` what was trained.
 
     Raises:
-        UserError: the file is missing, cut off, not a checkpoint of this project, or holds more than tensors and
+        UserError: the file is missing, truncated, not a checkpoint of this project, or holds more than tensors and
             plain values.
     """
     path = Path(path)
@@ -116,7 +116,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, LookupError, ArithmeticError, *_OF_BYTES) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DamagedCheckpoint(f"{path} is cut off or no checkpoint ({reason}): train or copy it again") from error
+        raise DamagedCheckpoint(f"{path} is truncated or no checkpoint ({reason}): train or copy it again") from error
     payload = checkpoint.get(PAYLOAD) if isinstance(checkpoint, dict) else None
     if not isinstance(payload, dict) or payload.get("format") != FORMAT:
         raise UserError(f"{path} is not a checkpoint of this project: it has no entry {PAYLOAD!r}")

@@ -37,7 +37,7 @@ class DualEncoderSettings:
         text_revision: the same for the text encoder.
         embedding_dim: E, size of the shared space.
         image_size: side length in pixels; None is what the backbone's image processor says.
-        max_text_length: L, tokens that every text is padded or cut to.
+        max_text_length: L, tokens that every text is padded or truncated to.
         vision_pooling: ``cls``: the first token; ``mean``: mean over all positions; ``pooler``: the model's own.
         text_pooling: the same over the tokens that are not padding; sentence encoders want ``mean``.
         image_hidden: units of a hidden layer in the image head; 0: a linear head, as the text's always is.

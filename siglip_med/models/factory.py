@@ -1,6 +1,7 @@
 """Builds each family of models from a folder or hub id: what ``conf/model/*.yaml`` instantiates."""
 
 import inspect
+import logging
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ Model = TypeVar("Model")
 Joint = TypeVar("Joint", bound=JointTwoTower)
 Settings = TypeVar("Settings")
 Fields = ParamSpec("Fields")
+
+logger = logging.getLogger(__name__)
 
 _HINTS = {"siglip": "model=siglip_base", "siglip2": "model=siglip2_base", "clip": "model=clip_base"}
 _HINTS[VitBertConfig.model_type] = _HINTS["clip"]
@@ -113,11 +116,21 @@ def clip(settings: JointSettings) -> ClipTwoTower | VitBertTwoTower:
 def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
     """Any vision backbone and any text encoder of the transformers library, with new projection heads.
 
+    A vision backbone whose last norm follows its mean over the patches (``use_mean_pooling``, timm's ``fc_norm``) has
+    that norm in its pooler alone: any other ``vision_pooling`` skips it, which is logged.
+
     Raises:
         UserError: a model cannot be had, or it is of a kind that LoRA does not know.
     """
     vision_path, text_path = resolve_path(settings.vision), resolve_path(settings.text)
     vision = _tower(load_weights(vision_path, settings.vision_revision, unused=("pooler.",)), "vision_model")
+    if getattr(vision.config, "use_mean_pooling", False) and settings.vision_pooling != "pooler":
+        logger.warning(
+            "model.vision_pooling=%s skips the last norm of %s, which follows its mean over the patches: "
+            "model.vision_pooling=pooler pools as it was trained",
+            settings.vision_pooling,
+            settings.vision,
+        )
     processor = load_image_processor(vision_path, settings.vision_revision)
     if settings.image_size is not None:
         _resize(processor, settings.image_size)

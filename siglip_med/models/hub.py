@@ -70,7 +70,7 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     """The model in float32, whatever precision its file has.
 
     Raises:
-        UserError: the model cannot be had, its file is cut off, or weights are missing from it.
+        UserError: the model cannot be had, its file is truncated, or weights are missing from it.
     """
     load_config(path, revision)
     with explained(path, revision):
@@ -110,7 +110,7 @@ def explained(path: str, revision: str | None) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise UserError(
-            f"the weights in {path} are cut off or damaged ({error}): copy or download model.safetensors again"
+            f"the weights in {path} are truncated or damaged ({error}): copy or download model.safetensors again"
         ) from error
     except (OSError, ValueError, EOFError, RuntimeError) as error:
         raise UserError(_reason(path, revision, error)) from error

@@ -15,8 +15,8 @@ from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation
 from siglip_med.models.backbone import Backbone
 from siglip_med.models.dual import pool
+from siglip_med.models.frozen_blocks import replaced_forwards
 from siglip_med.models.logits import Logits
-from siglip_med.models.prefix import replaced_forwards
 from siglip_med.models.two_tower import TwoTower
 
 MODEL = "model"

@@ -17,8 +17,8 @@ from siglip_med.core.image_spec import ImageSpec
 from siglip_med.models.adaptation import Adaptation, Tower
 from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint
+from siglip_med.models.frozen_blocks import FrozenBlocks
 from siglip_med.models.logits import Logits
-from siglip_med.models.prefix import Prefix
 from siglip_med.models.summary import Component, parameter_table
 
 
@@ -28,7 +28,7 @@ class TwoTower(nn.Module, ABC):
     Attributes:
         image_spec: side length and normalization of its images.
         embedding_dim: E, the size of the shared space.
-        max_text_length: L, tokens that every text is padded or cut to.
+        max_text_length: L, tokens that every text is padded or truncated to.
         tokenizer: the text tower's tokenizer (transformers).
         image_processor: the vision tower's image processor (transformers).
         logit_scale: logarithm of the multiplier of the cosine; 0-dim, float32.
@@ -70,8 +70,8 @@ class TwoTower(nn.Module, ABC):
         self.backbones = nn.ModuleDict(
             {key: backbone.adapt(adaptation, gradient_checkpointing) for key, backbone in backbones.items()}
         )
-        self._prefixes = {
-            tower: Prefix(self._tower(key, root), adaptation.frozen_blocks(tower), tower)
+        self._frozen_blocks = {
+            tower: FrozenBlocks(self._tower(key, root), adaptation.frozen_blocks(tower), tower)
             for key, backbone in backbones.items()
             for tower, root in backbone.roots.items()
             if adaptation.frozen_blocks(tower)
@@ -133,7 +133,7 @@ class TwoTower(nn.Module, ABC):
             return images
         if images.ndim == 4:
             return self.image_features(images)
-        with self._prefixes["vision"].resumed(images):
+        with self._frozen_blocks["vision"].resumed(images):
             return self.image_features(images)
 
     def encode_texts(
@@ -145,7 +145,7 @@ class TwoTower(nn.Module, ABC):
         """
         if states is None:
             return self.project_texts(self.text_features(input_ids, attention_mask))
-        with self._prefixes["text"].resumed(states):
+        with self._frozen_blocks["text"].resumed(states):
             return self.project_texts(self.text_features(input_ids, attention_mask))
 
     def frozen_blocks(self, tower: Tower) -> int:
@@ -162,10 +162,10 @@ class TwoTower(nn.Module, ABC):
 
     @torch.no_grad()
     def _states(self, tower: Tower, run: Callable[[], Tensor]) -> Tensor:
-        prefix, training = self._prefixes[tower], self.training
+        blocks, training = self._frozen_blocks[tower], self.training
         self.eval()
-        states = prefix.states(run)
-        prefix.check(states, run)
+        states = blocks.states(run)
+        blocks.check(states, run)
         self.train(training)
         return states
 
@@ -221,8 +221,8 @@ class TwoTower(nn.Module, ABC):
             for tower, root in backbone.roots.items():
                 if not self.adaptation.trains_encoder(tower):
                     self._tower(key, root).eval()
-        for prefix in self._prefixes.values():
-            for module in prefix.frozen_modules():
+        for blocks in self._frozen_blocks.values():
+            for module in blocks.frozen_modules():
                 module.eval()
         return self
 

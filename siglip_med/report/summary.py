@@ -164,7 +164,7 @@ class RunSummary:
         console.print(self.table())
         console.print(
             f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
-            "chance and label frequency never look at the image; ↓ lower is better"
+            "chance and class prior never look at the image; ↓ lower is better"
         )
         about = "not measured: evaluation.probe_images=0" if self.probe is None else self.probe.test.meta["probe"]
         console.print(f"linear probe: {about}", highlight=False, markup=False)

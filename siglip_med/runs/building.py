@@ -9,14 +9,14 @@ from siglip_med.runs.components import Components, build_components, build_model
 from siglip_med.runs.settings import FineTuneSettings
 from siglip_med.training.module import FineTuneModule
 from siglip_med.training.optim import BuildsOptimizer
-from siglip_med.training.texts import PromptPool, choose_pool
+from siglip_med.training.text_pools import PromptPool, choose_pool
 
 
 def build(settings: FineTuneSettings, device: torch.device, model: TwoTower | None = None) -> Components:
     """The model (or a trained one in its place), its data, and the geometry and sentences of the conditions in it.
 
     Raises:
-        UserError: the data, the codes or the model cannot be had as the settings say.
+        UserError: the data, the codes or the model of the settings are not available.
     """
     s = settings
     return build_components(
@@ -27,7 +27,7 @@ def build(settings: FineTuneSettings, device: torch.device, model: TwoTower | No
 def build_module(
     settings: FineTuneSettings, components: Components, loss: LayeredLoss, optimizer: BuildsOptimizer
 ) -> FineTuneModule:
-    """The LightningModule of a fine-tuning run, and what its checkpoints will say of it."""
+    """The LightningModule of a fine-tuning run, and what its checkpoints record of it."""
     data, model = components.data, components.model
     dissimilarity = torch.from_numpy(components.dissimilarity).float()
     pool = choose_pool(settings.text_pool, model, len(components.conditions.names), settings.data["batch_size"])

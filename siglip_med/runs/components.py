@@ -32,7 +32,7 @@ from siglip_med.runs.settings import ConditionSettings
 from siglip_med.training.features import FeatureDataModule
 
 Build = Callable[..., Any]
-"""Makes an object of a node and of arguments that the program gives."""
+"""Builds an object from a node and from arguments of the program."""
 
 
 def data_builders(trust: Sequence[str] = ()) -> Builders:
@@ -57,7 +57,7 @@ def _is_part(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Components:
-    """A model, its data, the geometry and sentences of the conditions in it, and what there is to say of the latter."""
+    """A model, its data, the geometry and sentences of the conditions in it, and notes on the latter."""
 
     model: TwoTower
     data: LabeledData
@@ -119,7 +119,7 @@ def build_components(
         build: makes objects of nodes; what comes out of a file is built by `siglip_med.core.trust`.
 
     Raises:
-        UserError: the data or the codes cannot be had as the settings say.
+        UserError: the data or the codes of the settings are not available.
     """
     model = model.to(device)
     images = build_data(data, model, seed, build)

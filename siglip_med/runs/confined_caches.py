@@ -1,4 +1,4 @@
-"""Where a run that comes out of a file may write: below the cache of this command, wherever the file says."""
+"""A run that is read from a file writes below the cache of this command, whatever cache its settings name."""
 
 import hashlib
 from collections.abc import Mapping
@@ -16,16 +16,16 @@ _ELSEWHERE = "stored"
 def kept_below(
     cache_dir: str | Path, data: Mapping[str, Any], features: Any, given: Mapping[str, Any], allowed: Builders
 ) -> tuple[dict[str, Any], Any]:
-    """Stored ``data`` and ``features`` nodes whose caches lie below this command's cache.
+    """Stored ``data`` and ``features`` nodes with their caches below this command's cache.
 
-    A cache is moved, and the screen says so, where the file has it outside: what is kept there is then made again. The
+    A cache that the file has outside is moved, which is printed: what is kept there is then made again. The
     folder of a source that writes into it (drawings, an export of a hub's data set) is one.
 
     Args:
         cache_dir: of this command, ``paths.cache_dir``.
         data: the node, already checked by `siglip_med.core.trust`.
         features: the node, or None.
-        given: keys of the data node that are said now; they may name any folder.
+        given: keys of the data node given on this command line; they may name any folder.
         allowed: the builders that the node was checked against.
     """
     data, source = dict(data), data.get("source")
@@ -43,7 +43,7 @@ def _writes(source: Mapping[str, Any], allowed: Builders) -> bool:
 
 
 def _below(cache_dir: str | Path, key: str, stored: Any) -> Any:
-    """The stored folder where it lies below the cache; a folder of its own there where it does not."""
+    """The stored folder if it is below the cache; else a folder of its own there."""
     here = Path(cache_dir).resolve()
     if not isinstance(stored, str) or Path(stored).resolve().is_relative_to(here):
         return stored

@@ -1,4 +1,4 @@
-"""What one part of a run's settings asks of another: checked before any data is read."""
+"""What one part of a run's settings requires of another: checked before any data is read."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def check_references(settings: RunSettings, known: Collection[str]) -> None:
 
 
 def check_coefficients(loss: LayeredLoss, schedule: Mapping[str, Any], callbacks: Mapping[str, Any]) -> None:
-    """Makes sure that the schedule gives every coefficient that the loss asks for, within its bounds.
+    """Makes sure that the schedule defines every coefficient that the loss uses, within its bounds.
 
     Args:
         loss: whose terms name coefficients.

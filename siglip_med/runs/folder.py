@@ -83,7 +83,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def mark(folder: Path, finished: bool, settings: Mapping[str, Any]) -> None:
-    """Says in the record whether the run is finished, and with which settings it goes on.
+    """Records whether the run is finished, and with which settings it is resumed.
 
     Raises:
         UserError: the folder cannot be written.
@@ -120,7 +120,7 @@ def run_folder(checkpoint: Path) -> Path:
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint that a run goes on from: the last that is whole.
+    """The checkpoint that a run is resumed from: the last that is whole.
 
     One that is damaged is named on the screen, and the one before it taken.
 
@@ -141,7 +141,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
             if position + 1 == len(present):
                 raise
             Console(stderr=True).print(
-                f"{error}; going on from {present[position + 1]}", soft_wrap=True, highlight=False, markup=False
+                f"{error}; resuming from {present[position + 1]}", soft_wrap=True, highlight=False, markup=False
             )
         else:
             return path
@@ -149,7 +149,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def others(checkpoint: Path) -> str:
-    """What else there is to go on from, to put behind a message that a checkpoint is missing or damaged."""
+    """Another checkpoint to resume from, to put behind a message that a checkpoint is missing or damaged."""
     names = [name for name in (LAST, PREVIOUS, BEST) if name != checkpoint.name]
     for path in (checkpoint.parent / name for name in names):
         try:

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: its split, its predictions and metrics, and the checkpoint that gave them."""
+"""What a run writes into its folder: split, predictions and metrics, and the checkpoint that they come from."""
 
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def save_untrained(trainer: pl.Trainer, module: FineTuneModule) -> Path | None:
 
 
 def save_results(settings: FineTuneSettings, trainer: pl.Trainer, summary: RunSummary, best: Path | None) -> None:
-    """Writes predictions, metrics.json, the dashboards, and what the best checkpoint says of its results."""
+    """Writes predictions, metrics.json, the dashboards, and the results inside the best checkpoint."""
     # Only now: it draws, and a run should not wait for matplotlib before its first step.
     from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
 
@@ -85,7 +85,7 @@ def save_results(settings: FineTuneSettings, trainer: pl.Trainer, summary: RunSu
 
 
 def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpoint: Path | None) -> None:
-    """Writes predictions and metrics.json of a run, and what its checkpoint says of its results.
+    """Writes predictions and metrics.json of a run, and the results inside its checkpoint.
 
     Args:
         folder: of the run.

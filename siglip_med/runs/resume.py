@@ -1,8 +1,8 @@
-"""Going on with a run: which one is meant, with which settings, and what may differ from its own.
+"""Resuming a run: which one is meant, with which settings, and what may differ from its own.
 
 ``resume=PATH`` names a checkpoint or a run folder, ``resume=auto`` the newest run with the settings that are given now.
-The run goes on in its own folder with its own settings. What is said on the command line and differs from them stops
-it, but for what `MAY_CHANGE` lists.
+The run is resumed in its own folder with its own settings. A setting of the command line that differs from them stops
+it, unless `MAY_CHANGE` lists it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ MAY_CHANGE = (
     "evaluation",
     "optimized_metric",
 )
-"""What may be said anew when a run goes on; where the data and the base lie is checked by split and fingerprint."""
+"""Settings that may change when a run is resumed; data and base are compared by split and fingerprint."""
 _OWN = ("resume", "paths", "trust")
 _DECIDING = (*LENGTH, "evaluation", "optimized_metric")
 _PLACES = ("dirpath", "save_dir", "default_root_dir")
@@ -64,11 +64,11 @@ _PLACES = ("dirpath", "save_dir", "default_root_dir")
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A run that can go on.
+    """A run that can be resumed.
 
     Attributes:
         folder: of the run.
-        checkpoint: to go on from; None where the run was stopped before it wrote one, and starts over.
+        checkpoint: to resume from; None where the run was stopped before it wrote one, and starts over.
         settings: its own, as plain values.
         step: optimizer steps that are done.
         finished: whether it had come to its end.
@@ -139,16 +139,16 @@ def find_same(now: Mapping[str, Any], folder: Path, neighbors: bool = True) -> R
 def own_settings(
     point: ResumePoint, now: Mapping[str, Any], default: Mapping[str, Any], words: Sequence[str]
 ) -> dict[str, Any]:
-    """The settings that a run goes on with: its own, with what may change as it is said now.
+    """The settings of a resumed run: its own, with what may change as this command line gives it.
 
     Args:
         point: the run.
         now: the settings of this command line, as plain values.
-        default: those of an empty command line; what differs from them was said.
-        words: the command line; what it names was said, even where it is the default.
+        default: those of an empty command line; what differs from them was given.
+        words: the command line; what it names was given, even where it is the default.
 
     Raises:
-        UserError: something was said that differs from the run's and may not change, or the stored settings would
+        UserError: a given setting differs from the run's and may not change, or the stored settings would
             build what is not this package's.
     """
     source = str(point.checkpoint or point.folder)
@@ -159,8 +159,8 @@ def own_settings(
     named = [word.lstrip("+~").split("=", 1)[0].split("@")[0].replace("/", ".") for word in words]
     changes = {}
     for path, value in given.items():
-        said = value != plain.get(path, _ABSENT) or any(path == name or path.startswith(f"{name}.") for name in named)
-        if not said or _equal(own.get(path, _ABSENT), value) or _within(path, _OWN):
+        explicit = value != plain.get(path, _ABSENT) or _within(path, named)
+        if not explicit or _equal(own.get(path, _ABSENT), value) or _within(path, _OWN):
             continue
         if not _within(path, MAY_CHANGE):
             raise UserError(
@@ -176,7 +176,7 @@ def own_settings(
 
 
 def check_same(point: ResumePoint, now: Mapping[str, Any]) -> None:
-    """Makes sure that the settings of a run that goes on are its own, but for what may change.
+    """Makes sure that the settings of a resumed run are its own, but for what may change.
 
     Raises:
         UserError: one differs; the line names it.
@@ -184,16 +184,16 @@ def check_same(point: ResumePoint, now: Mapping[str, Any]) -> None:
     moved = _moved(point.settings, str(_text(point.settings, "paths", "output_dir")), str(point.folder))
     here = Path(str(_text(now, "paths", "output_dir"))).resolve()
     if here != point.folder.resolve():
-        raise UserError(f"paths.output_dir={here}: a run goes on in its own folder, {point.folder}")
+        raise UserError(f"paths.output_dir={here}: a run is resumed in its own folder, {point.folder}")
     own, given = dict(leaves(moved)), dict(leaves(now))
     for path in sorted(own.keys() | given.keys()):
         a, b = own.get(path, _ABSENT), given.get(path, _ABSENT)
         if not _equal(a, b) and not _within(path, (*MAY_CHANGE, *_OWN)):
-            raise UserError(f"{path}={b}: the run in {point.folder} has {a}; go on with its own settings")
+            raise UserError(f"{path}={b}: the run in {point.folder} has {a}; resume it with its own settings")
 
 
 def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those settings by path, ``a.b``, that decide what a run gives: not where it lies, nor what it shows.
+    """Those settings by path, ``a.b``, that decide the result of a run: neither its place nor what it prints.
 
     Args:
         settings: plain values.
@@ -263,7 +263,7 @@ def _text(node: Mapping[str, Any], *keys: str) -> Any:
 
 
 def _moved(node: Any, before: str, after: str) -> Any:
-    """The settings with the run folder where it lies now."""
+    """The settings with the present path of the run folder."""
     if isinstance(node, Mapping):
         return {key: _moved(value, before, after) for key, value in node.items()}
     if isinstance(node, list | tuple):

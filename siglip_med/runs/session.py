@@ -1,4 +1,4 @@
-"""One run from its first moment to its last: its folder, its signals, its logs, and the checkpoint it goes on from."""
+"""One run from its first moment to its last: its folder, signals, logs, and the checkpoint it is resumed from."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,7 +25,7 @@ def checkpoints_of(trainer: pl.Trainer) -> Checkpoints | None:
 
 
 def resume_point(settings: RunSettings) -> ResumePoint | None:
-    """The run that the settings go on with, known to be theirs; None for a new one.
+    """The run that the settings resume, known to be theirs; None for a new one.
 
     Raises:
         UserError: there is none, it is damaged, or the settings are not its own.
@@ -47,7 +47,7 @@ def session(settings: RunSettings, trainer: pl.Trainer, point: ResumePoint | Non
     """Catches signals, and keeps the run folder for this run alone.
 
     Gives a function to call when everything that can be wrong with the settings and the data has been looked at: it
-    makes the run folder, or takes over that of the run that goes on.
+    makes the run folder, or takes over that of the resumed run.
 
     Raises:
         UserError: the folder belongs to another run, or cannot be written; or a process that makes batches died.
@@ -74,7 +74,7 @@ def session(settings: RunSettings, trainer: pl.Trainer, point: ResumePoint | Non
                 raise
             raise UserError(
                 "a process that makes batches died (out of memory, or killed from outside): lower data.num_workers "
-                f"or data.batch_size, and go on with resume={folder}"
+                f"or data.batch_size, then resume={folder}"
             ) from error
         if main:
             mark(folder, True, plain)

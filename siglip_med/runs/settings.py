@@ -15,11 +15,11 @@ from siglip_med.losses import LayeredLoss
 from siglip_med.models import TwoTower
 from siglip_med.training.optim import BuildsOptimizer
 from siglip_med.training.schedule import CoefficientSchedule
-from siglip_med.training.texts import PoolChoice
+from siglip_med.training.text_pools import PoolChoice
 
 
 class PathSettings(BaseModel):
-    """Where things lie."""
+    """Paths of a run."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -39,10 +39,10 @@ class RunSettings(BaseModel):
 
     Attributes:
         seed: of everything: split, order, augmentation, prompts, adapters.
-        monitor: validation metric that chooses the checkpoint; ``mode`` says whether more is better.
-        resume: a checkpoint or a run folder to go on with, ``auto`` for the newest run of these settings, or None.
+        monitor: validation metric that chooses the checkpoint; ``mode`` tells whether more is better.
+        resume: a checkpoint or a run folder to resume, ``auto`` for the newest run of these settings, or None.
         trust: dotted names of code of one's own that ``resume`` and ``init_from`` may build.
-        paths: where things lie.
+        paths: of logs, caches and the run folder.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -64,7 +64,7 @@ class RunSettings(BaseModel):
 
 
 class ConditionSettings(BaseModel):
-    """Which codes the conditions have, and which geometry they lie in (see docs/geometry.md)."""
+    """Which codes the conditions have, and which geometry compares them (see docs/geometry.md)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -75,7 +75,7 @@ class ConditionSettings(BaseModel):
 
 
 class EvaluationSettings(BaseModel):
-    """How the final numbers get their intervals, and what they stand beside.
+    """How the final numbers get their intervals, and what they are compared with.
 
     Attributes:
         bootstrap: resamples of the cases.

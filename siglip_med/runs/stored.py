@@ -40,7 +40,9 @@ class StoredRun:
     """What of a checkpoint's config is needed to predict again; nothing in it is built but by `trust`.
 
     Attributes:
-        model, data, features: nodes.
+        model: node of the model.
+        data: node of the data.
+        features: node of the kept features.
         conditions: codes and geometry.
         seed: of the run.
         source: the checkpoint, for messages.
@@ -65,13 +67,13 @@ def stored_run(
     base: str | Mapping[str, str] | None = None,
     trust: Sequence[str] = (),
 ) -> StoredRun:
-    """What a checkpoint says of its data and its model.
+    """The data and the model that a checkpoint records.
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
-        cache_dir: what is kept is kept below it, wherever the checkpoint says; ``data`` may name other folders.
+        cache_dir: every cache is below it, whatever the checkpoint names; ``data`` may name other folders.
         data: keys of its ``data`` node to replace, e.g. ``{"source": {"root": "…"}}`` on another machine.
-        base: where the base lies now, as in `load_model`.
+        base: path of the base if it moved, as in `load_model`.
         trust: as in `load_model`, for towers, sources, splitters and samplers of one's own.
 
     Raises:
@@ -86,7 +88,7 @@ def stored_run(
     if not isinstance(stored, Mapping):
         raise UserError(f"{checkpoint}: its config names no data: it is no checkpoint of a fine-tuning run")
     if isinstance(stored.get("source"), Mapping) and stored["source"].get("download"):
-        # What a file says is not fetched from where it says, unless asked again.
+        # Nothing is downloaded because a file names it, unless the command line asks for it.
         stored = {**stored, "source": {**stored["source"], "download": False}}
     stored, features = kept_below(cache_dir, stored, config.get("features"), data or {}, allowed)
     node = _replaced(stored, data or {})
@@ -138,8 +140,8 @@ def predict_run(
         ``probe_test`` where the run fitted a linear probe.
 
     Raises:
-        UserError: the checkpoint, its base, its data or the device cannot be had, or the split is no longer the one it
-            trained on.
+        UserError: the checkpoint, its base, its data or the device is not available, or the split is no longer
+            the one it trained on.
     """
     stored, chosen = stored_run(checkpoint, cache_dir, data, base, trust), choose_device(device)
     model, payload = load_model(checkpoint, base, trust)
@@ -207,7 +209,7 @@ def saved_predictions(folder: Path, payload: Mapping[str, Any]) -> dict[str, Pre
 
 
 def run_meta(checkpoint: Path, folder: Path, payload: Mapping[str, Any]) -> RunMeta:
-    """What the report says of the run, from the checkpoint's own record."""
+    """The report's description of the run, from the checkpoint's own record."""
     config = payload["config"]
     base = payload.get("base") or {}
     model, source = config.get("model") or {}, (config.get("data") or {}).get("source") or {}

@@ -23,14 +23,14 @@ Distance = Annotated[int, Field(ge=0, le=32)]
 
 @dataclass(frozen=True, kw_only=True)
 class FolderSource(ABC):
-    """A data set in a folder; each format says in `read` how its files become a table.
+    """A data set in a folder; each format reads its files into a table in `read`.
 
     Args:
         root: the data set's folder.
         aliases: other names for conditions, as the data writes them: several may become one (a merge), and null
             leaves a condition out. A binary target is named so too: ``{"1": Melanoma, "0": Nevus}``.
         conditions: keep only these; an image that lists none of them is left out.
-        minimum_images: conditions listed on fewer images are left out, with the images that list no other.
+        minimum_images: conditions of fewer images are left out, with the images that have no other.
         near_duplicate_distance: images whose perceptual hashes differ in at most this many of 64 bits are put
             into one case, so that no split separates them; None opens no image. 4 is strict, 8 is loose.
         dataset_name: how cards and reports call the data; None for what the source knows of itself.
@@ -52,7 +52,7 @@ class FolderSource(ABC):
     thumbnails: bool = False
 
     published: ClassVar[Provenance] = Provenance()
-    """What the authors of the format's one data set say of it."""
+    """Provenance that the authors of the format's one data set state."""
 
     @property
     def provenance(self) -> Provenance:
@@ -107,14 +107,14 @@ class FolderSource(ABC):
         return drop_rare_conditions(table, self.minimum_images)
 
     def table_of(
-        self, rows: Sequence[TableRow], source: Path, said: Mapping[int, str] | None = None, **settings: Any
+        self, rows: Sequence[TableRow], source: Path, raw_labels: Mapping[int, str] | None = None, **settings: Any
     ) -> ImageTable:
-        """The rows as a table, with conditions called as `aliases` wants.
+        """The rows as a table, with conditions renamed by `aliases`.
 
         Args:
-            rows: one an image.
+            rows: one per image.
             source: the file or folder that they came from.
-            said: what stood where a condition should be, by ``source_row``.
+            raw_labels: text of the label field by ``source_row``, for rows without a condition.
             **settings: of `build_table`.
         """
         aliases = self.aliases or {}
@@ -136,7 +136,7 @@ class FolderSource(ABC):
             source=str(source),
             notes=notes,
             left_out=left_out,
-            said=said,
+            raw_labels=raw_labels,
             **settings,
         )
 
@@ -145,7 +145,7 @@ class FolderSource(ABC):
         return dict.fromkeys(self.names_in(cell), 1.0)
 
     def names_in(self, cell: str, separator: str | None = None) -> list[str]:
-        """The conditions that a cell names; those that say "not known" are none, unless an alias says what they are."""
+        """The conditions that a cell names; "not known" in any spelling is none, unless `aliases` has it."""
         parts = [cell] if separator is None else cell.split(separator)
         aliases = self.aliases or {}
         return [

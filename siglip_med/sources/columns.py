@@ -47,7 +47,7 @@ def condition_columns(
     prefix: str | None,
     all_but: Sequence[str] | None,
 ) -> dict[str, str]:
-    """Column → condition, for tables with one column a condition; exactly one of the three is given.
+    """Column → condition, for tables with one column per condition; exactly one of the three is given.
 
     Args:
         there: the table's columns.

@@ -1,4 +1,4 @@
-"""One's own photographs: a folder and a CSV with one row an image."""
+"""One's own photographs: a folder and a CSV with one row per image."""
 
 import re
 from collections.abc import Mapping
@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from siglip_med.core.csv_reading import TextTable, read_csv
 from siglip_med.core.errors import UserError
-from siglip_med.core.reading import TextTable, read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import (
@@ -36,7 +36,7 @@ class CsvSource(FolderSource):
     Conditions come in one of two shapes: a column of names (``condition_column``, with ``condition_separator``
     where a cell lists several and ``weight_column`` where they have weights, separated alike), or one column a
     condition (``condition_columns``, ``condition_prefix`` or ``condition_columns_except``) holding 0, 1, yes, no, a
-    cross or a weight. Cells that say "not known" (see `siglip_med.data.values.UNKNOWN`) mean so in every column.
+    cross or a weight. "Not known" has the same spellings in every column (`siglip_med.data.values.UNKNOWN`).
 
     Args:
         table: the CSV, relative to the root.
@@ -114,7 +114,7 @@ class CsvSource(FolderSource):
         return any((self.condition_columns, self.condition_prefix, self.condition_columns_except))
 
     def prepare(self) -> None:
-        """Reads the table once, so that what is wrong with it is said before anything else happens."""
+        """Reads the table once, so that errors in it stop the run before anything else happens."""
         self.read()
 
     def read(self) -> ImageTable:
@@ -138,7 +138,7 @@ class CsvSource(FolderSource):
         return self.table_of(
             table_rows,
             text.path,
-            reader.said,
+            reader.raw_labels,
             notes=notes,
             left_out=left_out,
             grouped=self.group_column is not None,
@@ -150,11 +150,11 @@ class CsvSource(FolderSource):
 
 
 class _Rows:
-    """Turns the rows of one CSV into rows of the table; knows which column is what."""
+    """Turns the rows of one CSV into rows of the table; holds the role of each column."""
 
     def __init__(self, source: CsvSource, text: TextTable, columns: tuple[str, ...]) -> None:
         self.source, self.text = source, text
-        self.said: dict[int, str] = {}
+        self.raw_labels: dict[int, str] = {}
         s = source
         fields = _FIELD.findall(s.image_column) if s.image_column not in columns else []
         self.image_fields = dict(zip(fields, match_columns(fields, columns, text.path), strict=True))
@@ -172,11 +172,11 @@ class _Rows:
 
     def row(self, number: int, cells: Mapping[str, str]) -> TableRow:
         """One row of the CSV as a row of the table."""
-        said = {name: cells[column].strip() for name, column in self.columns.items()}
+        fields = {name: cells[column].strip() for name, column in self.columns.items()}
         where = {name: f"{self.text.where(number)}, column {column!r}" for name, column in self.columns.items()}
 
         def cell(name: str) -> str:
-            return said.get(name, "")
+            return fields.get(name, "")
 
         return TableRow(
             image=self._image(number, cells, cell("image")),
@@ -220,13 +220,13 @@ class _Rows:
             raise UserError(f"{where['condition']}: a condition has an empty name; remove the stray separator")
         names = self.source.names_in(cell, separator)
         if not names:
-            self.said[number] = cell.strip()
+            self.raw_labels[number] = cell.strip()
         if len(set(names)) < len(names):
             raise UserError(f"{where['condition']}: lists a condition twice: {cell!r}")
         if "weight" not in self.columns:
             return dict.fromkeys(names, 1.0)
-        said = cells[self.columns["weight"]]
-        weights = [] if is_unknown(said) else said.split(separator) if separator else [said]
+        raw = cells[self.columns["weight"]]
+        weights = [] if is_unknown(raw) else raw.split(separator) if separator else [raw]
         if len(weights) != len(names):
             raise UserError(
                 f"{where['weight']}: {len(names)} conditions but {len(weights)} weights; give one weight each"

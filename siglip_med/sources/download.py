@@ -24,9 +24,9 @@ def download_all(
     """Fetches what is not there yet, several files at a time.
 
     Args:
-        addresses: address by the path that the file goes to; one that exists was fetched whole and is passed over.
+        addresses: address by the path of the file; a path that exists was fetched whole and is skipped.
         workers: files at a time.
-        title: what is said of the progress.
+        title: of the progress line.
         attempts: tries per file.
         wait: seconds before the second try; doubled before each further one.
 

@@ -1,6 +1,6 @@
-"""Writes the photographs of a set into a folder once, block by block, so that an export that was cut is resumed.
+"""Writes the photographs of a set into a folder once, block by block, so that an interrupted export is resumed.
 
-What is done stands in ``.export.jsonl``: the settings, then a line for each row, appended when a block's photographs
+Progress is kept in ``.export.jsonl``: the settings, then a line for each row, appended when a block's photographs
 are on the disk. A killed export leaves a log that is true; the same command continues at the row behind it, and the
 result has the same bytes as that of one that ran through.
 """
@@ -27,7 +27,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.files import append_text, write_bytes, write_csv, write_json
 from siglip_med.core.progress import tracked
 from siglip_med.data.images import BadImageError, shrink
-from siglip_med.sources.huggingface_rows import check_protocols, said
+from siglip_med.sources.huggingface_rows import check_protocols, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ class Export:
     def write(
         self, header: Sequence[str], shards: Sequence[Shard], digest: str, state: str, total: int | None
     ) -> dict[str, int]:
-        """Writes every photograph, ``labels.csv``, ``shards.csv`` and the stamp; resumes an export that was cut.
+        """Writes every photograph, ``labels.csv``, ``shards.csv`` and the stamp; resumes an interrupted export.
 
         Args:
             header: columns of the table behind ``image``.
@@ -160,7 +160,7 @@ class Export:
         if data.count(b"\n") < 2:
             log.unlink(missing_ok=True)
             return Counter()
-        os.truncate(log, data.rfind(b"\n") + 1)  # a line that was cut
+        os.truncate(log, data.rfind(b"\n") + 1)  # a truncated line
         settings, before = json.loads(data.partition(b"\n")[0])
         if settings != self.settings:
             raise UserError(
@@ -256,5 +256,6 @@ def _encoded(item: Item) -> bytes:
             return fetched
     except Exception as error:  # whatever a file system raises
         raise UserError(
-            f"{item.where}: {path} cannot be read ({said(error)}); run the same command to resume, or leave the row out"
+            f"{item.where}: {path} cannot be read ({one_line(error)}); "
+            "run the same command to resume, or leave the row out"
         ) from error

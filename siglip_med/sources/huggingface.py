@@ -26,8 +26,8 @@ from siglip_med.sources.huggingface_rows import (
     Part,
     check_protocols,
     expanded,
+    one_line,
     open_parts,
-    said,
 )
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _TEXT = ("group_column", "description_column", "skin_tone_column", "sex_column",
 class HuggingFaceSource(FolderSource):
     """Writes the images of a data set to ``root`` once, as they are stored or scaled, and reads them from there.
 
-    An export that was cut is resumed with the same settings. A column may be a key of a nested one: ``json.condition``.
+    An interrupted export is resumed with the same settings. A column may be a key of a nested one: ``json.condition``.
 
     Args:
         root: folder to write to; made where it is missing.
@@ -96,7 +96,7 @@ class HuggingFaceSource(FolderSource):
             check_protocols(name, "data.source.data_files")
 
     def prepare(self) -> None:
-        """Exports the data set, unless this very export is there already; resumes one that was cut.
+        """Exports the data set, unless this very export is there already; resumes an interrupted one.
 
         Raises:
             UserError: the folder holds an export with other settings, or of a data set that has changed since.
@@ -187,9 +187,9 @@ class HuggingFaceSource(FolderSource):
         # where no type vouches for a column, the first rows must show it
         watched = part.features is None and number == 0 and skip == 0
         missing = {self._images(), *((column,) for column in (*self._listed(), *self._texts().values()))}
-        # the library calls files "train" that nobody gave a split
-        unsaid = self.data_files is not None and not isinstance(self.data_files, Mapping)
-        split = "" if unsaid else _SPLITS.get(part.name.lower(), "")
+        # the library calls files without a split "train"
+        unnamed = self.data_files is not None and not isinstance(self.data_files, Mapping)
+        split = "" if unnamed else _SPLITS.get(part.name.lower(), "")
         rows: Iterator[dict[str, Any]] | None = None
         for position in itertools.count(skip):
             where = f"{part.shards[number]}, row {position + 1}"
@@ -200,8 +200,8 @@ class HuggingFaceSource(FolderSource):
                 raise
             except Exception as error:  # whatever the reader of a format or the network raises
                 raise UserError(
-                    f"{where}: cannot be read ({said(error)}); run the same command to resume; if the file itself is "
-                    "damaged, mend it, or leave it out and give another data.source.root"
+                    f"{where}: cannot be read ({one_line(error)}); run the same command to resume; if the file itself "
+                    "is damaged, repair it, or leave it out and give another data.source.root"
                 ) from error
             seen = position if row is None else position + 1
             missing = {several for several in missing if all((row or {}).get(column) is None for column in several)}

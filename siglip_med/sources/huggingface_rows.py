@@ -16,10 +16,10 @@ from siglip_med.core.extras import require
 logger = logging.getLogger(__name__)
 
 READERS = ("webdataset", "parquet", "arrow", "json", "csv", "imagefolder")
-"""Formats that ``data_files`` may hold. The library has others, and one of them (``pandas``) runs what a file says."""
+"""Formats that ``data_files`` may hold. The library has others, and one of them (``pandas``) runs code from a file."""
 
 PROTOCOLS = frozenset({"http", "https", "hf", "s3", "gs", "gcs", "az", "abfs", "abfss", "zip", "file"})
-"""Where files may lie; fsspec knows more, and some of those evaluate templates or start programs."""
+"""Where files may be; fsspec supports more, and some of those evaluate templates or start programs."""
 
 DataFiles = str | list[str] | dict[str, str | list[str]]
 """Patterns of file names; by split where a mapping."""
@@ -37,7 +37,7 @@ class Part:
         name: of the split.
         features: types of its columns by the library, as `flat` names them; None where only the rows show them.
         shards: names of the pieces it is read in, in order.
-        total: its rows; None where the data set does not say.
+        total: its rows; None where the data set does not tell.
         stream: the library's iterable, with encoded images.
     """
 
@@ -51,14 +51,14 @@ class Part:
         """Rows of a shard behind the first ``skip``, as `flat` names their cells.
 
         Raises:
-            UserError: the shard is a tar that is cut short.
+            UserError: the shard is a tar that is truncated.
         """
         _check_tar_end(self.shards[shard])
         rows = self.stream.shard(num_shards=len(self.shards), index=shard, contiguous=True)
         return map(flat, rows.skip(skip) if skip else rows)
 
     def has(self, column: str) -> bool:
-        """Whether a column is there, as far as types say; whatever may be in JSON objects counts as there."""
+        """Whether a column is there, as far as types tell; whatever may be in JSON objects counts as there."""
         known = {} if self.features is None else self.features
         json = [name for name, kind in known.items() if isinstance(kind, library().Json)]
         return self.features is None or column in known or any(column.startswith(f"{name}.") for name in json)
@@ -119,7 +119,7 @@ def check_protocols(name: str, where: str) -> None:
     """Refuses an address that is neither a path nor of `PROTOCOLS`.
 
     Raises:
-        UserError: see above; ``where`` is put before the message.
+        UserError: a hop of the address has another protocol; the message starts with ``where``.
     """
     *hops, last = name.split("::")
     protocols = [hop.partition("://")[0] for hop in (*hops, *([last] if "://" in last else []))]
@@ -143,11 +143,11 @@ def open_parts(settings: Mapping[str, Any], images: Sequence[str], others: Seque
     except UserError:
         raise
     except Exception as error:  # whatever the reader of a format or the network raises
-        raise UserError(f"data.source.dataset={settings['dataset']}: cannot be loaded ({said(error)})") from error
+        raise UserError(f"data.source.dataset={settings['dataset']}: cannot be loaded ({one_line(error)})") from error
 
 
-def said(error: BaseException) -> str:
-    """What an error of a library says, on one line; its type where it says nothing."""
+def one_line(error: BaseException) -> str:
+    """Message of an error of a library on one line; its type where the message is empty."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
@@ -160,7 +160,7 @@ def _opened(settings: Mapping[str, Any], images: Sequence[str], others: Sequence
         if streaming or settings["data_files"]:
             key = "streaming" if streaming else "data_files"
             raise UserError(
-                f"data.source.{key}: {dataset} is a folder of save_to_disk, which is read where it lies; leave it out"
+                f"data.source.{key}: {dataset} is a folder of save_to_disk, which is read in place; leave it out"
             )
         loaded = datasets.load_from_disk(str(folder))
     else:
@@ -190,7 +190,7 @@ def _opened(settings: Mapping[str, Any], images: Sequence[str], others: Sequence
             names = (", ".join(filter(None, (dataset, split))),)
         elif len(names) != count:
             names = tuple(f"shard {number} of {count}" for number in range(1, count + 1))
-        # what is said of WebDataset is ours, and says nothing of what the files hold
+        # the settings of WebDataset are set here, and tell nothing of what the files hold
         parts.append(Part(split, None if dataset == "webdataset" else features, names, total, stream))
     return parts, _digest(files)
 
@@ -208,7 +208,7 @@ def _encoded(stream: Any, images: Sequence[str], others: Sequence[str]) -> tuple
 
 
 def _digest(data_files: Mapping[str, Any]) -> str:
-    """Of the names of all files, and of what their servers say of their state (ETag, commit, or time of change)."""
+    """Of the names of all files, and of their state on the server (ETag, commit, or time of change)."""
     lines = [
         f"{split} {name} {state}"
         for split, names in data_files.items()
@@ -238,7 +238,7 @@ def _webdataset_features(images: Sequence[str], others: Sequence[str]) -> Any:
 
 
 def _check_tar_end(name: str) -> None:
-    """Refuses a tar that is cut short, which a reader takes for its end where the cut falls between two members.
+    """Refuses a tar that is truncated, which a reader takes for its end where the cut falls between two members.
 
     Raises:
         UserError: the file does not end as a tar does. A server that gives no part of a file is not asked again, which
@@ -252,8 +252,10 @@ def _check_tar_end(name: str) -> None:
             end = file.read(_TAR_END)
         except (OSError, ValueError, NotImplementedError) as error:
             logger.warning(
-                "%s: its end cannot be read alone (%s), so whether it is cut short was not checked", name, said(error)
+                "%s: its end cannot be read alone (%s), so whether it is truncated was not checked",
+                name,
+                one_line(error),
             )
             return
     if end.strip(b"\0"):
-        raise UserError(f"{name}: is cut short (a tar ends with 1,024 zero bytes); fetch or write it again")
+        raise UserError(f"{name}: is truncated (a tar ends with 1,024 zero bytes); fetch or write it again")

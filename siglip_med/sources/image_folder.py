@@ -19,7 +19,7 @@ _HIDDEN, _LOOSE, _DEAD = "hidden files", "in no condition's folder", "links that
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFolderSource(FolderSource):
-    """Images whose folder says the condition. Where every folder of the root is named like a split, they are splits.
+    """Images whose folder names the condition. Where every folder of the root is named like a split, they are splits.
 
     Every file below the root is used or counted as left out.
 
@@ -82,15 +82,15 @@ class ImageFolderSource(FolderSource):
         )
 
     def _check_vanished(self, root: Path, lost: dict[str, Counter[str]], there: set[str]) -> None:
-        """A condition none of whose files is an image would be gone from the run unsaid, unless the user chose so."""
+        """A condition none of whose files is an image must not vanish silently, unless the user left it out."""
         for name, reasons in sorted(lost.items()):
             chosen = self.conditions is None or name in self.conditions
             if name in there or not chosen or (self.aliases or {}).get(name, "") is None:
                 continue
-            said = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
+            counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
             raise UserError(
-                f"{root / name}: none of its files is an image ({said}); mend them, remove the folder, or leave it out "
-                f'with data.source.aliases={{"{name}":null}}'
+                f"{root / name}: none of its files is an image ({counts}); repair them, remove the folder, or leave it "
+                f'out with data.source.aliases={{"{name}":null}}'
             )
 
     def _case(self, path: Path) -> str:

@@ -13,10 +13,10 @@ import numpy as np
 from pydantic import PositiveInt
 
 from siglip_med.conditions import known_conditions
+from siglip_med.core.csv_reading import TextTable, read_csv
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.ranges import Share
-from siglip_med.core.reading import TextTable, read_csv
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import keep_primary
 from siglip_med.data.table import ImageTable, TableRow
@@ -42,9 +42,9 @@ class ScinSource(FolderSource):
     Args:
         published_66: keep the 66 conditions of the published recipe: the images whose primary condition is one of
             them, with those of their conditions that are. All 370 otherwise.
-        minimum_weight: conditions of a case below this weight are not listed.
+        minimum_weight: conditions of a case below this weight are left out.
         gradable_only: only cases whose pictures every dermatologist who saw them found good enough to judge.
-        soft_labels: labels are the dermatologists' weights; 1 for every listed condition otherwise.
+        soft_labels: labels are the dermatologists' weights; 1 for every positive condition otherwise.
         skin_tone: whose Fitzpatrick type to take: the first dermatologist's estimate or the person's own answer.
         image_folder: folder of the pictures, relative to the root.
         download: fetch what is missing from the public bucket (agree to the SCIN Data Use License first).
@@ -89,12 +89,12 @@ class ScinSource(FolderSource):
         download_all(pictures, workers=self.download_workers, title="SCIN pictures")
 
     def read(self) -> ImageTable:
-        """Both tables, joined by case, one row a picture."""
+        """Both tables, joined by case, one row per picture."""
         root = self.folder()
         cases, labels = (self._table(root, name) for name in _TABLES)
         by_case = labels.by_key("case_id")
         rows: list[TableRow] = []
-        said: dict[int, str] = {}
+        raw_labels: dict[int, str] = {}
         ungradable = unpublished = unlabeled = 0
         for number, case in cases.numbered():
             if case["case_id"] not in by_case:
@@ -105,7 +105,7 @@ class ScinSource(FolderSource):
                 continue
             weights = self._weights(label["weighted_skin_condition_label"], labels.where(label_number))
             unlabeled += not weights
-            said[number] = label["weighted_skin_condition_label"]
+            raw_labels[number] = label["weighted_skin_condition_label"]
             for name in _images(case):
                 if name in NEVER_PUBLISHED:
                     unpublished += 1
@@ -116,7 +116,7 @@ class ScinSource(FolderSource):
             LeftOut("a dermatologist could not judge the case", ungradable, asked=True),
             LeftOut("the tables list it, the public bucket never had it", unpublished, asked=True),
         ]
-        table = self.table_of(rows, cases.path, said, notes=notes, left_out=left_out, unit="images", grouped=True)
+        table = self.table_of(rows, cases.path, raw_labels, notes=notes, left_out=left_out, unit="images", grouped=True)
         if self.published_66:
             published = set(known_conditions("catalog"))
             kept = [name for name in table.conditions if name in published]
@@ -156,7 +156,7 @@ class ScinSource(FolderSource):
             skin_tone=tone.removeprefix("FST") if tone.startswith("FST") else "",
             sex=_SEX.get(case["sex_at_birth"], ""),
             age_group=_age_group(case["age_group"]),
-            site=", ".join(_said_yes(case, "body_parts_")),
+            site=", ".join(_answered_yes(case, "body_parts_")),
         )
 
 
@@ -180,8 +180,8 @@ def _images(case: Mapping[str, str]) -> list[str]:
 
 
 def _gradable(label: Mapping[str, str]) -> bool:
-    said = [label[f"dermatologist_gradable_for_skin_condition_{grader}"] for grader in (1, 2, 3)]
-    return all(answer == _GRADABLE for answer in said if answer)
+    gradable = [label[f"dermatologist_gradable_for_skin_condition_{grader}"] for grader in (1, 2, 3)]
+    return all(answer == _GRADABLE for answer in gradable if answer)
 
 
 def _age_group(text: str) -> str:
@@ -190,7 +190,7 @@ def _age_group(text: str) -> str:
     return text.removeprefix("AGE_").replace("_TO_", "-").replace("_OR_ABOVE", "+")
 
 
-def _said_yes(case: Mapping[str, str], prefix: str) -> list[str]:
+def _answered_yes(case: Mapping[str, str], prefix: str) -> list[str]:
     return [
         name.removeprefix(prefix).replace("_", " ")
         for name, v in case.items()
@@ -199,12 +199,12 @@ def _said_yes(case: Mapping[str, str], prefix: str) -> list[str]:
 
 
 def _description(case: Mapping[str, str]) -> str:
-    """What the person said of it, without any diagnosis: kind, texture, site, symptoms, duration."""
+    """What the person reported, without any diagnosis: kind, texture, site, symptoms, duration."""
     kind = case["related_category"].lower().replace("_", " ")
     kind = "skin problem" if kind in ("", "other issue description", "looks healthy") else kind
-    textures = ", ".join(_said_yes(case, "textures_"))
-    sites = ", ".join(_said_yes(case, "body_parts_"))
-    symptoms = [name for name in _said_yes(case, "condition_symptoms_") if name != "no relevant experience"]
+    textures = ", ".join(_answered_yes(case, "textures_"))
+    sites = ", ".join(_answered_yes(case, "body_parts_"))
+    symptoms = [name for name in _answered_yes(case, "condition_symptoms_") if name != "no relevant experience"]
     duration = case["condition_duration"].lower().replace("_", " ")
     parts = [
         f"{textures} {kind}".strip(),

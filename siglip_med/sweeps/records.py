@@ -1,4 +1,4 @@
-"""How each job of a sweep ended: one sealed file a job in ``<sweep>/jobs/``, named by the hash of its settings."""
+"""How each job of a sweep ended: one sealed file per job in ``<sweep>/jobs/``, named by the hash of its settings."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from siglip_med.core.seals import check_sealed, write_sealed
 
 FOLDER = "jobs"
 State = Literal["running", "finished", "failed"]
-"""``running`` is also that of a job that was cut: it is done again."""
+"""``running`` is also that of an interrupted job: it is done again."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def write_record(sweep: Path, record: JobRecord) -> None:
 
 
 def read_record(sweep: Path, key: str) -> JobRecord | None:
-    """The record of a job; None where there is none, or it is damaged, which is said."""
+    """The record of a job; None where there is none, or it is damaged, which is logged."""
     return _read(_path(sweep, key)) if _path(sweep, key).is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""What a sweep says at its start and its end, and its exit status."""
+"""What a sweep prints at its start and its end, and its exit status."""
 
 import time
 from pathlib import Path
@@ -16,9 +16,9 @@ FAILED_STATUS = 1
 
 
 class SweepStatus(Callback):
-    """Hydra callback: says how to resume a sweep that is cut, and which of its jobs failed.
+    """Hydra callback: prints how to resume an interrupted sweep, and which of its jobs failed.
 
-    It stands before the other callbacks in the config, so that it comes last at the end: it ends the process with
+    It precedes the other callbacks in the config, so that it comes last at the end: it ends the process with
     `FAILED_STATUS` where a job of this command failed.
     """
 
@@ -26,9 +26,10 @@ class SweepStatus(Callback):
         self.started = 0.0
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Says where the sweep lies."""
+        """Prints how to resume the sweep."""
         self.started = time.time()
-        _say(f"to resume this sweep if it is cut: the same command with {setting('hydra.sweep.dir', _dir(config))}")
+        folder = setting("hydra.sweep.dir", _dir(config))
+        _say(f"to resume this sweep if it is interrupted: the same command with {folder}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Lists the jobs that failed.
@@ -42,9 +43,11 @@ class SweepStatus(Callback):
         if not failed:
             return
         _say(f"{len(failed)} of {len(records)} jobs failed; the same command with the same folder does them again:")
-        told = dict(zip((record.key for record in records), differing([r.overrides for r in records]), strict=True))
+        overrides = dict(
+            zip((record.key for record in records), differing([r.overrides for r in records]), strict=True)
+        )
         for record in failed:
-            _say(f"  {' '.join(told[record.key])}\n    {record.reason}\n    log: {sweep / record.log}")
+            _say(f"  {' '.join(overrides[record.key])}\n    {record.reason}\n    log: {sweep / record.log}")
         raise SystemExit(FAILED_STATUS)
 
 

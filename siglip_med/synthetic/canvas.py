@@ -24,18 +24,20 @@ def smooth_step(value: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Canvas:
-    """Layers of one picture, all ``[S, S]`` float32 unless said otherwise.
+    """Layers of one picture, all ``[S, S]`` float32 unless stated otherwise.
 
     Attributes:
         rng: randomness of this view.
-        x, y: coordinates of each pixel in the case's frame (0 to 1 along each side).
+        x: horizontal coordinate of each pixel in the case's frame (0 to 1 along each side).
+        y: vertical coordinate of each pixel in the case's frame.
         pixel: side of a pixel in those coordinates.
         melanin: pigment of the skin, in the unit of `vocabulary.MELANIN`.
         density: ``[S, S, 3]`` optical density over bloodless, unpigmented skin.
         height: relief, in fractions of the frame.
         gloss: strength of the highlight.
         relief: how much of the skin's own fine relief is left.
-        cover, opacity: ``[S, S, 3]`` and ``[S, S]`` premultiplied reflectance of what lies over the skin, and how much.
+        cover: ``[S, S, 3]`` premultiplied reflectance of what covers the skin.
+        opacity: ``[S, S]`` share of the skin that it hides.
         lesion: how much of each pixel lies inside the outline of a lesion, 0 to 1; nothing is drawn from it.
     """
 

@@ -201,7 +201,7 @@ def _plural(noun: str, n: int) -> str:
 def describe_lesions(
     rng: np.random.Generator, lesions: Lesions, tone: int, detail: float, textbook: bool = False
 ) -> str:
-    """One phrase for one layer; each property is said with probability ``detail``.
+    """One phrase for one layer; each property is mentioned with probability ``detail``.
 
     Args:
         rng: choice of words.
@@ -212,29 +212,29 @@ def describe_lesions(
     """
     layer: Layer = lesions.layer
     n = len(lesions.radii)
-    said = rng.random(7) < detail
+    mentioned = rng.random(7) < detail
     noun = _plural(_pick(rng, LESION_WORDS[layer.lesion]), n)
-    magnitude = _pick(rng, _magnitude(float(lesions.radii.mean()))) if said[1] else ""
-    before = [_pick(rng, _many(n)) if said[0] else "", "" if magnitude in noun else magnitude]
-    color = _pick(rng, COLOR_WORDS[layer.color][_shade_of(tone)]) if said[2] else ""
+    magnitude = _pick(rng, _magnitude(float(lesions.radii.mean()))) if mentioned[1] else ""
+    before = [_pick(rng, _many(n)) if mentioned[0] else "", "" if magnitude in noun else magnitude]
+    color = _pick(rng, COLOR_WORDS[layer.color][_shade_of(tone)]) if mentioned[2] else ""
     on_any_skin = ""
     if textbook and color and layer.color not in _SAME_ON_ALL_SKIN:
         shades = COLOR_WORDS[layer.color]
         light, dark = _pick(rng, shades["light"]), " or ".join(rng.permutation(shades["dark"])[:2])
         color, on_any_skin = "", _pick(rng, _ON_ANY_SKIN).format(light=light, dark=dark)
-    shape = _pick(rng, SHAPE_WORDS[layer.shape]) if said[3] else ""
-    border = _pick(rng, BORDER_WORDS[layer.border]) if said[4] and layer.lesion in ("patch", "plaque") else ""
+    shape = _pick(rng, SHAPE_WORDS[layer.shape]) if mentioned[3] else ""
+    border = _pick(rng, BORDER_WORDS[layer.border]) if mentioned[4] and layer.lesion in ("patch", "plaque") else ""
     after: list[str] = []
     for words in (color, shape, border):
         goes_after = words.startswith("with ") or " than " in words
         (after if goes_after else before).append("" if words in noun else words)
-    surface = _pick(rng, SURFACE_WORDS[layer.surface]) if said[5] else ""
+    surface = _pick(rng, SURFACE_WORDS[layer.surface]) if mentioned[5] else ""
     if surface and not (layer.surface == "smooth" and rng.random() < 0.6):
         after.append(surface)
-    if layer.halo and said[6]:
+    if layer.halo and mentioned[6]:
         rim = _pick(rng, COLOR_WORDS[layer.halo][_shade_of(tone)][:1])
         after.append(_pick(rng, ("within a {} halo", "with a {} rim", "on a {} base")).format(rim))
-    if said[6]:
+    if mentioned[6]:
         after.append(_pick(rng, ARRANGEMENT_WORDS[layer.arrangement]))
     phrase = " ".join(word for word in (*before, noun) if word)
     return ", ".join([phrase, *(words for words in (*after, on_any_skin) if words)])
@@ -246,7 +246,7 @@ def caption(rng: np.random.Generator, appearance: Appearance, detail: float = 0.
     Args:
         rng: choice of words and order.
         appearance: what was drawn.
-        detail: probability that each property is said.
+        detail: probability that each property is mentioned.
     """
     skin = appearance.skin
     textbook = bool(rng.random() < 0.4)
@@ -254,7 +254,7 @@ def caption(rng: np.random.Generator, appearance: Appearance, detail: float = 0.
     if len(phrases) > 1 and rng.random() < 0.3:
         phrases = phrases[1:] + phrases[:1]
     lesions = _pick(rng, (", with ", "; ", " and ")).join(phrases)
-    # Skin and site are easy to see: said every time, they would be all that a contrastive loss has to learn.
+    # Skin and site are easy to see: mentioned every time, they would be all that a contrastive loss has to learn.
     tone = _pick(rng, TONE_WORDS[skin.tone - 1]) if not textbook and rng.random() < 0.3 else ""
     site = _pick(rng, SITE_WORDS[skin.site]) if rng.random() < 0.35 else ""
     if textbook:

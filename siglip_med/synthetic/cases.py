@@ -10,7 +10,7 @@ from siglip_med.synthetic.vocabulary import SKIN_TONES, Layer
 MIN_CASES = 3
 """Cases of the rarest conditions, so that train, val and test can each hold one."""
 
-# Shares in SCIN's 2,775 cases of the 66 conditions: images a case, labels a case, and the weights of a differential.
+# SCIN's 2,775 cases of the 66 conditions: shares of images per case and of labels per case, weights of a differential.
 _VIEWS = (0.351, 0.169, 0.480)
 _LISTED = (0.28, 0.35, 0.32, 0.05)
 _WEIGHTS = {
@@ -32,9 +32,13 @@ class Case:
     Attributes:
         number: its place in the data set, and the seed of its appearance.
         weights: condition -> weight, the primary first; sums to 1 but for rounding, as in SCIN.
-        layers, tone, site: what is drawn.
+        layers: kinds of lesion, drawn in this order.
+        tone: skin type, 1 to 6.
+        site: of the body.
         views: number of pictures.
-        skin_tone, sex, age_group: what the table says; "" where it was not recorded.
+        skin_tone: in the table; "" where it was not recorded.
+        sex: in the table; "" where it was not recorded.
+        age_group: in the table; "" where it was not recorded.
     """
 
     number: int
@@ -49,7 +53,7 @@ class Case:
 
 
 def smallest(recipes: tuple[Recipe, ...]) -> int:
-    """The fewest images a data set of these recipes can have: `MIN_CASES` cases a condition, one image each."""
+    """The fewest images a data set of these recipes can have: `MIN_CASES` cases per condition, one image each."""
     return MIN_CASES * len(recipes)
 
 

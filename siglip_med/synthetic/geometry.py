@@ -134,7 +134,7 @@ def distance_field(
         x: ``[S, S]`` horizontal coordinate of each pixel.
         y: ``[S, S]`` vertical coordinate.
         warp_x: ``[S, S]`` noise of unit scale that bends the outlines sideways.
-        warp_y: the same, up and down.
+        warp_y: ``[S, S]`` noise of unit scale that bends the outlines up and down.
 
     Returns:
         ``[S, S]`` float32 distance (0 at a center, 1 on an outline), and ``[S, S]`` index of the nearest lesion.

@@ -1,4 +1,4 @@
-"""The project's own tables: how each condition looks, how often it is seen, and what it is listed with."""
+"""The project's own tables: how each condition looks, how often it is seen, and which conditions occur with it."""
 
 import csv
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ class Recipe:
 
     Attributes:
         condition: its name.
-        images, cases: how many SCIN has with this primary condition; they set the long tail.
+        images: SCIN's images with this primary condition; they set the long tail.
+        cases: SCIN's cases with this primary condition.
         sites: body site -> weight.
         layers: kinds of lesion, drawn in this order.
-        listed_with: other condition -> SCIN cases of this primary condition that also list the other.
+        listed_with: other condition -> SCIN cases of this primary condition that have the other too.
     """
 
     condition: str
@@ -71,7 +72,7 @@ def load_recipes() -> tuple[Recipe, ...]:
     """Read the tables of this folder.
 
     Returns:
-        one `Recipe` a condition, in the order of conditions.csv.
+        one `Recipe` per condition, in the order of conditions.csv.
 
     Raises:
         UserError: a word that the renderer cannot draw, with its row and column.

@@ -33,7 +33,7 @@ Size = Annotated[int, Field(ge=16, le=512)]
 
 @dataclass(frozen=True)
 class DrawnCase:
-    """One case ready to be rendered: its look, how many pictures, and what the table says of it."""
+    """One case ready to be rendered: its look, how many pictures, and its row of the table."""
 
     appearance: Appearance
     views: int
@@ -74,7 +74,7 @@ class RenderedSource(ABC):
 
     @property
     def folder(self) -> Path:
-        """Where this data set lies."""
+        """Folder of this data set."""
         drawn = {name: value for name, value in asdict(self).items() if name not in ("root", "thumbnails")}
         digest = hashlib.sha256(repr(sorted(drawn.items())).encode())
         for file in sorted(Path(__file__).parent.iterdir()):
@@ -154,7 +154,7 @@ class SyntheticSource(RenderedSource):
     """Drawings of the 66 SCIN conditions: long tail, differentials and co-listing as SCIN's; see docs/synthetic.md.
 
     Args:
-        n_images: number of pictures, at least 198 (three cases a condition).
+        n_images: number of pictures, at least 198 (three cases per condition).
         thumbnails: whether a run keeps small copies of the pictures, and pages show them; they show nobody.
 
     Raises:

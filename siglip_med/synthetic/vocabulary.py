@@ -1,4 +1,4 @@
-"""The words of a recipe: each is something the renderer can draw and the captions can say."""
+"""The words of a recipe: each is something the renderer can draw and the captions can name."""
 
 from dataclasses import dataclass
 
@@ -95,7 +95,10 @@ class Layer:
         lesion: a key of `HEIGHTS`, or one of `LINES`.
         count: smallest and largest number of lesions.
         size: smallest and largest radius (strokes: length) as a fraction of the frame.
-        arrangement, shape, border, surface: one of `ARRANGEMENTS`, `SHAPES`, `BORDERS`, `SURFACES`.
+        arrangement: one of `ARRANGEMENTS`.
+        shape: one of `SHAPES`.
+        border: one of `BORDERS`.
+        surface: one of `SURFACES`.
         color: a key of `COLORS` or `COVERS`.
         halo: color of the skin just around each lesion, a key of `COLORS`, or "".
     """

@@ -77,10 +77,10 @@ def _drops(block: nn.Module) -> bool:
 
 
 class ChannelsLast(pl.Callback):
-    """Keeps the weights of a convolutional vision tower with their channels last, which tensor cores want."""
+    """Keeps the weights of a convolutional vision tower with their channels last, as tensor cores read them fastest."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lays the weights out anew; a convolution gives its output in the layout of its weights.
+        """Changes the memory layout of the weights; a convolution returns its output in the layout of its weights.
 
         Raises:
             UserError: the tower has one convolution at most, so that nothing would be gained.

@@ -56,7 +56,7 @@ class GradientNorm(pl.Callback):
 
 
 class FinishWithValidation(pl.Callback):
-    """Validates after the last step of a run too, whatever the interval: no training goes unjudged."""
+    """Validates after the last step of a run too, whatever the interval: no training ends without a validation."""
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

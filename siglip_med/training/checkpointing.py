@@ -1,7 +1,7 @@
-"""When a run writes checkpoints, which it keeps, and how it stops when it is told to.
+"""When a run writes checkpoints, which it keeps, and how it stops on a signal.
 
-A checkpoint is written between two optimizer steps, never inside one, and says where the run stands in plain numbers:
-epoch, batches of it that are done, optimizer steps. What `settle_progress` writes of Lightning's own counters is
+A checkpoint is written between two optimizer steps, never inside one, and holds the run's position in plain numbers:
+epoch, batches of it that are done, optimizer steps. What `normalize_counters` writes of Lightning's own counters is
 worked out from these, so a resumed run takes the next step and nothing twice.
 """
 
@@ -47,15 +47,16 @@ class Checkpoints(Checkpoint):
     """Keeps the best checkpoint and the last ones.
 
     Attributes:
-        best_score, best_step: of the best validation; None and -1 before the first.
+        best_score: of the best validation; None before the first.
+        best_step: of the best validation; -1 before the first.
         metrics: of the last validation.
         over: training is done already, and `fit` has nothing to do.
         saving_finished: whether the checkpoint that is being written is the one after the last step.
-        interruption: who says whether the run should stop; None: nobody.
+        interruption: tells whether the run should stop; None: it never does.
 
     ``best.ckpt`` is the one whose validation was best; ties keep the earlier. With ``save_top_k`` above 1 the best k
     are also kept as ``step-<n>.ckpt``. ``last.ckpt`` is written after every validation, every few steps or minutes, at
-    the end, and when the run is told to stop; the one before it stays as ``previous.ckpt``.
+    the end, and on a signal to stop; the one before it stays as ``previous.ckpt``.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Checkpoints(Checkpoint):
         every_n_minutes: PositiveFloat | None = 10.0,
         keep_previous: bool = True,
     ) -> None:
-        """Says where and when.
+        """Sets the folder and the intervals.
 
         Args:
             dirpath: the folder.
@@ -77,7 +78,7 @@ class Checkpoints(Checkpoint):
             save_top_k: how many of the best are kept; -1 keeps one of every validation.
             every_n_steps: optimizer steps between two writings of ``last.ckpt``; None leaves it to validations and
                 minutes.
-            every_n_minutes: the same in minutes; None leaves it to validations and steps.
+            every_n_minutes: minutes between two writings of ``last.ckpt``; None leaves it to validations and steps.
             keep_previous: whether the last but one stays too, for the day on which the last is damaged.
         """
         self.folder = Path(dirpath)
@@ -102,7 +103,7 @@ class Checkpoints(Checkpoint):
         return str(self.folder / BEST) if self.best_score is not None else ""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs to know of the validations so far, as plain values."""
+        """What a resumed run needs of the validations so far, as plain values."""
         return {
             "best_score": self.best_score,
             "best_step": self.best_step,
@@ -138,7 +139,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Writes ``last.ckpt`` if it is due, and stops the run if it was told to."""
+        """Writes ``last.ckpt`` if it is due, and stops the run after a signal."""
         if batch_idx % trainer.accumulate_grad_batches or is_trial(trainer):
             return
         signal = self._signal(trainer)
@@ -230,7 +231,7 @@ def is_trial(trainer: Any) -> bool:
     return bool(trainer.fast_dev_run)
 
 
-def settle_progress(checkpoint: dict[str, Any], trainer: pl.Trainer, finished: bool) -> None:
+def normalize_counters(checkpoint: dict[str, Any], trainer: pl.Trainer, finished: bool) -> None:
     """Brings Lightning's counters to what they mean between two steps, and adds the `POSITION`.
 
     Lightning dumps its loops in the middle of whatever they do; restored as they are, it validates again, logs a step
@@ -266,12 +267,12 @@ def settle_progress(checkpoint: dict[str, Any], trainer: pl.Trainer, finished: b
 
 
 def position(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the run of a checkpoint stands.
+    """The position of a checkpoint's run.
 
     Raises:
-        UserError: it does not say.
+        UserError: it has none.
     """
     found = checkpoint.get(POSITION)
     if not (isinstance(found, dict) and set(found) == {"epoch", "batches", "step", "finished"}):
-        raise UserError("the checkpoint does not say where its run stood: it cannot be resumed")
+        raise UserError("the checkpoint does not hold the position of its run: it cannot be resumed")
     return found

@@ -74,7 +74,7 @@ class BatchSampler(DistributedSampler[Draws]):
 
     def __iter__(self) -> Iterator[Draws]:
         draws = self._sampler.draws()
-        # a run that is resumed inside an epoch has fewer left than `len` says
+        # a run that is resumed inside an epoch has fewer left than `len`
         left = len(draws[0])
         whole = left - left % self._batch_size if self.drop_last else left
         starts = range(0, whole, self._batch_size)

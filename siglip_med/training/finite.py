@@ -1,4 +1,4 @@
-"""What happens when a loss or a gradient is not finite: said with everything that tells why, then stop or skip."""
+"""A loss or gradient that is not finite: logged with terms, coefficients and images, then the run stops or skips."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -27,7 +27,7 @@ class FiniteGuard(pl.Callback):
         """Says what to do.
 
         Args:
-            policy: ``stop`` ends the run; ``skip_step`` leaves the weights as they were before the step, says so, and
+            policy: ``stop`` ends the run; ``skip_step`` leaves the weights as they were before the step, logs it, and
                 continues.
             limit: of skipped steps in a row; one more ends the run.
         """
@@ -88,7 +88,7 @@ def explanation(trainer: Any, module: Any, batch: Batch | None) -> str:
 
 def _cure(batch: Batch | None) -> str:
     if batch is not None and not bool(torch.isfinite(batch.images).all()):
-        return "mend or leave out these images, or try without augmentation: augmentation=null"
+        return "repair or leave out these images, or try without augmentation: augmentation=null"
     return (
         "lower optimizer.learning_rate, train with trainer.precision=32-true, or leave such steps out: "
         "callbacks.finite.policy=skip_step"

@@ -39,7 +39,7 @@ def mlflow_logger(experiment_name: str, run_name: str, tracking_uri: str) -> "ML
     """Lightning's logger for MLflow.
 
     Args:
-        experiment_name: runs of one experiment stand side by side.
+        experiment_name: runs of one experiment are shown side by side.
         run_name: of the run.
         tracking_uri: a server, or a local store such as ``sqlite:///folder/mlflow.db``.
 

@@ -15,9 +15,9 @@ from siglip_med.losses import LayeredLoss, LossOutput, PairBatch, gather_pair_ba
 from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import PromptEnsemble, TwoTower, check_gradients
 from siglip_med.training.callbacks import keeps_step
-from siglip_med.training.checkpointing import Checkpoints, position, settle_progress
+from siglip_med.training.checkpointing import Checkpoints, normalize_counters, position
 from siglip_med.training.optim import BuildsOptimizer
-from siglip_med.training.texts import PromptPool, TextBatch
+from siglip_med.training.text_pools import PromptPool, TextBatch
 
 
 class TwoTowerModule(pl.LightningModule, ABC):
@@ -26,9 +26,9 @@ class TwoTowerModule(pl.LightningModule, ABC):
     Attributes:
         coefficients: weight of each group of loss terms; a callback sets them before each step.
         last_pair_batch: the embeddings of the current step, for callbacks that look at gradients.
-        last_loss, last_terms: total and raw terms of the current step, for the callback that looks whether they are
-            finite.
-        checkpoint_payload: what a checkpoint says of the run besides its weights.
+        last_loss: total of the current step, for the callback that checks whether it is finite.
+        last_terms: raw terms of the current step, for the same callback.
+        checkpoint_payload: what a checkpoint records of the run besides its weights.
     """
 
     def __init__(self, model: TwoTower, loss: LayeredLoss, optimizer: BuildsOptimizer, seed: int) -> None:
@@ -104,12 +104,12 @@ class TwoTowerModule(pl.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leaves the frozen base out, and says what the run was and where it stands."""
+        """Leaves the frozen base out, and adds what the run was and its position."""
         trained = self.model.trainable_state()
         checkpoint["state_dict"] = {f"model.{name}": value for name, value in trained.items()}
         checkpoint["siglip_med"] = self.checkpoint_payload
         callback = self.trainer.checkpoint_callback
-        settle_progress(checkpoint, self.trainer, isinstance(callback, Checkpoints) and callback.saving_finished)
+        normalize_counters(checkpoint, self.trainer, isinstance(callback, Checkpoints) and callback.saving_finished)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to resume on another base or split, and puts the data where the run stood."""
@@ -150,7 +150,7 @@ class FineTuneModule(TwoTowerModule):
             texts: draws the prompts of a step.
             evaluation_prompts: the C conditions that validation ranks.
             dissimilarity: ``[C, C]`` matrix D.
-            condition_counts: ``[C]`` images of an epoch's draws that list each condition.
+            condition_counts: ``[C]`` images of an epoch's draws that are positive for each condition.
             primary: ``[N]`` first condition of each row of the table.
             metrics: accumulates the validation metrics.
             seed: of dropout.
@@ -196,7 +196,7 @@ class FineTuneModule(TwoTowerModule):
         return model.encode_texts(**tokens, states=self._kept_texts[texts.row])
 
     def on_validation_epoch_start(self) -> None:
-        """Encodes the prompts of all conditions once a validation."""
+        """Encodes the prompts of all conditions once per validation."""
         self._text_embeddings = self.evaluation_prompts.encode(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

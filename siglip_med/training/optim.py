@@ -20,7 +20,7 @@ class BuildsOptimizer(Protocol):
         """The optimizer and its schedule for one run.
 
         Args:
-            model: what it trains; `TwoTower.parameter_groups` says what decays.
+            model: what it trains; `TwoTower.parameter_groups` decides what decays.
             total_steps: optimizer steps of the run; the schedule is stepped once per optimizer step.
         """
         ...
@@ -33,7 +33,7 @@ class AdamW:
     Attributes:
         learning_rate: peak rate of encoder weights and adapters.
         head_learning_rate: peak rate of the projections into the shared space; None is ``learning_rate``. Heads that
-            start from nothing want ten times the rate of adapters or more.
+            start from nothing need ten times the rate of adapters or more.
         scale_learning_rate: peak rate of logit_scale and logit_bias.
         weight_decay: applied to matrices alone; never to scales, biases, norms or the pooling probe.
         warmup: share of the run that the rate rises over.

@@ -1,4 +1,4 @@
-"""What a run does when it is told to stop: by a scheduler (SIGTERM, SIGUSR1) or by its user (Ctrl-C)."""
+"""What a run does on a signal to stop: by a scheduler (SIGTERM, SIGUSR1) or by its user (Ctrl-C)."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ SIGNALS = tuple(
 
 
 class Stopped(BaseException):  # as KeyboardInterrupt: no library may take it for an error of its own and wrap it
-    """A run was told to stop, and has.
+    """A run has stopped on a signal.
 
     Attributes:
         signal: the signal's number.
@@ -35,7 +35,7 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no library may take it fo
 
 
 class Interruption:
-    """Whether the process was told to stop, and by which signal.
+    """Whether the process got a signal to stop, and which.
 
     While it is armed (during training) a signal is noted, and the run stops between two steps, when its checkpoint is
     written; a second Ctrl-C ends it at once. Otherwise a signal raises `Stopped` where it arrives.
@@ -78,7 +78,7 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Catches the signals for the time of a run, and gives them back to whoever had them."""
+    """Catches the signals for the time of a run, and restores the handlers afterwards."""
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption

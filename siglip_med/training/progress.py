@@ -34,7 +34,7 @@ def validation(trainer: pl.Trainer) -> dict[str, float]:
 
 
 class Progress(RichProgressBar):
-    """Lightning's rich bar, which says the step and the last validation instead of a version number."""
+    """Lightning's rich bar, which shows the step and the last validation instead of a version number."""
 
     _validated: Mapping[str, float] = MappingProxyType({})
 
@@ -47,7 +47,7 @@ class Progress(RichProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar on and says the step."""
+        """Moves the bar on and shows the step."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if self.progress is not None and self.train_progress_bar_id is not None:
             self.progress.update(self.train_progress_bar_id, description=self._get_train_description(0))
@@ -67,7 +67,7 @@ class Progress(RichProgressBar):
 class RunLog(pl.Callback):
     """A line every few steps and after each validation, for log files and redirected output.
 
-    On a terminal, where the bar says the same, the lines go to the run's log file alone.
+    On a terminal, where the bar shows the same, the lines go to the run's log file alone.
     """
 
     def __init__(self, every_n_steps: PositiveInt = 50) -> None:

@@ -21,11 +21,11 @@ def open_storage(journal: str | Path) -> Any:
 
 
 class Pruned(Exception):
-    """A trial was ended early, which is a result and no failure; the message says where and why."""
+    """A trial was ended early, which is a result and no failure; the message names step and reason."""
 
 
 class Pruning(pl.Callback):
-    """Reports the monitored metric of every validation to the study, and asks whether to continue.
+    """Reports the monitored metric of every validation to the study, and ends the trial if the study prunes it.
 
     A trial ends where its best value so far is worse than the median of the other trials at the same step.
 
@@ -41,7 +41,7 @@ class Pruning(pl.Callback):
         startup: NonNegativeInt = 4,
         warmup_steps: NonNegativeInt = 0,
     ) -> None:
-        """Opens the trial; ``siglip-med-tune`` gives the first four.
+        """Opens the trial; ``siglip-med-tune`` sets the first four.
 
         Args:
             monitor: a metric of every validation.

@@ -42,7 +42,7 @@ class CoefficientSchedule:
 
         Args:
             knots: position -> value of each coefficient; keys may be written as text.
-            unit: ``step``: a position is an optimizer step, whatever the run's length. ``fraction``: a position
+            unit: with ``step``, a position is an optimizer step, whatever the run's length; with ``fraction``, it
                 divided by ``span`` is a fraction of the run, so the same knots stretch or shrink with it.
             span: the position that is the end of the run with ``unit="fraction"``; with ``unit="step"`` it changes
                 nothing. ``schedule=layered`` has 2500, the steps that its knots were written for.

@@ -33,7 +33,7 @@ class Throughput(pl.Callback):
 
         Args:
             every_n_steps: optimizer steps of a window.
-            peak_tflops: 10^12 operations a second that one device can do in the run's precision, from its data sheet;
+            peak_tflops: 10^12 operations per second that one device can do in the run's precision, from its data sheet;
                 None: no MFU. The operations of a step are counted in a process's first batch, with what gradient
                 checkpointing computes again.
         """

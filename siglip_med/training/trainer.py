@@ -88,7 +88,7 @@ def build_trainer(
         max_steps: optimizer steps of the run; -1: as many as ``max_epochs`` has.
         max_epochs: epochs of the run; -1: as many as ``max_steps`` needs.
         min_steps: early stopping waits for that many optimizer steps.
-        min_epochs: the same in epochs.
+        min_epochs: early stopping waits for that many epochs.
         accumulate_grad_batches: batches of one optimizer step.
         val_check_interval: batches, or share of an epoch, between two validations.
         check_val_every_n_epoch: epochs between two validations; None: ``val_check_interval`` counts over epochs.
@@ -96,7 +96,7 @@ def build_trainer(
         limit_train_batches: batches of an epoch, or share of it.
         limit_val_batches: batches of a validation, or share of it.
         overfit_batches: the same few batches again and again.
-        fast_dev_run: one batch of everything (or as many as the number says), and no checkpoint.
+        fast_dev_run: one batch of everything (or as many as the number), and no checkpoint.
         log_every_n_steps: optimizer steps between two lines of the loggers.
         enable_model_summary: Lightning's own table of parameters.
         enable_progress_bar: False leaves out the progress bar among the callbacks too.

@@ -30,7 +30,7 @@ def test_a_damaged_source_leaves_nothing_half_written(tmp_path):
     weights = tmp_path / "theirs" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-100])
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(UserError, match="cut off or damaged"):
+    with pytest.raises(UserError, match="truncated or damaged"):
         convert.run(settings(tmp_path / "theirs", tmp_path / "new" / "folder"))
     assert sorted(tmp_path.iterdir()) == before
 

@@ -108,5 +108,5 @@ def test_a_base_is_judged_without_training(cache, tmp_path):
     np.testing.assert_allclose(again["test"].logits, result.tuned.test.logits, atol=1e-5)
     metrics = json.loads((tmp_path / "base" / "metrics.json").read_text())["metrics"]
     assert metrics["tuned/test/mrr"] == metrics["zero_shot/test/mrr"]
-    with pytest.raises(UserError, match="fit=false: a run that does not train has nothing to go on with"):
+    with pytest.raises(UserError, match="fit=false: a run that does not train has nothing to resume"):
         run(small_settings(cache, tmp_path / "more", "experiment=zero_shot", f"resume={tmp_path / 'base'}"))

@@ -14,7 +14,7 @@ STEPS, STOP = 20, 12
 
 @pytest.fixture(scope="module")
 def folders(cache, tmp_path_factory):
-    """One process with batches of 16; two with batches of 8, which stop inside an epoch and go on by torchrun."""
+    """One process with batches of 16; two with batches of 8, which stop inside an epoch and are resumed by torchrun."""
     return one_and_two(cache, tmp_path_factory.mktemp("processes"), STEPS, STOP)
 
 

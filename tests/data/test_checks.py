@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from siglip_med.core.errors import UserError
-from siglip_med.data.accounting import LeftOut, largest_case, shown, sum_up
+from siglip_med.data.accounting import LeftOut, format_counts, largest_case, sum_up
 from siglip_med.data.checks import check_table, join_identical
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.splitting.split import GroupStratifiedSplitter, make_split
@@ -60,5 +60,5 @@ def test_counts_are_summed_by_reason():
         LeftOut("x", 5),
         LeftOut("x", 1, asked=True),
     )
-    assert shown(["unknown", "", "unknown", "?", "!", "n/a"]) == "'unknown' 2, empty 1, '!' 1 and 2 more"
+    assert format_counts(["unknown", "", "unknown", "?", "!", "n/a"]) == "'unknown' 2, empty 1, '!' 1 and 2 more"
     assert largest_case(np.array(["b", "a", "b", "a"])) == ("a", 2)

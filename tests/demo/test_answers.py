@@ -153,7 +153,7 @@ HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64)
         (b"not an image", r"^photo is not an image of a known format"),
         (huge_png(20_000, 10_000), r"^photo has more pixels than the limit of 150,000,000\.$"),
         (huge_png(16_000, 10_000), r"^photo has 16000 x 10000 pixels, more than the limit of 150,000,000\.$"),
-        (picture("JPEG")[:700], r"^photo is cut short or damaged"),
+        (picture("JPEG")[:700], r"^photo is truncated or damaged"),
         (b"", r"^photo is not an image"),
     ],
 )

@@ -193,7 +193,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_judged(page, drawing, monke
     whole = drawing.read_bytes()
     drop(page, ("cut.jpg", whole[: len(whole) // 2]), ("whole.jpg", whole))
     page.wait_for_selector("#sm-differential tbody tr")
-    assert message(page).startswith("cut.jpg is cut short or damaged")
+    assert message(page).startswith("cut.jpg is truncated or damaged")
     monkeypatch.setattr(images, "FORMATS", tuple(name for name in images.FORMATS if name != "HEIF"))
     drop(page, ("phone.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64)))
     page.wait_for_selector("#sm-message:has-text('phone.heic')")

@@ -13,7 +13,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.inference import occlusion_map, relevance_map, shifted_maps, shifted_relevance_map
 from siglip_med.inference.maps import _eager, _recorded, relevance_maps
 from siglip_med.models import Frozen, TwoTower, siglip
-from siglip_med.models.prefix import encoder_layers
+from siglip_med.models.frozen_blocks import encoder_layers
 from tests.models import tiny
 from tests.models.runs import KINDS, TEXTS, build, images, model_node
 

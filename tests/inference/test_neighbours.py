@@ -75,7 +75,7 @@ def test_an_absent_altered_or_foreign_file_is_one_line(short_run: Result, found:
     with pytest.raises(UserError, match="damaged"):
         Neighbours.load(path, model)
     path.write_bytes(whole[:-300])
-    with pytest.raises(UserError, match="cut off"):
+    with pytest.raises(UserError, match="truncated"):
         Neighbours.load(path, model)
     replace(found, weights="0" * 32).save(path)
     with pytest.raises(UserError, match="other weights"):

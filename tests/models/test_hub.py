@@ -69,7 +69,7 @@ def test_truncated_weights_are_one_clear_line(folder, tmp_path):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     text = refusal(siglip, str(copy))
-    assert "cut off or damaged" in text
+    assert "truncated or damaged" in text
     assert str(copy) in text
 
 

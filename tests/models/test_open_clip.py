@@ -179,7 +179,7 @@ def test_a_folder_that_is_not_converted_is_refused_with_the_command_that_convert
 def test_missing_and_torn_files_are_named(write):
     folder, _ = write()
     (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes()[:100])
-    with pytest.raises(UserError, match="cut off or damaged"):
+    with pytest.raises(UserError, match="truncated or damaged"):
         clip(converted(folder))
     (folder / WEIGHTS).unlink()
     with pytest.raises(UserError, match=r"holds none of open_clip_model\.safetensors, "):

@@ -209,6 +209,15 @@ def test_an_id_of_the_hub_is_read_from_its_cache(text, tmp_path, monkeypatch):
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("pooling", ["cls", "mean", "pooler"])
+@pytest.mark.parametrize("kind", ["plain", "mean_pooled", "panderm_mean"])
+def test_a_pooling_that_skips_the_last_norm_is_logged(kind, pooling, text, tmp_path, caplog):
+    write(tmp_path / kind, kind)
+    build(tmp_path / kind, text, pooling)
+    skips = KINDS[kind].get("global_pool") == "avg" and pooling != "pooler"
+    assert (f"model.vision_pooling={pooling} skips the last norm" in caplog.text) == skips
+
+
 @pytest.mark.parametrize("kind", ["plain", "both", "panderm"])
 def test_training_changes_adapters_heads_and_scales_alone(kind, text, tmp_path):
     write(tmp_path / kind, kind)

@@ -142,7 +142,7 @@ def main() -> None:
                 raise SystemExit(f"run {number} ended with {ended} after SIGTERM")
             status = finish(start(words, temporary))
             if status != 0:
-                raise SystemExit(f"run {number} cannot go on: exit status {status}")
+                raise SystemExit(f"run {number} cannot be resumed: exit status {status}")
             assert_same_run(run_of(logs), whole)
             same[how.name] = same.get(how.name, 0) + 1
         for name, count in same.items():

@@ -140,7 +140,7 @@ def test_json_holds_the_metrics_unrounded(report):
         for metric, value in expected.items():
             assert headline["values"][name][metric] == pytest.approx(value, abs=1e-12), (name, metric)
     frequency = headline_metrics(label_frequency_predictions(given.test))
-    assert headline["values"]["label frequency"]["r_at_5"] == frequency["r_at_5"]
+    assert headline["values"]["class prior"]["r_at_5"] == frequency["r_at_5"]
     assert "ece" not in headline["values"]["CRM"]
     interval = Bootstrap(50).intervals(given.test, ("r_at_1",))["r_at_1"]
     assert headline["intervals"]["r_at_1"] == pytest.approx(
@@ -154,7 +154,7 @@ def test_page_and_markdown_show_the_same_rounded_number(report):
     for text in (report.read_text(), (report.parent / "report.md").read_text()):
         assert value in text
         assert "chance" in text
-        assert "label frequency" in text
+        assert "class prior" in text
 
 
 def test_markdown_tables_are_well_formed_and_figures_exist(report):
@@ -327,8 +327,8 @@ def test_every_baseline_has_its_interval(report):
     content = json.loads(report.with_suffix(".json").read_text())["headline"]
     given = inputs()
     frequency = SETTINGS.resampling.intervals(label_frequency_predictions(given.test), ["mrr"])
-    assert content["baselines"]["label frequency"]["mrr"]["low"] == frequency["mrr"].low
-    for name in ("chance", "label frequency", "zero-shot"):
+    assert content["baselines"]["class prior"]["mrr"]["low"] == frequency["mrr"].low
+    for name in ("chance", "class prior", "zero-shot"):
         found = content["baselines"][name]["r_at_1"]
         assert found["low"] < found["estimate"] < found["high"]
         assert content["values"][name]["r_at_1"] == found["estimate"]

@@ -1,4 +1,4 @@
-"""A run that was stopped and goes on is the run that was never stopped."""
+"""A run that was stopped and resumed is the run that was never stopped."""
 
 import json
 import shutil
@@ -204,7 +204,7 @@ def test_a_folder_is_one_runs_alone(cache, copy, tmp_path):
 def test_settings_of_another_run_are_refused_in_one_line(cache, copy, tmp_path):
     with pytest.raises(UserError, match=r"^optimizer\.learning_rate=0\.5: the run in .* has 0\.00"):
         train.run(small_settings(cache, copy, *WORDS, f"resume={copy}", "optimizer.learning_rate=0.5"))
-    with pytest.raises(UserError, match="goes on in its own folder"):
+    with pytest.raises(UserError, match="is resumed in its own folder"):
         train.run(small_settings(cache, tmp_path / "other", *WORDS, f"resume={copy}"))
     assert not (tmp_path / "other").exists()
 

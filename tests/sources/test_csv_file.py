@@ -175,7 +175,7 @@ def test_a_second_table_is_joined_by_a_key(tmp_path):
     np.testing.assert_array_equal(table.labels, [[1, 0], [1, 0], [0, 1]])
     assert table.left_out == (LeftOut("no row of truth.csv has the same lesion", 1),)
     write(tmp_path / "truth.csv", "lesion,MEL,NV\nL1,1,0\nL1,0,1\n")
-    assert "truth.csv, row 2: lesion 'L1' stands in it twice (row 1 has it" in plain_message(
+    assert "truth.csv, row 2: lesion 'L1' occurs twice (row 1 has it" in plain_message(
         tmp_path, text, **settings, image_column="id"
     )
 
@@ -252,7 +252,7 @@ def test_what_is_wrong_is_said_with_file_and_row(tmp_path):
     assert "row 3: has 9 fields where the header has 10" in change("b/3.jpg,", "")
     assert "not readable as CSV" in change('comma"', "comma")
     assert "row 1: column 'note' holds the control character '\\x07'" in change("first", "fi\x07rst")
-    assert "column 'condition' stands in the header twice" in change("weight,", "condition,")
+    assert "column 'condition' occurs twice in the header" in change("weight,", "condition,")
 
 
 def test_an_image_in_two_groups_keeps_both_rows(tmp_path):

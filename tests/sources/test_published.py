@@ -98,7 +98,7 @@ def test_isic2019(tmp_path):
     alone = LeftOut("no row of ISIC_2019_Training_Metadata.csv has the same image", 1)
     assert alone in Isic2019Source(root=str(tmp_path)).load().left_out
     write(tmp_path / "ISIC_2019_Training_Metadata.csv", ISIC_METADATA.replace("ISIC_1", "ISIC_2"))
-    with pytest.raises(UserError, match=r"Metadata\.csv, row 2: image 'ISIC_2' stands in it twice"):
+    with pytest.raises(UserError, match=r"Metadata\.csv, row 2: image 'ISIC_2' occurs twice"):
         Isic2019Source(root=str(tmp_path)).load()
 
 

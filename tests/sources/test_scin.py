@@ -112,7 +112,7 @@ def test_what_is_wrong_is_said_with_file_and_row(tmp_path):
         return str(error.value)
 
     assert "scin_cases.csv, row 4: case 14 has no row in" in message(labels=LABELS[:3])
-    assert "case_id '-11' stands in it twice (row 1" in message(labels=[*LABELS, LABELS[0]])
+    assert "case_id '-11' occurs twice (row 1" in message(labels=[*LABELS, LABELS[0]])
     for label in ("{'Acne': 0.5", "__import__('os')", "['Acne']", "{'Acne': 'x'}", "", "{0: 1.0}"):
         broken = [LABELS[0], [*LABELS[1][:4], label, ""], *LABELS[2:]]
         assert "scin_labels.csv, row 2: weighted_skin_condition_label" in message(labels=broken)

@@ -1,4 +1,4 @@
-"""Sharded sets streamed into a folder: the table of a CSV of the same, cut and gone on, refused where wrong."""
+"""Sharded sets streamed into a folder: the table of a CSV of the same, interrupted and resumed, refused where wrong."""
 
 import contextlib
 import csv
@@ -192,13 +192,13 @@ def test_a_tar_that_is_cut_between_members_is_no_end(photographs, tmp_path):
         third = file.getmembers()[4]
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: third.offset])
-    with pytest.raises(UserError, match=r"a\.tar: is cut short \(a tar ends with 1,024 zero bytes\)"):
+    with pytest.raises(UserError, match=r"a\.tar: is truncated \(a tar ends with 1,024 zero bytes\)"):
         from_tars(tmp_path, tmp_path / "out", data_files=str(tmp_path / "a.tar")).prepare()
     assert not (tmp_path / "out/labels.csv").exists()
 
 
 def test_a_server_that_gives_no_part_of_a_file_is_named(tars, tmp_path, monkeypatch, caplog):
-    """It may be cut short, and nobody could know."""
+    """It may be truncated, and nobody could know."""
 
     class Whole(io.BytesIO):
         def seek(self, *_):
@@ -208,7 +208,7 @@ def test_a_server_that_gives_no_part_of_a_file_is_named(tars, tmp_path, monkeypa
     with caplog.at_level("WARNING", logger="siglip_med"):
         huggingface_rows._check_tar_end("http://x/train-000.tar")
     assert "train-000.tar: its end cannot be read alone" in caplog.text
-    assert "whether it is cut short was not checked" in caplog.text
+    assert "whether it is truncated was not checked" in caplog.text
 
 
 def test_a_broken_photograph_and_a_missing_one_are_counted_and_left_to_the_policy(photographs, tmp_path):
@@ -344,7 +344,7 @@ def test_a_saved_folder_is_not_streamed(tmp_path):
     rows.save_to_disk(str(tmp_path / "saved"))
     one = HuggingFaceSource(root=str(tmp_path / "out"), dataset=str(tmp_path / "saved"), streaming=True)
     with pytest.raises(
-        UserError, match=r"data\.source\.streaming: .* is a folder of save_to_disk, which is read where"
+        UserError, match=r"data\.source\.streaming: .* is a folder of save_to_disk, which is read in place"
     ):
         one.prepare()
 

@@ -36,7 +36,7 @@ def test_a_cut_sweep_goes_on_and_ends_with_the_table_of_the_unbroken_one(app, tm
     for table in ("leaderboard.csv", "leaderboard.md"):
         whole = (tmp_path / "whole" / table).read_text()
         assert (app.folder / table).read_text().replace("folder: sweep", "folder: whole") == whole
-    assert "to resume this sweep if it is cut" in capsys.readouterr().err
+    assert "to resume this sweep if it is interrupted" in capsys.readouterr().err
 
 
 def test_a_failed_job_is_listed_and_ends_nothing(app, capsys):

@@ -10,7 +10,7 @@ import torch
 from siglip_med.commands import train
 from siglip_med.core.errors import UserError
 from siglip_med.models import read_checkpoint, write_checkpoint
-from siglip_med.training.checkpointing import POSITION, Checkpoints, settle_progress
+from siglip_med.training.checkpointing import POSITION, Checkpoints, normalize_counters
 from tests.short_runs import small_settings
 
 WORDS = ["trainer.max_steps=4", "trainer.val_check_interval=1", "data.batch_size=32", "callbacks.loss_diagnostics=null"]
@@ -131,6 +131,6 @@ def test_where_a_run_stands_is_the_next_batch(finished, epochs, done, expected):
     class Five:
         num_training_batches = 5
 
-    settle_progress(checkpoint, Five(), finished)
+    normalize_counters(checkpoint, Five(), finished)
     assert (checkpoint[POSITION]["epoch"], checkpoint[POSITION]["batches"]) == expected
     assert loop["epoch_loop.batch_progress"]["current"] == counts(expected[1])

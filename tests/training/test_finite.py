@@ -34,7 +34,7 @@ def test_an_image_that_is_not_finite_is_not_blamed_on_the_learning_rate(cache, t
 
     monkeypatch.setattr(dataset, "normalize", broken)
     monkeypatch.setattr(train, "predict", lambda components: None)
-    with pytest.raises(UserError, match=r"not finite themselves; mend or leave out these images") as stopped:
+    with pytest.raises(UserError, match=r"not finite themselves; repair or leave out these images") as stopped:
         train.run(small_settings(cache, tmp_path, *WORDS, "evaluation.probe_images=0"))
     assert "learning_rate" not in str(stopped.value)
 

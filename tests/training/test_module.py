@@ -13,7 +13,7 @@ from siglip_med.metrics import RetrievalMetrics
 from siglip_med.models import Logits, TwoTower, siglip
 from siglip_med.training.module import FineTuneModule
 from siglip_med.training.optim import AdamW
-from siglip_med.training.texts import PromptPool
+from siglip_med.training.text_pools import PromptPool
 from tests.models import tiny
 
 PROMPTS = [["eczema", "red itchy rash"], ["psoriasis"], ["melanoma", "dark mole"]]

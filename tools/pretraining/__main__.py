@@ -49,7 +49,7 @@ def run(settings: Settings) -> Result:
     """Trains both towers on captions and, if asked, writes the model folder.
 
     Raises:
-        UserError: something that the settings or the data say is wrong.
+        UserError: a setting or the data is wrong.
     """
     check_references(settings, METRICS)
     point = resume_point(settings)

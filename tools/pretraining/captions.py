@@ -44,7 +44,7 @@ class CaptionSource(RenderedSource):
         return ("skin",)
 
     def draw_cases(self) -> Iterator[DrawnCase]:
-        """One picture a case."""
+        """One picture per case."""
         for number in range(self.n_images):
             # Another stream than SyntheticSource's: equal seeds give no equal skin.
             rng = np.random.default_rng([self.seed, 3, number])
@@ -78,7 +78,7 @@ class CaptionPool:
         """Tokenizes every caption once.
 
         Args:
-            captions: one a row of the table.
+            captions: one per row of the table.
             tokenize: pads to the model's length.
         """
         distinct = {text: number for number, text in enumerate(dict.fromkeys(captions))}

@@ -9,9 +9,9 @@ from typing import Annotated, Protocol, runtime_checkable
 import numpy as np
 from pydantic import Field, NonNegativeInt
 
+from siglip_med.core.csv_reading import read_csv
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_csv
-from siglip_med.core.reading import read_csv
 from siglip_med.core.seals import check_sidecar
 from siglip_med.data.splitting.report import SplitReport, report_split
 from siglip_med.data.splitting.stratification import leak_groups, straddling_groups, stratify

@@ -74,8 +74,8 @@ def headline_section(evidence: Evidence) -> Section:
         title="Headline numbers",
         paragraphs=(
             f"Intervals resample cases, not images ({evidence.settings.bootstrap:,} times), so that two "
-            "photographs of one patient do not count as two witnesses. Chance and label frequency never look "
-            "at the image; label frequency ranks by the class prior, the counts of the training split. The linear "
+            "photographs of one patient do not count as two witnesses. Chance and class prior never look "
+            "at the image; class prior ranks by the counts of the training split. The linear "
             "probe is a logistic regression on the base's frozen image features, its C chosen on validation"
             f"{_fitted(evidence)}. CRM re-ranks this run's own answers by their expected ICD distance and needs no "
             "training: a loss that is meant to teach the hierarchy has to beat it.",

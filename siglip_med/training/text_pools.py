@@ -21,14 +21,14 @@ CHEAP = 0.25
 
 
 def choose_pool(choice: PoolChoice, model: TwoTower, conditions: int, images: int) -> Pool:
-    """The text pool of a run; ``auto`` is decided by what the texts cost, and says why.
+    """The text pool of a run; ``auto`` is decided by what the texts cost, and the reason is logged.
 
-    With ``all`` an image's loss depends less on its batch mates and no listed condition lacks negatives, so it is taken
+    With ``all`` an image's loss depends less on its batch mates and no positive lacks negatives, so it is taken
     wherever it is nearly free: the text tower is frozen (its output is kept, and heads cost nothing), or encoding every
     condition costs little beside the images.
 
     Args:
-        choice: what the settings say.
+        choice: ``batch``, ``all`` or ``auto``.
         model: the towers.
         conditions: C, texts per step with ``all``.
         images: images per step.
@@ -65,7 +65,7 @@ class TextBatch:
 
 
 class PromptPool:
-    """Draws one prompt a condition and step, from prompts that were tokenized once.
+    """Draws one prompt per condition and step, from prompts that were tokenized once.
 
     The draw depends on the seed, the step and the condition alone. So a resumed run draws what the whole run would
     have drawn, and the processes of a distributed run agree on the prompt of a condition that several of them hold.
@@ -77,7 +77,7 @@ class PromptPool:
         Args:
             prompts: C lists of sentences.
             tokenize: pads to the model's length.
-            pool: ``batch``: conditions that are positive in the batch; ``all``: every condition, every step.
+            pool: ``batch`` takes the conditions that are positive in the batch, ``all`` every condition in every step.
             seed: seed of the draws.
         """
         self.pool = pool

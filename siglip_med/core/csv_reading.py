@@ -1,4 +1,4 @@
-"""The one reader of CSVs: finds delimiter and encoding, knows Excel's habits, and accounts for every row."""
+"""The one reader of CSVs: finds delimiter and encoding, accepts what Excel writes, and accounts for every row."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ class TextTable:
     Attributes:
         path: the file.
         columns: names in the header.
-        rows: one mapping a row.
+        rows: one mapping per row.
         numbers: 1-based number of each of them below the header, rows without any text included.
         empty: rows without any text (Excel writes them), which are not among ``rows``.
         notes: what had to be found out about the file.
@@ -73,7 +73,7 @@ class TextTable:
             key = row[column].strip()
             if key in found:
                 raise UserError(
-                    f"{self.where(number)}: {column} {key!r} stands in it twice (row {found[key][0]} has it already); "
+                    f"{self.where(number)}: {column} {key!r} occurs twice (row {found[key][0]} has it already); "
                     "keep one row"
                 )
             found[key] = (number, row)
@@ -88,7 +88,7 @@ def read_csv(
     encoding: str | None = None,
     delimiter: str | None = None,
 ) -> TextTable:
-    """Reads a CSV strictly: every row has the header's columns, and whatever is wrong is said with its row.
+    """Reads a CSV strictly: every row has the header's columns, and an error names its row.
 
     Taken as they come: a byte order mark, UTF-16, Windows line ends, blank lines, a first line ``sep=;``, columns at
     the right and rows at the end without any text. Names are brought into Unicode's composed form.
@@ -118,7 +118,7 @@ def read_csv(
     except csv.Error as error:
         raise UserError(f"{path}, row {len(records)}: not readable as CSV ({error}); check its quotes") from error
     if not records:
-        raise UserError(f"{path}: the file is empty; give a table with a header and one row an image")
+        raise UserError(f"{path}: the file is empty; give a table with a header and one row per image")
     header = _header(path, records)
     if len(header) == 1 and delimiter != found and any(column not in header for column in wanted):
         raise UserError(f"{path}: its delimiter looks like {found!r}, not {delimiter!r}; delimiter=null finds it")
@@ -161,12 +161,12 @@ def _header(path: Path, records: list[list[str]]) -> list[str]:
     names = [name or f"column {place}" for place, name in enumerate(names, start=1)]  # pandas leaves its index unnamed
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise UserError(f"{path}: column {twice[0]!r} stands in the header twice; rename one of them")
+        raise UserError(f"{path}: column {twice[0]!r} occurs twice in the header; rename one of them")
     return names
 
 
 def _find_delimiter(text: str, wanted: Sequence[str]) -> str:
-    """The first of those that give the wanted columns, else the most rows as long as the header, else most columns."""
+    """The first of those that have the wanted columns, else the most rows as long as the header, else most columns."""
 
     def score(delimiter: str) -> tuple[bool, float, int]:
         sample: list[list[str]] = []
@@ -184,7 +184,7 @@ def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; check data.source.root and the name of the table")
     data = path.read_bytes()
-    kind = next((said for start, said in _NO_TEXT.items() if data.startswith(start)), None)
+    kind = next((words for start, words in _NO_TEXT.items() if data.startswith(start)), None)
     if kind is not None:
         raise UserError(f"{path}: is no CSV but {kind}")
     wrong: UnicodeDecodeError | None = None
@@ -196,7 +196,7 @@ def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
             wrong = wrong or error
         else:
             note = f"{path.name} is not UTF-8 (row {_row(wrong)}), so it was read as {name}" if wrong else ""
-            return text, [f"{note}; if names look wrong, say encoding"] if note else []
+            return text, [f"{note}; if names look wrong, set encoding"] if note else []
     assert wrong is not None
     byte = wrong.object[wrong.start]
     tried = "neither UTF-8 nor cp1252" if len(names) > 1 else f"not {names[0].removesuffix('-sig')}"
@@ -207,7 +207,7 @@ def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
 
 
 def _row(error: UnicodeDecodeError) -> int:
-    return error.object.count(b"\n", 0, error.start)  # the object goes without its byte order mark
+    return error.object.count(b"\n", 0, error.start)  # the object has no byte order mark
 
 
 def _encodings(data: bytes) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The frozen first blocks of a tower: what they give is computed once, and the rest goes on from there."""
+"""The frozen first blocks of a tower: their output is computed once, and the later blocks resume from it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +11,11 @@ from siglip_med.core.errors import UserError
 _LAYERS = ("encoder.layers", "encoder.layer", "transformer.layer", "layers", "layer")
 
 
-class Prefix:
+class FrozenBlocks:
     """The first n blocks of a transformer of the transformers library, split off without a second copy of its forward.
 
     The library's own forward runs in both halves. To get the states after block n, the later blocks are passed
-    through; to go on from given states, the embeddings and block n give those states and the blocks before n are
+    through; to resume from given states, the embeddings and block n return those states and the blocks before n are
     passed through. So masks, norms and pooling are the library's, whatever the family.
     """
 
@@ -56,7 +56,7 @@ class Prefix:
         return found[0]
 
     def check(self, states: Tensor, run: Callable[[], Tensor]) -> None:
-        """Makes sure, once, that going on from ``states`` gives what ``run`` of the whole tower gives.
+        """Makes sure, once, that resuming from ``states`` gives what ``run`` of the whole tower gives.
 
         Raises:
             UserError: the results differ: the tower uses its input beyond the embeddings.
@@ -75,7 +75,7 @@ class Prefix:
 
     @contextmanager
     def resumed(self, states: Tensor) -> Iterator[None]:
-        """While it is open, the tower goes on from ``[N, L, D]`` states in place of its input."""
+        """While it is open, the tower resumes from ``[N, L, D]`` states in place of its input."""
         given = dict.fromkeys((self._embeddings, self._last), lambda *args, **kwargs: states)
         with replaced_forwards(given | dict.fromkeys(self._first, _pass_through)):
             yield

@@ -1,4 +1,4 @@
-"""Frozen first blocks: going on from what they gave is the whole tower, for every family."""
+"""Frozen first blocks: resuming from their output is the whole tower, for every family."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from peft.tuners.lora import LoraLayer
 
 from siglip_med.core.errors import UserError
 from siglip_med.models import Lora, TwoTower
-from siglip_med.models.prefix import replaced_forwards
+from siglip_med.models.frozen_blocks import replaced_forwards
 from tests.models import runs, tiny
 
 BLOCKS = 3

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from siglip_med.models import PromptEnsemble
-from siglip_med.training.texts import PromptPool, choose_pool
+from siglip_med.training.text_pools import PromptPool, choose_pool
 from tools.pretraining.captions import CaptionPool
 
 PROMPTS = [["a0", "a1", "a2"], ["b0"], ["c0", "c1"], ["d0", "d1", "d2", "d3"]]
