@@ -27,7 +27,7 @@ from siglip_med.core.files import write_json
 from siglip_med.core.seals import crc
 from siglip_med.data.images import BadImageError, decode, read_bytes
 
-FORMAT = 2
+FORMAT = 3
 """Raise it whenever the same file would decode to other pixels: old stores are then left alone and rebuilt."""
 
 CHUNK = 512

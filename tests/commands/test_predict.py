@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_logits_and_confidences_equal_a_loop_over_images_and_prompts(predict, tr
             )
 
 
-def test_the_page_explains_as_many_photographs_as_asked_and_says_what_it_lacks(trained, photographs, tmp_path):
+def test_the_page_explains_as_many_photographs_as_asked_and_says_what_it_lacks(trained, photographs, tmp_path, capsys):
     settings = {"checkpoint": str(trained), "images": str(photographs), "top_k": 2, "batch_size": 4, "device": "cpu"}
     result = command.run(Settings(**settings, output_dir=str(tmp_path), base=None, explain=True, explain_most=2))
     page = result.page.read_text(encoding="utf-8")
@@ -100,6 +101,13 @@ def test_the_page_explains_as_many_photographs_as_asked_and_says_what_it_lacks(t
     assert any("1 of 3 photographs are not on the page" in line for line in result.notes)
     assert any("no training cases" in line for line in result.notes)
     assert all(line in page for line in result.notes)
+    capsys.readouterr()
+    command.show(result)
+    shown = capsys.readouterr().out
+    assert f"where the model looks: {result.page}" in shown
+    assert all(line in shown for line in result.notes)
+    command.show(replace(result, page=None, notes=()))
+    assert "where the model looks" not in capsys.readouterr().out
 
 
 def test_unreadable_files_are_named_and_the_rest_goes_on(predict, trained, photographs):

@@ -1,5 +1,7 @@
 """The command line."""
 
+import pytest
+
 from siglip_med.conditions.__main__ import main
 
 
@@ -40,3 +42,10 @@ def test_heatmap(capsys, tmp_path):
     assert out.stat().st_size > 5000
     assert main(["heatmap", str(tmp_path / "no" / "d.png")]) == 2
     assert "its folder does not exist" in capsys.readouterr().err
+
+
+def test_without_a_command_there_is_nothing_to_do(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([])
+    assert stopped.value.code == 2
+    assert "the following arguments are required: command" in capsys.readouterr().err

@@ -67,6 +67,17 @@ def test_decodes_each_content_once(tmp_path: Path, decoded: list[int]) -> None:
     np.testing.assert_array_equal(store.read(records), expected(paths))
 
 
+def test_files_of_one_content_that_are_new_together_have_one_slot(tmp_path: Path) -> None:
+    paths = write_photographs(tmp_path / "images", 3)
+    paths[1].write_bytes(paths[0].read_bytes())
+    store = PixelCache(tmp_path / "cache", SIDE, LIMIT)
+    records, _ = store.add(paths, workers=3)
+    assert records.tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(store.read(records), expected(paths))
+    again, _ = PixelCache(tmp_path / "cache", SIDE, LIMIT).add(paths)
+    assert again.tolist() == [0, 0, 1]
+
+
 def test_a_changed_file_is_decoded_again(tmp_path: Path, decoded: list[int]) -> None:
     paths = write_photographs(tmp_path / "images", 3)
     store = PixelCache(tmp_path / "cache", SIDE, LIMIT)

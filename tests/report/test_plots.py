@@ -79,6 +79,13 @@ def test_distance_scale_ignores_the_diagonal():
     assert image.get_clim() == (0.4, 1.0)
 
 
+def test_a_matrix_has_no_frame_but_that_of_its_chapters():
+    axes = distance_figure({"D": 1 - np.eye(3)}, ["a", "b", "c"], ["I", "I", "II"]).axes[0]
+    assert not any(spine.get_visible() for spine in axes.spines.values())
+    assert len(axes.patches) + len(axes.lines) > 0
+    assert all(tick.tick1line.get_markersize() == 0 for tick in axes.xaxis.get_major_ticks())
+
+
 def test_distance_of_two_equally_far_conditions_has_a_scale():
     figure = distance_figure({"D": 1 - np.eye(2)}, ["a", "b"], ["I", "II"])
     low, high = figure.axes[0].images[0].get_clim()

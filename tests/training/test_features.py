@@ -1,5 +1,7 @@
 """Features of a frozen tower: the same numbers as encoding the images, computed once."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -138,3 +140,14 @@ def test_states_that_would_not_fit_are_refused_before_they_are_computed(cache, t
     overrides = [*deep_towers, *views]
     with pytest.raises(UserError, match=r"260 images x \d x .* = 0\.\d+ GB .*allowed are 1e-05 GB"):
         build(small_settings(cache, tmp_path, *overrides), CPU)
+
+
+def test_states_that_the_disk_does_not_hold_are_refused_before_they_are_computed(
+    cache, tmp_path, deep_towers, monkeypatch
+):
+    build(small_settings(cache, tmp_path, *deep_towers), CPU)  # the pixels are on disk already
+    full = SimpleNamespace(total=1, used=1, free=1000)
+    monkeypatch.setattr("siglip_med.training.features.shutil.disk_usage", lambda folder: full)
+    words = [*deep_towers, "augmentation=light", "features=cached", "features.views=2", "features.max_gigabytes=1000"]
+    with pytest.raises(UserError, match=r"allowed are 1000 GB, free are 0\.0"):
+        build(small_settings(cache, tmp_path, *words), CPU)
