@@ -30,7 +30,7 @@ from siglip_med.runs.cross_checks import (
 )
 from siglip_med.runs.results import load_best, save_results, save_split, save_untrained
 from siglip_med.runs.resume import ResumePoint
-from siglip_med.runs.scoring import fit_probe, predict
+from siglip_med.runs.scoring import fit_probes, predict
 from siglip_med.runs.session import fit, last_metrics, resume_point, session
 from siglip_med.runs.settings import FineTuneSettings as Settings
 from siglip_med.training.module import FineTuneModule
@@ -95,7 +95,7 @@ def run(settings: Settings) -> Result:
 
         # zero-shot, then fit
         zero_shot = predict(components)
-        probe = fit_probe(components, zero_shot, settings.evaluation.probe_images, settings.seed)
+        probes = fit_probes(components, zero_shot, settings.evaluation.probe_images, settings.seed)
         model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
         if settings.fit:
             fit(trainer, module, components.data, point, settings)
@@ -107,7 +107,7 @@ def run(settings: Settings) -> Result:
         model.to(device)  # Lightning left it on the CPU
         tuned = predict(components) if settings.fit or start else zero_shot
         resampling = Bootstrap(settings.evaluation.bootstrap, settings.seed, settings.evaluation.coverage)
-        summary = RunSummary(zero_shot, tuned, resampling, probe, own)
+        summary = RunSummary(zero_shot, tuned, resampling, probes, own)
         if trainer.is_global_zero:
             save_results(settings, trainer, summary, best)
             note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)

@@ -1,4 +1,4 @@
-"""A linear probe of a model's frozen image features: the baseline that training has to beat."""
+"""Probes of a model's frozen image features, linear and kernel: the baselines that training has to beat."""
 
 import numpy as np
 from torch import Tensor
@@ -6,16 +6,18 @@ from torch import Tensor
 from siglip_med.data import LabeledData
 from siglip_med.inference.splits import embed_split
 from siglip_med.metrics import Predictions, fit_probe
+from siglip_med.metrics.kernel_ridge import fit_kernel_ridge
 from siglip_med.models import TwoTower
 
 
 def probe_splits(
     model: TwoTower, data: LabeledData, frames: tuple[Predictions, Predictions], limit: int | None, seed: int
-) -> tuple[Predictions, Predictions]:
-    """Fits a probe on at most ``limit`` training images and judges validation and test, whose labels ``frames`` have.
+) -> tuple[tuple[Predictions, Predictions], tuple[Predictions, Predictions]]:
+    """Fits both probes on at most ``limit`` training images and judges validation and test, the images of ``frames``.
 
     Returns:
-        The probe's predictions of validation and test; their ``meta["probe"]`` says how it was fitted.
+        The linear probe's predictions of validation and test, and the kernel probe's, which knows no tree; their
+        ``meta["probe"]`` says how each was fitted.
     """
     train = np.asarray(data.split.train)
     chosen = train
@@ -23,10 +25,14 @@ def probe_splits(
         chosen = np.random.default_rng((seed, 4)).choice(train, size=limit, replace=False)
     features, rows = frozen_features(model, data, "train", chosen)
     of_val, of_test = (frozen_features(model, data, split)[0] for split in ("val", "test"))
-    primary = data.table.frame["primary"].to_numpy()[rows]
     val, test = frames
-    probe = fit_probe(features, primary, of_val, val.primary, of=len(train))
-    return probe.predict(of_val, val), probe.predict(of_test, test)
+    primary = data.table.frame["primary"].to_numpy()[rows]
+    linear = fit_probe(features, primary, of_val, val.primary, of=len(train))
+    kernel = fit_kernel_ridge(features, data.table.labels[rows], of_val, val, trees=(0.0,), of=len(train))
+    return (
+        (linear.predict(of_val, val), linear.predict(of_test, test)),
+        (kernel.predict(of_val, val), kernel.predict(of_test, test)),
+    )
 
 
 def frozen_features(
@@ -37,4 +43,4 @@ def frozen_features(
     def encode(images: Tensor) -> Tensor:
         return model.pooled_features(images).float()
 
-    return embed_split(model, data, split, encode, f"linear probe: {split} images", chosen)
+    return embed_split(model, data, split, encode, f"probes: {split} images", chosen)

@@ -13,6 +13,7 @@ BASELINES = {
     "label_frequency": "class prior",
     "zero_shot": "zero-shot",
     "linear_probe": "linear probe",
+    "kernel_probe": "kernel probe",
 }
 """What a model is judged beside: the name in JSON and checkpoints, and in tables."""
 

@@ -1,6 +1,6 @@
 """What several sections need, computed once; and what a run is judged beside."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,9 @@ from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.verdict import AGAINST, verdict
 
 RUN, CRM = "this run", "CRM"
-BASELINES = CHANCE, FREQUENCY, ZERO_SHOT, PROBE = tuple(NAMES.values())
+BASELINES = CHANCE, FREQUENCY, ZERO_SHOT, PROBE, KERNEL = tuple(NAMES.values())
+PROBES = {PROBE: "probe_test", KERNEL: "kernel_probe_test"}
+"""The probes of the base, and where a run folder keeps their predictions."""
 NOT_MEASURED = "not measured"
 KEYS = {words: key for key, words in NAMES.items()}
 """How metrics.json calls them."""
@@ -38,13 +40,13 @@ Intervals = dict[str, Interval]
 def baseline_intervals(
     test: Predictions,
     zero_shot: Predictions | None,
-    probe: Predictions | None,
+    probes: Mapping[str, Predictions],
     metrics: Iterable[str],
     bootstrap: Bootstrap,
 ) -> dict[str, Intervals | None]:
     """Baseline -> metric -> interval on the test images of a run; None for a baseline that was not measured.
 
-    Chance, label frequency and the probe rank and do not score, so they have no metric of scores.
+    Chance, class prior and probes rank and do not score, so they have no metric of scores.
     """
     names = tuple(metrics)
     ranking = tuple(name for name in names if name not in NEED_SCORES and name in RESAMPLED_METRICS)
@@ -53,8 +55,7 @@ def baseline_intervals(
         CHANCE: chance_intervals(test, ranking, bootstrap),
         FREQUENCY: None if frequency is None else bootstrap.intervals(frequency, ranking),
         ZERO_SHOT: None if zero_shot is None else bootstrap.intervals(zero_shot, names),
-        PROBE: None if probe is None else bootstrap.intervals(probe, ranking),
-    }
+    } | {name: bootstrap.intervals(probes[name], ranking) if name in probes else None for name in PROBES}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Evidence:
     test: Predictions
     val: Predictions
     zero_shot: Predictions | None
-    probe: Predictions | None
+    probes: Mapping[str, Predictions]
     settings: ReportSettings
     calibration: Calibration
     reranked: Predictions
@@ -84,7 +85,7 @@ class Evidence:
         intervals = resampling.intervals(test)
         calibration = fit_calibration(inputs.val)
         reranked = crm(test, calibration.temperature)
-        baselines = baseline_intervals(test, zero_shot, inputs.probe, HEADLINE_METRICS, resampling)
+        baselines = baseline_intervals(test, zero_shot, inputs.probes, HEADLINE_METRICS, resampling)
         measured: dict[str, Intervals] = {name: found for name, found in baselines.items() if found is not None}
         values = {
             name: {metric: interval.estimate for metric, interval in found.items()}
@@ -100,14 +101,13 @@ class Evidence:
         changes = against(zero_shot, RESAMPLED_METRICS)
         frequency = label_frequency_predictions(test) if test.train_counts.any() else None
         given = answers(test)
-        said = verdict(
-            against(frequency, AGAINST), changes, against(inputs.probe, AGAINST), given, len(test.conditions)
-        )
+        probed = [against(inputs.probes.get(name), AGAINST) for name in PROBES]
+        said = verdict(against(frequency, AGAINST), changes, probed, given, len(test.conditions))
         return cls(
             test=test,
             val=inputs.val,
             zero_shot=zero_shot,
-            probe=inputs.probe,
+            probes=inputs.probes,
             settings=settings,
             calibration=calibration,
             reranked=reranked,

@@ -45,7 +45,7 @@ class ReportInputs:
         test: what is judged.
         val: chooses thresholds, calibration and the sizes of prediction sets; never judged.
         zero_shot: the same test images before training, or None.
-        probe: the same test images by a linear probe of the base's image features, or None.
+        probes: the same test images by probes of the base's image features, by the name of the baseline.
         data_card: the run's data card, if it has one.
         curves: columns ``tag``, ``step``, ``value``; may be empty.
         meta: the run.
@@ -57,7 +57,7 @@ class ReportInputs:
     test: Predictions
     val: Predictions
     zero_shot: Predictions | None = None
-    probe: Predictions | None = None
+    probes: Mapping[str, Predictions] = field(default_factory=dict)
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CURVE_COLUMNS)))
     meta: RunMeta = field(default_factory=lambda: RunMeta("run"))
     image_root: Path | None = None

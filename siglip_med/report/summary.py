@@ -35,7 +35,7 @@ from siglip_med.report.evidence import (
     FREQUENCY,
     KEYS,
     NOT_MEASURED,
-    PROBE,
+    PROBES,
     ZERO_SHOT,
     baseline_intervals,
 )
@@ -71,21 +71,22 @@ class RunSummary:
         zero_shot: SplitPredictions,
         tuned: SplitPredictions,
         bootstrap: Bootstrap,
-        probe: SplitPredictions | None = None,
+        probes: Mapping[str, SplitPredictions] = MappingProxyType({}),
         own: Mapping[str, Callable[[Predictions], float]] = MappingProxyType({}),
     ) -> None:
         """Computes every number once; metrics of one's own are called with predictions, also of resampled cases."""
-        self.zero_shot, self.tuned, self.probe = zero_shot, tuned, probe
+        self.zero_shot, self.tuned, self.probes = zero_shot, tuned, probes
         self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
         self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))
         self.chance_metrics = chance(tuned.test)
         self.intervals = bootstrap.intervals(tuned.test, KEY_METRICS)
         self.changes = bootstrap.paired([(tuned.test, zero_shot.test)], KEY_METRICS)
-        probed = {} if probe is None else headline_metrics(probe.test)
-        self.probe_metrics = {name: value for name, value in probed.items() if name not in NEED_SCORES}
-        self.baselines = baseline_intervals(
-            tuned.test, zero_shot.test, None if probe is None else probe.test, KEY_METRICS, bootstrap
-        )
+        tests = {name: probe.test for name, probe in probes.items()}
+        self.probe_metrics = {
+            name: {key: value for key, value in headline_metrics(test).items() if key not in NEED_SCORES}
+            for name, test in tests.items()
+        }
+        self.baselines = baseline_intervals(tuned.test, zero_shot.test, tests, KEY_METRICS, bootstrap)
         self.coverage = bootstrap.coverage
         for name, metric in own.items():
             for values, model in ((self.zero_shot_metrics, zero_shot), (self.tuned_metrics, tuned)):
@@ -96,11 +97,11 @@ class RunSummary:
 
     def metrics(self) -> dict[str, float]:
         """``zero_shot/<split>/<metric>``, ``tuned/…``, and, of the test split alone, ``label_frequency/test/…``,
-        ``chance/test/…`` and ``linear_probe/test/…`` (absent where it was not measured).
+        ``chance/test/…``, ``linear_probe/test/…`` and ``kernel_probe/test/…`` (absent where not measured).
         """
         models = {"zero_shot": self.zero_shot_metrics, "tuned": self.tuned_metrics}
         models |= {"label_frequency/test": self.frequency_metrics, "chance/test": self.chance_metrics}
-        models |= {"linear_probe/test": self.probe_metrics}
+        models |= {f"{KEYS[name]}/test": values for name, values in self.probe_metrics.items()}
         return {f"{model}/{name}": float(value) for model, values in models.items() for name, value in values.items()}
 
     def save(self, path: Path, name: str, seed: int) -> None:
@@ -138,7 +139,7 @@ class RunSummary:
         table = Table(title=f"test split: {images} images of {cases} cases")
         for heading in ("", "tuned", "change", *BASELINES):
             table.add_column(heading, justify="left" if not heading else "right")
-        values = {CHANCE: self.chance_metrics, FREQUENCY: self.frequency_metrics, PROBE: self.probe_metrics}
+        values = {CHANCE: self.chance_metrics, FREQUENCY: self.frequency_metrics} | self.probe_metrics
         for name in SUMMARY_METRICS:
             zero_shot, tuned = self.zero_shot_metrics[f"test/{name}"], self.tuned_metrics[f"test/{name}"]
             of = {baseline: known.get(name) for baseline, known in values.items()} | {ZERO_SHOT: zero_shot}
@@ -146,7 +147,7 @@ class RunSummary:
                 table_label(name, len(self.tuned.test.conditions)),
                 _number(tuned) + _range(self.intervals.get(name)),
                 f"{tuned - zero_shot:+.3f}" + _range(self.changes.get(name), "+.3f"),
-                *(self._beside(baseline, name, of[baseline]) for baseline in BASELINES),
+                *(self._beside(baseline, name, of.get(baseline)) for baseline in BASELINES),
             )
         for name, interval in self.own.items():
             zero_shot, tuned = (of[f"test/{OWN}{name}"] for of in (self.zero_shot_metrics, self.tuned_metrics))
@@ -160,14 +161,16 @@ class RunSummary:
 
     def print(self, folder: Path, checkpoint: Path | None) -> None:
         """The table, where everything is, and the next commands."""
-        console = Console(width=max(Console().width, 170))
+        console = Console(width=max(Console().width, 190))
         console.print(self.table())
         console.print(
             f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
             "chance and class prior never look at the image; ↓ lower is better"
         )
-        about = "not measured: evaluation.probe_images=0" if self.probe is None else self.probe.test.meta["probe"]
-        console.print(f"linear probe: {about}", highlight=False, markup=False)
+        for name in PROBES:
+            known = self.probes.get(name)
+            about = "not measured: evaluation.probe_images=0" if known is None else known.test.meta["probe"]
+            console.print(f"{name}: {about}", highlight=False, markup=False)
         console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False, markup=False)
         places = {
             "TensorBoard logs": folder / "tensorboard",

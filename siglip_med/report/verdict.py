@@ -7,7 +7,7 @@
    images that list it, and to `OFTEN` of all images at least.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,13 @@ class Rival:
 PRIOR = Rival("always naming the most frequent condition", "the class prior")
 BEFORE = Rival("the same base before training", "zero-shot")
 PROBED = Rival("a linear probe of the same frozen features", "the linear probe")
+KERNEL = Rival("a kernel probe of the same frozen features", "the kernel probe")
 
 
 def verdict(
     against_prior: Mapping[str, PairedResult] | None,
     against_zero_shot: Mapping[str, PairedResult] | None,
-    against_probe: Mapping[str, PairedResult] | None,
+    against_probes: Sequence[Mapping[str, PairedResult] | None],
     answers: Answers,
     conditions: int,
 ) -> tuple[str, ...]:
@@ -46,7 +47,7 @@ def verdict(
         first_answer(PRIOR, against_prior),
         nearness(against_prior, conditions),
         first_answer(BEFORE, against_zero_shot),
-        first_answer(PROBED, against_probe),
+        *(first_answer(rival, results) for rival, results in zip((PROBED, KERNEL), against_probes, strict=True)),
         *variety(answers),
     ]
     return tuple(sentence for sentence in said if sentence)

@@ -12,6 +12,7 @@ from siglip_med.core.seals import write_sidecar
 from siglip_med.metrics import CHOOSING, fit_calibration, write_per_image
 from siglip_med.models import finalize_checkpoint, load_trained, write_checkpoint
 from siglip_med.report.data_card import write_data_card
+from siglip_med.report.evidence import PROBES
 from siglip_med.report.summary import RunSummary
 from siglip_med.runs.components import Components
 from siglip_med.runs.session import checkpoints_of
@@ -102,8 +103,8 @@ def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpo
     }.items():
         predictions.save(folder / "predictions" / part)
         write_per_image(predictions, folder / "predictions" / part)
-    if summary.probe is not None:
-        summary.probe.test.save(folder / "predictions" / "probe_test")
+    for baseline, probe in summary.probes.items():
+        probe.test.save(folder / "predictions" / PROBES[baseline])
     summary.save(folder / "metrics.json", name, seed)
     if checkpoint is not None:
         calibration = fit_calibration(summary.tuned.val)

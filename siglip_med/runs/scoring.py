@@ -1,7 +1,8 @@
-"""Predictions of a model on the splits of its run, and of the probe beside it."""
+"""Predictions of a model on the splits of its run, and of the probes beside it."""
 
 from siglip_med.inference import predict_split, probe_splits
 from siglip_med.metrics import Predictions
+from siglip_med.report.evidence import PROBES
 from siglip_med.report.summary import SplitPredictions
 from siglip_med.runs.components import Components
 
@@ -17,8 +18,10 @@ def predict_part(components: Components, split: str, progress: bool = True) -> P
     return predict_split(c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress)
 
 
-def fit_probe(components: Components, zero_shot: SplitPredictions, images: int, seed: int) -> SplitPredictions | None:
-    """A linear probe of the base's image features, before anything of it is trained.
+def fit_probes(
+    components: Components, zero_shot: SplitPredictions, images: int, seed: int
+) -> dict[str, SplitPredictions]:
+    """Probes of the base's image features, before anything of it is trained, by the name of the baseline.
 
     Args:
         components: with the base as it was pretrained.
@@ -27,6 +30,7 @@ def fit_probe(components: Components, zero_shot: SplitPredictions, images: int, 
         seed: chooses them.
     """
     if not images:
-        return None
+        return {}
     frames = (zero_shot.val, zero_shot.test)
-    return SplitPredictions(*probe_splits(components.model, components.data, frames, images, seed))
+    found = probe_splits(components.model, components.data, frames, images, seed)
+    return {name: SplitPredictions(*parts) for name, parts in zip(PROBES, found, strict=True)}

@@ -80,7 +80,7 @@ class EvaluationSettings(BaseModel):
     Attributes:
         bootstrap: resamples of the cases.
         coverage: of the intervals.
-        probe_images: most training images that the linear probe embeds; 0: no probe.
+        probe_images: most training images that the probes embed; 0: no probe.
         neighbours: most training images that are kept for the nearest cases; 0: none.
         metrics: metrics of one's own by name, each a node whose object is called with `Predictions`.
     """

@@ -26,12 +26,13 @@ from siglip_med.models import (
 )
 from siglip_med.report import RunMeta
 from siglip_med.report.differences import PREDICTIONS
+from siglip_med.report.evidence import PROBES
 from siglip_med.runs.components import Components, build_components, build_model, data_builders
 from siglip_med.runs.confined_caches import kept_below
-from siglip_med.runs.scoring import fit_probe, predict
+from siglip_med.runs.scoring import fit_probes, predict
 from siglip_med.runs.settings import ConditionSettings
 
-NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", "probe_test")
+NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", *PROBES.values())
 _SAME = 1e-5
 
 
@@ -137,7 +138,7 @@ def predict_run(
 
     Returns:
         Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``, and
-        ``probe_test`` where the run fitted a linear probe.
+        ``probe_test`` and ``kernel_probe_test`` where the run fitted probes.
 
     Raises:
         UserError: the checkpoint, its base, its data or the device is not available, or the split is no longer
@@ -151,8 +152,8 @@ def predict_run(
     after, base_run = predict(tuned), stored_components(stored, chosen)
     before = predict(base_run)
     found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
-    probe = fit_probe(base_run, before, stored.probe_images, stored.seed)
-    return found if probe is None else found | {"probe_test": probe.test}
+    probes = fit_probes(base_run, before, stored.probe_images, stored.seed)
+    return found | {PROBES[name]: probe.test for name, probe in probes.items()}
 
 
 def stored_components(stored: StoredRun, device: torch.device, model: TwoTower | None = None) -> Components:

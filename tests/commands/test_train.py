@@ -99,10 +99,14 @@ def test_a_run_says_what_it_was_made_of_and_keeps_its_baselines(short_run):
     assert test.provenance.kind == "drawings"
     stored = read_checkpoint(short_run.best)["siglip_med"]
     assert stored["provenance"]["kind"] == "drawings"
-    assert set(stored["baselines"]) == {"chance", "label_frequency", "zero_shot", "linear_probe"}
-    expected = headline_metrics(probe)["r_at_1"]
-    assert stored["baselines"]["linear_probe"]["r_at_1"]["estimate"] == pytest.approx(expected)
-    assert short_run.metrics["linear_probe/test/r_at_1"] == pytest.approx(expected)
+    kernel = Predictions.load(folder / "predictions" / "kernel_probe_test")
+    assert kernel.meta["probe"].startswith("kernel ridge regression on ")
+    assert "no tree by validation" in kernel.meta["probe"]
+    assert set(stored["baselines"]) == {"chance", "label_frequency", "zero_shot", "linear_probe", "kernel_probe"}
+    for name, one in (("linear_probe", probe), ("kernel_probe", kernel)):
+        expected = headline_metrics(one)["r_at_1"]
+        assert stored["baselines"][name]["r_at_1"]["estimate"] == pytest.approx(expected)
+        assert short_run.metrics[f"{name}/test/r_at_1"] == pytest.approx(expected)
     assert (folder / "DATA_CARD.md").read_text().startswith("**Made from DRAWINGS")
 
 

@@ -210,9 +210,9 @@ def test_a_run_without_zero_shot_curves_embeddings_chapters_or_attributes(tmp_pa
     assert "holds no logged curves" in text
     assert "too few image embeddings" in text
     beside = json.loads((tmp_path / "report.json").read_text())["headline"]["baselines"]
-    assert beside["zero-shot"] is beside["linear probe"] is None
+    assert beside["zero-shot"] is beside["linear probe"] is beside["kernel probe"] is None
     assert "Against zero-shot: not measured." in text
-    assert "zero-shot not measured · linear probe not measured" in text
+    assert "zero-shot not measured · linear probe not measured · kernel probe not measured" in text
     values = json.loads((tmp_path / "report.json").read_text())["headline"]["values"]["this run"]
     assert values["chapter_accuracy"] is None
 
@@ -332,7 +332,7 @@ def test_every_baseline_has_its_interval(report):
         found = content["baselines"][name]["r_at_1"]
         assert found["low"] < found["estimate"] < found["high"]
         assert content["values"][name]["r_at_1"] == found["estimate"]
-    assert content["baselines"]["linear probe"] is None
+    assert content["baselines"]["linear probe"] is content["baselines"]["kernel probe"] is None
 
 
 def test_the_most_frequent_answer_and_what_is_never_answered_are_counted(report):

@@ -53,7 +53,7 @@ def test_what_was_not_measured_is_said():
         (result(-0.1, -0.2, 0.01), "It is not shown that its list of five is nearer in ICD-10"),
     ],
 )
-def test_a_list_is_milder_where_its_distance_is_lower(found, said):
+def test_a_list_is_nearer_in_icd_where_its_distance_is_lower(found, said):
     assert nearness(against(result(0.2, 0.1, 0.3), found), 12).startswith(said)
 
 
@@ -71,16 +71,17 @@ def test_one_answer_for_everybody_is_said(share, listed, said):
 
 
 def test_conditions_that_are_never_answered_are_counted_and_the_first_are_named():
-    found = verdict(None, None, None, Answers(np.array([1]), "Acne", 0.1, 0.1, ("A", "B", "C", "D"), 9), 12)
+    found = verdict(None, None, (None, None), Answers(np.array([1]), "Acne", 0.1, 0.1, ("A", "B", "C", "D"), 9), 12)
     assert found[-1] == "It never answers 4 of the 9 conditions of the test: A, B, C and others."
 
 
 def test_the_plainest_comparison_comes_first():
     better = against(result(0.2, 0.1, 0.3))
-    said = verdict(better, better, None, GIVEN, 12)
+    said = verdict(better, better, (None, better), GIVEN, 12)
     assert [line.split(" (")[0] for line in said] == [
         "The model beats always naming the most frequent condition",
         "It is not shown that its list of five is nearer in ICD-10 than always naming the most frequent condition",
         "The model beats the same base before training",
         "Against the linear probe: not measured.",
+        "The model beats a kernel probe of the same frozen features",
     ]

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 
 from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
-from siglip_med.report.evidence import BASELINES, CHANCE, CRM, NOT_MEASURED, RUN, ZERO_SHOT, Evidence
+from siglip_med.report.evidence import BASELINES, CHANCE, CRM, KERNEL, NOT_MEASURED, PROBE, RUN, ZERO_SHOT, Evidence
 from siglip_med.report.page import Card, Figure, Section, Table, bounds, change, number, percent, with_range
 from siglip_med.report.plots import baselines_figure, to_png
 
@@ -77,7 +77,9 @@ def headline_section(evidence: Evidence) -> Section:
             "photographs of one patient do not count as two witnesses. Chance and class prior never look "
             "at the image; class prior ranks by the counts of the training split. The linear "
             "probe is a logistic regression on the base's frozen image features, its C chosen on validation"
-            f"{_fitted(evidence)}. CRM re-ranks this run's own answers by their expected ICD distance and needs no "
+            f"{_fitted(evidence, PROBE)}; the kernel probe a kernel ridge regression on the same features, its width "
+            f"and ridge chosen there{_fitted(evidence, KERNEL)}. CRM re-ranks this run's own answers by their expected "
+            "ICD distance and needs no "
             "training: a loss that is meant to teach the hierarchy has to beat it.",
             f"Means over conditions are over those that occur in the test split: {defined['primary']} of "
             f"{defined['conditions']} as a primary label, {defined['positive']} as any label. ↓ marks what is "
@@ -121,8 +123,8 @@ def _row(evidence: Evidence, metric: str) -> tuple[str, ...]:
     )
 
 
-def _fitted(evidence: Evidence) -> str:
-    said = "" if evidence.probe is None else evidence.probe.meta.get("probe", "")
+def _fitted(evidence: Evidence, name: str) -> str:
+    said = evidence.probes[name].meta.get("probe", "") if name in evidence.probes else ""
     return f" ({said})" if said else ""
 
 
