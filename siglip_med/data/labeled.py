@@ -25,7 +25,7 @@ class LabeledData(pl.LightningDataModule, ABC):
         train_counts: ``[C]`` int64, training images that list each condition.
         sampling: which of the training images an epoch draws.
         seed: of the draws.
-        start: epoch and batches of it that a run which goes on has done.
+        start: epoch and batches of it that a resumed run has done.
     """
 
     table: ImageTable

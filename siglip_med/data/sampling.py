@@ -93,7 +93,7 @@ class ClassBalanced:
     are, beta towards 1 makes all conditions alike.
 
     Args:
-        beta: see above.
+        beta: of the effective number, in [0, 1).
         maximum_repeats: expected draws of one image per epoch stay below this.
     """
 

@@ -86,7 +86,7 @@ class DemoServer:
             token: that the page's address carries; None draws a random one, ``"none"`` lets every local user in.
 
         Raises:
-            UserError: the address cannot be had, the port is taken, the token is no token, or there is none and other
+            UserError: the address or port is not available, the token is no token, or there is none and other
                 machines reach the page.
         """
         self.host, self.limits = host, limits

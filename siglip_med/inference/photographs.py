@@ -253,12 +253,12 @@ def load(
 
     Args:
         checkpoint: of a fine-tuning run, or the folder of an export.
-        base: where the base lies now, as in `load_model`; an export has none.
+        base: where the base is now, as in `load_model`; an export has none.
         device: where the model runs.
         trust: dotted names of your own towers that the checkpoint may build, e.g. ``["my_towers.mine"]``.
 
     Raises:
-        UserError: the checkpoint, its base or the device cannot be had.
+        UserError: the checkpoint, its base or the device is not available.
     """
     chosen = choose_device(device)
     if Path(checkpoint).is_dir():

@@ -37,7 +37,7 @@ class Predictions:
         frame: N rows of the table (image, image_id, case, skin_tone, sex, age_group, site), unknown = "".
         conditions: the C names; ``codes``: their ICD-10-CM codes; ``groups``: their coarse groups.
         dissimilarity: ``[C, C]`` the matrix D.
-        train_counts: ``[C]`` images per condition in the training split (label-frequency baseline, head/middle/tail).
+        train_counts: ``[C]`` images per condition in the training split (the class prior, head/middle/tail).
         text_embeddings: ``[C, E]`` L2-normalized ensembled prompt embeddings.
         image_embeddings: ``[N, E]`` L2-normalized, or empty ``[0, E]``.
         split: "val", "test" or a user's name for it.
@@ -89,7 +89,7 @@ class Predictions:
             labels: ``[N, C]`` in [0, 1]; the heaviest one of an image (the first of equal ones) is its primary one.
             dissimilarity: ``[C, C]``; 1 between any two conditions if omitted.
             cases: ``[N]``; every image is its own case if omitted.
-            train_counts: ``[C]``; 0 if omitted, and then there is no label-frequency baseline.
+            train_counts: ``[C]``; 0 if omitted, and then there is no class prior.
 
         Examples:
             >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])

@@ -171,12 +171,12 @@ def model_builders(trust: Sequence[str] = ()) -> Builders:
 def model_node(
     payload: Mapping[str, Any], path: str | Path, base: str | Mapping[str, str] | None = None, trust: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """The config node that a checkpoint's model is built from, checked and with its base where it lies now.
+    """The config node that a checkpoint's model is built from, checked and with its base where it is now.
 
     Args:
         payload: of the checkpoint.
         path: where the payload was read, for messages.
-        base: where the base lies now, if not where the run found it; for a dual encoder a mapping with ``vision``
+        base: where the base is now, if not where the run found it; for a dual encoder a mapping with ``vision``
             and ``text``.
         trust: code of one's own that the checkpoint may build, as in `siglip_med.core.trust.vouched`.
 
@@ -214,7 +214,7 @@ def load_model(
         The model in evaluation mode, and the checkpoint's payload.
 
     Raises:
-        UserError: the checkpoint cannot be read, its base cannot be had, or the base is another one.
+        UserError: the checkpoint cannot be read, its base is not available, or the base is another one.
     """
     checkpoint = read_checkpoint(path)
     node = model_node(checkpoint[PAYLOAD], path, base, trust)
@@ -223,9 +223,7 @@ def load_model(
         with torch.random.fork_rng(devices=[]):
             model: TwoTower = build_trusted(node, model_builders(trust), "model", str(path))
     except UserError as error:
-        raise UserError(
-            f"cannot rebuild the base of {path}: {error}; or say where it lies now with base=folder"
-        ) from error
+        raise UserError(f"cannot rebuild the base of {path}: {error}; or give its folder now: base=folder") from error
     model.load_trainable_state(_weights_for(model, checkpoint, path, partial=False))
     return model.eval(), checkpoint[PAYLOAD]
 

@@ -82,7 +82,7 @@ def siglip(settings: JointSettings) -> SiglipTwoTower:
     """SigLIP or MedSigLIP.
 
     Raises:
-        UserError: the model cannot be had, or is of another family.
+        UserError: the model is not available, or is of another family.
     """
     return _joint({"siglip": SiglipTwoTower}, settings)
 
@@ -120,7 +120,7 @@ def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
     that norm in its pooler alone: any other ``vision_pooling`` skips it, which is logged.
 
     Raises:
-        UserError: a model cannot be had, or it is of a kind that LoRA does not know.
+        UserError: a model is not available, or it is of a kind that LoRA does not know.
     """
     vision_path, text_path = resolve_path(settings.vision), resolve_path(settings.text)
     vision = _tower(load_weights(vision_path, settings.vision_revision, unused=("pooler.",)), "vision_model")

@@ -70,7 +70,7 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     """The model in float32, whatever precision its file has.
 
     Raises:
-        UserError: the model cannot be had, its file is truncated, or weights are missing from it.
+        UserError: the model is not available, its file is truncated, or weights are missing from it.
     """
     load_config(path, revision)
     with explained(path, revision):

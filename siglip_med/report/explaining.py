@@ -66,7 +66,7 @@ def explain_mistakes(
     """Explanations of a report's surest mistakes, and what they lack; ``base`` and ``trust`` as in `load_model`.
 
     Raises:
-        UserError: the device cannot be had, the file of training cases is altered, or a photograph cannot be read.
+        UserError: the device is not available, the file of training cases is altered, or a photograph cannot be read.
     """
     choose_device(device)
     try:

@@ -140,7 +140,7 @@ def _lost(records: Sequence[JobRecord], folder: Path) -> Section:
         (
             _HOW[record.state],
             " ".join(words),
-            record.reason or "stopped before its end; the same command with this folder goes on with it",
+            record.reason or "stopped before its end; the same command with this folder resumes it",
             Link("log", record.log) if record.log and (folder / record.log).is_file() else _DASH,
         )
         for record, words in lost

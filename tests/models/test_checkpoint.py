@@ -82,7 +82,7 @@ def test_a_moved_base_is_found_by_its_new_name(run, tmp_path):
     model, node, path = run
     moved = tmp_path / "moved"
     os.rename(node["path"], moved)  # noqa: PTH104
-    assert "or say where it lies now with base=folder" in refusal(load_model, path)
+    assert "or give its folder now: base=folder" in refusal(load_model, path)
     loaded, _ = load_model(path, str(moved))
     assert torch.allclose(runs.scores(loaded), runs.scores(model), atol=1e-6)
 

@@ -32,7 +32,7 @@ def convert(source: str, output: str | Path, revision: str | None = None) -> Con
         revision: commit, tag or branch of the hub; None is the main branch.
 
     Raises:
-        UserError: the output exists, the source cannot be had or is damaged, or it is a model whose arithmetic
+        UserError: the output exists, the source is not available or is damaged, or it is a model whose arithmetic
             transformers' layers do not have.
     """
     output = Path(output)

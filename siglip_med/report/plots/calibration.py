@@ -29,7 +29,7 @@ def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
         width = (table["upper"] - table["lower"]) * 0.86 / count
         left = table["lower"] + (table["upper"] - table["lower"]) * 0.07 + position * width
         bottom.bar(left, table["count"], width, align="edge", color=color)
-    top.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="share of pairs that are listed")
+    top.set(xlim=(-0.01, 1.01), ylim=(-0.02, 1.02), ylabel="share of pairs that are positive")
     top.legend(loc="upper left")
     bottom.set(yscale="log", xlabel="confidence", ylabel="pairs (log)")
     for axes in (top, bottom):

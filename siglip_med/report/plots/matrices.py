@@ -27,7 +27,7 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str], chapters: Sequenc
     count = [f"{shorten(name, 34)}  {int(n)}" for name, n in zip(names, total[:, 0], strict=True)]
     _condition_axes(axes, count, names)
     axes.set_ylabel("primary condition (images)")
-    axes.set_xlabel("first prediction (any listed condition counts as the primary one)")
+    axes.set_xlabel("first prediction (any positive condition counts as the primary one)")
     _frame_chapters(axes, chapter_spans(chapters), color=ACCENT, smallest=0.025)
     if size <= _ANNOTATED:
         for row, column in np.argwhere(matrix > 0):

@@ -22,7 +22,7 @@ _CONFUSIONS = 15
 
 
 def recall_by_condition(predictions: Predictions, k: int) -> np.ndarray:
-    """``[C]`` share of each primary condition's images with a listed one among the first k; NaN without images."""
+    """``[C]`` share of each primary condition's images with a positive one among the first k; NaN without images."""
     ranks = condition_ranks(condition_order(predictions.logits, predictions.positive))
     hits = best_rank(ranks, predictions.positive) <= k
     size = len(predictions.conditions)

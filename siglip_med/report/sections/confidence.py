@@ -30,7 +30,7 @@ def calibration_section(evidence: Evidence) -> Section:
         key="calibration",
         title="Are the confidences true?",
         paragraphs=(
-            "A confidence is the sigmoid of a logit: the model's probability that the condition is listed. "
+            "A confidence is the sigmoid of a logit: the model's probability that the condition is positive. "
             "Most pairs of an image and a condition are easy negatives, which flatters the first line; the "
             "third is what a reader of the first prediction feels.",
             f"The refit divides the logits by {fit.temperature:.3f} and adds {fit.bias:+.3f}; it was fitted on "
@@ -94,13 +94,13 @@ def prediction_sets_section(evidence: Evidence) -> Section:
     figure = set_size_figure(
         drawn.sum(axis=1), (drawn & test.positive).any(axis=1), len(test.conditions), settings.set_coverage
     )
-    columns = ("", "holds a listed condition", "holds the primary", "holds all", "mean size", "median", "empty")
+    columns = ("", "holds a positive condition", "holds the primary", "holds all", "mean size", "median", "empty")
     return Section(
         key="prediction_sets",
         title="Differentials with a stated coverage",
         paragraphs=(
             "A prediction set is as long as the image is hard: its length is chosen on the validation split so "
-            "that, over images like those, the stated share of sets holds at least one listed condition (split "
+            "that, over images like those, the stated share of sets holds at least one positive condition (split "
             "conformal prediction). Compare its mean size with the fixed list of five at the coverage that the "
             "five reach.",
             f"The promise is for images like the {len(evidence.val):,} of the validation split "

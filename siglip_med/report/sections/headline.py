@@ -47,7 +47,7 @@ def lead(evidence: Evidence) -> str:
     return (
         f"Of {len(test):,} images of {cases:,} cases, the first of {len(test.conditions)} conditions is a "
         f"listed one in {percent(r1.estimate)} ({evidence.settings.coverage:.0%} interval {percent(r1.low)} to "
-        f"{percent(r1.high)}), against {', '.join(beside)}. A listed condition is among the first five in "
+        f"{percent(r1.high)}), against {', '.join(beside)}. A positive condition is among the first five in "
         f"{percent(evidence.values[RUN]['r_at_5'])}{f' ({said})' if said else ''}."
     )
 

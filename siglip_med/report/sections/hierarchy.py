@@ -14,7 +14,7 @@ _MOST_LEVELS = 8
 
 
 def first_distances(predictions: Predictions) -> np.ndarray:
-    """``[N]`` ICD distance from the first prediction to the nearest listed condition; 0 where it is listed."""
+    """``[N]`` ICD distance from the first prediction to the nearest positive condition; 0 where it is positive."""
     first = condition_order(predictions.logits, predictions.positive)[:, 0]
     return label_distance(predictions.positive, predictions.dissimilarity)[np.arange(len(predictions)), first]
 
@@ -47,7 +47,7 @@ def hierarchy_section(evidence: Evidence) -> Section:
             "D is 0 for the condition itself and grows with the height of the lowest common ancestor in "
             "ICD-10-CM: 0.2 same code, 0.4 same category, 0.6 same block, 0.8 same chapter, 1 nothing shared "
             "(unless the run chose another geometry). The distance of an answer is the one to the nearest "
-            "listed condition.",
+            "positive condition.",
             f"Spearman correlation of embedding distance with D over all pairs of conditions: {'; '.join(spearman)}.",
         ),
         tables=(
@@ -68,11 +68,11 @@ def _level_shares(distances: dict[str, np.ndarray]) -> tuple[list[str], dict[str
     rounded = {name: np.round(values, 6) for name, values in distances.items()}
     levels = np.unique(np.concatenate([*rounded.values(), np.zeros(1)]))
     if len(levels) <= _MOST_LEVELS:
-        labels = [f"{level:g}{' (listed)' if level == 0 else ''}" for level in levels]
+        labels = [f"{level:g}{' (positive)' if level == 0 else ''}" for level in levels]
         shares = {name: np.array([(values == level).mean() for level in levels]) for name, values in rounded.items()}
         return labels, shares
     edges = np.linspace(0, max(1.0, float(levels.max())), 6)
-    labels = ["0 (listed)", *(f"up to {edge:g}" for edge in edges[1:])]
+    labels = ["0 (positive)", *(f"up to {edge:g}" for edge in edges[1:])]
     inside = list(pairwise(edges))
     return labels, {
         name: np.array([(values == 0).mean(), *(((values > low) & (values <= high)).mean() for low, high in inside)])
