@@ -44,7 +44,7 @@ def test_a_run_has_prediction_sets_and_an_export_of_it_has_none(short_run, tmp_p
     result = demo.run(settings(short_run.best))
     result.server.close()
     assert len(result.answerer.validation) == len(short_run.tuned.val)
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", result.server.url)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{32}", result.server.url)
     folder = export_checkpoint(short_run.best, "merged", tmp_path / "merged")
     exported = demo.run(settings(folder))
     exported.server.close()
@@ -68,6 +68,7 @@ def test_a_checkpoint_that_is_not_there_gives_the_port_back(tmp_path):
 def test_what_the_page_lacks_and_who_can_reach_it_is_said(monkeypatch, capsys):
     class Nothing:
         host = "0.0.0.0"
+        token = None
         validation = None
 
         def running(self, answerer, coverage):
@@ -79,4 +80,5 @@ def test_what_the_page_lacks_and_who_can_reach_it_is_said(monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "no prediction sets" in said
     assert "no training cases: why" in said
-    assert "warning: host=0.0.0.0 lets every machine" in said
+    assert "warning: host=0.0.0.0 lets everyone who has the address below, token included, drop photographs" in said
+    assert "token=none: every user of this machine can open the page" in said

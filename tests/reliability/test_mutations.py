@@ -89,7 +89,7 @@ def outcome(settings, monkeypatch):
         raise Reached
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "build_components", reached)
+        patch.setattr("siglip_med.runs.building.build_components", reached)
         try:
             train.run(typed(OmegaConf.create(settings), train.Settings))
         except Reached:
