@@ -5,8 +5,7 @@ from torch import Tensor
 
 from siglip_med.data import LabeledData
 from siglip_med.inference.splits import embed_split
-from siglip_med.metrics import Predictions, fit_probe
-from siglip_med.metrics.kernel_ridge import fit_kernel_ridge
+from siglip_med.metrics import Predictions, fit_kernel_ridge, fit_probe
 from siglip_med.models import TwoTower
 
 

@@ -8,6 +8,7 @@ from siglip_med.metrics.candidates import candidate_retrieval, print_sample
 from siglip_med.metrics.conformal import conformal_report, fit_conformal, nonconformity
 from siglip_med.metrics.headline import defined_conditions, headline_metrics
 from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
+from siglip_med.metrics.kernel_ridge import fit_kernel_ridge
 from siglip_med.metrics.label_errors import find_label_errors, precision_at
 from siglip_med.metrics.names import (
     BASELINES,
@@ -77,6 +78,7 @@ __all__ = [
     "find_label_errors",
     "fit_calibration",
     "fit_conformal",
+    "fit_kernel_ridge",
     "fit_probe",
     "headline_metrics",
     "label_distance",
