@@ -1,6 +1,5 @@
 """Folders of BiomedCLIP's layout, converted: open_clip's own embeddings, adapters, and exports."""
 
-import importlib.util
 import json
 
 import pytest
@@ -19,6 +18,7 @@ from siglip_med.models.pairs import VitBertConfig, VitBertModel
 from tests.models import biomed, runs, their_open_clip
 from tests.models.biomed import CONFIG, LENGTH, SHARED, SIDE, WEIGHTS, write_biomed
 from tests.models.their_open_clip import converted
+from tests.models.their_timm import timm
 from tests.short_runs import small_settings
 
 TEXTS = ["A photograph of eczema.", "red scaly itchy moles", ""]
@@ -61,11 +61,9 @@ def test_embeddings_are_those_of_the_formulas_and_of_open_clips_text_encoder(cha
     assert tokens["attention_mask"].sum(dim=1).tolist() == [7, 7, 2]
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("timm") is None, reason="timm is not installed: open_clip's towers need it"
-)
 @pytest.mark.parametrize("changes", BOTH, ids=["mlp_cls", "linear_mean"])
 def test_embeddings_are_those_of_open_clips_whole_model(changes, tmp_path):
+    timm()  # open_clip builds its image tower with it
     weights = write_biomed(tmp_path / "their_model", **changes)
     content = json.loads((tmp_path / "their_model" / CONFIG).read_text())["model_cfg"]
     content["text_cfg"]["hf_model_pretrained"] = False

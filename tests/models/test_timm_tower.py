@@ -1,6 +1,5 @@
 """Vision towers in timm's format, converted: embeddings, adapters, checkpoints and exports, and what is refused."""
 
-import importlib.util
 import json
 import logging
 import re
@@ -21,6 +20,7 @@ from siglip_med.models.conversion import convert
 from siglip_med.models.conversion.timm import SUPPORTED, named_sizes, vit_names
 from tests.models import runs, tiny
 from tests.models.their_open_clip import converted
+from tests.models.their_timm import timm
 from tests.models.timm_towers import BLOCKS, KINDS, MEAN, POOLINGS, SIDE, STD, WIDTH, config_of, pooled_by_hand
 from tests.models.timm_towers import write_timm as write
 from tests.short_runs import small_settings
@@ -79,22 +79,18 @@ def test_pooled_outputs_are_those_of_the_formulas(kind, bin, text, tmp_path):
     assert {value.dtype for value in model.parameters()} == {torch.float32}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed: the comparison needs it")
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_pooled_outputs_are_those_of_timm(kind, text, tmp_path):
     """timm has no PanDerm; its BEiT with positions of its own in place of relative ones has the same weights."""
-    import timm
-    from timm.models import save_for_hf
-    from timm.models.beit import Beit
-
+    save_for_hf, Beit = timm("timm.models").save_for_hf, timm("timm.models.beit").Beit
     weights, content = write(tmp_path / kind, kind), config_of(kind)
     if kind.startswith("panderm"):
         pool = {"global_pool": KINDS[kind].get("global_pool", "token")}
         settings = content["model_args"] | pool | {"qkv_bias": True, "init_values": 0.1, "use_abs_pos_emb": True}
         theirs = Beit(num_classes=5, **settings).eval()
     else:
-        theirs = timm.create_model(content["architecture"], num_classes=5, **content["model_args"]).eval()
+        theirs = timm().create_model(content["architecture"], num_classes=5, **content["model_args"]).eval()
     theirs.load_state_dict(weights)
     expected = theirs.forward_head(theirs.forward_features(runs.images()), pre_logits=True)
     features = build(tmp_path / kind, text).image_features(runs.images())
@@ -105,13 +101,10 @@ def test_pooled_outputs_are_those_of_timm(kind, text, tmp_path):
         torch.testing.assert_close(features, expected, **NEAR)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed: the comparison needs it")
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "deit_small_patch16_224", "vit_small_patch14_dinov2"])
 def test_architectures_have_the_sizes_of_timms(name):
-    import timm
-
     with torch.device("meta"):
-        theirs = timm.create_model(name, num_classes=0)
+        theirs = timm().create_model(name, num_classes=0)
     ours = named_sizes(name, "here")
     block = theirs.blocks[0]
     assert ours == {"embed_dim": theirs.embed_dim, "depth": len(theirs.blocks), "num_heads": block.attn.num_heads}
