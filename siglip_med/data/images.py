@@ -70,16 +70,6 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_TURNS: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
-    np.fliplr,
-    np.flipud,
-    lambda pixels: np.rot90(pixels, 2),
-    lambda pixels: np.rot90(pixels, 1),
-    lambda pixels: np.rot90(pixels, 3),
-    lambda pixels: pixels.swapaxes(0, 1),
-    lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
-)
-"""The seven turns and reflections that an EXIF orientation may ask for."""
 # What the readers raise on bytes that are no valid image, beside OSError and ValueError.
 _DECODER_ERRORS = (
     OSError, ValueError, SyntaxError, struct.error, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
@@ -243,29 +233,33 @@ def _decode_other(data: bytes, image: Image.Image, wanted: Callable[[int, int], 
             checked.verify()  # the chunks' checksums, which loading the pixels does not look at
     deep = _sixteen_bits(data, image)
     if deep is not None:
-        upright = Image.fromarray(deep)
+        upright = deep
     else:
         image.load()
         upright = _to_rgb(ImageOps.exif_transpose(image))
     return upright.resize(wanted(*upright.size), Image.Resampling.BICUBIC)
 
 
-def _sixteen_bits(data: bytes, image: Image.Image) -> np.ndarray | None:
-    """``[H, W, 3]`` uint8 of a color PNG or TIFF with 16 bits per channel, whose lower half Pillow cuts off unseen."""
+def _sixteen_bits(data: bytes, image: Image.Image) -> Image.Image | None:
+    """An upright 8-bit image of a color PNG or TIFF with 16 bits per channel, of which Pillow drops the lower half."""
     if image.format not in ("PNG", "TIFF") or image.mode != "RGB":
         return None
     read = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), read)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         return None
+    pixels = np.asarray(pixels[..., ::-1], dtype=np.uint16)
     # OpenCV has handed out arrays that it never filled (16-bit TIFF with IMREAD_COLOR_RGB: whatever stood in the memory
-    # before, another photograph perhaps). Pillow reads the upper halves by itself, and they must be the same. Its TIFFs
-    # are upright already, and so may OpenCV's be.
+    # before, another photograph perhaps). Pillow reads the upper halves by itself, and they must be the same. It turns
+    # a TIFF upright while it loads it, and so may OpenCV.
+    turn = _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     image.load()
-    upright, turned = ImageOps.exif_transpose(image), pixels[..., ::-1]
-    for candidate in (turned, *(turn(turned) for turn in _TURNS)):
-        if np.array_equal(candidate >> 8, np.asarray(upright)):
-            return _to_eight_bits(candidate)
+    upright = np.asarray(ImageOps.exif_transpose(image))
+    upper, found = Image.fromarray((pixels >> 8).astype(np.uint8)), Image.fromarray(_to_eight_bits(pixels))
+    if np.array_equal(upright, np.asarray(upper)):
+        return found
+    if turn is not None and np.array_equal(upright, np.asarray(upper.transpose(turn))):
+        return found.transpose(turn)
     raise BadImageError("has 16-bit colors that two readers read differently; save it as PNG, or with 8 bits")
 
 

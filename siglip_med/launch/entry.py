@@ -56,10 +56,8 @@ def launch(command: str) -> None:
     hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
 
 
-train, tune, evaluate, predict, export, convert, check, labels, demo = (
-    partial(launch, name)
-    for name in (*("train", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo"),)
-)
+NAMES = ("train", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo")
+train, tune, evaluate, predict, export, convert, check, labels, demo = (partial(launch, name) for name in NAMES)
 """Entry points of the console scripts."""
 
 
