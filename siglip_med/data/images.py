@@ -248,14 +248,14 @@ def _sixteen_bits(data: bytes, image: Image.Image) -> Image.Image | None:
     pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), read)
     if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
         return None
-    pixels = np.asarray(pixels[..., ::-1], dtype=np.uint16)
+    deep: np.ndarray = pixels[..., ::-1]
     # OpenCV has handed out arrays that it never filled (16-bit TIFF with IMREAD_COLOR_RGB: whatever stood in the memory
     # before, another photograph perhaps). Pillow reads the upper halves by itself, and they must be the same. It turns
     # a TIFF upright while it loads it, and so may OpenCV.
     turn = _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
     image.load()
     upright = np.asarray(ImageOps.exif_transpose(image))
-    upper, found = Image.fromarray((pixels >> 8).astype(np.uint8)), Image.fromarray(_to_eight_bits(pixels))
+    upper, found = Image.fromarray((deep >> 8).astype(np.uint8)), Image.fromarray(_to_eight_bits(deep))
     if np.array_equal(upright, np.asarray(upper)):
         return found
     if turn is not None and np.array_equal(upright, np.asarray(upper.transpose(turn))):
