@@ -161,7 +161,7 @@ class RunSummary:
 
     def print(self, folder: Path, checkpoint: Path | None) -> None:
         """The table, where everything is, and the next commands."""
-        console = Console(width=max(Console().width, 190))
+        console = Console(width=max(Console().width, 220))
         console.print(self.table())
         console.print(
             f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
