@@ -120,24 +120,25 @@ def fit_kernel_ridge(
     targets = tree_targets(labels, val.dissimilarity)
     # drawn without a seed of the run: every image is as good a center as any other, and the draw must not move
     chosen = np.random.default_rng(0).permutation(len(x))[:EXACT] if len(x) > EXACT else np.arange(len(x))
-    best: tuple[float, float, float, tuple[np.ndarray, ...]] | None = None
+    # scores are linear in the targets: one solution for the labels, and one for what eta = 1 adds to them
+    parts = [target[chosen] - target[chosen].mean(axis=0) for target in targets]
+    offsets = [target[chosen].mean(axis=0) for target in targets]
+    best: tuple[float, float, float, list[np.ndarray], list[np.ndarray]] | None = None
     for width in WIDTHS:
         among, towards = rbf(x[chosen], x[chosen], width), rbf(v, x[chosen], width)
         for ridge in RIDGES:
-            found = tuple(
-                towards @ part + target[chosen].mean(axis=0) for part, target in _solved(among, targets, chosen, ridge)
-            )
+            factor = cho_factor(among + ridge * np.eye(len(among)), lower=True, overwrite_a=True, check_finite=False)
+            solved = [cho_solve(factor, part) for part in parts]
+            found = [towards @ one + offset for one, offset in zip(solved, offsets, strict=True)]
             value = _mrr(val, found[0])
             if best is None or value > best[0]:
-                best = (value, width, ridge, found)
+                best = (value, width, ridge, solved, found)
     assert best is not None
-    value, width, ridge, (plain, lean) = best
-    tree = max((eta for eta in trees if _mrr(val, plain + eta * lean) >= value - COST), default=0.0)
-    target = targets[0] + tree * targets[1]
+    value, width, ridge, solved, found = best
+    tree = max((eta for eta in trees if _mrr(val, found[0] + eta * found[1]) >= value - COST), default=0.0)
+    target, weights = targets[0] + tree * targets[1], solved[0] + tree * solved[1]
     if len(x) > EXACT:
         weights = _nystroem(x, target, x[chosen], width, ridge)
-    else:
-        weights = cho_solve(_factor(rbf(x, x, width), ridge), target - target.mean(axis=0))
     return KernelRidge(
         mean, scale, x[chosen], weights, target.mean(axis=0), width, ridge, tree, len(x), len(x) if of is None else of
     )
@@ -160,18 +161,6 @@ def rbf(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     """``[A, B]`` kernel exp(-width · squared distance / F) of ``[A, F]`` and ``[B, F]``."""
     squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * (a @ b.T)
     return np.exp(-width / a.shape[1] * np.maximum(squared, 0.0))
-
-
-def _factor(kernel: np.ndarray, ridge: float) -> tuple[np.ndarray, bool]:
-    return cho_factor(kernel + ridge * np.eye(len(kernel)), lower=True, overwrite_a=True, check_finite=False)
-
-
-def _solved(
-    kernel: np.ndarray, targets: tuple[np.ndarray, np.ndarray], rows: np.ndarray, ridge: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The weights of both targets, with the targets: scores are linear in them."""
-    factor = _factor(kernel, ridge)
-    return [(cho_solve(factor, one[rows] - one[rows].mean(axis=0)), one) for one in targets]
 
 
 def _nystroem(x: np.ndarray, target: np.ndarray, centers: np.ndarray, width: float, ridge: float) -> np.ndarray:

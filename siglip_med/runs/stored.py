@@ -17,12 +17,11 @@ from siglip_med.core.trust import build_trusted, check_trusted
 from siglip_med.metrics import Interval, Predictions, headline_metrics
 from siglip_med.models import (
     Device,
-    TwoTower,
     choose_device,
-    load_model,
     model_builders,
     model_node,
     read_checkpoint,
+    read_trained,
 )
 from siglip_med.report import RunMeta
 from siglip_med.report.differences import PREDICTIONS
@@ -145,22 +144,21 @@ def predict_run(
             the one it trained on.
     """
     stored, chosen = stored_run(checkpoint, cache_dir, data, base, trust), choose_device(device)
-    model, payload = load_model(checkpoint, base, trust)
-
-    tuned = stored_components(stored, chosen, model)
-    tuned.check_split(payload["split_hash"], checkpoint)
-    after, base_run = predict(tuned), stored_components(stored, chosen)
-    before = predict(base_run)
+    components = stored_components(stored, chosen)
+    trained, payload = read_trained(components.model, checkpoint)
+    components.check_split(payload["split_hash"], checkpoint)
+    before = predict(components)
+    probes = fit_probes(components, before, stored.probe_images, stored.seed)
+    components.model.load_trainable_state(trained)
+    after = predict(components)
     found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
-    probes = fit_probes(base_run, before, stored.probe_images, stored.seed)
     return found | {PROBES[name]: probe.test for name, probe in probes.items()}
 
 
-def stored_components(stored: StoredRun, device: torch.device, model: TwoTower | None = None) -> Components:
-    """The data of a stored run, with a model or else with its base as it was pretrained."""
-    if model is None:
-        build = partial(build_trusted, allowed=model_builders(stored.trust), where="model", source=stored.source)
-        model = build_model(stored.model, stored.seed, build)
+def stored_components(stored: StoredRun, device: torch.device) -> Components:
+    """The data of a stored run with its base, as it was pretrained."""
+    build = partial(build_trusted, allowed=model_builders(stored.trust), where="model", source=stored.source)
+    model = build_model(stored.model, stored.seed, build)
     build = partial(build_trusted, allowed=data_builders(stored.trust), where="data", source=stored.source)
     return build_components(model, stored.data, stored.features, stored.conditions, stored.seed, device, build)
 
