@@ -18,7 +18,15 @@ BLANK = 8
 
 @dataclass(frozen=True)
 class Quality:
-    """Gray contrast (99th minus first percentile), brightness, sharpness, sides in pixels, hash of N images."""
+    """Measures of N images.
+
+    Attributes:
+        contrast: ``[N]`` gray at the 99th percentile minus gray at the first, 0 to 255.
+        bright: ``[N]`` gray at the 99th percentile.
+        sharpness: ``[N]`` variance of the Laplacian (Pech-Pacheco et al. 2000) of the square that a model sees.
+        sides: ``[N, 2]`` width and height of the file in pixels.
+        hashes: ``[N]`` uint64, perceptual hash.
+    """
 
     contrast: np.ndarray
     bright: np.ndarray

@@ -79,7 +79,7 @@ class Guard:
         scope = {**scope, "headers": [*(pair for pair in scope["headers"] if pair[0].lower() != own[0]), own]}
         largest = self.largest_upload + _MULTIPART_SLACK if path == _UPLOAD else LARGEST_MESSAGE
         stated = headers.get("content-length", "0")
-        if not stated.isdigit() or int(stated) > largest:
+        if not stated.isdecimal() or int(stated) > largest:
             await _refuse(send, 413, f"The request is larger than the limit of {largest / 2**20:.3g} MB.")
             return
         if path == _UPLOAD:

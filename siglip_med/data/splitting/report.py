@@ -25,7 +25,26 @@ class MissingCondition:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """A split in figures: counts by split, and Jensen-Shannon divergences in bits of label shares from the whole's."""
+    """A split in figures.
+
+    Attributes:
+        source: file or folder of the data.
+        unit: what was read: rows, images or files.
+        read: how many of them the source has; ``used`` of them are in the table, the others are in ``left_out``.
+        hash: the split's.
+        images: number of images by split; ``cases`` likewise.
+        counts: by condition, then by split: images that list it.
+        primary_counts: the same, of images whose first condition it is.
+        divergence: by split: Jensen-Shannon divergence, in bits, of the label shares to those of the whole table.
+        primary_divergence: the same for the first conditions.
+        straddling: groups (cases, joined where they share an image file) with images in several splits.
+        missing: conditions that a split lacks.
+        left_out: how many were left out before the split, and why.
+        largest_case: the case with the most images, and how many.
+        notes: what was changed before the split.
+        skin_tones: by Fitzpatrick type (empty: not said), then by split: images.
+        provenance: drawings or photographs, of which data set.
+    """
 
     source: str
     unit: str
