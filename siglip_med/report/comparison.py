@@ -48,7 +48,8 @@ def compare_runs(folders: Sequence[Path], output: Path, bootstrap: Bootstrap) ->
     ]
     runs = pd.DataFrame(rows)
     headings = {metric: table_label(metric, conditions) for metric in RESAMPLED_METRICS}
-    against = differences(runs, output, last, bootstrap, headings, strict=True)
+    read = dict(zip(runs["run"], tests, strict=True)).__getitem__
+    against = differences(runs, read, last, bootstrap, headings, strict=True)
     sections = [settings_section(runs, output, bootstrap.coverage), against]
     if len(folders) == 2:
         sections.append(_first_predictions(names, tests, against))
@@ -66,7 +67,7 @@ def _first_predictions(names: Sequence[str], tests: Sequence[Predictions], again
     """Image by image: who is right where the other is wrong; and the differences as a picture."""
     (a, b), (right_a, right_b) = names, map(_right_by_image, tests)
     pairs = [(right, right_b[image]) for image, right in right_a.items()]
-    counts = {"both": (True, True), a: (True, False), b: (False, True), "neither": (False, False)}
+    counts = {"both": (True, True), "first": (True, False), "second": (False, True), "neither": (False, False)}
     found = {who: pairs.count(pair) for who, pair in counts.items()}
     said = ("both runs right", f"only {a} right", f"only {b} right", "both wrong")
     results = {

@@ -1,7 +1,7 @@
 """Settings held against a baseline: paired by seed and test case, with what this test set could have shown."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +21,26 @@ _HEADING = (
 )  # fmt: skip
 
 
+Tests = Callable[[str], Predictions]
+"""From the ``run`` of a table to its predictions of the test split."""
+
+
+def tests_of(folder: Path) -> Tests:
+    """The test predictions of the runs in a folder, each read once; a UserError for a run without any."""
+
+    @cache
+    def load(run: str) -> Predictions:
+        place = folder / run / PREDICTIONS / "test"
+        if not place.is_dir():
+            raise UserError(f"{run}/{PREDICTIONS}/test is missing")
+        return Predictions.load(place)
+
+    return load
+
+
 def differences(
     runs: pd.DataFrame,
-    folder: Path,
+    tests: Tests,
     baseline: str,
     bootstrap: Bootstrap,
     headings: Mapping[str, str] | None = None,
@@ -38,7 +55,7 @@ def differences(
         if setting == baseline:
             continue
         try:
-            seeds, values, results = paired(runs, folder, setting, baseline, list(headings), bootstrap)
+            seeds, values, results = paired(runs, tests, setting, baseline, list(headings), bootstrap)
         except UserError as error:
             if strict:
                 raise
@@ -82,7 +99,7 @@ def differences(
 
 
 def paired(
-    runs: pd.DataFrame, folder: Path, setting: str, baseline: str, metrics: Sequence[str], bootstrap: Bootstrap
+    runs: pd.DataFrame, tests: Tests, setting: str, baseline: str, metrics: Sequence[str], bootstrap: Bootstrap
 ) -> tuple[int, dict[str, tuple[float, float]], dict[str, PairedResult]]:
     """A setting against the baseline over the test cases of the seeds that both have.
 
@@ -97,8 +114,7 @@ def paired(
     shared = sorted(ours.keys() & theirs.keys())
     if not shared:
         raise UserError(f"it shares no seed with {baseline}")
-    pairs = [tuple(_test(folder, run) for run in (ours[seed], theirs[seed])) for seed in shared]
-    results = bootstrap.paired([(a, b) for a, b in pairs], metrics)
+    results = bootstrap.paired([(tests(ours[seed]), tests(theirs[seed])) for seed in shared], metrics)
     group = runs[(runs["setting"] == setting) & runs["seed"].isin(shared)]
     means = {metric: float(group[f"tuned/test/{metric}"].mean()) for metric in metrics}
     values = {metric: (means[metric], means[metric] - results[metric].difference) for metric in metrics}
@@ -110,13 +126,6 @@ def verdict(result: PairedResult, metric: str) -> str:
     if not np.isfinite(result.low) or result.low <= 0 <= result.high:
         return "no difference shown"
     return "better" if (result.difference > 0) != (metric in LOWER_IS_BETTER) else "worse"
-
-
-def _test(folder: Path, run: str) -> Predictions:
-    place = Path(os.path.normpath(folder / run / PREDICTIONS / "test"))  # the folder may not be made yet
-    if not place.is_dir():
-        raise UserError(f"{run}/{PREDICTIONS}/test is missing")
-    return Predictions.load(place)
 
 
 def _by_seed(runs: pd.DataFrame, setting: str) -> dict[int, str]:

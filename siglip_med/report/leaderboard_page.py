@@ -18,14 +18,14 @@ from siglip_med.core.files import write_text
 from siglip_med.core.ranges import Coverage
 from siglip_med.metrics import CHOOSING, Bootstrap, Interval, metric_label
 from siglip_med.report import Link, Page, Section, Table, write_page
-from siglip_med.report.differences import differences
+from siglip_med.report.differences import differences, tests_of
 from siglip_med.report.leaderboard import RANKED_BY, columns, ranked, read_runs, student_interval, summarize
 from siglip_med.report.page import number, with_range
 from siglip_med.sweeps import JobRecord, differing, read_records
 
 NAME = "leaderboard"
 _DASH = "–"
-_HOW = {"running": "cut", "finished": "finished", "failed": "failed"}
+_HOW = {"running": "interrupted", "finished": "finished", "failed": "failed"}
 
 
 def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap: Bootstrap) -> Path:
@@ -35,7 +35,7 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
     held_against = _setting_named(runs, baseline)
     if not runs.empty:
         sections.append(settings_section(runs, folder, bootstrap.coverage))
-        known = None if held_against is None else differences(runs, folder, held_against, bootstrap)
+        known = None if held_against is None else differences(runs, tests_of(folder), held_against, bootstrap)
         sections.append(known or _nothing(runs, baseline))
     sections.append(_lost(records, folder))
     if not runs.empty:

@@ -55,7 +55,7 @@ def test_a_run_against_itself_shows_nothing(tmp_path):
     content, rows, _ = compared(tmp_path, a=GOOD, b=GOOD)
     assert {row[-1] for row in rows.values()} == {"no difference shown"}
     counts = content["first_predictions"]
-    assert (counts["a"], counts["b"]) == (0, 0)
+    assert (counts["first"], counts["second"]) == (0, 0)
     assert counts["both"] + counts["neither"] == len(GOOD)
 
 
@@ -63,7 +63,7 @@ def test_images_are_matched_by_name_and_not_by_row(comparison, tmp_path):
     shuffled = POOR.take(np.random.default_rng(0).permutation(len(POOR)))
     rows = np.arange(len(GOOD))
     a, b = (p.positive[rows, p.logits.argmax(axis=1)] for p in (GOOD, POOR))
-    counts = {"both": (a & b).sum(), "good": (a & ~b).sum(), "poor": (~a & b).sum(), "neither": (~a & ~b).sum()}
+    counts = {"both": (a & b).sum(), "first": (a & ~b).sum(), "second": (~a & b).sum(), "neither": (~a & ~b).sum()}
     for content in (comparison[0], compared(tmp_path, good=GOOD, poor=shuffled)[0]):
         assert content["first_predictions"] == counts
         assert content["differences"]["good"]["r_at_1"]["difference"] == pytest.approx(a.mean() - b.mean())
