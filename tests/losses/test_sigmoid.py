@@ -1,7 +1,5 @@
 """The sigmoid loss against the libraries that it comes from, and the project's reference figure."""
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,21 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siglip_med.losses import EyeSigmoid, InfoNCE, MultiPositiveSigmoid, PairBatch
+from tests.models import their_open_clip
 from tools.debug_losses import published_sigmoid
 
 
 @pytest.fixture(scope="module")
 def open_clip_loss() -> ModuleType:
-    """open_clip's losses by file: the package itself needs torchvision, its loss file does not."""
-    package = importlib.util.find_spec("open_clip")
-    if package is None or package.origin is None:
-        pytest.skip("open_clip is not installed: the comparison with its losses needs it")
-    spec = importlib.util.spec_from_file_location("open_clip_loss", Path(package.origin).with_name("loss.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return their_open_clip.part("loss")
 
 
 def test_published_figure() -> None:

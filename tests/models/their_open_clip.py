@@ -9,9 +9,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
 from siglip_med.models.conversion import convert
+from tests.models.their_timm import torchvision
 
 
 def part(name: str) -> ModuleType:
@@ -19,18 +19,10 @@ def part(name: str) -> ModuleType:
     package = importlib.util.find_spec("open_clip")
     if package is None or package.origin is None:
         pytest.skip("open_clip is not installed: the comparison with its model needs it")
-    stubs = {}
-    if importlib.util.find_spec("torchvision") is None:
-        stubs = {name: ModuleType(name) for name in ("torchvision", "torchvision.ops", "torchvision.ops.misc")}
-        stubs["torchvision.ops.misc"].FrozenBatchNorm2d = torch.nn.Identity  # type: ignore[attr-defined]
-    parts = ModuleType("open_clip_parts")
+    parts = sys.modules.setdefault("open_clip_parts", ModuleType("open_clip_parts"))
     parts.__path__ = [str(Path(package.origin).parent)]
-    sys.modules |= stubs | {parts.__name__: parts}
-    try:
+    with torchvision():  # around timm's import too: open_clip goes on without timm, once and for all, where that fails
         return importlib.import_module(f"open_clip_parts.{name}")
-    finally:
-        for stub in stubs:
-            del sys.modules[stub]
 
 
 def converted(folder: Path) -> str:

@@ -1,8 +1,10 @@
-"""timm itself, for comparisons: it asks for torchvision when it is imported, of which its models use nothing."""
+"""timm itself, for comparisons: it and open_clip import torchvision, of which their models use nothing."""
 
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from unittest.mock import MagicMock
@@ -42,20 +44,25 @@ class _Finder:
         pass
 
 
-def timm(part: str = "timm") -> ModuleType:
-    """A module of timm; where torchvision is not installed, something stands for it while timm is imported.
-
-    The test is skipped where timm is not installed: ``make setup`` installs it, ``make lowest`` does not.
-    """
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("timm is not installed: the comparison needs it")
-    if importlib.util.find_spec("torchvision") is not None or "timm" in sys.modules:
-        return importlib.import_module(part)
+@contextmanager
+def torchvision() -> Iterator[None]:
+    """Something stands for torchvision where it is not installed, for imports that name it and never use it."""
+    if importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
     sys.meta_path.insert(0, _Finder)  # type: ignore[arg-type]
     try:
-        importlib.import_module("timm")
-        return importlib.import_module(part)
+        yield
     finally:
         sys.meta_path.remove(_Finder)  # type: ignore[arg-type]
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
+
+
+def timm(part: str = "timm") -> ModuleType:
+    """A module of timm; the test is skipped where it is not installed: only ``make setup`` installs it."""
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("timm is not installed: the comparison needs it")
+    with torchvision():
+        importlib.import_module("timm")
+        return importlib.import_module(part)
