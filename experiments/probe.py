@@ -1,18 +1,47 @@
-"""The baseline of every frozen tower, on the kept features of a bench."""
+"""The baselines of every frozen tower, on the kept features of a bench."""
+
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from experiments.heads import Bench
-from siglip_med.metrics import Predictions, fit_probe
+from siglip_med.metrics import Predictions, fit_kernel_ridge, fit_probe
+
+
+def training_rows(bench: Bench) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features ``[N, F]`` of the images that the bench trains on, their labels ``[N, C]`` and first conditions."""
+    batches = list(bench.components.data.full_loader("train"))
+    rows = torch.cat([batch.index for batch in batches]).numpy()
+    table = bench.components.data.table
+    values = torch.cat([batch.images for batch in batches]).numpy()
+    return values, table.labels[rows], table.frame["primary"].to_numpy()[rows]
 
 
 def logistic_regression(bench: Bench) -> dict[str, Predictions]:
     """Scores of a probe in place of heads, for ``val`` and ``test``; C is chosen on validation."""
-    batches = list(bench.components.data.full_loader("train"))
-    values = torch.cat([batch.images for batch in batches]).numpy()
-    primary = bench.components.data.table.frame["primary"].to_numpy()
-    labels: np.ndarray = primary[torch.cat([batch.index for batch in batches]).numpy()]
-    features = {split: kept.numpy() for split, kept in bench.features.items()}
-    probe = fit_probe(values, labels, features["val"], bench.frames["val"].primary)
-    return {split: probe.predict(features[split], frame) for split, frame in bench.frames.items()}
+    values, _, primary = training_rows(bench)
+    probe = fit_probe(values, primary, bench.features["val"].numpy(), bench.frames["val"].primary)
+    return {split: probe.predict(bench.features[split].numpy(), frame) for split, frame in bench.frames.items()}
+
+
+def kernel_ridge(bench: Bench, trees: list[float], matrix: np.ndarray) -> dict[str, Predictions]:
+    """Scores of a kernel ridge regression likewise; validation chooses width, ridge and tree.
+
+    Args:
+        bench: of the seed.
+        trees: weights of the tree to choose among.
+        matrix: ``[C, C]`` D of the targets, of which the metrics know nothing.
+    """
+    values, labels, _ = training_rows(bench)
+    val = replace(bench.frames["val"], dissimilarity=matrix)
+    model = fit_kernel_ridge(values, labels, bench.features["val"].numpy(), val, trees)
+    return {split: model.predict(bench.features[split].numpy(), frame) for split, frame in bench.frames.items()}
+
+
+def far_half(bench: Bench, split: str) -> np.ndarray:
+    """``[n]`` which images of a split are farther from training than its median: cosine to the nearest image."""
+    train, ours = (normalize(one, dim=-1) for one in (torch.from_numpy(training_rows(bench)[0]), bench.features[split]))
+    nearest = (ours @ train.T).amax(dim=1).numpy()
+    return nearest < np.median(nearest)

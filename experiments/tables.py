@@ -22,6 +22,8 @@ METRICS = {
     "icd_distance_mistakes": "ICD dist. mistakes ↓",
     "hops": "HOPS",
     "spearman_text_d": "Spearman(text, D)",
+    "far_r_at_1": "far half R@1",
+    "far_mrr": "far half MRR",
 }
 PANELS = ("r_at_1", "r_at_5", "macro_r_at_1", "icd_distance_all", "icd_distance_top5")
 CHOICES = {"r_at_1": "best R@1", "r_at_5": "best R@5", "mrr": "best MRR", "map": "best mAP"}
@@ -72,7 +74,7 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     """Mean ± sample standard deviation over seeds, one line per variant and end."""
     lines = []
     for (variant, end), group in table.groupby(["variant", "end"], sort=False):
-        cells = {title: f"{group[m].mean():.3f} ± {group[m].std(ddof=1):.3f}" for m, title in METRICS.items()}
+        cells = {title: f"{group[m].mean():.3f} ± {group[m].std(ddof=1):.3f}" for m, title in METRICS.items() if m in group}
         lines.append({"": label(variant, end), "seeds": len(group)} | cells)
     return pd.DataFrame(lines)
 
@@ -88,6 +90,8 @@ def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
         shared = ours.index.intersection(base.index)
         cells = {}
         for metric, title in METRICS.items():
+            if metric not in table:
+                continue
             change = (ours.loc[shared, metric] - base.loc[shared, metric]).to_numpy()
             sizes = ours["train_images"].mean(), ours["test_images"].mean()
             mean, low, high = corrected_interval(change, *sizes)
