@@ -50,7 +50,7 @@ lowest:  ## the oldest versions that pyproject.toml allows, in build/lowest, and
 	$(PYTHON) -m venv build/lowest
 	$(PYTHON) .ci/lowest.py $(LOWEST) > build/lowest.txt
 	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[$(LOWEST)]' \
-		pytest pytest-timeout hypothesis mapie
+		pytest pytest-timeout hypothesis mapie tifffile imagecodecs
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 build/lowest/bin/python -m pytest -q tests/core tests/conditions tests/data tests/losses \
 		tests/models tests/export tests/commands/test_predict.py tests/commands/test_train.py
 

@@ -72,9 +72,9 @@ def frame(rows: Iterable[Mapping[str, Any]], ends: Sequence[str] = ("last", "ave
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
     """Mean ± sample standard deviation over seeds, one line per variant and end."""
-    lines = []
+    lines, shown = [], {m: title for m, title in METRICS.items() if m in table}
     for (variant, end), group in table.groupby(["variant", "end"], sort=False):
-        cells = {title: f"{group[m].mean():.3f} ± {group[m].std(ddof=1):.3f}" for m, title in METRICS.items() if m in group}
+        cells = {title: f"{group[m].mean():.3f} ± {group[m].std(ddof=1):.3f}" for m, title in shown.items()}
         lines.append({"": label(variant, end), "seeds": len(group)} | cells)
     return pd.DataFrame(lines)
 

@@ -75,6 +75,7 @@ def run(settings: Settings) -> Result:
         prompts=components.training_prompts,
         prompt_notes=components.prompt_notes,
         thumbnails=settings.images,
+        bits=data.image.bits,
     )
     return Result(findings, write_page(build_data_page(findings), Path(settings.output), "check"))
 

@@ -27,7 +27,7 @@ from siglip_med.core.files import write_json
 from siglip_med.core.seals import crc
 from siglip_med.data.images import BadImageError, decode, read_bytes
 
-FORMAT = 3
+FORMAT = 4
 """Raise it whenever the same file would decode to other pixels: old stores are then left alone and rebuilt."""
 
 CHUNK = 512
@@ -73,15 +73,16 @@ class PixelCache:
     """A store of ``[side, side, 3]`` uint8 squares below ``folder``; safe to share between runs and machines.
 
     Args:
-        folder: Where stores live; each side length and pixel limit gets its own subfolder. May be deleted whenever no
-            run uses it.
+        folder: Where stores live; each side length, pixel limit and bit depth gets its own subfolder. May be deleted
+            whenever no run uses it.
         side: Side of the squares in pixels.
         max_pixels: Width times height above which a file is refused; see `siglip_med.data.images.decode`.
+        bits: In use of files with 16 bits per channel; see there.
     """
 
-    def __init__(self, folder: Path, side: int, max_pixels: int) -> None:
-        self.folder = folder / f"pixels-{side}-v{FORMAT}-{max_pixels}"
-        self.side = side
+    def __init__(self, folder: Path, side: int, max_pixels: int, bits: int = 16) -> None:
+        self.folder = folder / f"pixels-{side}-v{FORMAT}-{max_pixels}-{bits}"
+        self.side, self.bits = side, bits
         self.max_pixels = max_pixels
         self._pixels: np.ndarray | None = None
         self._sums = np.empty(0, dtype=np.int64)
@@ -218,7 +219,7 @@ class PixelCache:
             stamp = _stamp(path)  # before reading: a file that changes meanwhile is read again next time
             data = read_bytes(path)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-            square = None if digest in index.records else decode(data, self.side, self.max_pixels)
+            square = None if digest in index.records else decode(data, self.side, self.max_pixels, self.bits)
         except BadImageError as error:
             return str(error)
         return "changed while it was read" if stamp is None else _Pixels(stamp, digest, square)

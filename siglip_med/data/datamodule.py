@@ -1,7 +1,7 @@
 """Source, split, cache, sampling and augmentation, joined into the loaders that Lightning asks for."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +16,7 @@ from siglip_med.core.image_spec import ImageSpec
 from siglip_med.core.ranges import PositiveShare
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
+from siglip_med.data.bit_depth import BitDepth, bits_in_use
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.checks import check_table, join_identical
 from siglip_med.data.dataset import Draw, ImageDataset, ShardSampler, ViewSampler, passthrough_collate
@@ -64,6 +65,7 @@ class DataModule(LabeledData):
         drop_last: Leave out a last training batch that is not full: a batch of few images has few negatives.
         on_bad_image: ``error`` stops before training and names the first; ``skip`` leaves them out, lists them.
         max_pixels: Width times height above which a file is not decoded.
+        image_bits: In use of files with 16 bits per channel, 8 to 16; None: the fewest that hold the brightest of them.
         split_file: A split saved by an earlier run, used in place of ``splitter``.
         max_left_out: Share of the source's rows that may be left out without a setting that asks for it.
         max_case_share: Share of the images that one case may hold; a larger one is rarely one person.
@@ -74,6 +76,7 @@ class DataModule(LabeledData):
 
     bad_images: tuple[BadImage, ...]
     records: np.ndarray
+    depth: BitDepth
 
     def __init__(
         self,
@@ -90,6 +93,7 @@ class DataModule(LabeledData):
         drop_last: bool = True,
         on_bad_image: Literal["error", "skip"] = "error",
         max_pixels: Annotated[int, Field(gt=0, le=MAX_PIXELS_LIMIT)] = MAX_PIXELS,
+        image_bits: Annotated[int, Field(ge=8, le=16)] | None = None,
         split_file: str | None = None,
         max_left_out: PositiveShare = 0.5,
         max_case_share: PositiveShare = 0.5,
@@ -110,6 +114,7 @@ class DataModule(LabeledData):
         self.max_left_out = max_left_out
         self.max_case_share = max_case_share
         self.cache_dir = Path(cache_dir)
+        self.max_pixels, self.image_bits = max_pixels, image_bits
         self.cache = PixelCache(self.cache_dir, image.size, max_pixels)
         self._ready = False
 
@@ -118,8 +123,7 @@ class DataModule(LabeledData):
         if self._ready:
             return
         self.source.prepare()
-        table = self.source.load()
-        records, bad = self._decode(table)
+        records, bad = self._decode(table := self.source.load())
         if not bad:
             return
         listed = self.cache_dir / "bad_images.csv"
@@ -137,8 +141,8 @@ class DataModule(LabeledData):
         """Loads the table without what gives no image, and splits it; the same on every rank, whatever ``stage``."""
         if self._ready:
             return
-        table = self.source.load()
-        records, bad = self._decode(table)
+        records, bad = self._decode(table := self.source.load())
+        table = table.with_notes(*self.depth.account())
         if bad:
             table = keep_rows(table, records >= 0, "the file gives no image (see bad_images.csv)")
         self.records = records[records >= 0]
@@ -191,6 +195,9 @@ class DataModule(LabeledData):
                 paths[position] = locate(table.root, image)
             except BadImageError as error:
                 reasons[position] = str(error)
+        self.depth = bits_in_use(list(paths.values()), self.cache_dir / "bits.json", self.num_workers, self.image_bits)
+        self.image = replace(self.image, bits=self.depth.bits)
+        self.cache = PixelCache(self.cache_dir, self.image.size, self.max_pixels, self.depth.bits)
         records = np.full(len(images), -1, dtype=np.int64)
         positions = list(paths)
         records[positions], failed = self.cache.add(list(paths.values()), workers=self.num_workers)

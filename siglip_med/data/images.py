@@ -10,7 +10,8 @@ import os
 import re
 import stat
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -70,8 +71,11 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# What the readers raise on bytes that are no valid image, beside OSError and ValueError.
-_DECODER_ERRORS = (
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_PLANES, _TIFF_SAMPLE_FORMAT = 258, 262, 284, 339
+_WHITE_IS_ZERO, _SEPARATE, _SIGNED = 0, 2, 2
+# What Pillow's readers raise on bytes that are no valid image. Only calls of Pillow are guarded by it: what our own
+# lines raise is an error of ours, not of a photograph.
+_READER_ERRORS = (
     OSError, ValueError, SyntaxError, struct.error, EOFError, LookupError, TypeError, AttributeError, ArithmeticError,
     AssertionError, MemoryError, RuntimeError,
 )  # fmt: skip
@@ -113,15 +117,22 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
+def decode(data: bytes, side: int, max_pixels: int, bits: int = 16) -> np.ndarray:
     """Pixels of an encoded image, resized to a square without keeping the aspect, as SigLIP's processor does.
 
     EXIF orientation is applied; of an animation or a multi-page file the first frame is taken; transparency is laid
-    over white; of 16 bits per channel the upper 8 that are in use are taken (12-bit cameras leave the uppermost four
-    empty); CMYK becomes RGB; embedded color profiles are ignored, as in
-    the processor. The resize is Pillow's antialiased bicubic, the processor's own: the result equals the
-    processor's pixel by pixel unless a JPEG is over `SCALE_SLACK` times as large as ``side``, in which case
-    libjpeg decodes it at a smaller scale first (mean difference about 0.5 of 255).
+    over white; of 16 bits per channel the upper 8 of those in use are taken (12-bit cameras leave the uppermost four
+    empty); CMYK becomes RGB; embedded color profiles are ignored, as in the processor. The resize is Pillow's
+    antialiased bicubic, the processor's own: the result equals the processor's pixel by pixel unless a JPEG is over
+    `SCALE_SLACK` times as large as ``side``, in which case libjpeg decodes it at a smaller scale first (mean difference
+    about 0.5 of 255).
+
+    Args:
+        data: content of the file.
+        side: of the square, in pixels.
+        max_pixels: width times height above which nothing is decoded.
+        bits: in use of the 16 of a file that has 16 per channel, 8 to 16: one number for a whole data set
+            (`siglip_med.data.bit_depth`), since one picture cannot tell. Other files do not ask.
 
     Returns:
         ``[side, side, 3]`` uint8, RGB.
@@ -129,7 +140,37 @@ def decode(data: bytes, side: int, max_pixels: int) -> np.ndarray:
     Raises:
         BadImageError: not an image, truncated, damaged, too large, too small, or of a pixel type without a range.
     """
-    return _decode(data, max_pixels, lambda width, height: (side, side))
+    return _decode(data, max_pixels, bits, lambda width, height: (side, side))
+
+
+def thumbnail(path: Path, side: int, bits: int = 16) -> np.ndarray:
+    """A photograph's own shape within a square of ``side`` pixels, as `decode` sees it: ``[H, W, 3]`` uint8.
+
+    Raises:
+        UserError: as `read_image`.
+    """
+
+    def wanted(width: int, height: int) -> tuple[int, int]:
+        scale = side / max(width, height)
+        return max(round(width * scale), 1), max(round(height * scale), 1)
+
+    return _read(path, lambda data: _decode(data, MAX_PIXELS, bits, wanted))
+
+
+def used_bits(data: bytes, max_pixels: int = MAX_PIXELS) -> int | None:
+    """Bits that the brightest color of a file with 16 bits per channel needs, at least 8; None for any other file.
+
+    Raises:
+        BadImageError: as `decode`.
+    """
+    with _opened(data, max_pixels) as image:
+        if not has_sixteen_bits(image, data):
+            return None
+        _check_kind(image, data)
+        upright = _upright(image)
+        # of colors Pillow gives the upper halves, which is all that is asked here
+        upper = _gray(image, upright) >> 8 if upright.mode.startswith("I;16") else np.asarray(upright.convert("RGB"))
+        return 8 + int(upper.max()).bit_length()
 
 
 def shrink(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
@@ -154,34 +195,54 @@ def shrink(data: bytes, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray |
             raise BadImageError(f"has {width} x {height} pixels, too long for a JPEG of shorter side {side}")
         return size
 
-    pixels = _decode(data, max_pixels, wanted)
+    pixels = _decode(data, max_pixels, 16, wanted)
     return pixels if larger else None
 
 
-def _decode(data: bytes, max_pixels: int, wanted: Callable[[int, int], tuple[int, int]]) -> np.ndarray:
+def _decode(data: bytes, max_pixels: int, bits: int, wanted: Callable[[int, int], tuple[int, int]]) -> np.ndarray:
     """Strictly decoded, upright and RGB, at the size that ``wanted`` gives for width and height of the file."""
+    with _opened(data, max_pixels) as image:
+        if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+            return np.asarray(_decode_jpeg(data, image, wanted(*image.size)))
+        return np.asarray(_decode_other(data, image, bits, wanted))
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """An image file whose size is within bounds; nothing of its pixels is read."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            _check_size(image, max_pixels)
-            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                return np.asarray(_decode_jpeg(data, image, wanted(*image.size)))
-            return np.asarray(_decode_other(data, image, wanted))
-    except BadImageError:
-        raise
+        with _reading():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         if _is_heic(data) and "HEIF" not in FORMATS:
             raise BadImageError("is a HEIC image, which needs pillow-heif: pip install 'siglip-med[heic]'") from None
         raise BadImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise BadImageError(f"has more pixels than the limit of {max_pixels:,}") from None
-    except _DECODER_ERRORS as error:
+    with image:
+        _check_size(image, max_pixels)
+        yield image
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """What a reader of files says of bytes that are no valid image, as a BadImageError."""
+    try:
+        yield
+    except UnidentifiedImageError:
+        raise
+    except _READER_ERRORS as error:
         raise BadImageError(f"is truncated or damaged ({_first_line(error)})") from error
 
 
-def read_image(path: Path, side: int, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_image(path: Path, side: int, max_pixels: int = MAX_PIXELS, bits: int = 16) -> np.ndarray:
     """One file to ``[side, side, 3]`` uint8 RGB; see `decode`. A UserError names the file and the reason."""
+    return _read(path, lambda data: decode(data, side, max_pixels, bits))
+
+
+def _read(path: Path, read: Callable[[bytes], np.ndarray]) -> np.ndarray:
     try:
-        return decode(read_bytes(path), side, max_pixels)
+        return read(read_bytes(path))
     except BadImageError as error:
         raise UserError(f"{path} {error}; replace or remove it") from error
 
@@ -200,13 +261,14 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
 
 
 def _decode_jpeg(data: bytes, image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    orientation = image.getexif().get(_EXIF_ORIENTATION)
     least = {"min_width": SCALE_SLACK * size[0], "min_height": SCALE_SLACK * size[1]}
-    try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **least)
-    except ValueError as error:
-        whole = _without_stray_bytes(data, str(error))
-        pixels = simplejpeg.decode_jpeg(whole, colorspace="RGB", strict=True, **least)
+    with _reading():
+        orientation = image.getexif().get(_EXIF_ORIENTATION)
+        try:
+            pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True, **least)
+        except ValueError as error:
+            whole = _without_stray_bytes(data, str(error))
+            pixels = simplejpeg.decode_jpeg(whole, colorspace="RGB", strict=True, **least)
     resized = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     # Turning the small picture costs less than turning the photograph, and is the same: both axes were resized alike.
     return resized.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else resized
@@ -227,54 +289,96 @@ def _without_stray_bytes(data: bytes, complaint: str) -> bytes:
     return data[:start] + data[start + count :]
 
 
-def _decode_other(data: bytes, image: Image.Image, wanted: Callable[[int, int], tuple[int, int]]) -> Image.Image:
-    if image.format == "PNG":
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as checked:
-            checked.verify()  # the chunks' checksums, which loading the pixels does not look at
-    deep = _sixteen_bits(data, image)
-    if deep is not None:
-        upright = deep
-    else:
+def _decode_other(
+    data: bytes, image: Image.Image, bits: int, wanted: Callable[[int, int], tuple[int, int]]
+) -> Image.Image:
+    _check_kind(image, data)
+    deep = has_sixteen_bits(image, data)
+    upright = _upright(image)
+    if upright.mode.startswith("I;16"):
+        upright = Image.fromarray(_to_eight_bits(_gray(image, upright)[..., None], bits)[..., 0])
+    elif deep and bits < 16:
+        upright = Image.fromarray(_to_eight_bits(_whole_colors(data, image, upright), bits))
+    rgb = _to_rgb(upright)
+    return rgb.resize(wanted(*rgb.size), Image.Resampling.BICUBIC)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with _reading():
         image.load()
-        upright = _to_rgb(ImageOps.exif_transpose(image))
-    return upright.resize(wanted(*upright.size), Image.Resampling.BICUBIC)
+        return ImageOps.exif_transpose(image)
 
 
-def _sixteen_bits(data: bytes, image: Image.Image) -> Image.Image | None:
-    """An upright 8-bit image of a color PNG or TIFF with 16 bits per channel, of which Pillow drops the lower half."""
-    if image.format not in ("PNG", "TIFF") or image.mode != "RGB":
-        return None
-    read = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), read)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3:
-        return None
-    deep: np.ndarray = pixels[..., ::-1]
-    # OpenCV has handed out arrays that it never filled (16-bit TIFF with IMREAD_COLOR_RGB: whatever stood in the memory
-    # before, another photograph perhaps). Pillow reads the upper halves by itself, and they must be the same. It turns
-    # a TIFF upright while it loads it, and so may OpenCV.
-    turn = _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-    image.load()
-    upright = np.asarray(ImageOps.exif_transpose(image))
-    upper, found = Image.fromarray((deep >> 8).astype(np.uint8)), Image.fromarray(_to_eight_bits(deep))
-    if np.array_equal(upright, np.asarray(upper)):
-        return found
-    if turn is not None and np.array_equal(upright, np.asarray(upper.transpose(turn))):
-        return found.transpose(turn)
-    raise BadImageError("has 16-bit colors that two readers read differently; save it as PNG, or with 8 bits")
+def has_sixteen_bits(image: Image.Image, data: bytes) -> bool:
+    """Whether a file that Pillow opened has 16 bits per channel, by its header."""
+    if image.format == "PNG":
+        return data[24] == 16
+    return image.mode.startswith("I;16") or 16 in _tiff(image, _TIFF_BITS)
 
 
-def _to_eight_bits(pixels: np.ndarray) -> np.ndarray:
-    """The upper 8 of the bits that uint16 pixels use: 10, 12, 14 or 16, the fewest that hold the brightest."""
-    used = next(bits for bits in (10, 12, 14, 16) if int(pixels.max()) < 2**bits)
-    return (pixels >> (used - 8)).astype(np.uint8)
+def _check_kind(image: Image.Image, data: bytes) -> None:
+    """Refuses what the reader would take for something else without a word."""
+    if image.format == "PNG":
+        with _reading(), Image.open(io.BytesIO(data), formats=("PNG",)) as checked:
+            checked.verify()  # the chunks' checksums, which loading the pixels does not look at
+    if _SIGNED in _tiff(image, _TIFF_SAMPLE_FORMAT):
+        raise BadImageError("has signed pixels, which have no defined range; save 8 or 16 bits without a sign")
+    if image.mode.startswith("I;16") and _WHITE_IS_ZERO in _tiff(image, _TIFF_PHOTOMETRIC):
+        raise BadImageError("has 16 bits that count from white, which readers take for black; save it as PNG")
+    if 16 in _tiff(image, _TIFF_BITS) and _SEPARATE in _tiff(image, _TIFF_PLANES):
+        raise BadImageError("has 16-bit colors in separate planes, which readers mix up; save it as PNG")
+
+
+def _tiff(image: Image.Image, tag: int) -> tuple[int, ...]:
+    found = image.tag_v2.get(tag, ()) if image.format == "TIFF" else ()  # type: ignore[attr-defined]
+    return found if isinstance(found, tuple) else (found,)
+
+
+def _gray(image: Image.Image, upright: Image.Image) -> np.ndarray:
+    """``[H, W]`` uint16; a TIFF that says that it has 12 bits is brought to 16."""
+    declared = _tiff(image, _TIFF_BITS) or (16,)
+    return np.asarray(upright).astype(np.uint16) << (16 - declared[0])
+
+
+def _whole_colors(data: bytes, image: Image.Image, upright: Image.Image) -> np.ndarray:
+    """Upright ``[H, W, 3 or 4]`` uint16 colors, of which Pillow drops the lower half; OpenCV reads PNG and TIFF."""
+    theirs = np.asarray(upright.convert("RGBA" if upright.has_transparency_data else "RGB"))
+    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is not None and pixels.dtype == np.uint16 and pixels.ndim == 3 and pixels.shape[2] == theirs.shape[2]:
+        deep: np.ndarray = pixels[..., [2, 1, 0, 3][: theirs.shape[2]]]
+        # OpenCV has handed out arrays that it never filled (16-bit TIFF with IMREAD_COLOR_RGB: whatever stood in the
+        # memory before, another photograph perhaps). Pillow's upper halves must be the same, in the file's own
+        # orientation or upright: the two turn different formats by themselves.
+        turn = _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
+        for turned in (deep, deep if turn is None else _turned(deep, turn)):
+            if np.array_equal(turned >> 8, theirs):
+                return turned
+    raise BadImageError(
+        "has 16-bit colors of which the lower half cannot be read; save it as PNG, or with 8 bits, or set "
+        "data.image_bits=16"
+    )
+
+
+def _turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
+    bands = [np.asarray(Image.fromarray(pixels[..., i]).transpose(turn)) for i in range(pixels.shape[2])]
+    return np.stack(bands, axis=-1)
+
+
+def _to_eight_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """The upper 8 of the bits that are in use; a BadImageError where a color needs more of them than ``bits``."""
+    color, alpha = pixels[..., :3], pixels[..., 3:]
+    largest = int(color.max())
+    if largest >= 2**bits:
+        raise BadImageError(
+            f"has values up to {largest:,}, more than the {bits} bits of its data set (data.image_bits)"
+        )
+    deepest = bits if alpha.size and int(alpha.max()) < 2**bits else 16
+    return np.concatenate([color >> (bits - 8), alpha >> (deepest - 8)], axis=-1).astype(np.uint8)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 and would turn a 16-bit photograph white.
-        return Image.fromarray(_to_eight_bits(np.asarray(image).astype(np.uint16))).convert("RGB")
     if image.mode in ("I", "F"):
         raise BadImageError(f"has 32-bit pixels (mode {image.mode}), which have no defined range; save 8 or 16 bits")
     if image.has_transparency_data:

@@ -95,7 +95,7 @@ class Answerer:
 
     def read(self, data: bytes, name: str) -> Photograph:
         """A file as the model wants it; see `read_photograph`."""
-        return read_photograph(data, name, self.classifier.model.image_spec.size, self.max_pixels)
+        return read_photograph(data, name, self.classifier.model.image_spec, self.max_pixels)
 
     @torch.no_grad()
     def answer(self, photograph: Photograph) -> Answer:

@@ -76,6 +76,7 @@ def _about(model: TwoTower, payload: Mapping[str, Any]) -> dict[str, Any]:
         "logit_bias": model.logit_bias.item(),
         "calibration": payload["calibration"],
         "image": {"size": model.image_spec.size, "mean": model.image_spec.mean, "std": model.image_spec.std},
+        "image_bits": model.image_spec.bits,
         "max_text_length": model.max_text_length,
         "model": family_of(model),
     }

@@ -219,7 +219,9 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
     )
     table = data.table
     images = tuple(table.frame["image"].iloc[rows])
-    thumbnails, shown = _thumbnails(table.root, images) if table.thumbnails else ((), _NOT_ALLOWED)
+    thumbnails, shown = (
+        _thumbnails(table.root, images, model.image_spec.bits) if table.thumbnails else ((), _NOT_ALLOWED)
+    )
     cases, weights = tuple(table.cases[rows]), digest(model)
     found = Neighbours(embeddings, table.labels[rows], rows, cases, images, thumbnails, data.conditions, weights)
     cut = (
@@ -230,13 +232,13 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
     return found, f"kept for the nearest training cases: {cut}, {shown}"
 
 
-def _thumbnails(root: Path, images: Sequence[str]) -> tuple[tuple[bytes, ...], str]:
+def _thumbnails(root: Path, images: Sequence[str], bits: int) -> tuple[tuple[bytes, ...], str]:
     """One JPEG per image, or none at all, and how to say so."""
     thumbnails = []
     try:
         for image in tracked(images, "thumbnails", "images"):
             buffer = io.BytesIO()
-            Image.fromarray(read_image(root / image, _SIDE)).save(buffer, "JPEG", quality=80)
+            Image.fromarray(read_image(root / image, _SIDE, bits=bits)).save(buffer, "JPEG", quality=80)
             thumbnails.append(buffer.getvalue())
     except UserError as error:
         return (), f"without thumbnails ({error})"

@@ -176,7 +176,7 @@ def _batches(
     pixels: list[np.ndarray] = []
     for path in tracked(images, "ranking conditions", "images"):
         try:
-            image = read_image(path, spec.size)
+            image = read_image(path, spec.size, bits=spec.bits)
         except UserError as error:
             unreadable.append((str(path), str(error)))
             continue

@@ -3,12 +3,13 @@
 import pickle
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.provenance import Provenance
@@ -44,6 +45,7 @@ class Payload(BaseModel):
     calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
     provenance: dict[Literal["kind", "name", "license"], str] | None = None
     baselines: dict[str, dict[str, Any] | None] = {}
+    image_bits: Annotated[int, Field(ge=8, le=16)] = 16
 
 
 def checkpoint_payload(
@@ -68,6 +70,7 @@ def checkpoint_payload(
         "codes": _plain(codes),
         "prompts": _plain(prompts),
         "split_hash": str(split_hash),
+        "image_bits": model.image_spec.bits,
         "account": _plain(account),
         "provenance": provenance.as_dict() if provenance else None,
         "metrics": _plain(metrics or {}),
@@ -132,7 +135,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if wrong is not None:
         raise DamagedCheckpoint(f"{path} {wrong}: train or copy it again")
     try:
-        Payload.model_validate(payload)
+        payload["image_bits"] = Payload.model_validate(payload).image_bits
     except ValidationError as error:
         raise UserError(f"{path} is damaged or was written by something else: {first_fault(error)}") from None
     weights = checkpoint.get("state_dict")
@@ -225,6 +228,7 @@ def load_model(
     except UserError as error:
         raise UserError(f"cannot rebuild the base of {path}: {error}; or give its folder now: base=folder") from error
     model.load_trainable_state(_weights_for(model, checkpoint, path, partial=False))
+    model.image_spec = replace(model.image_spec, bits=checkpoint[PAYLOAD]["image_bits"])
     return model.eval(), checkpoint[PAYLOAD]
 
 

@@ -1,6 +1,7 @@
 """An export read back: what ``siglip-med-export`` writes with ``format=merged`` is a model again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,6 +51,7 @@ class About(BaseModel):
     logit_bias: FiniteFloat
     calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
     model: Family
+    image_bits: Annotated[int, Field(ge=8, le=16)] = 16
 
 
 _FAMILIES: dict[type[TwoTower], str] = {
@@ -126,6 +128,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
         model: TwoTower = build_trusted(node, MODEL_BUILDERS, "model", str(folder))
     if dual:
         _load_heads(model, folder / HEADS_FILE)
+    model.image_spec = replace(model.image_spec, bits=about.image_bits)
     return model.eval(), about.model_dump(include={"conditions", "codes", "prompts", "calibration"})
 
 

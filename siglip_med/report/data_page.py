@@ -18,7 +18,10 @@ _LISTED = 30
 
 @dataclass(frozen=True)
 class DataFindings:
-    """What was found of N images; ``copies`` is ``[K, 3]``: row, row, bits of near-duplicates of different cases."""
+    """What was found of N images; ``copies`` is ``[K, 3]``: row, row, bits of near-duplicates of different cases.
+
+    ``bits``: in use of photographs with 16 per channel.
+    """
 
     table: ImageTable
     report: SplitReport
@@ -29,6 +32,7 @@ class DataFindings:
     prompts: Sequence[Sequence[str]]
     prompt_notes: Sequence[str]
     thumbnails: bool
+    bits: int
 
     @property
     def torn(self) -> int:
@@ -111,7 +115,9 @@ def _images(f: DataFindings) -> Section:
     if f.thumbnails:
         for name, found in f.faults.items():
             lines = [(images.iloc[row], name, images.iloc[row]) for row in found[:_SHOWN]]
-            figures += sheet(f.table.root, name.replace(" ", "_"), lines, f"Images that are {name}, the worst first.")
+            figures += sheet(
+                f.table.root, name.replace(" ", "_"), lines, f"Images that are {name}, the worst first.", f.bits
+            )
     return Section(
         "images",
         "Images that look wrong",
@@ -138,7 +144,7 @@ def _copies(f: DataFindings) -> Section:
             for number, pair in enumerate(f.copies[: _SHOWN // 2].tolist(), start=1)
             for row in pair[:2]
         ]
-        figures += sheet(f.table.root, "copies", lines, "Nearest pairs, side by side.")
+        figures += sheet(f.table.root, "copies", lines, "Nearest pairs, side by side.", f.bits)
     return Section("copies", "Near-duplicates of different cases", (said, advice), tables, tuple(figures))
 
 

@@ -103,7 +103,7 @@ def _explanation(
 ) -> Explanation:
     """Both maps for the first text, relevance alone for others; what cannot be had is appended to the notes."""
     model = classifier.model
-    photograph = read_image(path, model.image_spec.size)
+    photograph = read_image(path, model.image_spec.size, bits=model.image_spec.bits)
     pixels = normalize(photograph[None], model.image_spec)[0]
     maps = {}
     for number, (ending, text) in enumerate(texts.items()):

@@ -50,6 +50,7 @@ class ReportInputs:
         curves: columns ``tag``, ``step``, ``value``; may be empty.
         meta: the run.
         image_root: folder that ``test.frame["image"]`` is relative to; needed for photographs alone.
+        image_bits: in use of photographs with 16 bits per channel.
         explanations: of the surest mistakes, by whoever has the model; shown where photographs are.
         explanation_notes: sentences on what they lack, or on why there are none.
     """
@@ -61,6 +62,7 @@ class ReportInputs:
     curves: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CURVE_COLUMNS)))
     meta: RunMeta = field(default_factory=lambda: RunMeta("run"))
     image_root: Path | None = None
+    image_bits: int = 16
     data_card: Path | None = None
     explanations: tuple[Explanation, ...] = ()
     explanation_notes: tuple[str, ...] = ()

@@ -95,6 +95,7 @@ def build_data(node: Node, model: TwoTower, seed: int, build: Build = instantiat
     data: DataModule = build(node, image=model.image_spec, seed=seed)
     data.prepare_data()
     data.setup("fit")
+    model.image_spec = data.image  # a photograph of somebody else's is read as these were
     return data
 
 

@@ -107,7 +107,7 @@ def photographs_section(evidence: Evidence, inputs: ReportInputs) -> Section:
             )
             for row, answer, sure in surest(test, right)
         ]
-        figures += sheet(root, name, lines, caption)
+        figures += sheet(root, name, lines, caption, inputs.image_bits)
     return Section(
         key="photographs",
         title="Photographs",
@@ -116,6 +116,6 @@ def photographs_section(evidence: Evidence, inputs: ReportInputs) -> Section:
     )
 
 
-def sheet(root: Path, name: str, lines: list[tuple[str, str, str]], caption: str) -> list[Figure]:
-    """The contact sheet of some photographs; nothing for none."""
-    return [Figure(name, to_png(contact_sheet(root, lines), 110), caption, caption, 640)] if lines else []
+def sheet(root: Path, name: str, lines: list[tuple[str, str, str]], caption: str, bits: int) -> list[Figure]:
+    """The contact sheet of some photographs; nothing for none. ``bits``: in use of those with 16 per channel."""
+    return [Figure(name, to_png(contact_sheet(root, lines, bits), 110), caption, caption, 640)] if lines else []
