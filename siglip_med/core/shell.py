@@ -35,6 +35,16 @@ def setting(key: str, value: str | os.PathLike[str]) -> str:
     return shlex.quote(word) if same else quoted(word)
 
 
+def null_item(key: str, name: str) -> str | None:
+    """``key={name: null}`` as one types it in a shell; None where Hydra has no way to write such a name."""
+    word = f"{key}={{{name}: null}}"
+    try:
+        fits = OverridesParser.create().parse_override(word).value() == {name: None}
+    except HydraException:
+        fits = False
+    return shlex.quote(word) if fits else None
+
+
 def null_groups_removed(folder: Path, config_name: str, words: Sequence[str]) -> list[str]:
     """The command line with ``group=null`` as Hydra takes it: ``~group``, or nothing where the group is off anyway.
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.shell import null_item
 from siglip_med.data.accounting import largest_case
 from siglip_med.data.near_duplicates import merge_groups
 from siglip_med.data.table import ImageTable
@@ -30,7 +31,7 @@ def check_table(table: ImageTable, max_left_out: float, max_case_share: float) -
     if vanished:
         raise UserError(
             f"{table.source}: no image is left of {', '.join(map(repr, vanished))}; mend the files, or leave "
-            f'the condition out: data.source.aliases={{"{vanished[0]}":null}}'
+            f"the condition out: {left_out_word(vanished[0])}"
         )
     case, images = largest_case(table.cases)
     if len(table) >= _ALL_ALIKE and images > max_case_share * len(table):
@@ -39,6 +40,12 @@ def check_table(table: ImageTable, max_left_out: float, max_case_share: float) -
             f"{max_case_share:g} that data.max_case_share allows; if the name means that nothing is known, leave the "
             "cells empty, else raise it"
         )
+
+
+def left_out_word(name: str) -> str:
+    """The setting that leaves a condition out, as one types it in a shell."""
+    word = null_item("data.source.aliases", name)
+    return word or f"data.source.aliases=@aliases.csv, a table with the row {name!r} and nothing behind it"
 
 
 def join_identical(table: ImageTable, records: np.ndarray) -> ImageTable:
@@ -51,6 +58,9 @@ def join_identical(table: ImageTable, records: np.ndarray) -> ImageTable:
     merged = merge_groups(table.cases, pairs)
     before, after = len(np.unique(table.cases)), len(np.unique(merged))
     note = f"{len(pairs):,} images are byte-identical copies of others"
+    contradicting = int((table.labels[pairs[:, 0]] != table.labels[pairs[:, 1]]).any(axis=1).sum())
+    if contradicting:
+        note += f"; {contradicting:,} of them have other conditions than the first of their kind"
     if after < before:
         note += f"; their cases are joined, {before:,} to {after:,}"
     return replace(table, frame=table.frame.assign(case=merged.astype(object))).with_notes(note)

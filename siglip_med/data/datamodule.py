@@ -100,7 +100,9 @@ class DataModule(LabeledData):
     ) -> None:
         super().__init__()
         self.source = source
-        self.image = image
+        # Hydra hands dataclasses on as nodes of its own
+        (r, g, b), (rs, gs, bs) = image.mean, image.std
+        self.image = ImageSpec(image.size, (r, g, b), (rs, gs, bs), image.bits)
         self.splitter = splitter
         self.sampling = sampling
         self.seed = seed

@@ -19,10 +19,15 @@ def find_files(table: ImageTable) -> ImageTable:
     for image in table.frame["image"]:
         found = image
         if not (table.root / image).is_file():
-            path = PurePosixPath(image)
-            fits = listing(table.root / path.parent).get(_plain(path.name), [])
-            if len(fits) == 1:
-                found = str(path.with_name(fits[0]))
+            spelled = PurePosixPath()
+            for part in PurePosixPath(image).parts:
+                fits = [part] if (table.root / spelled / part).exists() else []
+                fits = fits or listing(table.root / spelled).get(_plain(part), [])
+                if len(fits) != 1:
+                    break
+                spelled /= fits[0]
+            else:
+                found = str(spelled)
                 changed.append((image, found))
         images.append(found)
     if not changed:

@@ -3,11 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, PositiveInt
 
+from siglip_med.core.csv_reading import read_csv
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut
@@ -16,9 +18,13 @@ from siglip_med.data.near_duplicates import group_near_duplicates, perceptual_ha
 from siglip_med.data.paths import find_files
 from siglip_med.data.table import ImageTable, TableRow, build_table
 from siglip_med.data.values import is_unknown, parse_text
+from siglip_med.sources.columns import Column
 
 Distance = Annotated[int, Field(ge=0, le=32)]
 """Bits of 64 in which two perceptual hashes differ."""
+
+AliasFile = Annotated[str, Field(pattern="^@.")]
+"""A CSV below the root."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,8 @@ class FolderSource(ABC):
     Args:
         root: the data set's folder.
         aliases: other names for conditions, as the data writes them: several may become one (a merge), and null
-            leaves a condition out. A binary target is named so too: ``{"1": Melanoma, "0": Nevus}``.
+            leaves a condition out. A binary target is named so too: ``{1: Melanoma, 0: Nevus}``. Or ``@file.csv``
+            below the root, where names are long or have brackets: the data's name, then ours or nothing.
         conditions: keep only these; an image that lists none of them is left out.
         minimum_images: conditions of fewer images are left out, with the images that have no other.
         near_duplicate_distance: images whose perceptual hashes differ in at most this many of 64 bits are put
@@ -43,7 +50,7 @@ class FolderSource(ABC):
     """
 
     root: str
-    aliases: dict[str, str | None] | None = None
+    aliases: dict[Column, str | None] | AliasFile | None = None
     conditions: list[str] | None = None
     minimum_images: PositiveInt = 1
     near_duplicate_distance: Distance | None = None
@@ -82,6 +89,21 @@ class FolderSource(ABC):
         """How the data set can be had, put behind the message that it is missing."""
         return ""
 
+    @cached_property
+    def renamed(self) -> Mapping[str, str | None]:
+        """`aliases` as a mapping; true and false stand for every spelling of them in capitals or not."""
+        given = self._alias_file(self.aliases[1:]) if isinstance(self.aliases, str) else self.aliases or {}
+        flags = ("True", "False")
+        spells = {name: (str.title, str.lower, str.upper) if str(name) in flags else (str,) for name in given}
+        return {spell(str(name)): new for name, new in given.items() for spell in spells[name]}
+
+    def _alias_file(self, name: str) -> dict[str, str | None]:
+        table = read_csv(Path(self.root).expanduser() / name)
+        if len(table.columns) != 2:
+            raise UserError(f"{table.path}: has {len(table.columns)} columns; aliases have two: the data's name, ours")
+        pairs = [tuple(cells[column].strip() for column in table.columns) for _, cells in table.numbered()]
+        return {theirs: ours or None for theirs, ours in pairs}
+
     @abstractmethod
     def read(self) -> ImageTable:
         """The whole data set as a table, before the filters."""
@@ -117,10 +139,11 @@ class FolderSource(ABC):
             raw_labels: text of the label field by ``source_row``, for rows without a condition.
             **settings: of `build_table`.
         """
-        aliases = self.aliases or {}
+        aliases = self.renamed
         notes, left_out = list(settings.pop("notes", ())), list(settings.pop("left_out", ()))
         listed = {name for row in rows for name in row.weights}
-        unused = [name for name in aliases if name not in listed]
+        listed |= {name.casefold() for name in listed if name.casefold() in ("true", "false")}
+        unused = [name for name in aliases if name.casefold() not in listed and name not in listed]
         if unused:
             notes.append(f"{len(unused)} aliases name no condition of the data, the first {unused[0]!r}")
         kept = []
@@ -147,7 +170,7 @@ class FolderSource(ABC):
     def names_in(self, cell: str, separator: str | None = None) -> list[str]:
         """The conditions that a cell names; "not known" in any spelling is none, unless `aliases` has it."""
         parts = [cell] if separator is None else cell.split(separator)
-        aliases = self.aliases or {}
+        aliases = self.renamed
         return [
             name if name in aliases else parse_text(name)
             for name in (part.strip() for part in parts)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -53,6 +53,7 @@ class CsvSource(FolderSource):
         condition_columns: names of the columns that are conditions.
         condition_prefix: how the names of those columns begin ("label_"); the conditions go without it.
         condition_columns_except: the columns that are no conditions; every other one is.
+        where: column -> the value, or list of values, that a row must have; others are left out and counted.
         weight_column: weights from 0 to 1 of the cell's conditions, in the same order.
         group_column: case, patient, lesion or near-duplicate group: what no split may separate. A row that does not
             know it is its own case, which is noted.
@@ -82,6 +83,7 @@ class CsvSource(FolderSource):
     condition_columns: list[Column] | None = None
     condition_prefix: Annotated[str, Field(min_length=1)] | None = None
     condition_columns_except: list[Column] | None = None
+    where: dict[Column, Column | list[Column]] = field(default_factory=dict)
     weight_column: Column | None = None
     group_column: Column | None = None
     image_id_column: Column | None = None
@@ -131,8 +133,17 @@ class CsvSource(FolderSource):
             rows, alone = _joined(rows, other, self.join_key)
             notes += other.notes
             left_out.append(LeftOut(f"no row of {self.join_table} has the same {self.join_key}", alone))
+        for column, wanted in zip(match_columns(self.where, columns, text.path), self.where.values(), strict=True):
+            values = {_bare(str(value)) for value in ([wanted] if isinstance(wanted, str | int | float) else wanted)}
+            kept = [(number, cells) for number, cells in rows if _bare(cells[column]) in values]
+            left_out.append(LeftOut(f"data.source.where: {column} is another", len(rows) - len(kept), asked=True))
+            rows = kept
         reader = _Rows(self, text, columns)
         table_rows = [reader.row(number, cells) for number, cells in rows]
+        empty = [name for name in reader.one_hot.values() if not any(row.weights.get(name) for row in table_rows)]
+        if empty:
+            shown = ", ".join(map(repr, empty[:3])) + (" …" if len(empty) > 3 else "")
+            notes.append(f"{len(empty)} columns of conditions have no positive, so they are no conditions: {shown}")
         if self.group_column is None:
             notes.append("no group column: each image is its own case, which leaks where a patient has several")
         return self.table_of(
@@ -232,6 +243,11 @@ class _Rows:
                 f"{where['weight']}: {len(names)} conditions but {len(weights)} weights; give one weight each"
             )
         return {name: parse_weight(text.strip(), where["weight"]) for name, text in zip(names, weights, strict=True)}
+
+
+def _bare(text: str) -> str:
+    """Text without what does not count in a comparison: blanks, letter case, the ``.0`` of a whole number."""
+    return text.strip().casefold().removesuffix(".0")
 
 
 def _joined(

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _SEPARATOR, _PREFIX = "|", "condition "
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
+_FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no"})
 _TEXT = ("group_column", "description_column", "skin_tone_column", "sex_column", "age_column", "site_column")
 
 
@@ -129,7 +130,7 @@ class HuggingFaceSource(FolderSource):
             columns |= {"condition_column": "condition", "condition_separator": _SEPARATOR}
         else:
             columns["condition_prefix"] = _PREFIX
-        table = CsvSource(root=self.root, aliases=self.aliases, split_column="split", **columns).read()
+        table = CsvSource(root=self.root, aliases=dict(self.renamed), split_column="split", **columns).read()
         stamp = Path(self.root).expanduser() / "export.json"
         counts = json.loads(stamp.read_text(encoding="utf-8")).get("counts") if stamp.is_file() else None
         return table if counts is None else table.with_notes(in_words(counts, self.side))
@@ -226,7 +227,12 @@ class HuggingFaceSource(FolderSource):
         value = row.get(column)
         values = value if isinstance(value, list) else [] if value is None else [value]
         if names is not None:
-            values = [names[item] for item in values if item >= 0]
+            values = [names[item] for item in values if item is not None and item >= 0]
+        if isinstance(value, list) and len(values) > 1 and _FLAGS.issuperset(str(item).casefold() for item in values):
+            raise UserError(
+                f"{where}, column {column!r}: {values[:4]} is one value for each condition, not their names; split it "
+                "into a column for each and give data.source.condition_columns"
+            )
         texts = [_text(item, f"{where}, column {column!r}").strip() for item in values]
         if any(_SEPARATOR in text for text in texts):
             raise UserError(f"{where}: a condition's name holds {_SEPARATOR!r}, which the export needs; rename it")

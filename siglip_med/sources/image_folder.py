@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
+from siglip_med.data.checks import left_out_word
 from siglip_med.data.images import HEIC_SUFFIXES, SUFFIXES
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_split
@@ -69,6 +70,12 @@ class ImageFolderSource(FolderSource):
         notes = []
         if self.group_pattern is None:
             notes.append("no group pattern: each image is its own case, which leaks where a patient has several")
+        deeper = [row.image for row in rows if row.image.count("/") > depth]
+        if deeper:
+            notes.append(
+                f"{len(deeper):,} images lie in folders below their condition's, the first {deeper[0]}: the folder "
+                f"{PurePosixPath(deeper[0]).parts[depth - 1]!r} alone is their condition"
+            )
         left_out = [LeftOut(reason, count) for reason, count in dropped.items()]
         return self.table_of(rows, root, notes=notes, left_out=left_out, unit="files")
 
@@ -85,12 +92,12 @@ class ImageFolderSource(FolderSource):
         """A condition none of whose files is an image must not vanish silently, unless the user left it out."""
         for name, reasons in sorted(lost.items()):
             chosen = self.conditions is None or name in self.conditions
-            if name in there or not chosen or (self.aliases or {}).get(name, "") is None:
+            if name in there or not chosen or self.renamed.get(name, "") is None:
                 continue
             counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
             raise UserError(
                 f"{root / name}: none of its files is an image ({counts}); repair them, remove the folder, or leave it "
-                f'out with data.source.aliases={{"{name}":null}}'
+                f"out with {left_out_word(name)}"
             )
 
     def _case(self, path: Path) -> str:

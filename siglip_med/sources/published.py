@@ -98,6 +98,7 @@ class PadUfes20Source(CsvSource):
     image_column: Column = "img_id"
     image_folders: tuple[str, ...] = (
         *("imgs_part_1", "imgs_part_2", "imgs_part_3"),
+        *("imgs_part_1/imgs_part_1", "imgs_part_2/imgs_part_2", "imgs_part_3/imgs_part_3"),  # as Kaggle nests them
         *("images/imgs_part_1", "images/imgs_part_2", "images/imgs_part_3", "images"),
     )
     condition_column: Column | None = "diagnostic"

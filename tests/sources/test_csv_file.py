@@ -3,6 +3,8 @@ import unicodedata
 import numpy as np
 import pytest
 
+from experiments.study import composed
+from siglip_med.core.config import instantiate
 from siglip_med.core.errors import UserError
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.source import Source
@@ -155,6 +157,76 @@ def test_a_binary_target_is_named_by_aliases(tmp_path):
     assert table.conditions == ("Melanoma", "Nevus")
     assert (table.labels > 0).sum(axis=0).tolist() == [1, 2]
     assert table.left_out == (LeftOut("no condition", 1),)
+
+
+@pytest.mark.parametrize(
+    ("cells", "aliases"),
+    [
+        (("1", "0"), {1: "Melanoma", 0: "Nevus"}),
+        (("1.0", "0.0"), {1.0: "Melanoma", 0.0: "Nevus"}),
+        (("True", "False"), {True: "Melanoma", False: "Nevus"}),
+        (("TRUE", "false"), {True: "Melanoma", False: "Nevus"}),
+        (("1", "0"), "@names.csv"),
+        (("C43 (in situ), left", "[0]"), "@names.csv"),
+    ],
+)
+def test_names_that_yaml_takes_for_numbers_are_aliases_and_so_is_a_file(tmp_path, cells, aliases):
+    write(tmp_path / "names.csv", f'theirs,ours\n"{cells[0]}",Melanoma\n{cells[1]},Nevus\nscar,\n')
+    text = f'image,target\n1.jpg,"{cells[0]}"\n2.jpg,{cells[1]}\n3.jpg,{cells[1]}\n4.jpg,scar\n'
+    table = plain(tmp_path, text, condition_column="target", aliases=aliases)
+    if isinstance(aliases, str):
+        assert table.conditions == ("Melanoma", "Nevus")
+        assert table.left_out == (LeftOut("every condition is left out by data.source.aliases", 1, asked=True),)
+    else:
+        assert table.conditions == ("Melanoma", "Nevus", "scar")
+    assert (table.labels > 0).sum(axis=0).tolist()[:2] == [1, 2]
+    assert not any("aliases name no condition" in note for note in table.notes)
+
+
+def test_aliases_of_numbers_are_typed_on_the_command_line(tmp_path):
+    write(tmp_path / "labels.csv", "image,target\n1.jpg,1\n2.jpg,0\n")
+    words = ["data=csv", f"data.source.root={tmp_path}", "data.source.condition_column=target"]
+    for word in ("data.source.aliases={1: Melanoma, 0: Nevus}", "data.source.aliases=@names.csv"):
+        write(tmp_path / "names.csv", "a,b\n1,Melanoma\n0,Nevus\n")
+        assert instantiate(composed((*words, word)).data["source"]).load().conditions == ("Melanoma", "Nevus")
+
+
+def test_a_file_of_aliases_has_two_columns(tmp_path):
+    write(tmp_path / "names.csv", "a,b,c\n1,2,3\n")
+    assert "names.csv: has 3 columns" in plain_message(tmp_path, "image,condition\n1.jpg,x\n", aliases="@names.csv")
+
+
+def test_rows_are_kept_by_a_columns_value(tmp_path):
+    text = "image,condition,Kind,ok\n1.jpg,a,Dermoscopic,1.0\n2.jpg,a,clinical,1\n3.jpg,b,dermoscopic,0\n4.jpg,b,x,\n"
+    write(tmp_path / "labels.csv", text)
+    words = ["data=csv", f"data.source.root={tmp_path}", "+data.source.where={kind: [dermoscopic, clinical], ok: 1}"]
+    table = instantiate(composed(tuple(words)).data["source"]).load()
+    assert table.frame["image"].tolist() == ["1.jpg", "2.jpg"]
+    assert table.left_out == (
+        LeftOut("data.source.where: Kind is another", 1, asked=True),
+        LeftOut("data.source.where: ok is another", 1, asked=True),
+    )
+    assert "no column 'absent'" in plain_message(tmp_path, text, where={"absent": "x"})
+    assert "data.source.where: Kind is another" in plain_message(tmp_path, text, where={"kind": "none of them"})
+
+
+def test_a_column_without_any_positive_is_said(tmp_path):
+    table = plain(tmp_path, "image,A,B,C\n1.jpg,1,0,\n2.jpg,1,0,0\n", condition_columns=["A", "B", "C"])
+    assert any(
+        note.startswith("2 columns of conditions have no positive") and "'B', 'C'" in note for note in table.notes
+    )
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_folder_whose_accents_are_composed_otherwise_is_found(tmp_path, form):
+    other = "NFD" if form == "NFC" else "NFC"
+    folder = tmp_path / unicodedata.normalize(form, "Ekz\u00e9me") / "Sub"
+    folder.mkdir(parents=True)
+    (folder / "1.JPG").touch()
+    asked = unicodedata.normalize(other, "Ekz\u00e9me") + "/sub/1.jpg"
+    table = plain(tmp_path, f"image,condition\n{asked},x\n")
+    assert (tmp_path / table.frame["image"][0]).is_file()
+    assert any("spelled otherwise" in note for note in table.notes)
 
 
 def test_aliases_merge_conditions_and_leave_some_out(tmp_path):

@@ -138,3 +138,27 @@ def test_what_is_wrong_is_said(saved, tmp_path):
     with pytest.raises(UserError, match=r"data\.source\.dataset=.*junk: cannot be loaded"):
         source(tmp_path / "junk", tmp_path).prepare()
     assert not (tmp_path / "labels.csv").exists()
+
+
+@pytest.mark.parametrize("kind", ["numbers", "classes", "flags"])
+def test_a_vector_of_zeros_and_ones_is_no_list_of_names(tmp_path, kind):
+    inner = {"numbers": datasets.Value("int8"), "classes": datasets.ClassLabel(names=["no", "yes"]),
+             "flags": datasets.Value("bool")}[kind]  # fmt: skip
+    features = datasets.Features({"photo": datasets.Image(), "dx": datasets.Sequence(inner)})
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a.png")
+    rows = {"photo": [str(tmp_path / "a.png")], "dx": [[0, 1, 1]]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "saved"))
+    one = source(tmp_path / "saved", tmp_path / "out", group_column=None, skin_tone_column=None)
+    with pytest.raises(UserError, match=r"row 1, column 'dx': .* is one value for each condition.*condition_columns"):
+        one.prepare()
+
+
+def test_nothing_in_a_list_of_classes_is_not_known(tmp_path):
+    classes = datasets.Sequence(datasets.ClassLabel(names=["Acne", "Scar"]))
+    features = datasets.Features({"photo": datasets.Image(), "dx": classes})
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a.png")
+    rows = {"photo": [str(tmp_path / "a.png")] * 2, "dx": [[None, 1], [0]]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "saved"))
+    one = source(tmp_path / "saved", tmp_path / "out", group_column=None, skin_tone_column=None)
+    one.prepare()
+    assert one.load().labels.tolist() == [[0, 1], [1, 0]]

@@ -208,6 +208,15 @@ def test_a_condition_whose_files_are_no_images_stops_the_run(tmp_path, kind):
     assert ImageFolderSource(root=str(tmp_path), aliases={"Scar": None}).load().conditions == ("Acne",)
 
 
+def test_folders_below_a_conditions_folder_are_said(tmp_path):
+    for name in ("Benign/Nevus/1.jpg", "Benign/Lentigo/2.jpg", "Malignant/3.jpg"):
+        image(tmp_path / name)
+    table = ImageFolderSource(root=str(tmp_path)).load()
+    assert table.conditions == ("Benign", "Malignant")
+    said = "2 images lie in folders below their condition's, the first Benign/Lentigo/2.jpg: the folder 'Benign' alone"
+    assert any(note.startswith(said) for note in table.notes)
+
+
 def test_splits_beside_conditions_stop_the_run(tmp_path):
     for name in ("train/Acne/1.jpg", "test/Acne/2.jpg", "Psoriasis/3.jpg"):
         image(tmp_path / name)

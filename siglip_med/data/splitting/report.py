@@ -80,7 +80,13 @@ class SplitReport:
             *(f"- {item.count:,} left out: {item.reason}" for item in self.left_out),
             f"- {total:,} cases; the largest, {case!r}, has {images:,} images ({images / self.used:.1%})",
             *(f"- {note}" for note in self.notes),
+            *self._untrained(),
         ]
+
+    def _untrained(self) -> list[str]:
+        names = [repr(item.condition) for item in self.missing if item.split == "train"]
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        return [f"- without a training image, and ranked all the same: {', '.join(names[:3])}{more}"] if names else []
 
     def __str__(self) -> str:
         def numbers(values: dict[str, int]) -> str:
