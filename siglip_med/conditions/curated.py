@@ -14,7 +14,7 @@ from types import MappingProxyType
 from siglip_med.conditions.condition import Condition
 
 FOLDER = Path(__file__).parent
-VOCABULARIES = ("catalog", "fitzpatrick17k", "ham10000", "pad_ufes_20", "isic2019", "isic_archive")
+VOCABULARIES = ("catalog", "fitzpatrick17k", "ham10000", "pad_ufes_20", "isic2019", "isic_archive", "common")
 """Names of the curated tables, in the order in which a name is looked up."""
 
 

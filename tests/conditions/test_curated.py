@@ -40,6 +40,16 @@ def test_every_code_is_a_leaf_and_the_derived_columns_follow_from_it(vocabulary)
         assert row["rationale"]
 
 
+@pytest.mark.parametrize(
+    ("name", "category"),
+    [("Atopic Dermatitis", "L20"), ("alopecia areata", "L63"), ("varicella", "B01"), ("solar lentigo", "L81"),
+     ("lipoma", "D17"), ("toenail fungus", "B35"), ("cherry angioma", "D18"), ("clark nevus", "D22"), ("corn", "L84"),
+     ("monkeypox", "B04"), ("canker sore", "K12"), ("acrochordon", "L91")],
+)  # fmt: skip
+def test_usual_names_of_other_public_sets_are_known(name, category):
+    assert lookup()[fold(name)].code.startswith(category)
+
+
 def test_roman_chapter_numbers():
     chapters = {row["path"].split("/")[0]: row["chapter"] for v in VOCABULARIES for row in rows_of(v)}
     assert chapters["12"] == ROMAN_XII
@@ -57,6 +67,7 @@ def test_sizes_and_groups():
         "pad_ufes_20": 6,
         "isic2019": 8,
         "isic_archive": 6,
+        "common": 82,
     }
     assert len(coarse_groups()) == 16
 
