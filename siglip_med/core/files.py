@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,6 +98,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
         folder = Path(temporary) / path.name
         folder.mkdir()
         yield folder
+        allowed = stat.S_IMODE(folder.stat().st_mode)
+        for item in folder.rglob("*"):  # some libraries write what their owner alone may read
+            item.chmod(allowed if item.is_dir() else allowed & 0o666)
         folder.rename(path)
 
 

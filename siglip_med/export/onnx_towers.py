@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import require
 from siglip_med.export.merge import merged_copy
-from siglip_med.export.pretrained import square_processor
+from siglip_med.export.pretrained import own_tokenizer, square_processor
 from siglip_med.models import TwoTower
 
 TOLERANCE = 1e-4
@@ -68,7 +68,7 @@ def write_onnx(model: TwoTower, folder: Path) -> None:
         del tokens["attention_mask"]
     _write(VisionGraph(merged), {"pixel_values": images}, "image_embeds", folder / "vision.onnx", runtime)
     _write(TextGraph(merged), tokens, "text_embeds", folder / "text.onnx", runtime)
-    merged.tokenizer.save_pretrained(folder)
+    own_tokenizer(merged).save_pretrained(folder)
     square_processor(merged).save_pretrained(folder)
 
 

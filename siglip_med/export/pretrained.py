@@ -7,6 +7,7 @@ from typing import Any
 from peft import PeftModel
 from PIL.Image import Resampling
 from safetensors.torch import save_file
+from tokenizers import normalizers
 from torch import Tensor
 from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor, VisionTextDualEncoderProcessor
 
@@ -42,7 +43,7 @@ def write_merged(model: TwoTower, folder: Path) -> None:
     for name in merged.backbones:
         merged.pretrained(name).save_pretrained(folder / name)
     square_processor(merged).save_pretrained(folder / "vision")
-    merged.tokenizer.save_pretrained(folder / "text")
+    own_tokenizer(merged).save_pretrained(folder / "text")
     save_weights(_own_weights(merged), folder / HEADS_FILE)
 
 
@@ -84,13 +85,24 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
     else:
         save_weights(_own_weights(model), folder / HEADS_FILE)
         square_processor(model).save_pretrained(folder)
-        model.tokenizer.save_pretrained(folder)
+        own_tokenizer(model).save_pretrained(folder)
 
 
 def write_processor(model: TwoTower, folder: Path) -> None:
     """Writes tokenizer and image processor of a joint model, so that ``AutoProcessor`` finds both."""
     processor = _PROCESSORS[model.pretrained(MODEL).config.model_type]
-    processor(image_processor=square_processor(model), tokenizer=model.tokenizer).save_pretrained(folder)
+    processor(image_processor=square_processor(model), tokenizer=own_tokenizer(model)).save_pretrained(folder)
+
+
+def own_tokenizer(model: TwoTower) -> Any:
+    """The tokenizer with what the run does to texts beside it: the length that it pads and truncates to, lower case."""
+    tokenizer = copy.deepcopy(model.tokenizer)
+    tokenizer.model_max_length = model.max_text_length
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if model.lowercase_text and backend is not None:
+        before = [] if backend.normalizer is None else [backend.normalizer]
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *before])
+    return tokenizer
 
 
 def square_processor(model: TwoTower) -> Any:
