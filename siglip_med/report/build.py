@@ -14,6 +14,7 @@ from siglip_med.report.sections.explanations import mistakes_section
 from siglip_med.report.sections.groups import subgroups_section
 from siglip_med.report.sections.headline import cards, headline_section, lead
 from siglip_med.report.sections.hierarchy import hierarchy_section
+from siglip_med.report.sections.look_alikes import look_alikes_section
 from siglip_med.report.sections.pictures import curves_section, embedding_section, photographs_section
 
 REPORT_NAME = "report"
@@ -36,6 +37,7 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     sections: list[Section] = [
         headline_section(evidence),
         subgroups_section(evidence),
+        look_alikes_section(evidence),
         hierarchy_section(evidence),
         confusion_section(evidence),
         conditions_section(evidence),
