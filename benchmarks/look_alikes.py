@@ -5,8 +5,8 @@
     python benchmarks/look_alikes.py --size     # time and memory of 50,000 x 384
 
 600 drawings of as many cases; of 100 of them each kind of look-alike is made. A found pair counts where both images
-show the same lesion. The threshold is the one that `siglip-med-check look_alikes=true` proposes from the labels of these
-images; no truth is used.
+show the same lesion. The threshold is the one that `siglip-med-check look_alikes=true` proposes from the labels of
+these images; no truth is used.
 """
 
 import resource

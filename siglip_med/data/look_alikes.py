@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 ANNOUNCED = 50_000
 """Images above which the time of the exact search is announced: it grows with the square of the images."""
-SURE = 0.8
-"""Agreement of labels above chance that look-alikes have at least: the rest are other lesions, or other labels."""
+SURE = 0.85
+"""Agreement of labels above chance from which pairs are taken for look-alikes; see docs/data.md."""
 BLOCK = 512
 """Images whose cosines to all others are held at once."""
 _MOST_PAIRS = 8_000_000
