@@ -10,8 +10,9 @@ from rich.console import Console
 
 from siglip_med.core.config import Builds, Node
 from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_text
 from siglip_med.data import DataModule
-from siglip_med.data.look_alike_files import find_look_alikes, save_groups, save_pairs
+from siglip_med.data.look_alike_files import find_look_alikes, save_groups
 from siglip_med.data.near_duplicates import near_duplicate_links
 from siglip_med.data.quality import Quality, measure
 from siglip_med.data.splitting.look_alikes import LOOK_ALIKES
@@ -83,8 +84,8 @@ def run(settings: Settings) -> Result:
         marked = None if settings.same is None else Path(settings.same)
         features = whole_features(model, data)
         found = find_look_alikes(table, features, data.look_alikes_threshold, copies[:, :2], marked)
-        save_pairs(folder / LOOK_ALIKES, table, found)
-        save_groups(folder / "groups.csv", table, found.joined.groups)
+        write_text(folder / LOOK_ALIKES, found.listed.to_csv(index=False, lineterminator="\n"))
+        save_groups(folder / "groups.csv", table, found.groups)
     findings = DataFindings(
         table=table,
         report=data.split.report(table),

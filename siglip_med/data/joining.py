@@ -1,91 +1,23 @@
 """Joins groups of images that look alike, without chaining: single linkage, cut at weak links where it strays."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from siglip_med.core.errors import UserError
 from siglip_med.data.look_alikes import BLOCK, Pairs, label_agreement, look_alike_pairs, many_pairs, strongest, unit
 from siglip_med.data.table import ImageTable
 
 LARGEST = 50
-"""Images above which a joined group is cut at its weakest link, unless each of it looks like every other."""
+"""Images above which a chain is cut at its weakest link."""
 HOW_ELSE = (
     "take features=cached with a tower that is frozen whole, or write a group column with siglip-med-check "
     "look_alikes=true and name it as data.source.group_column"
 )
 """What to do where look-alikes cannot be joined."""
 _ROUNDING = 1e-5
-
-
-@dataclass(frozen=True)
-class Joined:
-    """Groups after look-alikes were joined, and what was done.
-
-    Attributes:
-        groups: ``[N]`` str.
-        cuts: weakest links that were cut, so that nothing chains.
-        cut: joined groups that were cut.
-        before: number of groups before.
-    """
-
-    groups: np.ndarray
-    cuts: int
-    cut: int
-    before: int
-
-    def sentence(self, pairs: Pairs, threshold: float) -> str:
-        """What was done, with counts."""
-        after = len(np.unique(self.groups))
-        said = (
-            f"{pairs.found:,} pairs of look-alikes (cosine {threshold:.3f} and more) join {self.before:,} cases to "
-            f"{after:,}"
-        )
-        if self.cuts:
-            said += (
-                f"; {self.cut:,} chains of several labels or of more than {LARGEST} images were cut at {self.cuts:,} "
-                "weakest links, so that look-alikes may stand on both sides"
-            )
-        return said
-
-
-@dataclass
-class _Tree:
-    """Groups as they join, the strongest link first: nodes below ``leaves`` are groups, the others join two each."""
-
-    leaves: int
-    children: list[tuple[int, int]] = field(default_factory=list)
-    roots: list[int] = field(default_factory=list)
-
-    @classmethod
-    def grown(cls, links: np.ndarray, leaves: int) -> "_Tree":
-        tree, top = cls(leaves), list(range(leaves))
-
-        def find(node: int) -> int:
-            while top[node] != node:
-                top[node] = top[top[node]]
-                node = top[node]
-            return node
-
-        for number, (left, right) in enumerate(links.tolist(), start=leaves):
-            pair = find(left), find(right)
-            tree.children.append(pair)
-            top.append(number)
-            top[pair[0]] = top[pair[1]] = number
-        tree.roots = [node for node in range(len(top)) if top[node] == node]
-        return tree
-
-    def places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First place and number of leaves of each node, and the leaf at each place: a node's leaves stand together."""
-        nodes = self.leaves + len(self.children)
-        size, first = np.ones(nodes, np.int64), np.zeros(nodes, np.int64)
-        for number, (left, right) in enumerate(self.children, start=self.leaves):
-            size[number] = size[left] + size[right]
-        first[self.roots] = np.cumsum(size[self.roots]) - size[self.roots]
-        for number in range(nodes - 1, self.leaves - 1, -1):
-            left, right = self.children[number - self.leaves]
-            first[left], first[right] = first[number], first[number] + size[left]
-        return first, size, np.argsort(first[: self.leaves])
 
 
 def join_look_alikes(
@@ -95,8 +27,8 @@ def join_look_alikes(
     labels: np.ndarray,
     threshold: float,
     apart: np.ndarray | None = None,
-) -> Joined:
-    """Joins groups of images (given cases, hash groups) that pairs connect, without chaining; groups are never split.
+) -> tuple[np.ndarray, str]:
+    """Joins groups of images (given cases, hash groups) that pairs connect; no group is ever split.
 
     A joined group in which some look unlike others is a chain. It is cut at its weakest link where no condition is
     listed by all its images, or where it has more than `LARGEST`; then its parts are judged anew.
@@ -110,7 +42,7 @@ def join_look_alikes(
         apart: ``[K, 2]`` rows that a person told apart: whatever joins them is cut until they are.
 
     Returns:
-        A joined group bears the alphabetically first name of its groups.
+        ``[N]`` str, the alphabetically first name of the groups that were joined; and what was done, with counts.
     """
     names, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     ends = np.sort(group[pairs.rows], axis=1)
@@ -118,44 +50,54 @@ def join_look_alikes(
     order = order[ends[order, 0] != ends[order, 1]]
     _, once = np.unique(ends[order] @ np.array([len(names), 1]), return_index=True)
     chosen = order[once]
-    tree = _Tree.grown(strongest(ends[chosen], pairs.cosines[chosen], len(names))[0], len(names))
-    first, size, leaf = tree.places()
-    place = np.argsort(leaf)  # of each group
-    by_place = np.argsort(place[group], kind="stable")  # rows, those of a node together
-    bounds = np.searchsorted(place[group][by_place], np.arange(len(names) + 1))
-    listed = np.logical_and.reduceat((labels > 0)[by_place], bounds[:-1])  # by place: what all images of a group list
-    parted = np.sort(place[group[np.zeros((0, 2), np.int64) if apart is None else apart]], axis=1)
+    links, _ = strongest(ends[chosen], pairs.cosines[chosen], len(names))
+    parted = group[np.zeros((0, 2), np.int64) if apart is None else apart]
+    by_group = np.argsort(group, kind="stable")
+    first = np.searchsorted(group[by_group], np.arange(len(names) + 1))
+    joined, cuts, cut = np.arange(len(names)), 0, set[int]()
 
-    def whole(node: int) -> bool:
-        start, stop = first[node], first[node] + size[node]
-        if ((parted[:, 0] >= start) & (parted[:, 1] < stop)).any():
+    def whole(nodes: np.ndarray) -> bool:
+        rows = np.concatenate([by_group[first[node] : first[node + 1]] for node in nodes])
+        if np.isin(parted, nodes).all(axis=1).any():
             return False
-        images = bounds[stop] - bounds[start]
-        if size[node] <= 2 or (images <= LARGEST and listed[start:stop].all(axis=0).any()):
+        if len(nodes) <= 2 or (len(rows) <= LARGEST and (labels[rows] > 0).all(axis=0).any()):
             return True
-        return _all_alike(
-            features[by_place[bounds[start] : bounds[stop]]], bounds[start:stop] - bounds[start], threshold
-        )
+        return _all_alike(features[rows], np.searchsorted(group[rows], nodes), threshold)
 
-    joined, cuts, cut = np.arange(len(names)), 0, 0
-    for root in tree.roots:
-        stack, before = [root], cuts
-        while stack:
-            node = stack.pop()
-            if size[node] == 1 or whole(node):
-                members = leaf[first[node] : first[node] + size[node]]
-                joined[members] = members.min()
-            else:
-                cuts += 1
-                stack += tree.children[node - tree.leaves]
-        cut += cuts > before
-    return Joined(names[joined][group], cuts, cut, len(names))
+    stack = [(nodes, inside, nodes[0]) for nodes, inside in _components(np.arange(len(names)), links) if len(inside)]
+    while stack:
+        nodes, inside, chain = stack.pop()
+        if len(inside) == 0 or whole(nodes):
+            joined[nodes] = nodes[0]
+            continue
+        cuts += 1
+        cut.add(int(chain))
+        stack += [(*part, chain) for part in _components(nodes, inside[:-1])]
+    said = f"{pairs.found:,} pairs of look-alikes (cosine {threshold:.3f} and more) join {len(names):,} cases to "
+    said += f"{len(np.unique(joined)):,}"
+    if cuts:
+        said += (
+            f"; {len(cut):,} chains of several labels or of more than {LARGEST} images were cut at {cuts:,} weakest "
+        )
+        said += "links, so look-alikes may stand on both sides"
+    return names[joined][group], said
+
+
+def _components(nodes: np.ndarray, links: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The connected parts of ascending nodes: their nodes and their links, in the order given."""
+    ends = np.searchsorted(nodes, links)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(nodes), len(nodes)))
+    count, part = connected_components(graph, directed=False)
+    by_node, by_link = np.argsort(part, kind="stable"), np.argsort(part[ends[:, 0]], kind="stable")
+    places = np.arange(1, count)
+    of_nodes = np.split(nodes[by_node], np.searchsorted(part[by_node], places))
+    of_links = np.split(links[by_link], np.searchsorted(part[ends[:, 0]][by_link], places))
+    return list(zip(of_nodes, of_links, strict=True))
 
 
 def _all_alike(features: np.ndarray, starts: np.ndarray, threshold: float) -> bool:
     """Whether each group (its first row is in ``starts``) looks like every other, by their most alike images."""
-    ends = np.append(starts[1:], len(features))
-    low, step = 0, 1  # the first group alone: a chain is mostly seen from its end
+    ends, low, step = np.append(starts[1:], len(features)), 0, 1  # one first: a chain is mostly seen from its end
     while low < len(starts):
         high = max(int(np.searchsorted(ends, ends[low] + step, side="right")), low + 1)
         block = features[starts[low] : ends[high - 1]] @ features.T
@@ -167,26 +109,18 @@ def _all_alike(features: np.ndarray, starts: np.ndarray, threshold: float) -> bo
 
 
 def as_one_case(table: ImageTable, features: np.ndarray, threshold: float | None) -> ImageTable:
-    """The table with look-alikes in one case, and a sentence on it; the rest is as in `join_look_alikes`.
-
-    Args:
-        table: its cases are never split.
-        features: ``[N, F]`` of a frozen tower.
-        threshold: cosine; None for what the labels propose.
+    """The table with look-alikes by ``[N, F]`` features in one case, as in `join_look_alikes`, and a sentence on it.
 
     Raises:
-        UserError: the labels propose none, or the features of an image have no direction.
+        UserError: ``threshold`` is None and the labels propose none, or an image's features have no direction.
     """
     values, cases = unit(features), table.cases
-    if threshold is None:
-        threshold = label_agreement(many_pairs(values), cases, table.labels).proposed()
+    threshold = threshold or label_agreement(many_pairs(values), cases, table.labels).proposed()
     if threshold is None:
         raise UserError(
             f"{table.source}: at no cosine do labels of different cases agree enough to propose from where images look "
-            "alike; look with siglip-med-check look_alikes=true, and give data.look_alikes_threshold, or "
+            "alike; look with siglip-med-check look_alikes=true and give data.look_alikes_threshold, or take "
             "data.look_alikes=report"
         )
-    pairs = look_alike_pairs(values, threshold)
-    joined = join_look_alikes(cases, pairs, values, table.labels, threshold)
-    frame = table.frame.assign(case=joined.groups.astype(object))
-    return replace(table, frame=frame).with_notes(joined.sentence(pairs, threshold))
+    merged, said = join_look_alikes(cases, look_alike_pairs(values, threshold), values, table.labels, threshold)
+    return replace(table, frame=table.frame.assign(case=merged.astype(object))).with_notes(said)

@@ -14,7 +14,6 @@ from siglip_med.report.sections.explanations import mistakes_section
 from siglip_med.report.sections.groups import subgroups_section
 from siglip_med.report.sections.headline import cards, headline_section, lead
 from siglip_med.report.sections.hierarchy import hierarchy_section
-from siglip_med.report.sections.look_alikes import look_alikes_section
 from siglip_med.report.sections.pictures import curves_section, embedding_section, photographs_section
 
 REPORT_NAME = "report"
@@ -37,7 +36,6 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     sections: list[Section] = [
         headline_section(evidence),
         subgroups_section(evidence),
-        look_alikes_section(evidence),
         hierarchy_section(evidence),
         confusion_section(evidence),
         conditions_section(evidence),
@@ -58,6 +56,9 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
         "validation split": f"{len(inputs.val):,} images of {len(set(inputs.val.cases)):,} cases",
         "conditions": str(len(inputs.test.conditions)),
         "most frequent answer": f"{given.most_frequent}, {given.share:.0%} of images ({given.listed:.0%} list it)",
+        "look-alikes": inputs.test.meta.get(
+            "look_alikes", "not looked for (data.look_alikes, evaluation.probe_images)"
+        ),
         "conditions never answered": f"{len(given.never)} of {given.present} in the test split",
     }
     return Page(

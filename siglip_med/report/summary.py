@@ -29,7 +29,8 @@ from siglip_med.metrics import (
     label_frequency_predictions,
     table_label,
 )
-from siglip_med.metrics.nearness import by_nearness, far_half_metrics
+from siglip_med.metrics.nearness import far_half_metrics
+from siglip_med.metrics.subgroups import NEARNESS, subgroup_metrics
 from siglip_med.report.data_card import DATA_CARD
 from siglip_med.report.evidence import (
     BASELINES,
@@ -91,7 +92,6 @@ class RunSummary:
             | far_half_metrics(test)
             for name, test in tests.items()
         }
-        self.quarters = by_nearness(tuned.test, KEY_METRICS, bootstrap)
         self.look_alikes = tuned.test.meta.get("look_alikes", "")
         self._look_alikes = look_alikes
         self.baselines = baseline_intervals(tuned.test, zero_shot.test, tests, KEY_METRICS, bootstrap)
@@ -126,8 +126,8 @@ class RunSummary:
         }
         if self.look_alikes:
             known = {} if self._look_alikes is None else self._look_alikes.summary()
-            quarters = plain(self.quarters.to_dict("records"))
-            content["look_alikes"] = {"said": self.look_alikes, **known, "quarters": quarters}
+            quarters = subgroup_metrics(self.tuned.test, [NEARNESS], KEY_METRICS).to_dict("records")
+            content["look_alikes"] = {"said": self.look_alikes, **known, "quarters": plain(quarters)}
         write_json(path, content)
 
     def for_model_card(self) -> dict[str, dict[str, float]]:
@@ -167,12 +167,6 @@ class RunSummary:
             table.add_row(escape(name), _number(tuned) + _range(interval), f"{tuned - zero_shot:+.3f}", *others)
         return table
 
-    def _nearness(self) -> str:
-        """The look-alikes, and R@1 by quarters."""
-        rows = self.quarters.to_dict("records")
-        said = ", ".join(f"{row['r_at_1']:.3f} (cosine {row['low']:.3f} to {row['high']:.3f})" for row in rows)
-        return f"{self.look_alikes}\nR@1 by nearness of training, the farthest first: {said}"
-
     def _beside(self, baseline: str, metric: str, value: float | None) -> str:
         found = self.baselines[baseline]
         return NOT_MEASURED if found is None else _number(value) + _range(found.get(metric))
@@ -190,7 +184,7 @@ class RunSummary:
             about = "not measured: evaluation.probe_images=0" if known is None else known.test.meta["probe"]
             console.print(f"{name}: {about}", highlight=False, markup=False)
         if self.look_alikes:
-            console.print(self._nearness(), highlight=False, markup=False)
+            console.print(self.look_alikes, highlight=False, markup=False)
         console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False, markup=False)
         places = {
             "TensorBoard logs": folder / "tensorboard",
