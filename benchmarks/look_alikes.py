@@ -23,7 +23,7 @@ from PIL import Image
 
 from siglip_med.core.config import config_dir
 from siglip_med.data.dataset import normalize
-from siglip_med.data.look_alikes import label_agreement, look_alike_pairs, many_pairs, unit
+from siglip_med.data.look_alikes import label_agreement, look_alike_pairs, many_pairs, unit, whitened
 from siglip_med.data.near_duplicates import near_duplicate_pairs
 from siglip_med.runs.components import build_model
 from siglip_med.synthetic.cases import plan_cases
@@ -132,27 +132,26 @@ def main() -> None:
     pictures, cases, kinds, labels = planted(model.image_spec.size, CASES, PLANTED)
     with torch.inference_mode():
         parts = np.array_split(pictures, -(-len(pictures) // 32))
-        features = unit(torch.cat([model.pooled_features(normalize(part, model.image_spec)) for part in parts]).numpy())
+        plain = torch.cat([model.pooled_features(normalize(part, model.image_spec)) for part in parts]).numpy()
+    hashes = np.array([int(str(imagehash.phash(Image.fromarray(picture))), 16) for picture in pictures], np.uint64)
+    show(plain, hashes, cases, kinds, labels)
+
+
+def show(plain: np.ndarray, hashes: np.ndarray, cases: np.ndarray, kinds: np.ndarray, labels: np.ndarray) -> None:
+    """Prints the table of one set of features."""
+    features = whitened(plain)
     agreement = label_agreement(many_pairs(features), np.arange(len(cases)).astype(str), labels)
     for low, count, share in zip(agreement.low, agreement.pairs, agreement.above_chance, strict=True):
         print(f"  cosine {low:.2f}: {count:6,} pairs, labels agree {share:+.2f} above chance")
-    threshold = agreement.proposed()
-    hashes = np.array(
-        [int(str(imagehash.phash(Image.fromarray(picture))), 16) for picture in pictures], dtype=np.uint64
-    )
-    found = {
-        "hash, 4 bits": near_duplicate_pairs(hashes, 4)[:, :2],
-        "hash, 10 bits": near_duplicate_pairs(hashes, 10)[:, :2],
-    }
-    if threshold is not None:
-        found = {f"cosine {threshold:.2f} (proposed)": look_alike_pairs(features, threshold).rows} | found
-    for name in (0.86, 0.90, 0.94):
-        found[f"cosine {name:.2f}"] = look_alike_pairs(features, name).rows
+    found = {f"hash, {bits} bits": near_duplicate_pairs(hashes, bits)[:, :2] for bits in (4, 10)}
+    if (threshold := agreement.proposed()) is not None:
+        proposed = look_alike_pairs(features, threshold).rows
+        both = np.unique(np.concatenate([proposed, found["hash, 4 bits"]]), axis=0)
+        found |= {f"cosine {threshold:.2f} (proposed)": proposed, "cosine or hash, 4 bits": both}
+    found |= {f"plain cosine {cosine}": look_alike_pairs(unit(plain), cosine).rows for cosine in (0.86, 0.90, 0.94)}
     for name, pairs in found.items():
-        print(
-            f"{name}: {len(pairs):,} pairs;",
-            ", ".join(f"{key} {value:.2f}" for key, value in scores(pairs, cases, kinds).items()),
-        )
+        values = ", ".join(f"{key} {value:.2f}" for key, value in scores(pairs, cases, kinds).items())
+        print(f"{name}: {len(pairs):,} pairs; {values}")
 
 
 if __name__ == "__main__":

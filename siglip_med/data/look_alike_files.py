@@ -10,7 +10,7 @@ from siglip_med.core.csv_reading import read_csv
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_csv
 from siglip_med.data.joining import join_look_alikes
-from siglip_med.data.look_alikes import Agreement, Pairs, label_agreement, look_alike_pairs, many_pairs, unit
+from siglip_med.data.look_alikes import Agreement, Pairs, label_agreement, look_alike_pairs, many_pairs, whitened
 from siglip_med.data.near_duplicates import merge_groups
 from siglip_med.data.table import ImageTable
 
@@ -54,7 +54,7 @@ def find_look_alikes(
     Raises:
         UserError: features without a direction, or a file of marks that is not of this table or says both.
     """
-    values = unit(features)
+    values = whitened(features)
     many = many_pairs(values)
     agreement = label_agreement(many, table.cases, table.labels)
     threshold = threshold or agreement.proposed()

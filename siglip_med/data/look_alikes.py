@@ -16,12 +16,13 @@ logger = logging.getLogger(__name__)
 
 ANNOUNCED = 50_000
 """Images above which the time of the exact search is announced: it grows with the square of the images."""
-SURE = 0.85
+SURE = 0.9
 """Agreement of labels above chance from which pairs are taken for look-alikes; see docs/data.md."""
 BLOCK = 512
 """Images whose cosines to all others are held at once."""
 _MOST_PAIRS = 8_000_000
-_WIDTH, _FEWEST, _AN_IMAGE, _SAMPLE = 0.01, 10, 10, 1000
+_WIDTH, _FEWEST, _AN_IMAGE, _SAMPLE = 0.05, 20, 10, 1000
+_RIDGE, _ROUNDING, _AT_THE_MEAN = 0.1, 1e-4, 0.01
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,21 @@ def unit(features: np.ndarray) -> np.ndarray:
             f"image {bad[0] + 1}; take another base, or set data.look_alikes=off"
         )
     return np.asarray(values / lengths)
+
+
+def whitened(features: np.ndarray) -> np.ndarray:
+    """``[N, F]`` features whose cosines tell one lesion from others of its kind: centered, whitened, of length one.
+
+    What all images of a set share (skin, a lens) fills most of a plain cosine. Each principal direction is divided by
+    its standard deviation plus a tenth of the largest. An image at the mean gets a direction of its own (an added
+    column), so that copies are alike whatever they show. A UserError as in `unit`.
+    """
+    values = unit(features)
+    values = values - values.mean(axis=0)
+    variances, directions = np.linalg.eigh(values.T @ values / len(values))
+    spread = np.sqrt(variances.clip(0))
+    turned = values @ directions / (spread + max(_RIDGE * float(spread[-1]), _ROUNDING))
+    return unit(np.concatenate([turned, np.full((len(values), 1), _AT_THE_MEAN)], axis=1))
 
 
 def look_alike_pairs(features: np.ndarray, threshold: float, most: int = _MOST_PAIRS) -> Pairs:
@@ -108,7 +124,7 @@ class Agreement:
     """How often images share a condition, by how alike they look; the most alike first.
 
     Attributes:
-        low: ``[B]`` smallest cosine of each bin, which is .01 wide.
+        low: ``[B]`` smallest cosine of each bin, which is .05 wide.
         pairs: ``[B]`` int64.
         agree: ``[B]`` share of them that list a condition in common.
         chance: the same share of two images of different cases drawn at random.
@@ -127,7 +143,7 @@ class Agreement:
     def proposed(self) -> float | None:
         """The lowest cosine down to which, bin by bin, labels agree at least `SURE` above chance; None where none do.
 
-        A bin of fewer than 10 pairs is judged together with those below it.
+        A bin of fewer than 20 pairs is judged together with those below it.
         """
         found, pairs, agree = None, 0.0, 0.0
         for low, count, share in zip(self.low, self.pairs, self.above_chance, strict=True):

@@ -17,6 +17,7 @@ from siglip_med.data.look_alikes import (
     many_pairs,
     nearest,
     unit,
+    whitened,
 )
 from siglip_med.data.splitting.look_alikes import look_across
 from siglip_med.sources import CsvSource
@@ -124,24 +125,42 @@ def test_identical_images_are_one_group_whatever_their_labels(count):
 
 
 def test_the_proposed_threshold_is_where_agreement_ends():
-    low = np.array([0.99, 0.98, 0.97, 0.96, 0.95])
-    pairs, agree = np.array([20, 4, 7, 30, 40]), np.array([1.0, 0.5, 1.0, 0.95, 0.7])
-    # 4 and 7 pairs are judged together: 2 + 7 of 11 agree
-    assert Agreement(low, pairs, agree, 0.0).proposed() == 0.99
-    assert Agreement(low, pairs, np.array([1.0, 1.0, 1.0, 0.95, 0.7]), 0.0).proposed() == 0.96
-    assert Agreement(low, pairs, np.array([1.0, 1.0, 1.0, 0.9, 0.7]), 0.5).proposed() == 0.97  # (.9 - .5) / .5 is .8
-    assert Agreement(low, pairs, agree, 1.0).proposed() is None
+    low = np.array([0.95, 0.9, 0.85, 0.8, 0.75])
+    pairs, good = np.array([20, 8, 14, 30, 40]), np.array([1.0, 1.0, 1.0, 0.95, 0.7])
+    assert Agreement(low, pairs, good, 0.0).proposed() == 0.8
+    # 8 and 14 pairs are judged together: 4 + 14 of 22 agree
+    assert Agreement(low, pairs, np.array([1.0, 0.5, 1.0, 0.95, 0.7]), 0.0).proposed() == 0.95
+    assert Agreement(low, pairs, good - [0, 0, 0, 0.03, 0], 0.5).proposed() == 0.85  # (.92 - .5) / .5 is .84
+    assert Agreement(low, pairs, good, 1.0).proposed() is None
 
 
 def test_agreement_is_counted_between_cases_alone():
-    features = arc(4, 0.05)
-    labels = np.eye(3)[[0, 0, 0, 1]]
-    found = label_agreement(look_alike_pairs(features, 0.98), np.array(["a", "a", "b", "c"]), labels)
-    # cosines of steps: 1 .99875 (b-a2 agree, b-c not), 2 .99500 (a1-b agree, a2-c not), 3 .98877 (a1-c not)
-    assert found.low.tolist() == [0.99, 0.98]
-    assert found.pairs.tolist() == [4, 1]
-    assert found.agree.tolist() == [0.5, 0.0]
+    features, labels = arc(4, 0.2), np.eye(3)[[0, 0, 0, 1]]
+    found = label_agreement(look_alike_pairs(features, 0.8), np.array(["a", "a", "b", "c"]), labels)
+    # cosines by steps: 1 .980 (a2-b agree, b-c not), 2 .921 (a1-b agree, a2-c not), 3 .825 (a1-c not)
+    assert found.low.tolist() == [0.95, 0.9, 0.85, 0.8]
+    assert found.pairs.tolist() == [2, 2, 0, 1]
+    assert found.agree.tolist() == [0.5, 0.5, 0.0, 0.0]
     assert found.chance == pytest.approx(2 / 5)
+
+
+def test_whitening_tells_a_lesion_from_what_all_images_share():
+    rng = np.random.default_rng(0)
+    kind, own = rng.standard_normal((2, 32)), rng.standard_normal((100, 32))
+    features = 8 + 8 * kind[np.arange(100) % 2] + own
+    features[50:60] = features[:10] + 0.3 * rng.standard_normal((10, 32))
+    same = np.array([(row, row + 50) for row in range(10)])
+
+    def gap(values):
+        cosines = values @ values.T
+        others = np.triu(np.ones_like(cosines, bool), 1)
+        others[tuple(same.T)] = False
+        return cosines[tuple(same.T)].min() - cosines[others].max()
+
+    assert gap(unit(features)) < 0.05
+    assert gap(whitened(features)) > 0.1
+    np.testing.assert_allclose(whitened(np.ones((5, 3))) @ whitened(np.ones((5, 3))).T, 1, atol=1e-3)
+    assert whitened(np.ones((1, 3))).shape == (1, 4)
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan])
@@ -160,8 +179,8 @@ def photographs(tmp_path):
     lines = ["image,condition,patient", *rows]
     (tmp_path / "labels.csv").write_text("\n".join([*lines, "40.jpg,,"]))
     table = CsvSource(root=str(tmp_path), condition_column="condition").read()
-    features = rng.standard_normal((40, 64))
-    features[20:28] = features[:8] + 0.05 * rng.standard_normal((8, 64))
+    features = rng.standard_normal((40, 12))
+    features[20:28] = features[:8] + 0.01 * rng.standard_normal((8, 12))
     return table, features
 
 
@@ -223,7 +242,8 @@ def test_what_a_split_separates_is_counted_and_listed(photographs):
         "8 of 8 test images (100.0%) have a look-alike in training (cosine 0.900 and more of the base's features, as "
         "set; 20 of 25 training images looked through); labels agree in 100% of them."
     )
-    values = unit(features)
+    values = whitened(features[np.concatenate(list(rows.values()))])
+    values = values[np.argsort(np.concatenate(list(rows.values())))]
     np.testing.assert_allclose(found.nearest, (values[20:28] @ values[:20].T).max(axis=1), atol=1e-6)
     assert set(zip(found.pairs["image_a"], found.pairs["image_b"], strict=True)) == {
         (f"{row + 20}.jpg", f"{row}.jpg") for row in range(8)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from siglip_med.core.files import write_text
-from siglip_med.data.look_alikes import label_agreement, many_pairs, nearest, unit
+from siglip_med.data.look_alikes import label_agreement, many_pairs, nearest, whitened
 from siglip_med.data.table import ImageTable
 
 LOOK_ALIKES = "look_alikes.csv"
@@ -86,12 +86,14 @@ def look_across(
     Raises:
         UserError: an image has features without a direction.
     """
-    units = {split: unit(values) for split, (values, _) in features.items()}
     rows = {split: of for split, (_, of) in features.items()}
+    whole = whitened(np.concatenate([values for values, _ in features.values()]))
+    ends = np.cumsum([len(of) for of in rows.values()])[:-1]
+    units = dict(zip(features, np.split(whole, ends), strict=True))
     given = threshold is not None
     if threshold is None:
         every = np.concatenate([rows[split] for split in units])
-        pairs = many_pairs(np.concatenate(list(units.values())))
+        pairs = many_pairs(whole)
         threshold = label_agreement(pairs, table.cases[every], table.labels[every]).proposed()
     found = {(a, b): nearest(units[a], units[b]) for a, b in _BETWEEN}
     images, labels = table.frame["image"].to_numpy(dtype=str), table.labels > 0

@@ -27,7 +27,7 @@ def look_alike_pairs_section(table: ImageTable, found: LookAlikes, thumbnails: b
     ]
     figures = []
     if thumbnails and len(listed):
-        place = np.floor(listed["cosine"] * 100)
+        place = np.floor(listed["cosine"] * 50)
         lines = [
             (listed[f"image_{end}"][row], f"pair {row + 1}: {listed['cosine'][row]:.3f}", listed[f"labels_{end}"][row])
             for low in sorted(set(place), reverse=True)[:_BINS]
