@@ -258,3 +258,13 @@ def test_a_random_table_of_one_image_has_no_pairs():
     found = find_look_alikes(table, np.ones((len(table), 3)), None, NONE)
     assert found.threshold is None
     assert len(found.listed) == 0
+
+
+def test_images_that_a_person_told_apart_are_apart_though_others_link_them():
+    angle = np.array([0.0, 0.1, 0.25])
+    features, cases = unit(np.stack([np.cos(angle), np.sin(angle)], axis=1)), np.array(list("abc"))
+    pairs = look_alike_pairs(features, 0.9)
+    assert set(join_look_alikes(cases, pairs, features, np.ones((3, 1)), 0.9)[0]) == {"a"}
+    apart, said = join_look_alikes(cases, pairs, features, np.ones((3, 1)), 0.9, np.array([[0, 2]]))
+    assert apart.tolist() == ["a", "a", "c"]
+    assert "cut at 1 weakest links" in said
