@@ -9,10 +9,16 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat
 from rich.console import Console
 
 from siglip_med.core.config import Builds, Node
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import write_text
 from siglip_med.data import DataModule
+from siglip_med.data.look_alike_files import find_look_alikes, save_groups
 from siglip_med.data.near_duplicates import near_duplicate_links
 from siglip_med.data.quality import Quality, measure
-from siglip_med.models import choose_device
+from siglip_med.data.splitting.look_alikes import LOOK_ALIKES
+from siglip_med.data.table import SPLITS
+from siglip_med.inference.probe import frozen_features
+from siglip_med.models import TwoTower, choose_device
 from siglip_med.report.data_page import DataFindings, build_data_page, findings_lines
 from siglip_med.report.page import write_page
 from siglip_med.runs.components import build_components, build_model
@@ -27,6 +33,9 @@ class Settings(BaseModel):
         near_duplicate_distance: bits of 64 that the hashes of near-duplicates differ in at most.
         dark: see `Quality.found`; ``blurred`` likewise.
         images: whether the page shows photographs.
+        look_alikes: whether to look for look-alikes by the base's features (every image is embedded);
+            ``look_alikes.csv`` then lists pairs, and ``groups.csv`` has the column ``look_alike_group``.
+        same: a ``look_alikes.csv`` in which a person wrote yes or no into the column ``same``, or None.
         output: folder of ``check.html``, ``check.md`` and ``check.json``.
     """
 
@@ -41,6 +50,8 @@ class Settings(BaseModel):
     dark: PositiveFloat
     blurred: PositiveFloat
     images: bool
+    look_alikes: bool = False
+    same: str | None = None
     output: str
     paths: PathSettings
 
@@ -65,19 +76,30 @@ def run(settings: Settings) -> Result:
     assert isinstance(data, DataModule)
     table = data.table
     quality = measure([table.root / image for image in table.frame["image"]], data.records, data.cache)
+    copies = copies_across_cases(quality, table.cases, settings.near_duplicate_distance)
+    folder, found = Path(settings.output), None
+    if settings.same is not None and not settings.look_alikes:
+        raise UserError("same=… is read with look_alikes=true alone; add it")
+    if settings.look_alikes:
+        marked = None if settings.same is None else Path(settings.same)
+        features = whole_features(model, data)
+        found = find_look_alikes(table, features, data.look_alikes_threshold, copies[:, :2], marked)
+        write_text(folder / LOOK_ALIKES, found.listed.to_csv(index=False, lineterminator="\n"))
+        save_groups(folder / "groups.csv", table, found.groups)
     findings = DataFindings(
         table=table,
         report=data.split.report(table),
         parts=data.split.parts,
         bad=[(item.image, item.reason) for item in data.bad_images],
         faults=quality.found(settings.dark, settings.blurred, model.image_spec.size),
-        copies=copies_across_cases(quality, table.cases, settings.near_duplicate_distance),
+        copies=copies,
         prompts=components.training_prompts,
         prompt_notes=components.prompt_notes,
         thumbnails=settings.images,
         bits=data.image.bits,
+        look_alikes=found,
     )
-    return Result(findings, write_page(build_data_page(findings), Path(settings.output), "check"))
+    return Result(findings, write_page(build_data_page(findings), folder, "check"))
 
 
 def show(result: Result) -> None:
@@ -85,6 +107,13 @@ def show(result: Result) -> None:
     console = Console()
     for line in (*findings_lines(result.findings), f"page: {result.page}"):
         console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def whole_features(model: TwoTower, data: DataModule) -> np.ndarray:
+    """``[N, F]`` features of the base, of every image of the table."""
+    parts = [frozen_features(model, data, split) for split in SPLITS]
+    rows = np.concatenate([of for _, of in parts])
+    return np.concatenate([features for features, _ in parts])[np.argsort(rows)]
 
 
 def copies_across_cases(quality: Quality, cases: np.ndarray, distance: int) -> np.ndarray:

@@ -28,7 +28,7 @@ from siglip_med.runs.cross_checks import (
     check_own_metrics,
     check_references,
 )
-from siglip_med.runs.results import load_best, save_results, save_split, save_untrained
+from siglip_med.runs.results import load_best, save_look_alikes, save_results, save_split, save_untrained
 from siglip_med.runs.resume import ResumePoint
 from siglip_med.runs.scoring import fit_probes, predict
 from siglip_med.runs.session import fit, last_metrics, resume_point, session
@@ -95,7 +95,7 @@ def run(settings: Settings) -> Result:
 
         # zero-shot, then fit
         zero_shot = predict(components)
-        probes = fit_probes(components, zero_shot, settings.evaluation.probe_images, settings.seed)
+        probed = fit_probes(components, zero_shot, settings.evaluation.probe_images, settings.seed)
         model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
         if settings.fit:
             fit(trainer, module, components.data, point, settings)
@@ -107,8 +107,11 @@ def run(settings: Settings) -> Result:
         model.to(device)  # Lightning left it on the CPU
         tuned = predict(components) if settings.fit or start else zero_shot
         resampling = Bootstrap(settings.evaluation.bootstrap, settings.seed, settings.evaluation.coverage)
-        summary = RunSummary(zero_shot, tuned, resampling, probes, own)
+        zero_shot, tuned = probed.beside(zero_shot), probed.beside(tuned)
+        summary = RunSummary(zero_shot, tuned, resampling, probed.probes, own, probed.look_alikes)
         if trainer.is_global_zero:
+            if probed.look_alikes is not None:
+                save_look_alikes(components, probed.look_alikes, folder)
             save_results(settings, trainer, summary, best)
             note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)
             Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)

@@ -22,6 +22,7 @@ from siglip_med.data.checks import check_table, join_identical
 from siglip_med.data.dataset import Draw, ImageDataset, ShardSampler, ViewSampler, passthrough_collate
 from siglip_med.data.filters import keep_rows
 from siglip_med.data.images import MAX_PIXELS, MAX_PIXELS_LIMIT, MISSING_FILE, BadImageError, locate
+from siglip_med.data.joining import as_one_case
 from siglip_med.data.labeled import LabeledData
 from siglip_med.data.loader import TimedLoader
 from siglip_med.data.paths import near_files
@@ -69,6 +70,9 @@ class DataModule(LabeledData):
         split_file: A split saved by an earlier run, used in place of ``splitter``.
         max_left_out: Share of the source's rows that may be left out without a setting that asks for it.
         max_case_share: Share of the images that one case may hold; a larger one is rarely one person.
+        look_alikes: ``report`` counts what looks alike across splits, by the base's features; ``join`` makes it one
+            case before the split, where features of a frozen tower are kept (``features=cached``).
+        look_alikes_threshold: Cosine from which images look alike; None for what the labels propose (docs/data.md).
 
     Raises:
         UserError: in `prepare_data` and `setup`: the source, an image, the split file or the cache folder is wrong.
@@ -97,6 +101,8 @@ class DataModule(LabeledData):
         split_file: str | None = None,
         max_left_out: PositiveShare = 0.5,
         max_case_share: PositiveShare = 0.5,
+        look_alikes: Literal["report", "join", "off"] = "report",
+        look_alikes_threshold: PositiveShare | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -115,6 +121,7 @@ class DataModule(LabeledData):
         self.split_file = split_file
         self.max_left_out = max_left_out
         self.max_case_share = max_case_share
+        self.look_alikes, self.look_alikes_threshold = look_alikes, look_alikes_threshold
         self.cache_dir = Path(cache_dir)
         self.max_pixels, self.image_bits = max_pixels, image_bits
         self.cache = PixelCache(self.cache_dir, image.size, max_pixels)
@@ -140,7 +147,10 @@ class DataModule(LabeledData):
         logger.warning("%d of %d images give no image and are skipped (listed in %s)", len(bad), len(records), listed)
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the table without what gives no image, and splits it; the same on every rank, whatever ``stage``."""
+        """Loads the table without what gives no image, and splits it; the same on every rank, whatever ``stage``.
+
+        Where look-alikes are joined, the split waits for `join`.
+        """
         if self._ready:
             return
         records, bad = self._decode(table := self.source.load())
@@ -152,13 +162,27 @@ class DataModule(LabeledData):
         check_table(table, self.max_left_out, self.max_case_share)
         self.table = table
         self.bad_images = tuple(bad)
-        if self.split_file is None:
-            self.split = make_split(table, self.splitter, self.seed)
-        else:
-            self.split = Split.load(Path(self.split_file), table)
         self.conditions = table.conditions
-        self.train_counts = (table.labels[self.split.train] > 0).sum(axis=0)
+        if self.look_alikes != "join":
+            self._divide()
         self._ready = True
+
+    def join(self, features: np.ndarray) -> None:
+        """Makes look-alikes one case, by ``[N, F]`` features of a frozen tower, and splits the table.
+
+        Raises:
+            UserError: no threshold is given and the labels propose none, or one case becomes most of the data.
+        """
+        self.table = as_one_case(self.table, features, self.look_alikes_threshold)
+        check_table(self.table, self.max_left_out, self.max_case_share)
+        self._divide()
+
+    def _divide(self) -> None:
+        if self.split_file is None:
+            self.split = make_split(self.table, self.splitter, self.seed)
+        else:
+            self.split = Split.load(Path(self.split_file), self.table)
+        self.train_counts = (self.table.labels[self.split.train] > 0).sum(axis=0)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches in a new order each epoch; this rank's share. A UserError where that fills no batch."""

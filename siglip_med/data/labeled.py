@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Literal
 
 import lightning.pytorch as pl
 import numpy as np
@@ -26,6 +27,8 @@ class LabeledData(pl.LightningDataModule, ABC):
         sampling: which of the training images an epoch draws.
         seed: of the draws.
         start: epoch and batches of it that a resumed run has done.
+        look_alikes: as in `DataModule`, and ``look_alikes_threshold``.
+        kept: ``[N, F]`` pooled features of a frozen tower, of the whole table; None where none are at hand.
     """
 
     table: ImageTable
@@ -35,6 +38,9 @@ class LabeledData(pl.LightningDataModule, ABC):
     sampling: SamplingStrategy
     seed: int
     start: tuple[int, int] = (0, 0)
+    look_alikes: Literal["report", "join", "off"] = "off"
+    look_alikes_threshold: float | None = None
+    kept: np.ndarray | None = None
 
     def start_at(self, epoch: int, batches: int) -> None:
         """Makes the training loader begin inside a run: without the batches of an epoch (from 0) that are done."""

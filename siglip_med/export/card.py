@@ -57,6 +57,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         data=_settings(config.get("data")) or "not recorded",
         split_hash=payload["split_hash"] or "not recorded",
         account=payload.get("account", ()),
+        look_alikes=payload.get("look_alikes") or "",
         scale=model.logit_scale.exp().item(),
         bias=model.logit_bias.item(),
         calibration=payload["calibration"],

@@ -23,6 +23,7 @@ FRAME_COLUMNS = ("image", "image_id", "case", "skin_tone", "sex", "age_group", "
 _ARRAYS = (
     "logits", "labels", "primary", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings",
 )  # fmt: skip
+_NEAREST = "nearest"
 _NAMES = ("conditions", "codes", "groups", "chapters", "blocks")
 
 
@@ -45,6 +46,8 @@ class Predictions:
         chapters: the C ICD-10-CM chapters, or empty: then chapter accuracy is undefined (NaN).
         blocks: the C ICD-10-CM blocks, or empty: then block accuracy is undefined (NaN).
         provenance: drawings or photographs, of which data set; None where nobody said.
+        nearest: ``[N]`` float32, cosine to the training image that looks most alike by the base's features; ``[0]``
+            where that was not looked for.
 
     Raises:
         ValueError: a shape, a range or a column breaks the description above.
@@ -67,6 +70,7 @@ class Predictions:
     chapters: tuple[str, ...] = ()
     blocks: tuple[str, ...] = ()
     provenance: Provenance | None = None
+    nearest: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
 
     def __post_init__(self) -> None:
         """Check shapes and ranges once, so that no metric has to."""
@@ -139,6 +143,7 @@ class Predictions:
             primary=self.primary[rows],
             frame=self.frame.iloc[rows].reset_index(drop=True),
             image_embeddings=self.image_embeddings[rows] if len(self.image_embeddings) else self.image_embeddings,
+            nearest=self.nearest[rows] if len(self.nearest) else self.nearest,
         )
 
     def with_logits(self, logits: np.ndarray) -> "Predictions":
@@ -160,7 +165,9 @@ class Predictions:
         meta |= {"provenance": self.provenance.as_dict() if self.provenance else None}
         images = self.frame.astype(str).to_csv(index=False, lineterminator="\n")
         write_text(folder / IMAGES_FILE, images)
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in _ARRAYS}
+        arrays: dict[str, Any] = {
+            name: getattr(self, name) for name in (*_ARRAYS, *([_NEAREST] if len(self.nearest) else []))
+        }
         write_whole(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **arrays))
         write_json(folder / META_FILE, meta, indent=1)
 
@@ -187,7 +194,7 @@ class Predictions:
             if len(frame) != meta["images"]:
                 raise ValueError(f"{IMAGES_FILE} has {len(frame)} rows, {META_FILE} says {meta['images']}")
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in _ARRAYS}
+                arrays = {name: file[name] for name in (*_ARRAYS, _NEAREST) if name in file or name != _NEAREST}
             names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
             content: dict[str, Any] = arrays | names
             provenance = Provenance.read(meta.get("provenance"), str(folder / META_FILE))
@@ -217,6 +224,8 @@ def _check_shapes(predictions: Predictions) -> None:
         raise ValueError(f"text_embeddings has shape {p.text_embeddings.shape}, expected ({conditions}, E)")
     if p.image_embeddings.ndim != 2 or len(p.image_embeddings) not in (0, images):
         raise ValueError(f"image_embeddings has shape {p.image_embeddings.shape}, expected ({images}, E) or (0, E)")
+    if p.nearest.shape not in ((0,), (images,)):
+        raise ValueError(f"nearest has shape {p.nearest.shape}, expected ({images},) or (0,)")
     if len(p.frame) != images:
         raise ValueError(f"frame has {len(p.frame)} rows, expected {images}")
     for name, required in (("codes", True), ("groups", True), ("chapters", False), ("blocks", False)):

@@ -10,7 +10,9 @@ from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import LOWER_IS_BETTER, RESAMPLED_METRICS
 from siglip_med.metrics.predictions import Predictions
 
-ATTRIBUTES = ("skin_tone", "sex", "age_group", "site", "frequency")
+NEARNESS = "nearness to training"
+"""Quarters of the test images by the cosine of the base's features to the nearest training image, nearest last."""
+ATTRIBUTES = ("skin_tone", "sex", "age_group", "site", "frequency", NEARNESS)
 UNKNOWN = "unknown"
 FREQUENCIES = ("head", "middle", "tail")
 _GAP_COLUMNS = ("attribute", "metric", "best", "worst", "gap", "groups", "small_groups", "gap_with_small")
@@ -34,7 +36,7 @@ def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
 def subgroup_masks(
     predictions: Predictions, attributes: Iterable[str] = ATTRIBUTES
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Every group of every attribute, a column of the frame or "frequency" (of the image's primary condition).
+    """Every group of every attribute, a column of the frame, "frequency" (of the primary condition) or `NEARNESS`.
 
     Yields:
         (attribute, group, ``[N]`` bool); an empty text is the group "unknown", which comes last.
@@ -48,12 +50,25 @@ def subgroup_masks(
         if attribute == "frequency":
             group = frequency_groups(predictions.train_counts)[predictions.primary]
             names = [name for name in FREQUENCIES if (group == name).any()]
+        elif attribute == NEARNESS:
+            group = _quarters(predictions)
+            names = sorted(set(group.tolist()))
         else:
             group = predictions.frame[attribute].to_numpy(dtype=str)
             group = np.where(group == "", UNKNOWN, group)
             names = sorted(set(group.tolist()), key=lambda name: (name == UNKNOWN, name))
         for name in names:
             yield attribute, name, group == name
+
+
+def _quarters(predictions: Predictions) -> np.ndarray:
+    """``[N]`` text, the cosines of each image's quarter; equal cosines are in one."""
+    nearest = predictions.nearest
+    if not len(nearest):
+        return np.full(len(predictions), UNKNOWN)
+    quarter = np.searchsorted(np.quantile(nearest, (0.25, 0.5, 0.75)), nearest)
+    ends = [(nearest[quarter == place].min(), nearest[quarter == place].max()) for place in quarter]
+    return np.array([f"cosine {low:.3f} to {high:.3f}" for low, high in ends])
 
 
 def subgroup_metrics(
@@ -67,7 +82,7 @@ def subgroup_metrics(
 
     Args:
         predictions: N images.
-        attributes: columns of the frame, or "frequency".
+        attributes: columns of the frame, "frequency" or `NEARNESS`.
         metrics: names among `RESAMPLED_METRICS`.
         minimum_images: a group with fewer is flagged ``small``.
         bootstrap: gives intervals (columns ``<metric>_low`` and ``<metric>_high``); None for none.

@@ -56,6 +56,9 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
         "validation split": f"{len(inputs.val):,} images of {len(set(inputs.val.cases)):,} cases",
         "conditions": str(len(inputs.test.conditions)),
         "most frequent answer": f"{given.most_frequent}, {given.share:.0%} of images ({given.listed:.0%} list it)",
+        "look-alikes": inputs.test.meta.get(
+            "look_alikes", "not looked for (data.look_alikes, evaluation.probe_images)"
+        ),
         "conditions never answered": f"{len(given.never)} of {given.present} in the test split",
     }
     return Page(

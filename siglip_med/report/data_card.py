@@ -15,12 +15,12 @@ _NOT_LOOKED_FOR = {
 }
 
 
-def data_card(report: SplitReport) -> str:
-    """The card as Markdown."""
+def data_card(report: SplitReport, look_alikes: str = "") -> str:
+    """The card as Markdown; ``look_alikes`` says how many images look alike across splits, once that is known."""
     r = report
     tones = sum(sum(counts.values()) for tone, counts in r.skin_tones.items() if tone)
     unasked = sum(item.count for item in r.left_out if not item.asked)
-    near = [note for note in r.notes if "near-duplicate" in note]
+    near = [note for note in r.notes if "near-duplicate" in note or "look-alike" in note]
     lines = [
         f"**{sentence(r.provenance)}**",
         "",
@@ -58,6 +58,7 @@ def data_card(report: SplitReport) -> str:
         "",
         *(near or [_NOT_LOOKED_FOR[r.provenance.kind]]),
         "",
+        *(["## Look-alikes", "", look_alikes, ""] if look_alikes else []),
         "## Skin tones",
         "",
         f"Fitzpatrick types as the data set gives them; it says none for {r.used - tones:,} of {r.used:,} images.",
@@ -75,9 +76,9 @@ def data_card(report: SplitReport) -> str:
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def write_data_card(report: SplitReport, folder: Path) -> Path:
+def write_data_card(report: SplitReport, folder: Path, look_alikes: str = "") -> Path:
     """Writes ``DATA_CARD.md`` into a run folder, whole or not at all."""
-    write_text(folder / DATA_CARD, data_card(report))
+    write_text(folder / DATA_CARD, data_card(report, look_alikes))
     return folder / DATA_CARD
 
 

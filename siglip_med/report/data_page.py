@@ -7,9 +7,11 @@ from itertools import combinations
 
 import numpy as np
 
+from siglip_med.data.look_alike_files import LookAlikes
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.data.table import SPLITS, ImageTable
 from siglip_med.report.page import Card, Figure, Page, Section, Table
+from siglip_med.report.sections.look_alike_pairs import look_alike_pairs_section
 from siglip_med.report.sections.pictures import NOT_TO_PUBLISH, sheet
 
 _SHOWN = 12
@@ -33,6 +35,7 @@ class DataFindings:
     prompt_notes: Sequence[str]
     thumbnails: bool
     bits: int
+    look_alikes: LookAlikes | None = None
 
     @property
     def torn(self) -> int:
@@ -47,6 +50,7 @@ def findings_lines(findings: DataFindings) -> list[str]:
     lines += [f"{len(f.bad):,} files give no image, the first {f.bad[0][0]}: {f.bad[0][1]}"] if f.bad else []
     lines += [f"{len(rows):,} images are {name}" for name, rows in f.faults.items() if len(rows)]
     lines.append(f"{len(f.copies):,} pairs of near-duplicates are of different cases; the split separates {f.torn:,}")
+    lines += list(f.look_alikes.notes) if f.look_alikes is not None else []
     lines += list(f.prompt_notes)
     lines += [f"{item.condition} is missing from {item.split}: {item.reason}" for item in f.report.missing]
     return lines
@@ -61,7 +65,8 @@ def build_data_page(findings: DataFindings) -> Page:
         Card("conditions", str(len(f.table.conditions)), f"{len(r.missing)} gaps", "condition missing from a split"),
         Card("copies", f"{len(f.copies):,}", f"{f.torn:,} across splits", "near-duplicates of different cases"),
     )
-    sections = (_account(f), _conditions(f), _cases(f), _images(f), _copies(f), _prompts(f))
+    alike = [look_alike_pairs_section(f.table, f.look_alikes, f.thumbnails)] if f.look_alikes is not None else []
+    sections = (_account(f), _conditions(f), _cases(f), _images(f), _copies(f), *alike, _prompts(f))
     lead = "What a run would train and test on, and what looks wrong before it does."
     facts = {"data": r.source, "split": r.hash[:12]} | {name: f"{r.images[name]:,} images" for name in SPLITS}
     return Page("Data check", lead, facts, cards, sections)

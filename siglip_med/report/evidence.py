@@ -23,8 +23,9 @@ from siglip_med.metrics import (
     headline_metrics,
     label_frequency_predictions,
 )
+from siglip_med.metrics.nearness import far_half
 from siglip_med.report.inputs import ReportInputs, ReportSettings
-from siglip_med.report.verdict import AGAINST, verdict
+from siglip_med.report.verdict import AGAINST, farthest, verdict
 
 RUN, CRM = "this run", "CRM"
 BASELINES = CHANCE, FREQUENCY, ZERO_SHOT, PROBE, KERNEL = tuple(NAMES.values())
@@ -103,6 +104,11 @@ class Evidence:
         given = answers(test)
         probed = [against(inputs.probes.get(name), AGAINST) for name in PROBES]
         said = verdict(against(frequency, AGAINST), changes, probed, given, len(test.conditions))
+        if (far := far_half(test)) is not None:
+            probe = far_half(inputs.probes[PROBE]) if PROBE in inputs.probes else None
+            known = None if probe is None else resampling.paired([(far, probe)], ["r_at_1"])["r_at_1"]
+            r1 = resampling.intervals(far, ["r_at_1"])["r_at_1"]
+            said = (*said, farthest(r1, intervals["r_at_1"].estimate, float(far.nearest.max()), known))
         return cls(
             test=test,
             val=inputs.val,

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from siglip_med.metrics import CHOOSING, KEY_METRICS, LOWER_IS_BETTER, saturation, table_label
+from siglip_med.metrics.nearness import FAR_HALF, IN_FAR_HALF
 from siglip_med.report.summary import OWN
 from siglip_med.sweeps import differing
 
@@ -23,6 +24,8 @@ def columns(runs: pd.DataFrame) -> dict[str, str]:
     counts = runs["conditions"].dropna().astype(int) if "conditions" in runs else pd.Series(dtype=int)
     named = {RANKED_BY: f"val {_heading(CHOOSING, counts)}"}
     named |= {f"tuned/test/{name}": _heading(name, counts) for name in _TEST}
+    far = {name: _heading(name, counts) for name in IN_FAR_HALF}
+    named |= {f"tuned/test/{FAR_HALF}{name}": f"{heading}, far half" for name, heading in far.items()}
     own = f"tuned/test/{OWN}"
     named |= {column: column.removeprefix(own) for column in map(str, runs) if column.startswith(own)}
     return {column: heading for column, heading in named.items() if column in runs}

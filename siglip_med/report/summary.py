@@ -14,6 +14,7 @@ from rich.table import Table
 from siglip_med.core.files import write_json
 from siglip_med.core.provenance import sentence
 from siglip_med.core.shell import setting
+from siglip_med.data.splitting.look_alikes import SplitLookAlikes
 from siglip_med.metrics import (
     KEY_METRICS,
     NEED_SCORES,
@@ -28,6 +29,8 @@ from siglip_med.metrics import (
     label_frequency_predictions,
     table_label,
 )
+from siglip_med.metrics.nearness import far_half_metrics
+from siglip_med.metrics.subgroups import NEARNESS, subgroup_metrics
 from siglip_med.report.data_card import DATA_CARD
 from siglip_med.report.evidence import (
     BASELINES,
@@ -39,7 +42,7 @@ from siglip_med.report.evidence import (
     ZERO_SHOT,
     baseline_intervals,
 )
-from siglip_med.report.page import bounds
+from siglip_med.report.page import bounds, plain
 
 OWN = "own/"
 """What the names of metrics of one's own begin with."""
@@ -60,6 +63,7 @@ class SplitPredictions:
         for split, predictions in (("val", self.val), ("test", self.test)):
             metrics = headline_metrics(predictions) | classification_summary(self.val, predictions)
             values |= {f"{split}/{name}": value for name, value in metrics.items()}
+        values |= {f"test/{name}": value for name, value in far_half_metrics(self.test).items()}
         return values
 
 
@@ -73,6 +77,7 @@ class RunSummary:
         bootstrap: Bootstrap,
         probes: Mapping[str, SplitPredictions] = MappingProxyType({}),
         own: Mapping[str, Callable[[Predictions], float]] = MappingProxyType({}),
+        look_alikes: SplitLookAlikes | None = None,
     ) -> None:
         """Computes every number once; metrics of one's own are called with predictions, also of resampled cases."""
         self.zero_shot, self.tuned, self.probes = zero_shot, tuned, probes
@@ -84,8 +89,11 @@ class RunSummary:
         tests = {name: probe.test for name, probe in probes.items()}
         self.probe_metrics = {
             name: {key: value for key, value in headline_metrics(test).items() if key not in NEED_SCORES}
+            | far_half_metrics(test)
             for name, test in tests.items()
         }
+        self.look_alikes = tuned.test.meta.get("look_alikes", "")
+        self._look_alikes = look_alikes
         self.baselines = baseline_intervals(tuned.test, zero_shot.test, tests, KEY_METRICS, bootstrap)
         self.coverage = bootstrap.coverage
         for name, metric in own.items():
@@ -116,6 +124,10 @@ class RunSummary:
             "test_baselines": self.baselines_for_model_card(),
             "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
         }
+        if self.look_alikes:
+            known = {} if self._look_alikes is None else self._look_alikes.summary()
+            quarters = subgroup_metrics(self.tuned.test, [NEARNESS], KEY_METRICS).to_dict("records")
+            content["look_alikes"] = {"said": self.look_alikes, **known, "quarters": plain(quarters)}
         write_json(path, content)
 
     def for_model_card(self) -> dict[str, dict[str, float]]:
@@ -171,6 +183,8 @@ class RunSummary:
             known = self.probes.get(name)
             about = "not measured: evaluation.probe_images=0" if known is None else known.test.meta["probe"]
             console.print(f"{name}: {about}", highlight=False, markup=False)
+        if self.look_alikes:
+            console.print(self.look_alikes, highlight=False, markup=False)
         console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False, markup=False)
         places = {
             "TensorBoard logs": folder / "tensorboard",

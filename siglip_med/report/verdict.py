@@ -5,6 +5,8 @@
 3. Lists are compared by the ICD distance of the first five; with five conditions or fewer by that of the first.
 4. A model gives one answer too often where the most frequent one goes to more than `TOO_OFTEN` times the share of
    images that list it, and to `OFTEN` of all images at least.
+5. R@1 in the half of the test images that look least like training is stated wherever that is known, against the
+   linear probe by rule 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siglip_med.metrics import Answers, PairedResult, saturation
+from siglip_med.metrics import Answers, Interval, PairedResult, saturation
 from siglip_med.report.page import bounds
 
 HARDLY = 0.05
@@ -96,6 +98,20 @@ def variety(answers: Answers) -> list[str]:
         named = ", ".join(answers.never[:3]) + (" and others" if len(answers.never) > 3 else "")
         said.append(f"It never answers {len(answers.never)} of the {answers.present} conditions of the test: {named}.")
     return said
+
+
+def farthest(far: Interval, whole: float, cosine: float, against_probe: PairedResult | None) -> str:
+    """Rule 5: R@1 in the half whose nearest training image has at most this cosine."""
+    said = (
+        f"In the half of the test images that look least like training (nearest cosine up to {cosine:.3f}) R@1 is "
+        f"{far.estimate:.3f} {bounds(far.low, far.high)}".rstrip()
+        + f", for {whole:.3f} of all"
+    )
+    if against_probe is None or not np.isfinite(against_probe.low):
+        return f"{said}."
+    how = "it beats" if against_probe.low > 0 else "it is not shown to be better than"
+    how = "it is worse than" if against_probe.high < 0 else how
+    return f"{said}; there {how} {PROBED.short} (R@1 {_signed(against_probe)})."
 
 
 def _signed(result: PairedResult) -> str:

@@ -23,6 +23,7 @@ from siglip_med.core.config import Node, instantiate, shipped_targets
 from siglip_med.core.errors import UserError
 from siglip_med.core.trust import Builders, builders, vouched
 from siglip_med.data import DataModule, LabeledData
+from siglip_med.data.joining import HOW_ELSE
 from siglip_med.data.sampling import SamplingStrategy
 from siglip_med.data.source import Source
 from siglip_med.data.splitting import Splitter
@@ -124,12 +125,15 @@ def build_components(
     """
     model = model.to(device)
     images = build_data(data, model, seed, build)
+    if features is None and images.look_alikes == "join":
+        raise UserError(f"data.look_alikes=join: features=null keeps no features of a frozen tower; {HOW_ELSE}")
     if len(images.conditions) < 2:
         raise UserError(
             f"{images.table.source}: has the one condition {images.conditions[0]!r}, so nothing to tell apart; "
             "give data with two conditions or more (for a binary target name its negatives: data.source.aliases)"
         )
     found = load_conditions(images.conditions, codes=conditions.codes)
+    source: LabeledData = images if features is None else build(features, datamodule=images, model=model)
     distances = dissimilarity(
         found,
         geometry=conditions.geometry,
@@ -137,7 +141,6 @@ def build_components(
         labels=images.table.labels[images.split.train],
         weights=conditions.weights,
     )
-    source: LabeledData = images if features is None else build(features, datamodule=images, model=model)
     training, evaluation = training_prompts(found), evaluation_prompts(found)
     notes = (*wording_notes(found), *check_prompts(model, found.names, training))
     return Components(model, source, found, distances, training, evaluation, notes)

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from siglip_med.core.config import flat
 from siglip_med.core.errors import UserError
 from siglip_med.core.seals import write_sidecar
+from siglip_med.data.splitting.look_alikes import LOOK_ALIKES, SplitLookAlikes
 from siglip_med.metrics import CHOOSING, fit_calibration, write_per_image
 from siglip_med.models import finalize_checkpoint, load_trained, write_checkpoint
 from siglip_med.report.data_card import write_data_card
@@ -30,6 +31,12 @@ def save_split(components: Components, folder: Path) -> None:
     components.split_report.save(folder / "split_report.json")
     write_data_card(components.split_report, folder)
     data.save_bad_images(folder / "bad_images.csv")
+
+
+def save_look_alikes(components: Components, found: SplitLookAlikes, folder: Path) -> None:
+    """Writes which images look alike across splits, and says in the data card how many."""
+    found.save(folder / LOOK_ALIKES)
+    write_data_card(components.split_report, folder, found.sentence())
 
 
 def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
@@ -113,5 +120,6 @@ def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpo
             metrics=summary.for_model_card(),
             baselines=summary.baselines_for_model_card(),
             own_metrics=summary.own_for_model_card(),
+            look_alikes=summary.look_alikes,
             calibration={"temperature": calibration.temperature, "bias": calibration.bias},
         )

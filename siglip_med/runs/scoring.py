@@ -1,6 +1,10 @@
 """Predictions of a model on the splits of its run, and of the probes beside it."""
 
+from dataclasses import dataclass, replace
+
+from siglip_med.data.splitting.look_alikes import SplitLookAlikes
 from siglip_med.inference import predict_split, probe_splits
+from siglip_med.inference.probe import look_alikes
 from siglip_med.metrics import Predictions
 from siglip_med.report.evidence import PROBES
 from siglip_med.report.summary import SplitPredictions
@@ -18,10 +22,24 @@ def predict_part(components: Components, split: str, progress: bool = True) -> P
     return predict_split(c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress)
 
 
-def fit_probes(
-    components: Components, zero_shot: SplitPredictions, images: int, seed: int
-) -> dict[str, SplitPredictions]:
-    """Probes of the base's image features, before anything of it is trained, by the name of the baseline.
+@dataclass(frozen=True)
+class Probed:
+    """What the base's features say: probes by the name of the baseline, and look-alikes across splits."""
+
+    probes: dict[str, SplitPredictions]
+    look_alikes: SplitLookAlikes | None
+
+    def beside(self, predictions: SplitPredictions) -> SplitPredictions:
+        """Predictions whose test images know how alike the nearest training image looks."""
+        if self.look_alikes is None:
+            return predictions
+        test, found = predictions.test, self.look_alikes
+        meta = test.meta | {"look_alikes": found.sentence()}
+        return replace(predictions, test=replace(test, nearest=found.nearest, meta=meta))
+
+
+def fit_probes(components: Components, zero_shot: SplitPredictions, images: int, seed: int) -> Probed:
+    """Probes of the base's image features, before anything of it is trained, and what looks alike by them.
 
     Args:
         components: with the base as it was pretrained.
@@ -30,7 +48,8 @@ def fit_probes(
         seed: chooses them.
     """
     if not images:
-        return {}
+        return Probed({}, look_alikes(components.data))
     frames = (zero_shot.val, zero_shot.test)
-    found = probe_splits(components.model, components.data, frames, images, seed)
-    return {name: SplitPredictions(*parts) for name, parts in zip(PROBES, found, strict=True)}
+    *probes, found = probe_splits(components.model, components.data, frames, images, seed)
+    probed = Probed({name: SplitPredictions(*parts) for name, parts in zip(PROBES, probes, strict=True)}, found)
+    return replace(probed, probes={name: probed.beside(parts) for name, parts in probed.probes.items()})

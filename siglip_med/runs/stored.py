@@ -148,11 +148,11 @@ def predict_run(
     trained, payload = read_trained(components.model, checkpoint)
     components.check_split(payload["split_hash"], checkpoint)
     before = predict(components)
-    probes = fit_probes(components, before, stored.probe_images, stored.seed)
+    probed = fit_probes(components, before, stored.probe_images, stored.seed)
     components.model.load_trainable_state(trained)
-    after = predict(components)
+    before, after = probed.beside(before), probed.beside(predict(components))
     found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
-    return found | {PROBES[name]: probe.test for name, probe in probes.items()}
+    return found | {PROBES[name]: probe.test for name, probe in probed.probes.items()}
 
 
 def stored_components(stored: StoredRun, device: torch.device) -> Components:

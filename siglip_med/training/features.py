@@ -20,6 +20,7 @@ from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
 from siglip_med.data.dataset import Draws, EpochSampler, ShardSampler, SplitDataset, passthrough_collate
+from siglip_med.data.joining import HOW_ELSE
 from siglip_med.data.labeled import LabeledData
 from siglip_med.data.loader import TimedLoader
 from siglip_med.data.table import ImageTable
@@ -133,14 +134,20 @@ class FeatureDataModule(LabeledData):
         self._inner = datamodule
         self._dtype = dtype if self._blocks else "float32"
         self._limit = max_gigabytes
-        self.table, self.split = datamodule.table, datamodule.split
-        self.conditions, self.train_counts = datamodule.conditions, datamodule.train_counts
-        self.sampling, self.seed = datamodule.sampling, datamodule.seed
+        self.table, self.sampling, self.seed = datamodule.table, datamodule.sampling, datamodule.seed
         folder = Path(cache_dir) / "features"
         keys = {view: folder / f"{self._key(model, view)}.npy" for view in (None, *range(views))}
         self._compute(model, keys)
         kept = [np.load(path, mmap_mode="r" if self._blocks else None) for path in keys.values()]
         self._plain, self._views = kept[:1], kept[1:] or kept[:1]
+        self.kept = None if self._blocks else kept[0]
+        if datamodule.look_alikes == "join":
+            if self.kept is None:
+                raise UserError(f"data.look_alikes=join: a tower with trained blocks keeps no features; {HOW_ELSE}")
+            datamodule.join(self.kept)
+        self.table, self.split = datamodule.table, datamodule.split
+        self.conditions, self.train_counts = datamodule.conditions, datamodule.train_counts
+        self.look_alikes, self.look_alikes_threshold = datamodule.look_alikes, datamodule.look_alikes_threshold
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled features, a random view of each image; this rank's share.

@@ -4,6 +4,7 @@ import shutil
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 
 from siglip_med.commands.check import Settings, run
@@ -83,3 +84,23 @@ def test_a_split_of_the_folders_is_not_passed_over(folder, tmp_path):
         shutil.copytree(folder, tmp_path / "split" / part)
     with pytest.raises(UserError, match=r"comes with a split of its own \(train 19, test 19\)"):
         check(tmp_path / "split", tmp_path / "cache", "data.on_bad_image=skip")
+
+
+def test_look_alikes_are_shown_and_follow_what_a_person_says(folder, tmp_path):
+    asked = ("look_alikes=true", "data.look_alikes_threshold=0.9999")
+    result = check(folder, tmp_path / "cache", *asked, "images=true")
+    out = result.page.parent
+    assert "Pairs side by side, the most alike first." in result.page.read_text()
+    listed = pd.read_csv(out / "look_alikes.csv", keep_default_na=False)
+    assert list(listed.columns) == ["image_a", "image_b", "cosine", "labels_a", "labels_b", "same"]
+    assert listed["cosine"].is_monotonic_decreasing
+    groups = pd.read_csv(out / "groups.csv").set_index("image")["look_alike_group"]
+    assert groups["acne/3.png"] == groups["eczema/3.png"]  # by the hash
+    assert groups["eczema/4.png"] == groups["eczema/5.png"]  # identical
+    (out / "marks.csv").write_text("image_a,image_b,same\nacne/5.png,eczema/8.png,yes\n")
+    again = check(folder, tmp_path / "cache", *asked, f"same={out / 'marks.csv'}")
+    groups = pd.read_csv(out / "groups.csv").set_index("image")["look_alike_group"]
+    assert groups["acne/5.png"] == groups["eczema/8.png"]
+    assert any("1 pairs marked yes" in line for line in findings_lines(again.findings))
+    with pytest.raises(UserError, match="add it"):
+        check(folder, tmp_path / "cache", "same=x.csv")

@@ -107,7 +107,16 @@ def test_a_run_says_what_it_was_made_of_and_keeps_its_baselines(short_run):
         expected = headline_metrics(one)["r_at_1"]
         assert stored["baselines"][name]["r_at_1"]["estimate"] == pytest.approx(expected)
         assert short_run.metrics[f"{name}/test/r_at_1"] == pytest.approx(expected)
-    assert (folder / "DATA_CARD.md").read_text().startswith("**Made from DRAWINGS")
+    card = (folder / "DATA_CARD.md").read_text()
+    assert card.startswith("**Made from DRAWINGS")
+    said = json.loads((folder / "metrics.json").read_text())["look_alikes"]
+    assert said["said"] in card
+    assert said["said"] == stored["look_alikes"]
+    assert sum(row["images"] for row in said["quarters"]) == said["test_images"] == len(kernel)
+    assert (folder / "look_alikes.csv").read_text().startswith("image_a,split_a,image_b,split_b,cosine,same_label\n")
+    far = kernel.take(kernel.nearest <= np.median(kernel.nearest))
+    assert short_run.metrics["kernel_probe/test/far_half_r_at_1"] == headline_metrics(far)["r_at_1"]
+    assert "tuned/test/far_half_mrr" in short_run.metrics
 
 
 def test_frozen_features_of_some_rows_are_those_of_all(short_run):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from siglip_med.metrics import Answers, PairedResult
-from siglip_med.report.verdict import HARDLY, PROBED, first_answer, nearness, variety, verdict
+from siglip_med.metrics import Answers, Interval, PairedResult
+from siglip_med.report.verdict import HARDLY, PROBED, farthest, first_answer, nearness, variety, verdict
 
 
 def result(difference: float, low: float, high: float) -> PairedResult:
@@ -33,6 +33,23 @@ GIVEN = Answers(np.array([3, 3, 4]), "Acne", 0.4, 0.35, (), 3)
 )  # fmt: skip
 def test_a_difference_is_called_what_its_interval_shows(found, said):
     assert first_answer(PROBED, against(found)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (result(0.2, 0.1, 0.3), "there it beats the linear probe (R@1 +0.200 [+0.1"),
+        (result(-0.2, -0.3, -0.1), "there it is worse than the linear probe"),
+        (result(0.2, 0.0, 0.3), "there it is not shown to be better than the linear probe"),
+        (None, "R@1 is 0.500 [0.400, 0.600], for 0.600 of all."),
+    ],
+)
+def test_the_half_farthest_from_training_is_stated(found, said):
+    sentence = farthest(Interval(0.5, 0.4, 0.6), 0.6, 0.84, found)
+    assert sentence.startswith(
+        "In the half of the test images that look least like training (nearest cosine up to 0.840)"
+    )
+    assert said in sentence
 
 
 def test_what_was_not_measured_is_said():

@@ -8,6 +8,7 @@ import torch
 
 from siglip_med.core.config import instantiate
 from siglip_med.core.errors import UserError
+from siglip_med.data.look_alikes import whitened
 from siglip_med.runs.building import build, build_module
 from siglip_med.training import features
 from tests.models import tiny
@@ -151,3 +152,24 @@ def test_states_that_the_disk_does_not_hold_are_refused_before_they_are_computed
     words = [*deep_towers, "augmentation=light", "features=cached", "features.views=2", "features.max_gigabytes=1000"]
     with pytest.raises(UserError, match=r"allowed are 1000 GB, free are 0\.0"):
         build(small_settings(cache, tmp_path, *words), CPU)
+
+
+def test_look_alikes_become_one_case_before_the_split(components, towers, cache, tmp_path):
+    kept = whitened(components.data.kept)
+    cases = components.data.table.cases
+    cosines = np.where(cases[:, None] < cases[None, :], kept @ kept.T, -1)
+    threshold = float(np.unique(cosines)[-2:].mean())  # one pair: a group of two cases is never cut
+    asked = (f"data.look_alikes_threshold={threshold}", "data.look_alikes=join")
+    data = build(small_settings(cache, tmp_path, *FROZEN, *towers, "features.views=2", *asked), CPU).data
+    pairs = np.argwhere(cosines >= threshold)
+    assert (data.split.parts[pairs[:, 0]] == data.split.parts[pairs[:, 1]]).all()
+    assert f"{len(pairs)} pairs of look-alikes" in data.table.notes[-1]
+    assert len(np.unique(data.table.cases)) < len(np.unique(cases))
+    assert data.train_counts.tolist() == (data.table.labels[data.split.train] > 0).sum(axis=0).tolist()
+
+
+def test_without_kept_features_look_alikes_cannot_be_joined(cache, tmp_path):
+    with pytest.raises(
+        UserError, match=r"look_alikes=join: features=null keeps no .* siglip-med-check look_alikes=true"
+    ):
+        build(small_settings(cache, tmp_path, "data.look_alikes=join"), CPU)

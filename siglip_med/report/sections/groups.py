@@ -55,6 +55,8 @@ def subgroups_section(evidence: Evidence) -> Section:
             "Skin tone is the Fitzpatrick type. Frequency is the third of the conditions that the image's "
             "primary label belongs to by training images (head, middle, tail). Groups of fewer than 30 images "
             f"are hatched, marked as few and left out of the gap; the last column puts them back.{missing}",
+            "Nearness is the cosine of the base's features to the training image that looks most alike: the same "
+            "lesion in training and test is a leak, so the farthest quarter says more of new patients than the mean.",
             "A gap is a difference between groups as they are in this test split: groups also differ in which "
             "conditions they have.",
         ),
