@@ -65,7 +65,9 @@ def build_data_page(findings: DataFindings) -> Page:
         Card("conditions", str(len(f.table.conditions)), f"{len(r.missing)} gaps", "condition missing from a split"),
         Card("copies", f"{len(f.copies):,}", f"{f.torn:,} across splits", "near-duplicates of different cases"),
     )
-    alike = [look_alike_pairs_section(f.table, f.look_alikes, f.thumbnails)] if f.look_alikes is not None else []
+    alike = (
+        [look_alike_pairs_section(f.table, f.look_alikes, f.thumbnails, f.bits)] if f.look_alikes is not None else []
+    )
     sections = (_account(f), _conditions(f), _cases(f), _images(f), _copies(f), *alike, _prompts(f))
     lead = "What a run would train and test on, and what looks wrong before it does."
     facts = {"data": r.source, "split": r.hash[:12]} | {name: f"{r.images[name]:,} images" for name in SPLITS}

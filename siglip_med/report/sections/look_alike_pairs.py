@@ -11,7 +11,7 @@ from siglip_med.report.sections.pictures import NOT_TO_PUBLISH, sheet
 _A_BIN, _BINS = 3, 15
 
 
-def look_alike_pairs_section(table: ImageTable, found: LookAlikes, thumbnails: bool) -> Section:
+def look_alike_pairs_section(table: ImageTable, found: LookAlikes, thumbnails: bool, bits: int) -> Section:
     """Agreement of labels by cosine, the threshold, and pairs side by side where photographs may be shown."""
     agreement, listed = found.agreement, found.listed
     bins = zip(agreement.low, agreement.pairs, agreement.agree, agreement.above_chance, strict=True)
@@ -34,7 +34,7 @@ def look_alike_pairs_section(table: ImageTable, found: LookAlikes, thumbnails: b
             for row in np.flatnonzero(place == low)[:_A_BIN]
             for end in "ab"
         ]
-        figures = sheet(table.root, "look_alikes", lines, "Pairs side by side, the most alike first.")
+        figures = sheet(table.root, "look_alikes", lines, "Pairs side by side, the most alike first.", bits)
         said.append(NOT_TO_PUBLISH)
     shown = Table("By cosine", ("cosine from", "pairs", "labels agree", "above chance"), rows, tall=True)
     return Section("look_alikes", "Look-alikes of different cases", tuple(said), (shown,), tuple(figures))
