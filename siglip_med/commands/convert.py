@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from siglip_med.core.shell import command
 from siglip_med.models.conversion import Conversion, convert
 
 
@@ -28,5 +29,5 @@ def run(settings: Settings) -> Conversion:
 def show(result: Conversion) -> None:
     """Prints the folder, and the command that trains it."""
     Console().print(
-        f"wrote {result.folder}; train it with\npython train.py {result.settings}", soft_wrap=True, markup=False
+        f"wrote {result.folder}; train it with\n{command('train')} {result.settings}", soft_wrap=True, markup=False
     )

@@ -43,7 +43,7 @@ from siglip_med.core.config import Builds, Node, config_dir, typed
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import require
 from siglip_med.core.files import write_csv
-from siglip_med.core.shell import in_quotes, null_groups_removed
+from siglip_med.core.shell import command, in_quotes, null_groups_removed
 from siglip_med.metrics import LOWER_IS_BETTER
 from siglip_med.runs.settings import FineTuneSettings
 from siglip_med.training.pruning import Pruned, open_storage
@@ -209,7 +209,7 @@ def show(result: Result) -> None:
         )
         if best is not None:
             typed_words = map(shlex.quote, _replaced([f"experiment={name}", *settings.overrides], words))
-            commands.append(f"  python train.py -m {' '.join(typed_words)} seed=1,2,3")
+            commands.append(f"  {command('train')} -m {' '.join(typed_words)} seed=1,2,3")
         failed += [
             f"{name} {slot:03d}: {found[slot].user_attrs['reason']}"
             for slot, state in enumerate(states)

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,11 @@ def setting(key: str, value: str | os.PathLike[str]) -> str:
     except HydraException:
         same = False
     return shlex.quote(word) if same else quoted(word)
+
+
+def command(name: str) -> str:
+    """How the user of this process types another command: as a script of the checkout, or as an installed one."""
+    return f"siglip-med-{name}" if Path(sys.argv[0]).name.startswith("siglip-med") else f"python {name}.py"
 
 
 def null_item(key: str, name: str) -> str | None:

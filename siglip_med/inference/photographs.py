@@ -237,6 +237,8 @@ class Classifier:
             UserError: a path does not exist, or no image can be read.
         """
         files = find_images(images)
+        if not files:
+            raise UserError("no image was given: name a file, a folder, or a list of them that is not empty")
         run = predict_images(self.model, self.payload, files, top_k, batch_size)
         if not run.differentials:
             raise UserError(f"none of the {len(files)} files could be read; the first: {run.unreadable[0][1]}")

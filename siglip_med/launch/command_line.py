@@ -1,6 +1,8 @@
 """The command line, checked word by word before anything runs, and the run folder that it is given."""
 
+import difflib
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -17,6 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from siglip_med.core.config import leaves
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import missing
 from siglip_med.core.shell import in_quotes, null_groups_removed, quoted
@@ -101,7 +104,8 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictCon
             jobs = [compose(config_name, c, return_hydra_config=True) for c in _combinations(overrides, parsed)]
             return jobs[0]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise UserError(_short(str(error), folder, overrides)) from error
+        said = _short(str(error), folder, overrides)
+        raise UserError(said + _meant(str(error), folder, config_name, overrides)) from error
     finally:
         GlobalHydra.instance().clear()
 
@@ -147,7 +151,7 @@ def _combinations(overrides: Sequence[str], parsed: Sequence[Override]) -> list[
 
 def _short(message: str, folder: Path, overrides: Sequence[str]) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    text = lines[0] if lines else "the settings cannot be put together"
+    text = lines[0].rstrip(".") if lines else "the settings cannot be put together"
     group, _, choice = text.partition("Could not find '")[2].rstrip("'").rpartition("/")
     if group == "hydra/launcher" and choice in _LAUNCHERS:
         return missing(*_LAUNCHERS[choice])
@@ -156,6 +160,22 @@ def _short(message: str, folder: Path, overrides: Sequence[str]) -> str:
         return f"{group}={choice}: there is no such {group}; there is {', '.join(known)}"
     named = next((word for word in overrides if word.split("=")[0].lstrip("+~") in message), "")
     return f"{text}{f' (in {named})' if named and named not in text else ''}"
+
+
+def _meant(message: str, folder: Path, config_name: str, overrides: Sequence[str]) -> str:
+    """The setting whose name is nearest to one that there is not; "" where none is near."""
+    unknown = re.search(r"Could not override '([^']+)'", message)
+    if unknown is None:
+        return ""
+    others = [word for word in overrides if word.split("=")[0].lstrip("+~") != unknown[1]]
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
+            there = compose(config_name, others, return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException):
+        return ""  # another word is wrong too: first things first
+    known = [name for name, _ in leaves(OmegaConf.to_container(there, resolve=False))]
+    close = difflib.get_close_matches(unknown[1], known, n=1, cutoff=0.8)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def plain_settings(config: DictConfig) -> Mapping[str, Any]:

@@ -15,6 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from siglip_med import __version__
+from siglip_med.core import shell
 from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail
 from siglip_med.core.shell import null_groups_removed, setting
@@ -43,6 +45,9 @@ def launch(command: str) -> None:
             config in ``conf/``.
     """
     folder = config_dir()
+    if "--version" in arguments():
+        print(f"siglip-med {__version__}")
+        return
     if wants_help(arguments()):
         print(help_text(folder, command), end="")
         return
@@ -162,9 +167,9 @@ def _farewell(command: str, stopped: Any, folder: Path) -> str:
         return f"the study was stopped by {name}; to resume it: the same command"
     if stopped.folder is None and not (folder / "checkpoints").is_dir():
         return f"stopped by {name} before the first checkpoint: start it again"
-    script = f"python {command}.py" if Path(sys.argv[0]).suffix == ".py" else f"siglip-med-{command}"
     where = "" if stopped.step is None else f" at step {stopped.step}"
-    return f"stopped by {name}{where}; to resume: {script} {setting('resume', stopped.folder or folder)}"
+    again = f"{shell.command(command)} {setting('resume', stopped.folder or folder)}"
+    return f"stopped by {name}{where}; to resume: {again}"
 
 
 def _quiet_libraries() -> None:

@@ -4,6 +4,7 @@ import ast
 from collections.abc import Sequence
 from pathlib import Path
 
+_COMMANDS = Path(__file__).parents[1] / "commands"
 WORDS = frozenset({"--help", "-h"})
 
 
@@ -21,11 +22,8 @@ def help_text(folder: Path, command: str) -> str:
     """
     lines = (folder / f"{command}.yaml").read_text(encoding="utf-8").splitlines()
     body = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    source = (Path(__file__).parents[1] / "commands" / f"{command}.py").read_text(
-        encoding="utf-8"
-    )  # to import it takes seconds
     parts = [
-        (ast.get_docstring(ast.parse(source)) or "").splitlines()[0],
+        _purpose(command),
         "Examples:\n" + "\n".join(f"  {line.lstrip('# ')}" for line in lines[:body]),
         "Settings (key=value; ??? has to be given; a + before the key adds one that is not there):\n"
         + "\n".join(f"  {line}".rstrip() for line in [*_settings(lines[body:]), *_shared(folder, lines)]),
@@ -38,6 +36,18 @@ def help_text(folder: Path, command: str) -> str:
         )
     parts.append("Also: --cfg job prints the whole config and runs nothing; -m runs a sweep (key=1,2,3).")
     return "\n\n".join(parts) + "\n"
+
+
+def overview() -> str:
+    """All commands with their first sentences, and how to go on."""
+    names = sorted(path.stem for path in _COMMANDS.glob("*.py") if path.stem != "__init__")
+    lines = [f"  siglip-med-{name:<10}{_purpose(name)}\n" for name in names]
+    return f"{''.join(lines)}\nsiglip-med-train --help lists the settings of a command.\n"
+
+
+def _purpose(command: str) -> str:
+    source = (_COMMANDS / f"{command}.py").read_text(encoding="utf-8")  # to import it takes seconds
+    return (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
 
 
 def _settings(lines: Sequence[str]) -> list[str]:
