@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
+from siglip_med.metrics.calibration import fit_calibration
 from siglip_med.metrics.headline import score_metrics
 from siglip_med.metrics.names import CHOOSING
 from siglip_med.metrics.predictions import Predictions
@@ -71,6 +72,27 @@ class KernelRidge:
         """
         none = np.empty((0, 0), dtype=np.float32)
         return replace(frame, logits=self.scores(features), image_embeddings=none, meta={"probe": self.about()})
+
+    def calibrated(self, val_features: np.ndarray, val: Predictions) -> "KernelRidge":
+        """The same order with scores that are logits: temperature and bias of `fit_calibration` on validation inside.
+
+        Args:
+            val_features: ``[V, F]`` of the images of ``val``.
+            val: V images.
+
+        Raises:
+            UserError: every (image, condition) pair of validation has the same outcome.
+        """
+        found = fit_calibration(self.predict(val_features, val))
+        offset = self.offset / found.temperature + found.bias
+        return replace(self, weights=self.weights / found.temperature, offset=offset)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that scoring needs, as float32; ``width`` is that of the squared distance, over F."""
+        width = np.asarray(self.width / self.centers.shape[1])
+        named = {"mean": self.mean, "scale": self.scale, "centers": self.centers, "weights": self.weights}
+        named |= {"offset": self.offset, "width": width}
+        return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in named.items()}
 
     def about(self) -> str:
         """How it was fitted, in words."""
