@@ -16,7 +16,7 @@ from siglip_med.inference import Candidate, Classifier, occlusion_map, shifted_r
 from siglip_med.inference.maps import Target
 from siglip_med.inference.neighbour import Neighbour
 from siglip_med.inference.neighbours import Neighbours
-from siglip_med.inference.photographs import confidences, ranked
+from siglip_med.inference.photographs import confidences, embed_conditions, ranked
 from siglip_med.metrics import Predictions, fit_conformal, nonconformity
 from siglip_med.models import TwoTower
 
@@ -92,8 +92,8 @@ class Answerer:
 
     def __post_init__(self) -> None:
         """Looks the codes up and encodes the prompts, once."""
-        payload = self.classifier.payload
-        object.__setattr__(self, "texts", self.classifier.texts)
+        payload, model = self.classifier.payload, self.classifier.model
+        object.__setattr__(self, "texts", embed_conditions(model, payload, self.source))
         object.__setattr__(self, "icd", place_in_icd(payload["conditions"], payload["codes"], self.source))
 
     @property

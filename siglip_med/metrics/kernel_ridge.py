@@ -92,7 +92,7 @@ class KernelRidge:
         width = np.asarray(self.width / self.centers.shape[1])
         named = {"mean": self.mean, "scale": self.scale, "centers": self.centers, "weights": self.weights}
         named |= {"offset": self.offset, "width": width}
-        return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in named.items()}
+        return {name: np.array(value, dtype=np.float32, order="C") for name, value in named.items()}
 
     def about(self) -> str:
         """How it was fitted, in words."""
