@@ -63,7 +63,7 @@ from transformers import AutoModel
 {towers}
 heads = load_file(f"{{folder}}/heads.safetensors")
 output = vision.eval()(pixel_values=pixel_values)
-image = features = {image_pool}
+image = pooled = {image_pool}
 output, mask = text.eval()(**tokens), tokens["attention_mask"].unsqueeze(-1)
 sentence = {text_pool}
 image = layer_norm(image, image.shape[-1:])
@@ -85,13 +85,6 @@ _HIDDEN = (
 _MASKED_MEAN = "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)"
 
 
-_FEATURES = {
-    "joint": "features = output.vision_model_output.pooler_output",
-    "dual": "",
-    "open_clip": "model.visual.proj = None  # from here on the features before the projection\n"
-    "features = model.visual(pixel_values)",
-    "vit_bert": "features = model.pooled_features(pixel_values)",
-}
 _REFIT = """
 # what this run answers by: the logits of its refit, whose sigmoid is a calibrated confidence
 import torch
@@ -128,9 +121,17 @@ def loading_recipe(model: TwoTower, format: Format, refit: bool = False) -> str:
         return lines
     if format == "onnx":
         return lines + _REFIT_ONNX
-    kind = "vit_bert" if needs_this_project(model, format) else "dual" if isinstance(model, DualEncoder) else "joint"
-    features = _FEATURES["open_clip" if format == "open_clip" else kind]
-    return lines + _REFIT.format(features=features).replace("load_file\n\n\n", "load_file\n\n")
+    if needs_this_project(model, format):
+        features = "features = model.pooled_features(pixel_values)"
+    elif format == "open_clip":
+        features = "model.visual.proj = None  # features before the projection\nfeatures = model.visual(pixel_values)"
+    elif isinstance(model, ClipTwoTower):  # its output holds the projected ones alone
+        features = "features = model.vision_model(**pixels).pooler_output"
+    elif isinstance(model, DualEncoder):
+        features = "features = pooled"
+    else:
+        features = "features = output.vision_model_output.pooler_output"
+    return lines + _REFIT.format(features=features)
 
 
 def _by_prompts(model: TwoTower, format: Format) -> str:
