@@ -93,7 +93,7 @@ from safetensors.torch import load_file
 {features}
 refit = {{name: value.double() for name, value in load_file(f"{{folder}}/refit.safetensors").items()}}
 x = (features.double() - refit["mean"]) / refit["scale"]
-kernel = torch.exp(-refit["width"] * torch.cdist(x, refit["centers"]) ** 2)
+kernel = torch.exp(-refit["width"] * torch.cdist(x, refit["centers"]) ** 2 / x.shape[1])
 logits = kernel @ refit["weights"] + refit["offset"]
 """
 _REFIT_ONNX = """

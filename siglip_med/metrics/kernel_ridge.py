@@ -7,10 +7,8 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
 from siglip_med.metrics.calibration import fit_calibration
-from siglip_med.metrics.headline import score_metrics
-from siglip_med.metrics.names import CHOOSING
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import Scores
+from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
 
 WIDTHS, RIDGES, TREES = (0.5, 1.0, 2.0), (0.03, 0.1, 0.3), (0.0, 0.1, 0.2, 0.4)
 """What validation chooses among."""
@@ -76,6 +74,8 @@ class KernelRidge:
     def calibrated(self, val_features: np.ndarray, val: Predictions) -> "KernelRidge":
         """The same order with scores that are logits: temperature and bias of `fit_calibration` on validation inside.
 
+        Its arrays are rounded to float32, so that what is stored of it scores as it does.
+
         Args:
             val_features: ``[V, F]`` of the images of ``val``.
             val: V images.
@@ -84,15 +84,14 @@ class KernelRidge:
             UserError: every (image, condition) pair of validation has the same outcome.
         """
         found = fit_calibration(self.predict(val_features, val))
-        offset = self.offset / found.temperature + found.bias
-        return replace(self, weights=self.weights / found.temperature, offset=offset)
+        weights, offset = self.weights / found.temperature, self.offset / found.temperature + found.bias
+        arrays = replace(self, weights=weights, offset=offset).arrays()
+        return replace(self, **{name: value.astype(np.float64) for name, value in arrays.items() if value.ndim})
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that scoring needs, as float32; ``width`` is that of the squared distance, over F."""
-        width = np.asarray(self.width / self.centers.shape[1])
-        named = {"mean": self.mean, "scale": self.scale, "centers": self.centers, "weights": self.weights}
-        named |= {"offset": self.offset, "width": width}
-        return {name: np.array(value, dtype=np.float32, order="C") for name, value in named.items()}
+        """All that scoring needs, as float32: the attributes of these names."""
+        names = ("mean", "scale", "centers", "weights", "offset", "width")
+        return {name: np.array(getattr(self, name), dtype=np.float32, order="C") for name in names}
 
     def about(self) -> str:
         """How it was fitted, in words."""
@@ -149,7 +148,9 @@ def fit_kernel_ridge(
     for width in WIDTHS:
         among, towards = rbf(x[chosen], x[chosen], width), rbf(v, x[chosen], width)
         for ridge in RIDGES:
-            factor = cho_factor(among + ridge * np.eye(len(among)), lower=True, overwrite_a=True, check_finite=False)
+            gram = among.copy()
+            gram[np.diag_indices_from(gram)] += ridge
+            factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
             solved = [cho_solve(factor, part) for part in parts]
             found = [towards @ one + offset for one, offset in zip(solved, offsets, strict=True)]
             value = _mrr(val, found[0])
@@ -198,4 +199,5 @@ def _nystroem(x: np.ndarray, target: np.ndarray, centers: np.ndarray, width: flo
 
 
 def _mrr(val: Predictions, scores: np.ndarray) -> float:
-    return score_metrics(Scores.of(replace(val, logits=scores.astype(np.float32))))[CHOOSING]
+    ranks = condition_ranks(condition_order(scores.astype(np.float32), val.positive))
+    return float((1.0 / best_rank(ranks, val.positive)).mean())

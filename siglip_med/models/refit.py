@@ -15,7 +15,7 @@ _SHAPES = {"mean": "F", "scale": "F", "centers": "MF", "weights": "MC", "offset"
 class Refit(nn.Module):
     """Kernel ridge regression that was fitted, in torch: a logit per condition, with a gradient by the features.
 
-    logits = exp(-width · |x - center|²) @ weights + offset for standardized features x; the sigmoid of a logit is a
+    logits = exp(-width · |x - center|² / F) @ weights + offset for standardized features x; the sigmoid of a logit is a
     calibrated confidence. It computes in double precision (float32 on Apple's GPU, which has none): its sums over
     thousands of centers are of numbers much larger than themselves.
 
@@ -24,7 +24,7 @@ class Refit(nn.Module):
         centers: ``[M, F]`` standardized features of training images.
         weights: ``[M, C]`` of each center and condition.
         offset: ``[C]``.
-        width: 0-dim, of the squared distance.
+        width: 0-dim, of the kernel.
         about: how it was fitted, in words.
     """
 
@@ -56,7 +56,7 @@ class Refit(nn.Module):
         centers = _precise(self.centers)
         x = (_precise(features) - _precise(self.mean)) / _precise(self.scale)
         squared = (x * x).sum(1, keepdim=True) + (centers * centers).sum(1) - 2 * x @ centers.T
-        kernel = torch.exp(-_precise(self.width) * squared.clamp(min=0))
+        kernel = torch.exp(-_precise(self.width) / len(self.mean) * squared.clamp(min=0))
         return (kernel @ _precise(self.weights) + _precise(self.offset)).float()
 
     def against_the_mean(self, features: Tensor, column: int) -> Tensor:
