@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import dsyrk
 
 from siglip_med.metrics.calibration import fit_calibration
 from siglip_med.metrics.predictions import Predictions
@@ -85,8 +87,8 @@ class KernelRidge:
         """
         found = fit_calibration(self.predict(val_features, val))
         weights, offset = self.weights / found.temperature, self.offset / found.temperature + found.bias
-        arrays = replace(self, weights=weights, offset=offset).arrays()
-        return replace(self, **{name: value.astype(np.float64) for name, value in arrays.items() if value.ndim})
+        rounded: dict[str, Any] = replace(self, weights=weights, offset=offset).arrays()
+        return replace(self, **{name: value.astype(np.float64) for name, value in rounded.items() if value.ndim})
 
     def arrays(self) -> dict[str, np.ndarray]:
         """All that scoring needs, as float32: the attributes of these names."""
@@ -182,18 +184,22 @@ def tree_targets(labels: np.ndarray, dissimilarity: np.ndarray) -> tuple[np.ndar
 
 def rbf(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     """``[A, B]`` kernel exp(-width · squared distance / F) of ``[A, F]`` and ``[B, F]``."""
-    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * (a @ b.T)
-    return np.exp(-width / a.shape[1] * np.maximum(squared, 0.0))
+    kernel: np.ndarray = a @ (-2.0 * b.T)  # in place from here on: it is the largest array there is
+    kernel += (a**2).sum(axis=1)[:, None]
+    kernel += (b**2).sum(axis=1)
+    np.maximum(kernel, 0.0, out=kernel)
+    kernel *= -width / a.shape[1]
+    return np.exp(kernel, out=kernel)
 
 
 def _nystroem(x: np.ndarray, target: np.ndarray, centers: np.ndarray, width: float, ridge: float) -> np.ndarray:
     """Weights of the centers that fit all N images: (K_MN K_NM + ridge K_MM)^-1 K_MN (T - mean T), block by block."""
-    gram = ridge * rbf(centers, centers, width)
+    gram = np.asfortranarray(ridge * rbf(centers, centers, width))
     gram[np.diag_indices_from(gram)] += _JITTER * len(x)
     right, centered = np.zeros((len(centers), target.shape[1])), target - target.mean(axis=0)
     for start in range(0, len(x), _ROWS):
         block = rbf(x[start : start + _ROWS], centers, width)
-        gram += block.T @ block
+        gram = dsyrk(1.0, block.T, beta=1.0, c=gram, lower=1, overwrite_c=1)  # its lower half alone
         right += block.T @ centered[start : start + _ROWS]
     return cho_solve(cho_factor(gram, lower=True, overwrite_a=True, check_finite=False), right)
 
