@@ -150,7 +150,7 @@ def fit_kernel_ridge(
     for width in WIDTHS:
         among, towards = rbf(x[chosen], x[chosen], width), rbf(v, x[chosen], width)
         for ridge in RIDGES:
-            gram = among.copy()
+            gram = among.copy().T  # symmetric, and as Fortran lays it out: not copied again
             gram[np.diag_indices_from(gram)] += ridge
             factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
             solved = [cho_solve(factor, part) for part in parts]
@@ -194,7 +194,7 @@ def rbf(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
 
 def _nystroem(x: np.ndarray, target: np.ndarray, centers: np.ndarray, width: float, ridge: float) -> np.ndarray:
     """Weights of the centers that fit all N images: (K_MN K_NM + ridge K_MM)^-1 K_MN (T - mean T), block by block."""
-    gram = np.asfortranarray(ridge * rbf(centers, centers, width))
+    gram = (ridge * rbf(centers, centers, width)).T  # as Fortran lays it out
     gram[np.diag_indices_from(gram)] += _JITTER * len(x)
     right, centered = np.zeros((len(centers), target.shape[1])), target - target.mean(axis=0)
     for start in range(0, len(x), _ROWS):
