@@ -76,7 +76,10 @@ def save(model: TwoTower, node: dict[str, Any], path: Path, **results: Any) -> P
 @torch.no_grad()
 def refit(model: TwoTower, count: int = 12) -> Refit:
     """A refit on random images, each of three conditions in turn."""
-    features, labels = model.pooled_features(images(count)).numpy(), np.eye(3)[np.arange(count) % 3]
+    features, labels = (
+        model.pooled_features(images(count, model.image_spec.size)).numpy(),
+        np.eye(3)[np.arange(count) % 3],
+    )
     val = Predictions.of(np.zeros_like(labels), labels)
     fitted = fit_kernel_ridge(features, labels, features, val)
     return Refit(fitted.calibrated(features, val).arrays(), fitted.about())
