@@ -1,5 +1,6 @@
 """What a run writes into its folder: split, predictions and metrics, and the checkpoint that they come from."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ def save_scores(
         predictions.save(folder / "predictions" / part)
         write_per_image(predictions, folder / "predictions" / part)
     prompts = summary.prompts or summary.tuned
+    if summary.prompts is None:  # of a refit that a resumed run no longer has
+        shutil.rmtree(folder / "predictions" / BESIDE[PROMPTS], ignore_errors=True)
     for name_, beside in (dict(summary.probes) | ({PROMPTS: summary.prompts} if summary.prompts else {})).items():
         beside.test.save(folder / "predictions" / BESIDE[name_])
     summary.save(folder / "metrics.json", name, seed)
