@@ -21,7 +21,7 @@ from siglip_med.models import (
 from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
 from siglip_med.report.comparison import compare_runs
 from siglip_med.report.data_card import DATA_CARD
-from siglip_med.report.evidence import PROBES
+from siglip_med.report.evidence import BESIDE
 from siglip_med.report.explaining import explain_mistakes
 from siglip_med.report.inputs import Explanation
 from siglip_med.report.page import Table
@@ -136,7 +136,7 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         test=found["test"],
         val=found["val"],
         zero_shot=found.get("zero_shot_test"),
-        probes={name: found[part] for name, part in PROBES.items() if part in found},
+        probes={name: found[part] for name, part in BESIDE.items() if part in found},
         curves=read_curves(folder),
         meta=meta,
         image_root=root if report.images else None,

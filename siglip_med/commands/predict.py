@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from rich.console import Console
 
 from siglip_med.inference import PredictionRun, find_images, load
+from siglip_med.inference.photographs import ChosenScores
 from siglip_med.models import Device
 
 
@@ -22,6 +23,7 @@ class Settings(BaseModel):
         output_dir: folder that gets both files.
         base: path of the base if it moved, as in `load_model`.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
+        scores: whose scores rank: ``refit`` or ``prompts``; ``auto``: the refit's where the checkpoint holds one.
         explain: whether to write a page of where the model looks and which training cases are near.
         explain_most: photographs on that page.
     """
@@ -36,6 +38,7 @@ class Settings(BaseModel):
     output_dir: str
     base: str | dict[str, str] | None
     trust: list[str] = []
+    scores: ChosenScores = "auto"
     explain: bool = False
     explain_most: PositiveInt = 20
 
@@ -58,7 +61,7 @@ def run(settings: Settings) -> Result:
         UserError: the checkpoint, its base or the device is not available, or no image can be read.
     """
     find_images(settings.images)  # a wrong path stops here, before the model is loaded
-    model = load(settings.checkpoint, settings.base, settings.device, settings.trust)
+    model = load(settings.checkpoint, settings.base, settings.device, settings.trust, settings.scores)
     predictions = model.predict(settings.images, settings.top_k, settings.batch_size)
     folder = Path(settings.output_dir)
     files = predictions.save(folder)
@@ -75,6 +78,8 @@ def show(result: Result) -> None:
     """Prints the table, what could not be read, and where the files are."""
     console = Console()
     console.print(result.predictions.table())
+    others = {"refit": "; scores=prompts ranks by the conditions' sentences"}.get(result.predictions.scores, "")
+    console.print(f"ranked by the scores of the {result.predictions.scores}{others}", soft_wrap=True, highlight=False)
     if not result.predictions.calibrated:
         console.print("The checkpoint holds no calibration: read the scores as an order, not as probabilities.")
     for _, reason in result.predictions.unreadable:

@@ -30,7 +30,7 @@ from siglip_med.runs.cross_checks import (
 )
 from siglip_med.runs.results import load_best, save_look_alikes, save_results, save_split, save_untrained
 from siglip_med.runs.resume import ResumePoint
-from siglip_med.runs.scoring import fit_probes, predict
+from siglip_med.runs.scoring import answers, fit_probes, predict, refit
 from siglip_med.runs.session import fit, last_metrics, resume_point, session
 from siglip_med.runs.settings import FineTuneSettings as Settings
 from siglip_med.training.module import FineTuneModule
@@ -48,7 +48,7 @@ class Result:
         module: the LightningModule that was trained.
         trainer: the Trainer that trained it.
         zero_shot: predictions before training.
-        tuned: predictions after training.
+        tuned: predictions after training; those of the refit where there is one.
         summary: the numbers with their intervals, for the screen.
         folder: the run folder.
         best: the checkpoint that validation chose; None where a run keeps none.
@@ -105,14 +105,18 @@ def run(settings: Settings) -> Result:
 
         # what validation chose, scored and saved
         model.to(device)  # Lightning left it on the CPU
-        tuned = predict(components) if settings.fit or start else zero_shot
+        prompts, fitted = predict(components) if settings.fit or start else zero_shot, None
+        if settings.refit == "kernel":
+            fitted = refit(components, prompts, settings.evaluation.refit_images, settings.seed)
+        tuned = answers(fitted, prompts)
         resampling = Bootstrap(settings.evaluation.bootstrap, settings.seed, settings.evaluation.coverage)
-        zero_shot, tuned = probed.beside(zero_shot), probed.beside(tuned)
-        summary = RunSummary(zero_shot, tuned, resampling, probed.probes, own, probed.look_alikes)
+        zero_shot, prompts, tuned = (probed.beside(one) for one in (zero_shot, prompts, tuned))
+        beside = None if fitted is None else prompts
+        summary = RunSummary(zero_shot, tuned, resampling, probed.probes, own, probed.look_alikes, beside)
         if trainer.is_global_zero:
             if probed.look_alikes is not None:
                 save_look_alikes(components, probed.look_alikes, folder)
-            save_results(settings, trainer, summary, best)
+            save_results(settings, trainer, summary, best, fitted)
             note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)
             Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
     metrics = last_metrics(trainer) | summary.metrics()

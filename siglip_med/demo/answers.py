@@ -1,6 +1,6 @@
 """What the page can be asked: a photograph, a stated coverage, sentences; and what the model answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -13,7 +13,7 @@ from siglip_med.data.dataset import normalize
 from siglip_med.demo.photograph import Photograph, read_photograph
 from siglip_med.demo.tree import Icd, place_in_icd
 from siglip_med.inference import Candidate, Classifier, occlusion_map, shifted_relevance_map
-from siglip_med.inference.maps import against_the_mean
+from siglip_med.inference.maps import Target
 from siglip_med.inference.neighbour import Neighbour
 from siglip_med.inference.neighbours import Neighbours
 from siglip_med.inference.photographs import confidences, embed_conditions, ranked
@@ -26,13 +26,23 @@ NEAREST = 5
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model says of one photograph: ``[E]`` embedding, ``[C]`` logits before calibration, best-first order."""
+    """What the model says of one photograph.
+
+    Attributes:
+        photograph: as the model sees it.
+        embedding: ``[E]``.
+        logits: ``[C]`` before calibration.
+        order: columns, best first.
+        candidates: every condition, best first.
+        prompts: the same by the conditions' sentences, which typed sentences are held against; without a refit, those.
+    """
 
     photograph: Photograph
     embedding: Tensor
     logits: np.ndarray
     order: np.ndarray
     candidates: tuple[Candidate, ...]
+    prompts: tuple[Candidate, ...]
 
     @property
     def first(self) -> int:
@@ -77,7 +87,6 @@ class Answerer:
     training: Neighbours | None = None
     icd: Icd = field(init=False)
     texts: Tensor = field(init=False)
-    contrast: Tensor = field(init=False)
     _one: Lock = field(init=False, repr=False, compare=False, default_factory=Lock)
     """Held while the model works: a map changes how its attentions are computed."""
 
@@ -85,13 +94,12 @@ class Answerer:
         """Looks the codes up and encodes the prompts, once."""
         payload, model = self.classifier.payload, self.classifier.model
         object.__setattr__(self, "texts", embed_conditions(model, payload, self.source))
-        object.__setattr__(self, "contrast", against_the_mean(self.texts))
         object.__setattr__(self, "icd", place_in_icd(payload["conditions"], payload["codes"], self.source))
 
     @property
     def calibrated(self) -> bool:
         """Whether confidences were calibrated on the validation split."""
-        return self.classifier.payload["calibration"] is not None
+        return self.classifier.calibration is not None
 
     def read(self, data: bytes, name: str) -> Photograph:
         """A file as the model wants it; see `read_photograph`."""
@@ -100,14 +108,20 @@ class Answerer:
     @torch.no_grad()
     def answer(self, photograph: Photograph) -> Answer:
         """Ranks all conditions, with the numbers that ``predict.py`` gives."""
-        model, payload = self.classifier.model, self.classifier.payload
+        classifier, model, payload = self.classifier, self.classifier.model, self.classifier.payload
         pixels = self.pixels(photograph)[None].to(model.logit_scale.device)
         with self._one:
-            embedding = model.encode_images(pixels).float()
-            logits = model.logits(embedding, self.texts)[0].cpu().numpy()
-        everyone = ranked(logits, payload["conditions"], payload["codes"], payload["calibration"], len(logits))
-        order = np.argsort(-logits, kind="stable")
-        return Answer(photograph, unit(embedding, dim=-1)[0].cpu(), logits, order, everyone)
+            features = model.pooled_features(pixels)
+            embedding = model.project_images(features).float()
+            logits = classifier.logits(features)[0].cpu().numpy()
+            by_prompts = model.logits(embedding, self.texts)[0].cpu().numpy()
+
+        def everyone(scores: np.ndarray, calibration: Mapping[str, float] | None) -> tuple[Candidate, ...]:
+            return ranked(scores, payload["conditions"], payload["codes"], calibration, len(scores))
+
+        order, candidates = np.argsort(-logits, kind="stable"), everyone(logits, classifier.calibration)
+        prompts = everyone(by_prompts, payload["calibration"])
+        return Answer(photograph, unit(embedding, dim=-1)[0].cpu(), logits, order, candidates, prompts)
 
     def pixels(self, photograph: Photograph) -> Tensor:
         """``[3, S, S]`` normalized, on the CPU."""
@@ -121,7 +135,7 @@ class Answerer:
         """The conformal set of `fit_conformal`, calibrated on validation; None without its predictions."""
         if self.validation is None:
             return None
-        calibration = self.classifier.payload["calibration"]
+        calibration = self.classifier.calibration
         temperature = 1.0 if calibration is None else calibration["temperature"]
         rule = fit_conformal(self.validation, coverage, temperature=temperature)
         inside = nonconformity(answer.logits[None], rule.score, rule.temperature)[0] <= rule.threshold
@@ -140,13 +154,13 @@ class Answerer:
         """How much that score falls where the photograph is covered, ``[h, w]`` float32; see `occlusion_map`."""
         return self._map(occlusion_map, answer, column)
 
-    def _map(self, draw: Callable[[TwoTower, Tensor, Tensor], np.ndarray], answer: Answer, column: int) -> np.ndarray:
+    def _map(self, draw: Callable[[TwoTower, Tensor, Target], np.ndarray], answer: Answer, column: int) -> np.ndarray:
         with self._one:  # both bring the pixels to the model's device
-            return draw(self.classifier.model, self.pixels(answer.photograph), self.contrast[column])
+            return draw(self.classifier.model, self.pixels(answer.photograph), self.classifier.target(column))
 
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:
-        """How sentences fit a photograph, beside the conditions."""
+        """How sentences fit a photograph, beside the conditions by their own sentences (no refit knows a new one)."""
         if not sentences:
             return ()
         model, calibration = self.classifier.model, self.classifier.payload["calibration"]
@@ -159,7 +173,7 @@ class Answerer:
                 text=text,
                 logit=float(logit),
                 confidence=float(confidence),
-                place=1 + int((answer.logits > logit).sum()),
+                place=1 + sum(candidate.logit > float(logit) for candidate in answer.prompts),
                 cut=self._cut(text),
             )
             for text, logit, confidence in zip(sentences, logits, confidences(logits, calibration), strict=True)

@@ -100,13 +100,14 @@ def neighbours(answerer: Answerer, answer: Answer) -> str:
 
 def sentences(scores: Sequence[SentenceScore], answerer: Answerer, answer: Answer) -> str:
     """Typed sentences beside the best conditions."""
-    best = answer.candidates[: answerer.top_k]
+    best = answer.prompts[: answerer.top_k]
     lines: list[tuple[float, float, str, SentenceScore | None]] = [
         (candidate.logit, candidate.confidence, candidate.condition, None) for candidate in best
     ]
     lines += [(score.logit, score.confidence, score.text, score) for score in scores]
     lines.sort(key=lambda line: -line[0])
-    return _render("sentences", lines=lines, total=len(answer.logits))
+    refit = answerer.classifier.refit is not None
+    return _render("sentences", lines=lines, total=len(answer.logits), refit=refit)
 
 
 def _render(name: str, **values: object) -> str:

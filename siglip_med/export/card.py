@@ -13,6 +13,7 @@ from siglip_med.export.index import front_matter
 from siglip_med.export.recipes import Format, needs_this_project, text_recipe
 from siglip_med.metrics import BASELINES, table_label
 from siglip_med.models import DualEncoder, TwoTower
+from siglip_med.models.refit import REFIT_FILE
 
 _TEMPLATE = "model_card.md.jinja"
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx", "open_clip": "open_clip"}
@@ -41,7 +42,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     title = f"{base['name']}, adapted to {len(payload['conditions'])} skin conditions"
     base_id = base["name"] if HUB_ID.fullmatch(base["name"]) else None
     provenance = Provenance.read(payload.get("provenance"), "the checkpoint")
-    rows = metric_rows(payload["metrics"])
+    rows, refit = metric_rows(payload["metrics"]), payload.get("refit")
     alone = not needs_this_project(model, format)
     pipeline = format == "merged" and alone and not isinstance(model, DualEncoder)
     library = _LIBRARIES[format] if alone else "siglip-med"
@@ -62,9 +63,11 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         bias=model.logit_bias.item(),
         calibration=payload["calibration"],
         results=result_rows(payload),
-        baselines=list(BASELINES.values()),
+        baselines=[BASELINES[key] for key in _beside(payload)],
+        refit=refit["about"] if refit else "",
+        refit_file="vision.onnx" if format == "onnx" else REFIT_FILE,
         coverage=config.get("evaluation", {}).get("coverage"),
-        recipe=f"```python\n{example(model, format)}```",
+        recipe=f"```python\n{example(model, format, bool(refit))}```",
         needs_us=not alone,
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),
@@ -105,11 +108,16 @@ def result_rows(payload: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows = []
     for row in metric_rows(payload["metrics"]):
         cells = [table_label(row["name"], len(payload["conditions"])), _with_interval(row)]
-        for key in BASELINES:
+        for key in _beside(payload):
             known = beside.get(key)
             cells.append("not measured" if known is None else _with_interval(known.get(row["name"])))
         rows.append(tuple(cells))
     return rows
+
+
+def _beside(payload: Mapping[str, Any]) -> list[str]:
+    """Keys of the baselines; prompts are beside a refit alone."""
+    return [key for key in BASELINES if key != "prompts" or key in (payload.get("baselines") or {})]
 
 
 def _with_interval(value: Mapping[str, Any] | None) -> str:

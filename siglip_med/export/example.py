@@ -44,12 +44,13 @@ for name, logit in sorted(zip(about["conditions"], np.asarray(logits)[0].tolist(
 """
 
 
-def example(model: TwoTower, format: Format) -> str:
+def example(model: TwoTower, format: Format, refit: bool = False) -> str:
     """From a folder to five ranked conditions of an image, without this project where another library can do it.
 
     Args:
         model: the trained model.
         format: of the folder.
+        refit: whether the folder holds one, which then ranks.
     """
     dual = isinstance(model, DualEncoder)
     by_hand = dual or format in ("onnx", "open_clip") or needs_this_project(model, format)
@@ -61,7 +62,7 @@ def example(model: TwoTower, format: Format) -> str:
         pixels=_BY_HAND.format(tokenizer=text_folder) if by_hand else _PROCESSED,
         mask=model.text_mask or dual,
     )
-    return start + loading_recipe(model, format) + _END
+    return start + loading_recipe(model, format, refit) + _END
 
 
 def _bases(model: TwoTower) -> str:

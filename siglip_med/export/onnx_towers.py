@@ -12,23 +12,25 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.extras import require
 from siglip_med.export.merge import merged_copy
 from siglip_med.export.pretrained import own_tokenizer, square_processor
-from siglip_med.models import TwoTower
+from siglip_med.models import Refit, TwoTower
 
 TOLERANCE = 1e-4
-"""Largest difference between an L2-normalized embedding of onnxruntime and of PyTorch."""
+"""Largest difference between an L2-normalized embedding of onnxruntime and of PyTorch; of logits, by the largest."""
 
 
 class VisionGraph(nn.Module):
-    """``pixel_values [B, 3, H, W]`` to ``image_embeds [B, E]``, L2-normalized."""
+    """``pixel_values [B, 3, H, W]`` to ``image_embeds [B, E]``, L2-normalized; ``refit_logits [B, C]`` of a refit."""
 
-    def __init__(self, model: TwoTower) -> None:
+    def __init__(self, model: TwoTower, refit: Refit | None = None) -> None:
         """Takes a model without adapters."""
         super().__init__()
-        self.model = model
+        self.model, self.refit = model, refit
 
-    def forward(self, pixel_values: Tensor) -> Tensor:
-        """Embeds images."""
-        return normalize(self.model.encode_images(pixel_values), dim=-1)
+    def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:
+        """Embeds images, and ranks conditions where there is a refit."""
+        features = self.model.pooled_features(pixel_values)
+        embeddings = normalize(self.model.project_images(features), dim=-1)
+        return (embeddings,) if self.refit is None else (embeddings, self.refit(features))
 
 
 class TextGraph(nn.Module):
@@ -39,17 +41,18 @@ class TextGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, ...]:
         """Embeds tokenized texts."""
-        return normalize(self.model.encode_texts(input_ids, attention_mask), dim=-1)
+        return (normalize(self.model.encode_texts(input_ids, attention_mask), dim=-1),)
 
 
-def write_onnx(model: TwoTower, folder: Path) -> None:
+def write_onnx(model: TwoTower, folder: Path, refit: Refit | None = None) -> None:
     """Writes ``vision.onnx`` and ``text.onnx`` with a free batch size, the tokenizer and the image processor.
 
     Args:
         model: the trained model; it is not changed.
         folder: an existing folder.
+        refit: becomes plain operations of ``vision.onnx``, whose output ``refit_logits`` it is.
 
     Raises:
         UserError: the packages are missing, or onnxruntime does not give the embeddings of PyTorch.
@@ -66,14 +69,15 @@ def write_onnx(model: TwoTower, folder: Path) -> None:
     tokens = merged.tokenize(["a photograph of skin", "a photograph of skin with scaly plaques"])
     if not merged.text_mask:
         del tokens["attention_mask"]
-    _write(VisionGraph(merged), {"pixel_values": images}, "image_embeds", folder / "vision.onnx", runtime)
-    _write(TextGraph(merged), tokens, "text_embeds", folder / "text.onnx", runtime)
+    seen = ["image_embeds", *([] if refit is None else ["refit_logits"])]
+    _write(VisionGraph(merged, refit), {"pixel_values": images}, seen, folder / "vision.onnx", runtime)
+    _write(TextGraph(merged), tokens, ["text_embeds"], folder / "text.onnx", runtime)
     own_tokenizer(merged).save_pretrained(folder)
     square_processor(merged).save_pretrained(folder)
 
 
 @torch.no_grad()
-def _write(graph: nn.Module, inputs: dict[str, Tensor], output: str, path: Path, runtime: Any) -> None:
+def _write(graph: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path, runtime: Any) -> None:
     graph.eval()
     batch = torch.export.Dim("batch", min=1, max=4096)
     torch.onnx.export(
@@ -81,7 +85,7 @@ def _write(graph: nn.Module, inputs: dict[str, Tensor], output: str, path: Path,
         tuple(inputs.values()),
         path,
         input_names=list(inputs),
-        output_names=[output],
+        output_names=outputs,
         dynamic_shapes=tuple({0: batch} for _ in inputs),
         dynamo=True,
         verbose=False,
@@ -90,8 +94,10 @@ def _write(graph: nn.Module, inputs: dict[str, Tensor], output: str, path: Path,
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     # Another batch size than the exported one, so that a batch size frozen into the graph shows.
     repeated = {name: torch.cat([value, value[:1]]) for name, value in inputs.items()}
-    (found,) = session.run([output], {name: value.numpy() for name, value in repeated.items()})
-    expected = graph(*repeated.values()).numpy()
-    difference = float(np.abs(found - expected).max())
-    if difference > TOLERANCE:
-        raise UserError(f"{path.name}: onnxruntime differs from PyTorch by {difference:.2e}; the file is not usable")
+    found = session.run(outputs, {name: value.numpy() for name, value in repeated.items()})
+    for name, one, expected in zip(outputs, found, graph(*repeated.values()), strict=True):
+        difference, largest = float(np.abs(one - expected.numpy()).max()), float(expected.abs().max())
+        if difference > TOLERANCE * max(1.0, largest):  # logits are larger than 1
+            raise UserError(
+                f"{path.name}, {name}: onnxruntime differs from PyTorch by {difference:.2e}; the file is not usable"
+            )

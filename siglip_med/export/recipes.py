@@ -11,7 +11,8 @@ Format = Literal["peft", "merged", "onnx", "open_clip"]
 _MERGED = """from transformers import AutoModel, AutoProcessor, pipeline
 
 model, processor = AutoModel.from_pretrained(folder), AutoProcessor.from_pretrained(folder)
-logits = model.eval()(**pixels, **tokens).logits_per_image{bias}
+output = model.eval()(**pixels, **tokens)
+logits = output.logits_per_image{bias}
 classify = pipeline("zero-shot-image-classification", model=folder)
 """
 
@@ -23,7 +24,8 @@ from transformers import AutoModel
 model = AutoModel.from_pretrained(base, dtype=torch.float32)
 model.load_state_dict(load_file(f"{{folder}}/heads.safetensors"), strict=False)
 model = PeftModel.from_pretrained(model, folder).eval()
-logits = model(**pixels, **tokens).logits_per_image{bias}
+output = model(**pixels, **tokens)
+logits = output.logits_per_image{bias}
 """
 
 _ONNX = """import json
@@ -61,7 +63,7 @@ from transformers import AutoModel
 {towers}
 heads = load_file(f"{{folder}}/heads.safetensors")
 output = vision.eval()(pixel_values=pixel_values)
-image = {image_pool}
+image = pooled = {image_pool}
 output, mask = text.eval()(**tokens), tokens["attention_mask"].unsqueeze(-1)
 sentence = {text_pool}
 image = layer_norm(image, image.shape[-1:])
@@ -83,20 +85,56 @@ _HIDDEN = (
 _MASKED_MEAN = "(output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)"
 
 
+_REFIT = """
+# what this run answers by: the logits of its refit, whose sigmoid is a calibrated confidence
+import torch
+from safetensors.torch import load_file
+
+{features}
+refit = {{name: value.double() for name, value in load_file(f"{{folder}}/refit.safetensors").items()}}
+x = (features.double() - refit["mean"]) / refit["scale"]
+kernel = torch.exp(-refit["width"] * torch.cdist(x, refit["centers"]) ** 2 / x.shape[1])
+logits = kernel @ refit["weights"] + refit["offset"]
+"""
+_REFIT_ONNX = """
+# what this run answers by: the logits of its refit, whose sigmoid is a calibrated confidence
+logits = vision.run(["refit_logits"], {"pixel_values": np.asarray(pixel_values)})[0]
+"""
+
+
 def needs_this_project(model: TwoTower, format: Format) -> bool:
     """Whether no other library reads the folder: a ViT beside a BERT with open_clip's heads."""
     return format == "merged" and isinstance(model, VitBertTwoTower)
 
 
-def loading_recipe(model: TwoTower, format: Format) -> str:
+def loading_recipe(model: TwoTower, format: Format, refit: bool = False) -> str:
     """Python lines that turn ``folder``, ``pixels`` and ``tokens`` into ``logits`` without this project.
 
     Where no other library reads the folder (`needs_this_project`), they use it.
 
     ``pixels`` and ``tokens`` are what the folder's processor or tokenizer gives, ``pixel_values`` is
     ``[B, 3, H, W]`` as the card describes it; ``base`` (``vision_base`` and ``text_base`` for a dual encoder) is the
-    base model that PEFT adapters are put on.
+    base model that PEFT adapters are put on. With ``refit`` the ``logits`` are those of the folder's refit in the end.
     """
+    lines = _by_prompts(model, format)
+    if not refit:
+        return lines
+    if format == "onnx":
+        return lines + _REFIT_ONNX
+    if needs_this_project(model, format):
+        features = "features = model.pooled_features(pixel_values)"
+    elif format == "open_clip":
+        features = "model.visual.proj = None  # features before the projection\nfeatures = model.visual(pixel_values)"
+    elif isinstance(model, ClipTwoTower):  # its output holds the projected ones alone
+        features = "features = model.vision_model(**pixels).pooler_output"
+    elif isinstance(model, DualEncoder):
+        features = "features = pooled"
+    else:
+        features = "features = output.vision_model_output.pooler_output"
+    return lines + _REFIT.format(features=features)
+
+
+def _by_prompts(model: TwoTower, format: Format) -> str:
     if format == "onnx":
         return _ONNX
     if format == "open_clip":

@@ -14,9 +14,12 @@ from siglip_med.models import TwoTower
 from siglip_med.models.frozen_blocks import encoder_layers, replaced_forwards
 
 _INSTEAD = "an occlusion map works for every model"
+Target = Tensor | Callable[[Tensor], Tensor]
+"""What a map is drawn for: ``[E]`` embedding of a text, or a function of pooled features ``[B, F]`` to ``[B]`` scores,
+as the refit's of a condition."""
 
 
-def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
+def relevance_map(model: TwoTower, pixels: Tensor, text: Target) -> np.ndarray:
     """Which patches the attentions of the vision tower carry into the score of an image against a text.
 
     Gradient-weighted attention, propagated through the blocks (Chefer, Gur and Wolf 2021, "Generic Attention-model
@@ -33,7 +36,8 @@ def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
     Args:
         model: runs on the device it is on; left as it was found.
         pixels: ``[3, H, W]`` as the model gets them (`image_spec`, normalized).
-        text: ``[E]`` embedding of a condition's prompts (a row of `PromptEnsemble.encode`), or of any text.
+        text: ``[E]`` embedding of a condition's prompts (a row of `PromptEnsemble.encode`) or of any text, or a
+            `Target`.
 
     Returns:
         ``[h, w]`` float32, a number per patch, none negative; the sum depends on the model, so compare within a map.
@@ -46,7 +50,7 @@ def relevance_map(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
     return relevance_maps(model, pixels[None], text)[0]
 
 
-def relevance_maps(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
+def relevance_maps(model: TwoTower, pixels: Tensor, text: Target) -> np.ndarray:
     """`relevance_map` of each of ``[V, 3, H, W]`` images, in one pass: ``[V, h, w]``."""
     tower, device = model.vision_tower(), model.logit_scale.device
     layers = encoder_layers(tower)
@@ -55,7 +59,7 @@ def relevance_maps(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
     with _evaluating(model), torch.enable_grad(), _eager(tower), _recorded(tower, layers) as (blocks, pools):
         images = pixels.detach().to(device).requires_grad_()
         # no image sees another, so the gradient of the sum is that of each
-        score = model.logits(model.encode_images(images), text.detach().to(device)[None]).sum()
+        score = _scores(model, images, text).sum()
     if (
         len(blocks) != len(layers)
         or len({(*a.shape[:1], *a.shape[2:]) for a in blocks}) != 1
@@ -90,7 +94,7 @@ def relevance_maps(model: TwoTower, pixels: Tensor, text: Tensor) -> np.ndarray:
 def occlusion_map(
     model: TwoTower,
     pixels: Tensor,
-    text: Tensor,
+    text: Target,
     window: int | None = None,
     stride: int | None = None,
     batch_size: int = 64,
@@ -107,7 +111,7 @@ def occlusion_map(
     Args:
         model: runs on the device it is on; left as it was found.
         pixels: ``[3, H, W]`` as the model gets them (`image_spec`, normalized).
-        text: ``[E]`` embedding of a condition's prompts (a row of `PromptEnsemble.encode`), or of any text.
+        text: as in `relevance_map`.
         window: side of the square in pixels, a multiple of the stride; None is two strides.
         stride: step of the square in pixels, and side of a cell; None is a sixteenth of the image's side.
         batch_size: images encoded at once.
@@ -129,7 +133,7 @@ def occlusion_map(
             "be a multiple of the stride, and no larger than the image"
         )
     device = model.logit_scale.device
-    image, text = pixels.detach().to(device), text.detach().to(device)[None]
+    image = pixels.detach().to(device)
     mean = image.mean(dim=(1, 2), keepdim=True)
     rows, columns = -(-height // stride), -(-width // stride)
     # squares overhang the edge, so that a cell at the edge is hidden as often as any other
@@ -137,13 +141,13 @@ def occlusion_map(
     places = [(row * stride, column * stride) for row in range(-before, rows) for column in range(-before, columns)]
     fallen, hidden = np.zeros((rows, columns)), np.zeros((rows, columns))
     with _evaluating(model), torch.no_grad():
-        whole = model.logits(model.encode_images(image[None]), text)[0, 0]
+        whole = _scores(model, image[None], text)[0]
         for start in range(0, len(places), batch_size):
             chosen = places[start : start + batch_size]
             batch = image.repeat(len(chosen), 1, 1, 1)
             for one, (top, left) in zip(batch, chosen, strict=True):
                 one[:, max(top, 0) : top + window, max(left, 0) : left + window] = mean
-            falls = (whole - model.logits(model.encode_images(batch), text)[:, 0]).double().cpu().numpy()
+            falls = (whole - _scores(model, batch, text)).double().cpu().numpy()
             for fall, (top, left) in zip(falls, chosen, strict=True):
                 row, column, side = top // stride, left // stride, window // stride
                 cells = (slice(max(row, 0), row + side), slice(max(column, 0), column + side))
@@ -155,6 +159,13 @@ def occlusion_map(
 def against_the_mean(texts: Tensor) -> Tensor:
     """``[C, E]`` embeddings of the conditions, less their mean: a text as it is shares most with every other."""
     return texts - texts.mean(dim=0)
+
+
+def _scores(model: TwoTower, images: Tensor, text: Target) -> Tensor:
+    """``[B]`` of ``[B, 3, H, W]`` images."""
+    if isinstance(text, Tensor):
+        return model.logits(model.encode_images(images), text.detach().to(images.device)[None])[:, 0]
+    return text(model.pooled_features(images))
 
 
 def _weighted(attention: Tensor, gradient: Tensor) -> Tensor:
@@ -170,14 +181,14 @@ def _normalized(relevance: Tensor) -> Tensor:
     return torch.where(total > 0, added / total.clamp(min=torch.finfo(total.dtype).tiny), added) + own
 
 
-def _check(model: TwoTower, pixels: Tensor, text: Tensor) -> None:
+def _check(model: TwoTower, pixels: Tensor, text: Target) -> None:
     if pixels.ndim != 3 or pixels.shape[0] != 3:
         raise UserError(f"a map needs the pixels of one image, [3, H, W]; got {list(pixels.shape)}")
-    if text.shape != (model.embedding_dim,):
+    if isinstance(text, Tensor) and text.shape != (model.embedding_dim,):
         raise UserError(f"a map needs the embedding of one text, [{model.embedding_dim}]; got {list(text.shape)}")
 
 
-def patch_grid(model: TwoTower, pixels: Tensor, text: Tensor) -> tuple[int, int]:
+def patch_grid(model: TwoTower, pixels: Tensor, text: Target) -> tuple[int, int]:
     """Rows and columns of a relevance map; arguments and errors as of `relevance_map`."""
     _check(model, pixels, text)
     return _grid(model.vision_tower(), pixels)

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,21 @@ from siglip_med.core.image_spec import ImageSpec
 from siglip_med.core.progress import tracked
 from siglip_med.data.dataset import normalize
 from siglip_med.data.images import SUFFIXES, read_image
-from siglip_med.models import Device, PromptEnsemble, TwoTower, choose_device, load_export, load_model
+from siglip_med.inference.maps import Target, against_the_mean
+from siglip_med.models import (
+    Device,
+    PromptEnsemble,
+    Refit,
+    TwoTower,
+    choose_device,
+    load_export,
+    load_model,
+    read_refit,
+)
+
+ChosenScores = Literal["auto", "refit", "prompts"]
+"""Whose scores rank the conditions: the refit's, the prompts', or (auto) the refit's where there is one."""
+_PROBABLE = {"temperature": 1.0, "bias": 0.0}
 
 
 @dataclass(frozen=True)
@@ -58,11 +73,13 @@ class PredictionRun:
         differentials: one per readable image, in the order given.
         unreadable: path and reason of every file that is no image.
         calibrated: whether confidences were calibrated on the validation split.
+        scores: whose they are: the refit's, or the prompts'.
     """
 
     differentials: tuple[Differential, ...]
     unreadable: tuple[tuple[str, str], ...]
     calibrated: bool
+    scores: str = "prompts"
 
     def frame(self) -> pd.DataFrame:
         """One row per candidate: image, rank, condition, code, confidence, logit."""
@@ -80,6 +97,7 @@ class PredictionRun:
         write_text(table, frame.to_csv(index=False))
         content = {
             "calibrated": self.calibrated,
+            "scores": self.scores,
             "images": [asdict(item) for item in self.differentials],
             "unreadable": [{"image": image, "reason": reason} for image, reason in self.unreadable],
         }
@@ -141,31 +159,8 @@ def embed_conditions(model: TwoTower, payload: Mapping[str, Any], source: str = 
         UserError: it names no conditions.
     """
     if not payload["conditions"] or not payload["prompts"]:
-        raise UserError(f"{source} names no conditions: it comes from pretraining; use one of a fine-tuning run")
+        raise _no_conditions(source)
     return PromptEnsemble(payload["prompts"], model.tokenize).encode(model)
-
-
-@torch.no_grad()
-def predict_images(
-    model: TwoTower, payload: Mapping[str, Any], images: Sequence[Path], top_k: int = 5, batch_size: int = 16
-) -> PredictionRun:
-    """Ranks the checkpoint's conditions for each image.
-
-    Raises:
-        UserError: the checkpoint names no conditions.
-    """
-    texts = embed_conditions(model, payload)
-    calibration = payload["calibration"]
-    device = model.logit_scale.device
-    unreadable: list[tuple[str, str]] = []
-    differentials: list[Differential] = []
-    for paths, pixels in _batches(images, model.image_spec, batch_size, unreadable):
-        logits = model.logits(model.encode_images(pixels.to(device)), texts).cpu().numpy()
-        differentials += [
-            Differential(str(path), ranked(row, payload["conditions"], payload["codes"], calibration, top_k))
-            for path, row in zip(paths, logits, strict=True)
-        ]
-    return PredictionRun(tuple(differentials), tuple(unreadable), calibration is not None)
 
 
 def _batches(
@@ -213,6 +208,10 @@ def confidences(logits: np.ndarray, calibration: Mapping[str, float] | None) -> 
     return 1 / (1 + np.exp(-calibrated))
 
 
+def _no_conditions(source: str) -> UserError:
+    return UserError(f"{source} names no conditions: it comes from pretraining; use one of a fine-tuning run")
+
+
 @dataclass(frozen=True)
 class Classifier:
     """A trained model with what its checkpoint says of it; made by `load`.
@@ -220,29 +219,65 @@ class Classifier:
     Attributes:
         model: in evaluation mode, on the device where it runs.
         payload: of its checkpoint: conditions, codes, prompts, calibration.
+        refit: ranks the conditions in place of their prompts; None: the prompts do.
     """
 
     model: TwoTower
     payload: Mapping[str, Any]
+    refit: Refit | None = None
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """The C names that it ranks."""
         return tuple(self.payload["conditions"])
 
+    @property
+    def calibration(self) -> Mapping[str, float] | None:
+        """From its logits to confidences; a refit's need none. None: it was not calibrated."""
+        return self.payload["calibration"] if self.refit is None else _PROBABLE
+
+    @cached_property
+    def texts(self) -> Tensor:
+        """``[C, E]`` embeddings of the conditions' prompts; errors as of `embed_conditions`."""
+        return embed_conditions(self.model, self.payload)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """``[B, F]`` pooled features to ``[B, C]`` logits."""
+        if self.refit is not None:
+            return self.refit(features)
+        return self.model.logits(self.model.project_images(features), self.texts)
+
+    def target(self, column: int) -> Target:
+        """What a map of a condition is drawn for: its logit against the mean of all."""
+        if self.refit is not None:
+            return partial(self.refit.against_the_mean, column=column)
+        return against_the_mean(self.texts)[column]
+
+    @torch.no_grad()
     def predict(self, images: str | Path | Sequence[str | Path], top_k: int = 5, batch_size: int = 16) -> PredictionRun:
         """Ranks the conditions for every image among files and folders.
 
         Raises:
-            UserError: a path does not exist, or no image can be read.
+            UserError: a path does not exist, no image can be read, or the checkpoint names no conditions.
         """
-        files = find_images(images)
+        files, payload = find_images(images), self.payload
         if not files:
             raise UserError("no image was given: name a file, a folder, or a list of them that is not empty")
-        run = predict_images(self.model, self.payload, files, top_k, batch_size)
-        if not run.differentials:
-            raise UserError(f"none of the {len(files)} files could be read; the first: {run.unreadable[0][1]}")
-        return run
+        if not self.conditions:
+            raise _no_conditions("the checkpoint")
+        unreadable: list[tuple[str, str]] = []
+        found: list[Differential] = []
+        for paths, pixels in _batches(files, self.model.image_spec, batch_size, unreadable):
+            features = self.model.pooled_features(pixels.to(self.model.logit_scale.device))
+            logits = self.logits(features).cpu().numpy()
+            found += [
+                Differential(str(path), ranked(row, payload["conditions"], payload["codes"], self.calibration, top_k))
+                for path, row in zip(paths, logits, strict=True)
+            ]
+        if not found:
+            raise UserError(f"none of the {len(files)} files could be read; the first: {unreadable[0][1]}")
+        scores = "prompts" if self.refit is None else "refit"
+        return PredictionRun(tuple(found), tuple(unreadable), self.calibration is not None, scores)
 
 
 def load(
@@ -250,6 +285,7 @@ def load(
     base: str | Mapping[str, str] | None = None,
     device: Device = "auto",
     trust: Sequence[str] = (),
+    scores: ChosenScores = "auto",
 ) -> Classifier:
     """Loads a trained model from its checkpoint or from a merged export; nothing else of the run is needed.
 
@@ -258,9 +294,10 @@ def load(
         base: where the base is now, as in `load_model`; an export has none.
         device: where the model runs.
         trust: dotted names of your own towers that the checkpoint may build, e.g. ``["my_towers.mine"]``.
+        scores: whose scores rank; ``auto``: the refit's where the checkpoint holds one.
 
     Raises:
-        UserError: the checkpoint, its base or the device is not available.
+        UserError: the checkpoint, its base, its refit or the device is not available.
     """
     chosen = choose_device(device)
     if Path(checkpoint).is_dir():
@@ -269,4 +306,9 @@ def load(
         model, payload = load_export(checkpoint)
     else:
         model, payload = load_model(checkpoint, base, trust)
-    return Classifier(model.to(chosen), payload)
+    refit = None
+    if scores != "prompts":
+        refit = read_refit(payload.get("refit"), len(payload["conditions"]), str(checkpoint))
+    if scores == "refit" and refit is None:
+        raise UserError(f"scores=refit: {checkpoint} holds no refit; use scores=prompts, or train with refit=kernel")
+    return Classifier(model.to(chosen), payload, None if refit is None else refit.to(chosen))

@@ -14,9 +14,22 @@ from siglip_med.models import TwoTower
 
 
 def probe_splits(
-    model: TwoTower, data: LabeledData, frames: tuple[Predictions, Predictions], limit: int | None, seed: int
+    model: TwoTower,
+    data: LabeledData,
+    frames: tuple[Predictions, Predictions],
+    features_of: tuple[np.ndarray, np.ndarray],
+    limit: int | None,
+    seed: int,
 ) -> tuple[tuple[Predictions, Predictions], tuple[Predictions, Predictions], SplitLookAlikes | None]:
     """Fits both probes on at most ``limit`` training images and judges validation and test, the images of ``frames``.
+
+    Args:
+        model: the base.
+        data: its images.
+        frames: validation and test.
+        features_of: ``[N, F]`` pooled features of their images.
+        limit: most training images; None: all.
+        seed: draws them.
 
     Returns:
         The linear probe's predictions of validation and test, and the kernel probe's, which knows no tree; their
@@ -24,19 +37,18 @@ def probe_splits(
         of every training image where they are kept); None with ``data.look_alikes=off``.
     """
     train = np.asarray(data.split.train)
-    chosen = train
-    if limit is not None and limit < len(train):
-        chosen = np.random.default_rng((seed, 4)).choice(train, size=limit, replace=False)
-    features, rows = frozen_features(model, data, "train", chosen)
-    (of_val, val_rows), (of_test, test_rows) = (frozen_features(model, data, split) for split in ("val", "test"))
-    val, test = frames
+    features, rows = frozen_features(model, data, "train", some_training_rows(data, limit, seed))
+    (val, test), (of_val, of_test) = frames, features_of
     primary = data.table.frame["primary"].to_numpy()[rows]
     linear = fit_probe(features, primary, of_val, val.primary, of=len(train))
     kernel = fit_kernel_ridge(features, data.table.labels[rows], of_val, val, trees=(0.0,), of=len(train))
     return (
         (linear.predict(of_val, val), linear.predict(of_test, test)),
         (kernel.predict(of_val, val), kernel.predict(of_test, test)),
-        look_alikes(data, {"train": (features, rows), "val": (of_val, val_rows), "test": (of_test, test_rows)}),
+        look_alikes(
+            data,
+            {"train": (features, rows), "val": (of_val, data.rows("val")), "test": (of_test, data.rows("test"))},
+        ),
     )
 
 
@@ -57,12 +69,20 @@ def look_alikes(
     return look_across(data.table, features, len(data.split.train), data.look_alikes_threshold)
 
 
+def some_training_rows(data: LabeledData, limit: int | None, seed: int) -> np.ndarray:
+    """Rows of the training images, or of ``limit`` of them by chance."""
+    train = np.asarray(data.split.train)
+    if limit is None or limit >= len(train):
+        return train
+    return np.random.default_rng((seed, 4)).choice(train, size=limit, replace=False)
+
+
 def frozen_features(
-    model: TwoTower, data: LabeledData, split: str, chosen: np.ndarray | None = None
+    model: TwoTower, data: LabeledData, split: str, chosen: np.ndarray | None = None, what: str = "probes"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features ``[n, F]`` in float32 of a split's images, and their rows; the rest is as in `embed_split`."""
 
     def encode(images: Tensor) -> Tensor:
         return model.pooled_features(images).float()
 
-    return embed_split(model, data, split, encode, f"probes: {split} images", chosen)
+    return embed_split(model, data, split, encode, f"{what}: {split} images", chosen)

@@ -6,14 +6,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from siglip_med.core.errors import UserError
-from siglip_med.inference.maps import patch_grid, relevance_maps
+from siglip_med.inference.maps import Target, patch_grid, relevance_maps
 from siglip_med.models import TwoTower
 
 _COARSE = 8
 """Up to so many patches per side, a patch is cut into four parts per direction; else into two."""
 
 
-def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts: int | None = None) -> np.ndarray:
+def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Target, shifts: int | None = None) -> np.ndarray:
     """The mean of the relevance maps of an image that is moved by parts of a patch, and of its mirror image.
 
     One map says which patch, and where the patches lie is an accident of the crop: what straddles two of them is given
@@ -23,7 +23,7 @@ def shifted_relevance_map(model: TwoTower, pixels: Tensor, text: Tensor, shifts:
     Args:
         model: as in `relevance_map`.
         pixels: ``[3, H, W]``.
-        text: ``[E]``.
+        text: as in `relevance_map`.
         shifts: places per direction; 1: the image where it is, and its mirror image. None: 4 where there are at most 8
             patches per side (32 maps), else 2 (8 maps), or the most below that which cut a patch into whole pixels.
 

@@ -23,7 +23,7 @@ def predict_split(
     dissimilarity: np.ndarray,
     split: str,
     progress: bool = True,
-) -> Predictions:
+) -> tuple[Predictions, np.ndarray]:
     """Scores every image of a split against every condition, in float32.
 
     Args:
@@ -34,19 +34,24 @@ def predict_split(
         dissimilarity: ``[C, C]`` matrix D.
         split: ``train``, ``val`` or ``test``.
         progress: whether to show a bar.
+
+    Returns:
+        The predictions, and the ``[N, F]`` pooled features of their images.
     """
     training = model.training
     text = prompts.encode(model.eval())
 
     def judge(images: Tensor) -> Tensor:
-        encoded = model.encode_images(images).float()
-        return torch.cat([normalize(encoded, dim=-1), model.logits(encoded, text)], dim=1)
+        features = model.pooled_features(images)
+        encoded = model.project_images(features).float()
+        return torch.cat([normalize(encoded, dim=-1), model.logits(encoded, text), features.float()], dim=1)
 
     judged, rows = embed_split(model, data, split, judge, f"predicting {split}", progress=progress)
     model.train(training)
     frame = data.table.frame.iloc[rows].reset_index(drop=True)
-    return Predictions(
-        logits=judged[:, -len(text) :],
+    embeddings, logits, features = np.split(judged, [text.shape[1], text.shape[1] + len(text)], axis=1)
+    predictions = Predictions(
+        logits=logits,
         labels=data.table.labels[rows],
         primary=frame["primary"].to_numpy(),
         frame=frame[["image", "image_id", "case", "skin_tone", "sex", "age_group", "site"]],
@@ -58,10 +63,11 @@ def predict_split(
         dissimilarity=dissimilarity,
         train_counts=np.asarray(data.train_counts),
         text_embeddings=text.cpu().numpy(),
-        image_embeddings=judged[:, : -len(text)],
+        image_embeddings=embeddings,
         split=split,
         provenance=data.table.provenance,
     )
+    return predictions, features
 
 
 @torch.no_grad()

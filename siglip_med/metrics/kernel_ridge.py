@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import dsyrk
 
-from siglip_med.metrics.headline import score_metrics
-from siglip_med.metrics.names import CHOOSING
+from siglip_med.metrics.calibration import fit_calibration
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import Scores
+from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
 
 WIDTHS, RIDGES, TREES = (0.5, 1.0, 2.0), (0.03, 0.1, 0.3), (0.0, 0.1, 0.2, 0.4)
 """What validation chooses among."""
@@ -72,6 +73,28 @@ class KernelRidge:
         none = np.empty((0, 0), dtype=np.float32)
         return replace(frame, logits=self.scores(features), image_embeddings=none, meta={"probe": self.about()})
 
+    def calibrated(self, val_features: np.ndarray, val: Predictions) -> "KernelRidge":
+        """The same order with scores that are logits: temperature and bias of `fit_calibration` on validation inside.
+
+        Its arrays are rounded to float32, so that what is stored of it scores as it does.
+
+        Args:
+            val_features: ``[V, F]`` of the images of ``val``.
+            val: V images.
+
+        Raises:
+            UserError: every (image, condition) pair of validation has the same outcome.
+        """
+        found = fit_calibration(self.predict(val_features, val))
+        weights, offset = self.weights / found.temperature, self.offset / found.temperature + found.bias
+        rounded: dict[str, Any] = replace(self, weights=weights, offset=offset).arrays()
+        return replace(self, **{name: value.astype(np.float64) for name, value in rounded.items() if value.ndim})
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All that scoring needs, as float32: the attributes of these names."""
+        names = ("mean", "scale", "centers", "weights", "offset", "width")
+        return {name: np.array(getattr(self, name), dtype=np.float32, order="C") for name in names}
+
     def about(self) -> str:
         """How it was fitted, in words."""
         images = f"{self.images:,} of {self.of:,}" if self.images < self.of else f"all {self.of:,}"
@@ -127,7 +150,9 @@ def fit_kernel_ridge(
     for width in WIDTHS:
         among, towards = rbf(x[chosen], x[chosen], width), rbf(v, x[chosen], width)
         for ridge in RIDGES:
-            factor = cho_factor(among + ridge * np.eye(len(among)), lower=True, overwrite_a=True, check_finite=False)
+            gram = among.copy().T  # symmetric, and as Fortran lays it out: not copied again
+            gram[np.diag_indices_from(gram)] += ridge
+            factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
             solved = [cho_solve(factor, part) for part in parts]
             found = [towards @ one + offset for one, offset in zip(solved, offsets, strict=True)]
             value = _mrr(val, found[0])
@@ -159,21 +184,26 @@ def tree_targets(labels: np.ndarray, dissimilarity: np.ndarray) -> tuple[np.ndar
 
 def rbf(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
     """``[A, B]`` kernel exp(-width · squared distance / F) of ``[A, F]`` and ``[B, F]``."""
-    squared = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None, :] - 2.0 * (a @ b.T)
-    return np.exp(-width / a.shape[1] * np.maximum(squared, 0.0))
+    kernel: np.ndarray = a @ (-2.0 * b.T)  # in place from here on: it is the largest array there is
+    kernel += (a**2).sum(axis=1)[:, None]
+    kernel += (b**2).sum(axis=1)
+    np.maximum(kernel, 0.0, out=kernel)
+    kernel *= -width / a.shape[1]
+    return np.exp(kernel, out=kernel)
 
 
 def _nystroem(x: np.ndarray, target: np.ndarray, centers: np.ndarray, width: float, ridge: float) -> np.ndarray:
     """Weights of the centers that fit all N images: (K_MN K_NM + ridge K_MM)^-1 K_MN (T - mean T), block by block."""
-    gram = ridge * rbf(centers, centers, width)
+    gram = (ridge * rbf(centers, centers, width)).T  # as Fortran lays it out
     gram[np.diag_indices_from(gram)] += _JITTER * len(x)
     right, centered = np.zeros((len(centers), target.shape[1])), target - target.mean(axis=0)
     for start in range(0, len(x), _ROWS):
         block = rbf(x[start : start + _ROWS], centers, width)
-        gram += block.T @ block
+        gram = dsyrk(1.0, block.T, beta=1.0, c=gram, lower=1, overwrite_c=1)  # its lower half alone
         right += block.T @ centered[start : start + _ROWS]
     return cho_solve(cho_factor(gram, lower=True, overwrite_a=True, check_finite=False), right)
 
 
 def _mrr(val: Predictions, scores: np.ndarray) -> float:
-    return score_metrics(Scores.of(replace(val, logits=scores.astype(np.float32))))[CHOOSING]
+    ranks = condition_ranks(condition_order(scores.astype(np.float32), val.positive))
+    return float((1.0 / best_rank(ranks, val.positive)).mean())

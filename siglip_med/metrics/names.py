@@ -14,8 +14,9 @@ BASELINES = {
     "zero_shot": "zero-shot",
     "linear_probe": "linear probe",
     "kernel_probe": "kernel probe",
+    "prompts": "prompts",
 }
-"""What a model is judged beside: the name in JSON and checkpoints, and in tables."""
+"""What a model is judged beside: the name in JSON and checkpoints, and in tables; ``prompts`` beside a refit alone."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from siglip_med.models.frozen_blocks import as_written, encoder_layers
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.logits import Logits
 from siglip_med.models.prompts import PromptEnsemble, Tokenizer, check_prompts, in_chunks
+from siglip_med.models.refit import Refit, read_refit
 from siglip_med.models.summary import check_gradients
 from siglip_med.models.two_tower import TwoTower
 
@@ -43,6 +44,7 @@ __all__ = [
     "Lora",
     "NaflexTwoTower",
     "PromptEnsemble",
+    "Refit",
     "SiglipTwoTower",
     "Tokenizer",
     "TwoTower",
@@ -67,6 +69,7 @@ __all__ = [
     "model_builders",
     "model_node",
     "read_checkpoint",
+    "read_refit",
     "read_trained",
     "siglip",
     "siglip2",

@@ -16,6 +16,7 @@ from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
+from siglip_med.models.refit import Refit
 from siglip_med.models.two_tower import TwoTower
 
 PAYLOAD = "siglip_med"
@@ -46,6 +47,7 @@ class Payload(BaseModel):
     provenance: dict[Literal["kind", "name", "license"], str] | None = None
     baselines: dict[str, dict[str, Any] | None] = {}
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
+    refit: dict[Literal["about", "arrays"], Any] | None = None
 
 
 def checkpoint_payload(
@@ -276,11 +278,12 @@ def _weights_for(
     return weights
 
 
-def finalize_checkpoint(path: str | Path, **entries: Any) -> None:
-    """Writes results (``metrics``, ``calibration`` …) into a finished run's checkpoint, whole or not at all."""
+def finalize_checkpoint(path: str | Path, refit: Refit | None = None, **entries: Any) -> None:
+    """Writes the refit and results (``metrics``, …) into a finished run's checkpoint, whole or not at all."""
     path = Path(path)
     checkpoint = read_checkpoint(path)
     checkpoint[PAYLOAD] |= {name: _plain(value) for name, value in entries.items()}
+    checkpoint[PAYLOAD]["refit"] = None if refit is None else refit.stored()
     write_checkpoint(checkpoint, path)
 
 

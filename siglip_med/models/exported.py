@@ -16,6 +16,7 @@ from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS
 from siglip_med.models.dual import DualEncoder
 from siglip_med.models.joint import ClipTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower, VitBertTwoTower
+from siglip_med.models.refit import REFIT_FILE
 from siglip_med.models.two_tower import TwoTower
 
 ABOUT_FILE = "conditions.json"
@@ -50,6 +51,7 @@ class About(BaseModel):
     logit_scale: Annotated[PositiveFloat, FiniteFloat]
     logit_bias: FiniteFloat
     calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
+    refit: str | None = None
     model: Family
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
 
@@ -97,7 +99,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
 
     Returns:
         The model in evaluation mode, and of a checkpoint's payload what the folder holds: ``conditions``, ``codes``,
-        ``prompts``, ``calibration``.
+        ``prompts``, ``calibration``, ``refit``.
 
     Raises:
         UserError: the folder is no such export, was altered, or its files do not fit each other.
@@ -129,7 +131,10 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
     if dual:
         _load_heads(model, folder / HEADS_FILE)
     model.image_spec = replace(model.image_spec, bits=about.image_bits)
-    return model.eval(), about.model_dump(include={"conditions", "codes", "prompts", "calibration"})
+    found = about.model_dump(include={"conditions", "codes", "prompts", "calibration"})
+    if about.refit is not None:
+        found["refit"] = {"about": about.refit, "arrays": _load(folder / REFIT_FILE)}
+    return model.eval(), found
 
 
 def _read_about(folder: Path) -> About:
@@ -152,11 +157,15 @@ def _read_about(folder: Path) -> About:
     return about
 
 
-def _load_heads(model: TwoTower, path: Path) -> None:
+def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
-        heads = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from error
+
+
+def _load_heads(model: TwoTower, path: Path) -> None:
+    heads = _load(path)
     own = {name: value for name, value in model.state_dict().items() if not name.startswith("backbones.")}
     if {name: value.shape for name, value in heads.items()} != {name: value.shape for name, value in own.items()}:
         raise UserError(f"{path}: its weights are not those that {ABOUT_FILE} describes; {_AGAIN}")

@@ -28,9 +28,11 @@ from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.verdict import AGAINST, farthest, verdict
 
 RUN, CRM = "this run", "CRM"
-BASELINES = CHANCE, FREQUENCY, ZERO_SHOT, PROBE, KERNEL = tuple(NAMES.values())
+BASELINES = CHANCE, FREQUENCY, ZERO_SHOT, PROBE, KERNEL, PROMPTS = tuple(NAMES.values())
 PROBES = {PROBE: "probe_test", KERNEL: "kernel_probe_test"}
 """The probes of the base, and where a run folder keeps their predictions."""
+BESIDE = PROBES | {PROMPTS: "prompts_test"}
+"""The same, and where a refit answers, its model's own scores."""
 NOT_MEASURED = "not measured"
 KEYS = {words: key for key, words in NAMES.items()}
 """How metrics.json calls them."""
@@ -47,7 +49,8 @@ def baseline_intervals(
 ) -> dict[str, Intervals | None]:
     """Baseline -> metric -> interval on the test images of a run; None for a baseline that was not measured.
 
-    Chance, class prior and probes rank and do not score, so they have no metric of scores.
+    Chance, class prior and probes rank and do not score, so they have no metric of scores. The prompts of a refit's
+    model are there with a refit alone.
     """
     names = tuple(metrics)
     ranking = tuple(name for name in names if name not in NEED_SCORES and name in RESAMPLED_METRICS)
@@ -56,7 +59,9 @@ def baseline_intervals(
         CHANCE: chance_intervals(test, ranking, bootstrap),
         FREQUENCY: None if frequency is None else bootstrap.intervals(frequency, ranking),
         ZERO_SHOT: None if zero_shot is None else bootstrap.intervals(zero_shot, names),
-    } | {name: bootstrap.intervals(probes[name], ranking) if name in probes else None for name in PROBES}
+        **{name: bootstrap.intervals(probes[name], ranking) if name in probes else None for name in PROBES},
+        **({PROMPTS: bootstrap.intervals(probes[PROMPTS], names)} if PROMPTS in probes else {}),
+    }
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Evidence:
         changes = against(zero_shot, RESAMPLED_METRICS)
         frequency = label_frequency_predictions(test) if test.train_counts.any() else None
         given = answers(test)
-        probed = [against(inputs.probes.get(name), AGAINST) for name in PROBES]
+        probed = [against(inputs.probes.get(name), AGAINST) for name in BESIDE if name in {*PROBES, *inputs.probes}]
         said = verdict(against(frequency, AGAINST), changes, probed, given, len(test.conditions))
         if (far := far_half(test)) is not None:
             probe = far_half(inputs.probes[PROBE]) if PROBE in inputs.probes else None

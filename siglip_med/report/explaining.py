@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.progress import tracked
 from siglip_med.data.dataset import normalize
 from siglip_med.data.images import read_image
 from siglip_med.inference import Classifier, Differential, PredictionRun, load
-from siglip_med.inference.maps import against_the_mean, occlusion_map
+from siglip_med.inference.maps import Target, occlusion_map
 from siglip_med.inference.neighbours import Neighbours, beside
-from siglip_med.inference.photographs import embed_conditions
 from siglip_med.inference.shifted_maps import shifted_relevance_map
 from siglip_med.metrics import Predictions
 from siglip_med.models import Device, choose_device
@@ -44,9 +42,8 @@ def explain(
         notes.append(
             f"{left:,} of {len(predictions.differentials):,} photographs are not on the page (explain_most={most})"
         )
-    contrast = against_the_mean(embed_conditions(classifier.model, classifier.payload))
     sections = [
-        _section(classifier, item, number, contrast, near, notes)
+        _section(classifier, item, number, near, notes)
         for number, item in enumerate(tracked(chosen, "explaining", "photographs"), start=1)
     ]
     unique = tuple(dict.fromkeys(notes))
@@ -75,11 +72,10 @@ def explain_mistakes(
         return (), (f"no maps of the mistakes: the model cannot be built ({error})",)
     near, lacking = beside(checkpoint, classifier.model)
     notes = [lacking] if lacking else []
-    contrast = against_the_mean(embed_conditions(classifier.model, classifier.payload))
     found = []
     for row, answer, _ in tracked(surest(test, right=False), "explaining the mistakes", "mistakes"):
         label = int(test.primary[row])
-        texts = {"": contrast[answer], f", {test.conditions[label]}": contrast[label]}
+        texts = {"": classifier.target(answer), f", {test.conditions[label]}": classifier.target(label)}
         path = root / test.frame["image"].iloc[row]
         if not path.is_file():
             raise UserError(f"{path}: the photograph is not there; give its folder as report.image_root=…")
@@ -88,18 +84,18 @@ def explain_mistakes(
 
 
 def _section(
-    classifier: Classifier, item: Differential, number: int, contrast: Tensor, near: Neighbours | None, notes: list[str]
+    classifier: Classifier, item: Differential, number: int, near: Neighbours | None, notes: list[str]
 ) -> Section:
     best, path = item.candidates[0], Path(item.image)
-    text = contrast[classifier.conditions.index(best.condition)]
-    found = _explanation(classifier, path, number, {"": text}, near, notes)
+    target = classifier.target(classifier.conditions.index(best.condition))
+    found = _explanation(classifier, path, number, {"": target}, near, notes)
     answer = f"{best.condition} ({best.code}), {best.confidence:.0%}"
     figure, tables = explanation_parts(found, f"{PAGE}_{number:03d}", answer)
     return Section(f"photograph-{number}", f"{path.name}: {answer}", (item.image,), tables, (figure,))
 
 
 def _explanation(
-    classifier: Classifier, path: Path, row: int, texts: Mapping[str, Tensor], near: Neighbours | None, notes: list[str]
+    classifier: Classifier, path: Path, row: int, texts: Mapping[str, Target], near: Neighbours | None, notes: list[str]
 ) -> Explanation:
     """Both maps for the first text, relevance alone for others; what cannot be had is appended to the notes."""
     model = classifier.model

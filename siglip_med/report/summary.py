@@ -3,10 +3,11 @@
 import math
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -33,12 +34,12 @@ from siglip_med.metrics.nearness import far_half_metrics
 from siglip_med.metrics.subgroups import NEARNESS, subgroup_metrics
 from siglip_med.report.data_card import DATA_CARD
 from siglip_med.report.evidence import (
-    BASELINES,
     CHANCE,
     FREQUENCY,
     KEYS,
     NOT_MEASURED,
     PROBES,
+    PROMPTS,
     ZERO_SHOT,
     baseline_intervals,
 )
@@ -48,14 +49,16 @@ OWN = "own/"
 """What the names of metrics of one's own begin with."""
 _FEW = 200
 """Resamples for a metric of one's own, which every one of them has to compute anew."""
+_NONE = np.empty((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """The predictions of one model (zero-shot or tuned) on validation and test."""
+    """The predictions of one model (zero-shot or tuned) on validation and test, and their pooled image features."""
 
     val: Predictions
     test: Predictions
+    features: tuple[np.ndarray, np.ndarray] = field(default=(_NONE, _NONE), compare=False, repr=False)
 
     def metrics(self) -> dict[str, float]:
         """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation."""
@@ -78,17 +81,22 @@ class RunSummary:
         probes: Mapping[str, SplitPredictions] = MappingProxyType({}),
         own: Mapping[str, Callable[[Predictions], float]] = MappingProxyType({}),
         look_alikes: SplitLookAlikes | None = None,
+        prompts: SplitPredictions | None = None,
     ) -> None:
-        """Computes every number once; metrics of one's own are called with predictions, also of resampled cases."""
-        self.zero_shot, self.tuned, self.probes = zero_shot, tuned, probes
+        """Computes every number once; metrics of one's own are called with predictions, also of resampled cases.
+
+        ``prompts``: where ``tuned`` are a refit's answers, those of the same weights by the prompts.
+        """
+        self.zero_shot, self.tuned, self.probes, self.prompts = zero_shot, tuned, probes, prompts
+        beside = dict(probes) | ({} if prompts is None else {PROMPTS: prompts})
         self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
         self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))
         self.chance_metrics = chance(tuned.test)
         self.intervals = bootstrap.intervals(tuned.test, KEY_METRICS)
         self.changes = bootstrap.paired([(tuned.test, zero_shot.test)], KEY_METRICS)
-        tests = {name: probe.test for name, probe in probes.items()}
-        self.probe_metrics = {
-            name: {key: value for key, value in headline_metrics(test).items() if key not in NEED_SCORES}
+        tests = {name: one.test for name, one in beside.items()}
+        self.beside_metrics = {
+            name: {k: v for k, v in headline_metrics(test).items() if name == PROMPTS or k not in NEED_SCORES}
             | far_half_metrics(test)
             for name, test in tests.items()
         }
@@ -105,11 +113,12 @@ class RunSummary:
 
     def metrics(self) -> dict[str, float]:
         """``zero_shot/<split>/<metric>``, ``tuned/…``, and, of the test split alone, ``label_frequency/test/…``,
-        ``chance/test/…``, ``linear_probe/test/…`` and ``kernel_probe/test/…`` (absent where not measured).
+        ``chance/test/…``, ``linear_probe/test/…``, ``kernel_probe/test/…`` and ``prompts/test/…`` (absent where not
+        measured, the last without a refit). ``tuned`` is the run's answer: the refit's where there is one.
         """
         models = {"zero_shot": self.zero_shot_metrics, "tuned": self.tuned_metrics}
         models |= {"label_frequency/test": self.frequency_metrics, "chance/test": self.chance_metrics}
-        models |= {f"{KEYS[name]}/test": values for name, values in self.probe_metrics.items()}
+        models |= {f"{KEYS[name]}/test": values for name, values in self.beside_metrics.items()}
         return {f"{model}/{name}": float(value) for model, values in models.items() for name, value in values.items()}
 
     def save(self, path: Path, name: str, seed: int) -> None:
@@ -149,9 +158,10 @@ class RunSummary:
         """Test split: tuned, change from zero-shot, and the baselines; intervals where a metric has them."""
         images, cases = self.size
         table = Table(title=f"test split: {images} images of {cases} cases")
-        for heading in ("", "tuned", "change", *BASELINES):
+        ours = "tuned" if self.prompts is None else "tuned, refit"
+        for heading in ("", ours, "change", *self.baselines):
             table.add_column(heading, justify="left" if not heading else "right")
-        values = {CHANCE: self.chance_metrics, FREQUENCY: self.frequency_metrics} | self.probe_metrics
+        values = {CHANCE: self.chance_metrics, FREQUENCY: self.frequency_metrics} | self.beside_metrics
         for name in SUMMARY_METRICS:
             zero_shot, tuned = self.zero_shot_metrics[f"test/{name}"], self.tuned_metrics[f"test/{name}"]
             of = {baseline: known.get(name) for baseline, known in values.items()} | {ZERO_SHOT: zero_shot}
@@ -159,11 +169,11 @@ class RunSummary:
                 table_label(name, len(self.tuned.test.conditions)),
                 _number(tuned) + _range(self.intervals.get(name)),
                 f"{tuned - zero_shot:+.3f}" + _range(self.changes.get(name), "+.3f"),
-                *(self._beside(baseline, name, of.get(baseline)) for baseline in BASELINES),
+                *(self._beside(baseline, name, of.get(baseline)) for baseline in self.baselines),
             )
         for name, interval in self.own.items():
             zero_shot, tuned = (of[f"test/{OWN}{name}"] for of in (self.zero_shot_metrics, self.tuned_metrics))
-            others = (_number(zero_shot) if baseline == ZERO_SHOT else "" for baseline in BASELINES)
+            others = (_number(zero_shot) if baseline == ZERO_SHOT else "" for baseline in self.baselines)
             table.add_row(escape(name), _number(tuned) + _range(interval), f"{tuned - zero_shot:+.3f}", *others)
         return table
 
@@ -185,6 +195,8 @@ class RunSummary:
             console.print(f"{name}: {about}", highlight=False, markup=False)
         if self.look_alikes:
             console.print(self.look_alikes, highlight=False, markup=False)
+        if self.prompts is not None:
+            console.print(f"{PROMPTS}: the same weights without the refit", highlight=False, markup=False)
         console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False, markup=False)
         places = {
             "TensorBoard logs": folder / "tensorboard",

@@ -35,6 +35,7 @@ PRIOR = Rival("always naming the most frequent condition", "the class prior")
 BEFORE = Rival("the same base before training", "zero-shot")
 PROBED = Rival("a linear probe of the same frozen features", "the linear probe")
 KERNEL = Rival("a kernel probe of the same frozen features", "the kernel probe")
+PROMPTS = Rival("its own prompts, without the refit", "the prompts")
 
 
 def verdict(
@@ -44,12 +45,15 @@ def verdict(
     answers: Answers,
     conditions: int,
 ) -> tuple[str, ...]:
-    """Sentences for the top of a report, from metric -> the run minus each rival (None where that was not measured)."""
+    """Sentences for the top of a report, from metric -> the run minus each rival (None where that was not measured).
+
+    ``against_probes``: the linear probe, the kernel probe and, where the run's answer is a refit's, its prompts.
+    """
     said = [
         first_answer(PRIOR, against_prior),
         nearness(against_prior, conditions),
         first_answer(BEFORE, against_zero_shot),
-        *(first_answer(rival, results) for rival, results in zip((PROBED, KERNEL), against_probes, strict=True)),
+        *(first_answer(*pair) for pair in zip((PROBED, KERNEL, PROMPTS), against_probes, strict=False)),
         *variety(answers),
     ]
     return tuple(sentence for sentence in said if sentence)

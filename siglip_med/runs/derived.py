@@ -14,10 +14,11 @@ from siglip_med.metrics import CHOOSING, Predictions, crm, headline_metrics
 from siglip_med.models import DualEncoder, interpolated, read_checkpoint, read_trained, write_checkpoint
 from siglip_med.report import ReportSettings
 from siglip_med.report.differences import PREDICTIONS
+from siglip_med.report.evidence import BESIDE, PROMPTS
 from siglip_med.report.summary import RunSummary
 from siglip_med.runs.components import Components
 from siglip_med.runs.results import save_scores
-from siglip_med.runs.scoring import predict, predict_part
+from siglip_med.runs.scoring import answers, predict, predict_part, refit
 
 Derivation = Literal["interpolation", "crm"]
 SHARES = tuple(round(0.1 * step, 1) for step in range(11))
@@ -73,21 +74,25 @@ def derive_interpolation(folder: Path, checkpoint: Path, components: Components,
     values: dict[float, float] = {}
     for share in tracked(SHARES, "interpolating", "shares"):
         model.load_trainable_state(interpolated(base, trained, share))
-        values[share] = headline_metrics(predict_part(components, "val", progress=False))[CHOOSING]
+        values[share] = headline_metrics(predict_part(components, "val"))[CHOOSING]
     chosen = max(SHARES, key=lambda share: (values[share], share))
     _print(values, chosen)
     state = interpolated(base, trained, chosen)
     model.load_trainable_state(state)
-    after = predict(components)
+    prompts, config = predict(components), payload["config"]
+    fitted = None
+    if payload.get("refit") is not None:  # of other weights: fitted again on these
+        fitted = refit(components, prompts, config["evaluation"]["refit_images"], config["seed"])
+    after = answers(fitted, prompts)
     place = folder / "interpolation"
     target = place / "checkpoints" / "best.ckpt"
     target.parent.mkdir(parents=True, exist_ok=True)
     content = read_checkpoint(checkpoint)
     write_checkpoint(content | {"state_dict": {f"model.{name}": value for name, value in state.items()}}, target)
-    summary = RunSummary(before, after, report.resampling)
-    config = payload["config"]
-    save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target)
+    summary = RunSummary(before, after, report.resampling, prompts=None if fitted is None else prompts)
+    save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target, fitted)
     parts = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
+    parts |= {} if fitted is None else {BESIDE[PROMPTS]: prompts.test}
     return Derived(place, parts)
 
 

@@ -1,5 +1,6 @@
 """What a run writes into its folder: split, predictions and metrics, and the checkpoint that they come from."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.seals import write_sidecar
 from siglip_med.data.splitting.look_alikes import LOOK_ALIKES, SplitLookAlikes
 from siglip_med.metrics import CHOOSING, fit_calibration, write_per_image
-from siglip_med.models import finalize_checkpoint, load_trained, write_checkpoint
+from siglip_med.models import Refit, finalize_checkpoint, load_trained, write_checkpoint
 from siglip_med.report.data_card import write_data_card
-from siglip_med.report.evidence import PROBES
+from siglip_med.report.evidence import BESIDE, PROMPTS
 from siglip_med.report.summary import RunSummary
 from siglip_med.runs.components import Components
 from siglip_med.runs.session import checkpoints_of
@@ -71,12 +72,14 @@ def save_untrained(trainer: pl.Trainer, module: FineTuneModule) -> Path | None:
     return path
 
 
-def save_results(settings: FineTuneSettings, trainer: pl.Trainer, summary: RunSummary, best: Path | None) -> None:
+def save_results(
+    settings: FineTuneSettings, trainer: pl.Trainer, summary: RunSummary, best: Path | None, refit: Refit | None
+) -> None:
     """Writes predictions, metrics.json, the dashboards, and the results inside the best checkpoint."""
     # Only now: it draws, and a run should not wait for matplotlib before its first step.
     from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
 
-    save_scores(Path(settings.paths.output_dir), summary, settings.name, settings.seed, best)
+    save_scores(Path(settings.paths.output_dir), summary, settings.name, settings.seed, best, refit)
     hyperparameters: dict[str, Any] = flat(settings, left_out=("paths", "callbacks", "logger"))
     results = summary.metrics()
     shown = dict.fromkeys((CHOOSING, "r_at_1", "r_at_5", "icd_distance_all"))
@@ -92,7 +95,9 @@ def save_results(settings: FineTuneSettings, trainer: pl.Trainer, summary: RunSu
         logger.finalize("success")
 
 
-def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpoint: Path | None) -> None:
+def save_scores(
+    folder: Path, summary: RunSummary, name: str, seed: int, checkpoint: Path | None, refit: Refit | None = None
+) -> None:
     """Writes predictions and metrics.json of a run, and the results inside its checkpoint.
 
     Args:
@@ -101,6 +106,7 @@ def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpo
         name: of the experiment.
         seed: of the run.
         checkpoint: the one that gave the numbers, or None.
+        refit: what answered, or None: the prompts did.
     """
     for part, predictions in {
         "val": summary.tuned.val,
@@ -110,13 +116,17 @@ def save_scores(folder: Path, summary: RunSummary, name: str, seed: int, checkpo
     }.items():
         predictions.save(folder / "predictions" / part)
         write_per_image(predictions, folder / "predictions" / part)
-    for baseline, probe in summary.probes.items():
-        probe.test.save(folder / "predictions" / PROBES[baseline])
+    prompts = summary.prompts or summary.tuned
+    if summary.prompts is None:  # of a refit that a resumed run no longer has
+        shutil.rmtree(folder / "predictions" / BESIDE[PROMPTS], ignore_errors=True)
+    for name_, beside in (dict(summary.probes) | ({PROMPTS: summary.prompts} if summary.prompts else {})).items():
+        beside.test.save(folder / "predictions" / BESIDE[name_])
     summary.save(folder / "metrics.json", name, seed)
     if checkpoint is not None:
-        calibration = fit_calibration(summary.tuned.val)
+        calibration = fit_calibration(prompts.val)  # a refit's is inside it
         finalize_checkpoint(
             checkpoint,
+            refit,
             metrics=summary.for_model_card(),
             baselines=summary.baselines_for_model_card(),
             own_metrics=summary.own_for_model_card(),

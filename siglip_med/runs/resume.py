@@ -54,11 +54,12 @@ MAY_CHANGE = (
     "model.vision",
     "model.text",
     "evaluation",
+    "refit",
     "optimized_metric",
 )
 """Settings that may change when a run is resumed; data and base are compared by split and fingerprint."""
 _OWN = ("resume", "paths", "trust")
-_DECIDING = (*LENGTH, "evaluation", "optimized_metric")
+_DECIDING = (*LENGTH, "evaluation", "refit", "optimized_metric")
 _PLACES = ("dirpath", "save_dir", "default_root_dir")
 
 

@@ -81,6 +81,7 @@ class EvaluationSettings(BaseModel):
         bootstrap: resamples of the cases.
         coverage: of the intervals.
         probe_images: most training images that the probes embed; 0: no probe.
+        refit_images: most training images that the refit embeds.
         neighbours: most training images that are kept for the nearest cases; 0: none.
         metrics: metrics of one's own by name, each a node whose object is called with `Predictions`.
     """
@@ -90,6 +91,7 @@ class EvaluationSettings(BaseModel):
     bootstrap: Annotated[int, Field(gt=0, le=1_000_000)]
     coverage: Share
     probe_images: Annotated[int, Field(ge=0)]
+    refit_images: Annotated[int, Field(gt=0)] = 50_000
     neighbours: Annotated[int, Field(ge=0, le=1_000_000)]
     metrics: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Node] = {}
 
@@ -104,6 +106,8 @@ class FineTuneSettings(RunSettings):
             from, or None.
         fit: whether to train; a run that does not is the report of its base.
         text_pool: ``batch``, ``all`` or ``auto`` (see docs/losses.md).
+        refit: ``kernel``: after training the last layer is solved in closed form and answers in place of the prompts;
+            None: the prompts answer.
     """
 
     name: str
@@ -111,6 +115,7 @@ class FineTuneSettings(RunSettings):
     init_from: str | None
     fit: bool
     text_pool: PoolChoice
+    refit: Literal["kernel"] | None = None
     conditions: ConditionSettings
     evaluation: EvaluationSettings
     features: Annotated[Node | None, Builds(LabeledData, given=("datamodule", "model"))] = None

@@ -21,17 +21,18 @@ from siglip_med.models import (
     model_builders,
     model_node,
     read_checkpoint,
+    read_refit,
     read_trained,
 )
 from siglip_med.report import RunMeta
 from siglip_med.report.differences import PREDICTIONS
-from siglip_med.report.evidence import PROBES
+from siglip_med.report.evidence import BESIDE, PROBES, PROMPTS
 from siglip_med.runs.components import Components, build_components, build_model, data_builders
 from siglip_med.runs.confined_caches import kept_below
-from siglip_med.runs.scoring import fit_probes, predict
+from siglip_med.runs.scoring import answers, fit_probes, predict
 from siglip_med.runs.settings import ConditionSettings
 
-NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", *PROBES.values())
+NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", *BESIDE.values())
 _SAME = 1e-5
 
 
@@ -137,7 +138,7 @@ def predict_run(
 
     Returns:
         Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``, and
-        ``probe_test`` and ``kernel_probe_test`` where the run fitted probes.
+        ``probe_test`` and ``kernel_probe_test`` where the run fitted probes, ``prompts_test`` where a refit answers.
 
     Raises:
         UserError: the checkpoint, its base, its data or the device is not available, or the split is no longer
@@ -150,9 +151,12 @@ def predict_run(
     before = predict(components)
     probed = fit_probes(components, before, stored.probe_images, stored.seed)
     components.model.load_trainable_state(trained)
-    before, after = probed.beside(before), probed.beside(predict(components))
+    prompts = predict(components)
+    refit = read_refit(payload.get("refit"), len(payload["conditions"]), str(checkpoint))
+    before, prompts, after = (probed.beside(one) for one in (before, prompts, answers(refit, prompts)))
     found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
-    return found | {PROBES[name]: probe.test for name, probe in probed.probes.items()}
+    found |= {PROBES[name]: probe.test for name, probe in probed.probes.items()}
+    return found | ({} if refit is None else {BESIDE[PROMPTS]: prompts.test})
 
 
 def stored_components(stored: StoredRun, device: torch.device) -> Components:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,8 +18,9 @@ from siglip_med.commands import predict as command
 from siglip_med.commands.predict import Settings
 from siglip_med.core.errors import UserError
 from siglip_med.data.images import read_image
+from siglip_med.export import export_checkpoint
 from siglip_med.inference import find_images
-from siglip_med.models import load_model
+from siglip_med.models import finalize_checkpoint, load_model
 from tests.models import runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -108,6 +110,43 @@ def test_the_page_explains_as_many_photographs_as_asked_and_says_what_it_lacks(t
     assert all(line in shown for line in result.notes)
     command.show(replace(result, page=None, notes=()))
     assert "where the model looks" not in capsys.readouterr().out
+
+
+def test_the_refit_ranks_unless_the_prompts_are_asked_for(trained, photographs, tmp_path, capsys):
+    model, payload = load_model(trained)
+    refit, path = runs.refit(model), tmp_path / "refit.ckpt"
+    shutil.copy(trained, path)
+    finalize_checkpoint(path, refit)
+
+    def ranked(checkpoint, scores):
+        words = {"images": str(photographs / "a.png"), "top_k": 3, "batch_size": 4, "device": "cpu", "base": None}
+        place = {"output_dir": str(tmp_path / scores), "checkpoint": str(checkpoint)}
+        result = command.run(Settings(**words, **place, scores=scores))
+        command.show(result)
+        found = {c.condition: (c.logit, c.confidence) for c in result.predictions.differentials[0].candidates}
+        assert json.loads(result.tree.read_text())["scores"] == result.predictions.scores
+        return found, result.predictions
+
+    pixels = read_image(photographs / "a.png", model.image_spec.size).astype(np.float32) / 255
+    pixels = (pixels - np.array(model.image_spec.mean)) / np.array(model.image_spec.std)
+    with torch.no_grad():
+        expected = refit(model.pooled_features(torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]))[0]
+    for scores in ("auto", "refit"):
+        found, run = ranked(path, scores)
+        assert (run.scores, run.calibrated) == ("refit", True)
+        for name, logit in zip(payload["conditions"], expected.tolist(), strict=True):
+            assert found[name][0] == pytest.approx(logit, abs=1e-3)
+            assert found[name][1] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
+    assert "ranked by the scores of the refit; scores=prompts ranks by" in capsys.readouterr().out
+    by_prompts, run = ranked(path, "prompts")
+    assert run.scores == "prompts"
+    assert by_prompts == ranked(trained, "auto")[0] != found
+    assert "ranked by the scores of the prompts\n" in capsys.readouterr().out
+    merged = export_checkpoint(path, "merged", tmp_path / "merged")
+    exported = ranked(merged, "auto")[0]
+    assert exported == {name: pytest.approx(pair, abs=1e-3) for name, pair in found.items()}
+    with pytest.raises(UserError, match=r"^scores=refit: .*best\.ckpt holds no refit; use scores=prompts"):
+        ranked(trained, "refit")
 
 
 def test_unreadable_files_are_named_and_the_rest_goes_on(predict, trained, photographs):

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from siglip_med.commands.train import optimized_metric
+from siglip_med.commands.train import optimized_metric, run
 from siglip_med.core.errors import UserError
 from siglip_med.inference.probe import frozen_features
-from siglip_med.metrics import Predictions, headline_metrics
-from siglip_med.models import load_model, read_checkpoint, write_checkpoint
+from siglip_med.inference.refit import refit_answers
+from siglip_med.metrics import Predictions, fit_calibration, fit_kernel_ridge, headline_metrics
+from siglip_med.models import load_model, read_checkpoint, read_refit, write_checkpoint
 from siglip_med.runs.stored import predict_run
+from tests.short_runs import small_settings
 
 
 @pytest.fixture(scope="session")
@@ -83,7 +85,7 @@ def test_the_saved_predictions_give_the_printed_metrics_again(short_run):
 
 def test_a_checkpoint_restores_the_model_that_made_the_predictions(short_run, cache):
     again = predict_run(short_run.folder / "checkpoints" / "best.ckpt", cache_dir=cache)
-    for name in ("val", "test", "zero_shot_val", "zero_shot_test"):
+    for name in ("val", "test", "zero_shot_val", "zero_shot_test", "prompts_test"):
         saved = Predictions.load(short_run.folder / "predictions" / name)
         assert saved.frame["image_id"].tolist() == again[name].frame["image_id"].tolist()
         np.testing.assert_allclose(again[name].logits, saved.logits, atol=1e-4)
@@ -102,8 +104,10 @@ def test_a_run_says_what_it_was_made_of_and_keeps_its_baselines(short_run):
     kernel = Predictions.load(folder / "predictions" / "kernel_probe_test")
     assert kernel.meta["probe"].startswith("kernel ridge regression on ")
     assert "no tree by validation" in kernel.meta["probe"]
-    assert set(stored["baselines"]) == {"chance", "label_frequency", "zero_shot", "linear_probe", "kernel_probe"}
-    for name, one in (("linear_probe", probe), ("kernel_probe", kernel)):
+    prompts = Predictions.load(folder / "predictions" / "prompts_test")
+    baselines = {"chance", "label_frequency", "zero_shot", "linear_probe", "kernel_probe", "prompts"}
+    assert set(stored["baselines"]) == baselines
+    for name, one in (("linear_probe", probe), ("kernel_probe", kernel), ("prompts", prompts)):
         expected = headline_metrics(one)["r_at_1"]
         assert stored["baselines"][name]["r_at_1"]["estimate"] == pytest.approx(expected)
         assert short_run.metrics[f"{name}/test/r_at_1"] == pytest.approx(expected)
@@ -117,6 +121,41 @@ def test_a_run_says_what_it_was_made_of_and_keeps_its_baselines(short_run):
     far = kernel.take(kernel.nearest <= np.median(kernel.nearest))
     assert short_run.metrics["kernel_probe/test/far_half_r_at_1"] == headline_metrics(far)["r_at_1"]
     assert "tuned/test/far_half_mrr" in short_run.metrics
+
+
+def test_the_refit_is_what_the_formula_gives_on_the_tuned_tower_and_the_checkpoint_keeps_it(short_run):
+    model, data = short_run.components.model, short_run.components.data
+    of_train, rows = frozen_features(model, data, "train")
+    (of_val, _), (of_test, _) = (frozen_features(model, data, split) for split in ("val", "test"))
+    val, test = short_run.tuned.val, short_run.tuned.test
+    fitted = fit_kernel_ridge(of_train, data.table.labels[rows], of_val, val)
+    calibration = fit_calibration(fitted.predict(of_val, val))
+    expected = fitted.scores(of_test) / calibration.temperature + calibration.bias
+    np.testing.assert_allclose(test.logits, expected, atol=1e-3)
+    assert test.meta["scores"].startswith("refit: kernel ridge regression on all 170 training images")
+    again = fit_calibration(val)  # so that the sigmoid of a logit is a calibrated confidence as it is
+    assert (again.temperature, again.bias) == (pytest.approx(1, abs=0.01), pytest.approx(0, abs=0.02))
+    payload = read_checkpoint(short_run.best)["siglip_med"]
+    stored = read_refit(payload["refit"], len(val.conditions), "")
+    np.testing.assert_allclose(refit_answers(stored, of_test, test).logits, test.logits, atol=1e-5)
+    assert stored.centers.shape == of_train.shape
+    assert short_run.tuned.test.image_embeddings.shape == (len(test), model.embedding_dim)
+    prompts = Predictions.load(short_run.folder / "predictions" / "prompts_test")
+    known = fit_calibration(short_run.summary.prompts.val)  # that of the checkpoint is the prompts'
+    assert payload["calibration"]["temperature"] == pytest.approx(known.temperature)
+    assert np.abs(prompts.logits - test.logits).max() > 0.1
+
+
+def test_without_a_refit_the_prompts_answer_as_before_and_nothing_of_it_is_left(short_run, cache, tmp_path):
+    words = ("experiment=published_final", "trainer.max_steps=12", "refit=null", "evaluation.probe_images=0")
+    plain = run(small_settings(cache, tmp_path, *words))
+    beside = Predictions.load(short_run.folder / "predictions" / "prompts_test")
+    np.testing.assert_array_equal(plain.tuned.test.logits, beside.logits)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert not [name for name in content["metrics"] if name.startswith("prompts/")]
+    assert "prompts" not in content["test_baselines"]
+    assert not (tmp_path / "predictions" / "prompts_test").exists()
+    assert read_checkpoint(plain.best)["siglip_med"]["refit"] is None
 
 
 def test_frozen_features_of_some_rows_are_those_of_all(short_run):

@@ -36,7 +36,7 @@ def test_the_differential_is_that_of_predict(answerer, answer, drawing):
 
 def test_the_sets_are_those_of_the_reports_rule(answerer, short_run):
     val = answerer.validation
-    rule = fit_conformal(val, 0.8, temperature=answerer.classifier.payload["calibration"]["temperature"])
+    rule = fit_conformal(val, 0.8)  # a refit's logits are calibrated
     expected, strange = rule.sets(val), nonconformity(val.logits, rule.score, rule.temperature)
     sure = np.abs(strange - rule.threshold) > 1e-5  # one image at a time rounds otherwise than a batch
     assert sure.mean() > 0.99
@@ -79,12 +79,20 @@ def test_the_nearest_training_images_are_pictures_or_labels_or_a_sentence_says_w
 
 def test_maps_are_of_a_condition_against_the_mean_of_all(answerer, answer):
     """As on the page of predict.py, so that both show the same."""
-    texts = answerer.texts - answerer.texts.mean(dim=0)
     column, pixels = int(answer.order[2]), answerer.pixels(answer.photograph)
-    model = answerer.classifier.model
+    model, refit = answerer.classifier.model, answerer.classifier.refit
+
+    def against(features):
+        logits = refit(features)
+        return logits[:, column] - logits.mean(dim=1)
+
+    np.testing.assert_array_equal(answerer.relevance(answer, column), shifted_relevance_map(model, pixels, against))
+    np.testing.assert_array_equal(answerer.occlusion(answer, column), occlusion_map(model, pixels, against))
+    prompts = replace(answerer, classifier=replace(answerer.classifier, refit=None))
+    texts = answerer.texts - answerer.texts.mean(dim=0)
     expected = shifted_relevance_map(model, pixels, texts[column])
-    np.testing.assert_array_equal(answerer.relevance(answer, column), expected)
-    np.testing.assert_array_equal(answerer.occlusion(answer, column), occlusion_map(model, pixels, texts[column]))
+    np.testing.assert_array_equal(prompts.relevance(answer, column), expected)
+    assert np.abs(answerer.relevance(answer, column) - expected).max() > 1e-4
 
 
 def test_two_that_ask_at_once_get_what_each_would_get_alone(answerer, answer):
@@ -106,7 +114,11 @@ def test_a_sentence_is_scored_like_a_condition(answerer, answer):
     assert [score.logit for score in scores] == pytest.approx(expected.logits[:4].tolist(), abs=1e-4)
     by_column = {single.classifier.conditions.index(c.condition): c.confidence for c in expected.candidates}
     assert [score.confidence for score in scores] == pytest.approx([by_column[c] for c in range(4)], abs=1e-5)
-    assert [score.place for score in scores] == [1 + int((answer.logits > score.logit).sum()) for score in scores]
+    by_prompts = replace(answerer, classifier=replace(answerer.classifier, refit=None)).answer(answer.photograph)
+    assert [c.logit for c in answer.prompts] == sorted(by_prompts.logits.tolist(), reverse=True)
+    assert [score.place for score in scores] == [1 + int((by_prompts.logits > score.logit).sum()) for score in scores]
+    assert "the differential is ranked by the refit" in views.sentences(scores, answerer, answer)
+    assert "refit" not in views.sentences(scores, single, expected)
     assert [score.cut for score in scores] == [0] * 4
 
 

@@ -18,11 +18,13 @@ from siglip_med.export import export_checkpoint, model_card
 from siglip_med.export.card import metric_rows
 from siglip_med.export.merge import merged_copy
 from siglip_med.export.recipes import loading_recipe
-from siglip_med.models import TwoTower, load_model
+from siglip_med.models import TwoTower, finalize_checkpoint, load_model, read_refit
+from siglip_med.models.refit import REFIT_FILE
 from tests.models import runs, tiny
 
 VARIANTS: dict[str, tuple[str, dict]] = {kind: (kind, {}) for kind in runs.KINDS}
 VARIANTS["dual_encoder with a hidden layer"] = ("dual_encoder", {"image_hidden": 10})
+WITHOUT_REFIT = "siglip2"
 FORMATS = ("peft", "merged", "onnx")
 METRICS = {"r_at_5": {"estimate": 0.75, "low": 0.7, "high": 0.8}, "icd_distance_all": 0.25}
 
@@ -35,7 +37,10 @@ for job in json.load(open(sys.argv[1])):
     given = torch.load(job["inputs"], weights_only=True)
     names = {"folder": job["folder"], **job["bases"], **given}
     exec(job["recipe"], names)
-    torch.save(torch.as_tensor(names["logits"]).detach(), job["output"])
+    logits = [torch.as_tensor(names["logits"]).detach()]
+    exec(job["refit"], names)
+    logits.append(torch.as_tensor(names["logits"]).detach())
+    torch.save(logits, job["output"])
 """
 
 
@@ -68,6 +73,8 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
         model = runs.train(runs.build(node))
         calibration = {"temperature": 1.25, "bias": -0.5}
         checkpoint = runs.save(model, node, root / variant / "best.ckpt", metrics=METRICS, calibration=calibration)
+        refit = None if variant == WITHOUT_REFIT else runs.refit(model)
+        finalize_checkpoint(checkpoint, refit)
         torch.save(inputs_of(model), root / variant / "inputs.pt")
         names = ("vision", "text") if kind == "dual_encoder" else ("path",)
         bases = {("base" if name == "path" else f"{name}_base"): node[name] for name in names}
@@ -78,12 +85,14 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
                 "bases": bases,
                 "inputs": str(root / variant / "inputs.pt"),
                 "recipe": loading_recipe(model, format),
+                "refit": loading_recipe(model, format, refit is not None)[len(loading_recipe(model, format)) :],
                 "output": str(root / variant / f"{format}.pt"),
                 "expected": runs.scores(model).detach(),
+                "refitted": None if refit is None else refit(model.pooled_features(runs.images())).detach(),
             }
     listing = root / "jobs.json"
     listing.write_text(
-        json.dumps([{key: value for key, value in job.items() if key != "expected"} for job in jobs.values()])
+        json.dumps([{k: v for k, v in job.items() if k not in ("expected", "refitted")} for job in jobs.values()])
     )
     subprocess.run([sys.executable, "-c", STRANGER, str(listing)], check=True, cwd=root, timeout=200)
     return jobs
@@ -93,10 +102,20 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_stranger_gets_the_same_logits_from_the_cards_own_lines(variant, format, exports):
     job = exports[variant, format]
-    found = torch.load(job["output"], weights_only=True)
+    found, refitted = torch.load(job["output"], weights_only=True)
     assert found.shape == (3, 3)
     assert torch.allclose(found, job["expected"], atol=1e-4), (found - job["expected"]).abs().max()
-    assert job["recipe"] in Path(job["folder"], "README.md").read_text(encoding="utf-8")
+    card = Path(job["folder"], "README.md").read_text(encoding="utf-8")
+    assert job["recipe"] + job["refit"] in card
+    if variant == WITHOUT_REFIT:
+        assert job["refit"] == ""
+        assert "refit" not in card
+        assert not Path(job["folder"], REFIT_FILE).exists()
+        return
+    # as confidences: training left the images' features nearly alike, and standardizing them enlarges what float32 lost
+    torch.testing.assert_close(refitted.float().sigmoid(), job["refitted"].sigmoid(), atol=1e-5, rtol=0)
+    assert "features of the training images" in card
+    assert Path(job["folder"], REFIT_FILE).is_file() == (format != "onnx")
 
 
 def test_the_pipeline_sees_a_photograph_as_training_did(exports, tmp_path):
@@ -155,8 +174,10 @@ def test_the_cards_lines_run_as_pasted_and_rank_a_gray_image(variant, format, pa
     gray = (torch.full((1, 3, side, side), 128 / 255) - mean) / std
     with torch.no_grad():
         expected = model.logits(model.encode_images(gray), model.encode_texts(**model.tokenize(runs.TEXTS)))
+        if (refit := read_refit(payload["refit"], 3, "")) is not None:
+            expected = refit(model.pooled_features(gray))
     found = pasted[variant, format]
-    assert torch.allclose(found["logits"], expected, atol=1e-3), (found["logits"] - expected).abs().max()
+    assert torch.allclose(found["logits"].float(), expected, atol=1e-3), (found["logits"] - expected).abs().max()
     order = [payload["conditions"][c] for c in expected[0].argsort(descending=True)]
     assert [line.split()[1] for line in found["printed"].splitlines()] == order
 

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from siglip_med.models import TwoTower, checkpoint_payload, write_checkpoint
+from siglip_med.metrics import Predictions, fit_kernel_ridge
+from siglip_med.models import Refit, TwoTower, checkpoint_payload, write_checkpoint
 from tests.models import tiny
 
 KINDS = ("siglip", "siglip2", "clip", "dual_encoder")
@@ -69,6 +71,18 @@ def save(model: TwoTower, node: dict[str, Any], path: Path, **results: Any) -> P
     state = {f"model.{name}": value for name, value in model.trainable_state().items()}
     write_checkpoint({"state_dict": state, "siglip_med": payload, "epoch": 1}, path)
     return path
+
+
+@torch.no_grad()
+def refit(model: TwoTower, count: int = 12) -> Refit:
+    """A refit on random images, each of three conditions in turn."""
+    features, labels = (
+        model.pooled_features(images(count, model.image_spec.size)).numpy(),
+        np.eye(3)[np.arange(count) % 3],
+    )
+    val = Predictions.of(np.zeros_like(labels), labels)
+    fitted = fit_kernel_ridge(features, labels, features, val)
+    return Refit(fitted.calibrated(features, val).arrays(), fitted.about())
 
 
 class Malicious:

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from siglip_med.core.errors import UserError
 from siglip_med.export import write_merged, write_open_clip
+from siglip_med.export.pretrained import save_weights
+from siglip_med.export.recipes import loading_recipe
 from siglip_med.models import FullFineTune, Lora, clip
 from siglip_med.models.conversion import convert
 from tests.models import runs, their_open_clip
@@ -115,6 +117,15 @@ def test_adapters_are_trained_and_come_back_in_open_clips_format(write, theirs, 
     with torch.no_grad():
         torch.testing.assert_close(model.encode_image(pixels), images, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(model.encode_text(tokens["input_ids"]), texts, rtol=1e-5, atol=1e-5)
+    refit, plain = runs.refit(ours), loading_recipe(ours, "open_clip")
+    save_weights(refit.state_dict(), output / "refit.safetensors")
+    names = {"model": model, "pixel_values": pixels, "folder": str(output)}
+    with torch.no_grad():
+        exec(loading_recipe(ours, "open_clip", refit=True).removeprefix(plain), names)
+        torch.testing.assert_close(names["features"], ours.pooled_features(pixels), rtol=1e-5, atol=1e-5)
+        expected = refit(names["features"])
+    torch.testing.assert_close(names["logits"].float(), expected, rtol=0, atol=1e-5)
+    assert torch.unique(expected).numel() > 3
     again = clip(converted(output), adaptation=FullFineTune())
     torch.testing.assert_close(embeddings(again)[2], images, rtol=1e-5, atol=1e-5)
     merged = tmp_path / "merged"

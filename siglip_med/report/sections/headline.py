@@ -5,7 +5,18 @@ from dataclasses import asdict
 import numpy as np
 
 from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
-from siglip_med.report.evidence import BASELINES, CHANCE, CRM, KERNEL, NOT_MEASURED, PROBE, RUN, ZERO_SHOT, Evidence
+from siglip_med.report.evidence import (
+    BASELINES,
+    CHANCE,
+    CRM,
+    KERNEL,
+    NOT_MEASURED,
+    PROBE,
+    PROMPTS,
+    RUN,
+    ZERO_SHOT,
+    Evidence,
+)
 from siglip_med.report.page import Card, Figure, Section, Table, bounds, change, number, percent, with_range
 from siglip_med.report.plots import baselines_figure, to_png
 
@@ -24,7 +35,7 @@ def cards(evidence: Evidence) -> tuple[Card, ...]:
             label=table_label(metric, len(evidence.test.conditions)),
             value=number(evidence.intervals[metric].estimate),
             interval=bounds(evidence.intervals[metric].low, evidence.intervals[metric].high),
-            beside=" · ".join(f"{name} {_of_baseline(evidence, name, metric)}" for name in BASELINES),
+            beside=" · ".join(f"{name} {_of_baseline(evidence, name, metric)}" for name in evidence.baselines),
         )
         for metric in _CARDS
     )
@@ -54,7 +65,8 @@ def lead(evidence: Evidence) -> str:
 
 def headline_section(evidence: Evidence) -> Section:
     """Every headline metric with its interval, beside the baselines."""
-    columns = ["", f"{RUN} [{evidence.settings.coverage:.0%} interval]", "change from zero-shot", *BASELINES, CRM]
+    ours = f"{RUN} [{evidence.settings.coverage:.0%} interval]"
+    columns = ["", ours, "change from zero-shot", *evidence.baselines, CRM]
     tables = tuple(
         Table(title, tuple(columns), tuple(_row(evidence, metric) for metric in metrics))
         for title, metrics in by_group().items()
@@ -78,8 +90,8 @@ def headline_section(evidence: Evidence) -> Section:
             "at the image; class prior ranks by the counts of the training split. The linear "
             "probe is a logistic regression on the base's frozen image features, its C chosen on validation"
             f"{_fitted(evidence, PROBE)}; the kernel probe a kernel ridge regression on the same features, its width "
-            f"and ridge chosen there{_fitted(evidence, KERNEL)}. CRM re-ranks this run's own answers by their expected "
-            "ICD distance and needs no "
+            f"and ridge chosen there{_fitted(evidence, KERNEL)}. {_refit(evidence)}"
+            "CRM re-ranks this run's own answers by their expected ICD distance and needs no "
             "training: a loss that is meant to teach the hierarchy has to beat it.",
             f"Means over conditions are over those that occur in the test split: {defined['primary']} of "
             f"{defined['conditions']} as a primary label, {defined['positive']} as any label. ↓ marks what is "
@@ -118,7 +130,7 @@ def _row(evidence: Evidence, metric: str) -> tuple[str, ...]:
         table_label(metric, len(evidence.test.conditions)),
         with_range(evidence.intervals[metric]),
         changed if evidence.zero_shot is not None else NOT_MEASURED,
-        *(_of_baseline(evidence, name, metric) for name in BASELINES),
+        *(_of_baseline(evidence, name, metric) for name in evidence.baselines),
         number(evidence.values[CRM].get(metric)),
     )
 
@@ -126,6 +138,13 @@ def _row(evidence: Evidence, metric: str) -> tuple[str, ...]:
 def _fitted(evidence: Evidence, name: str) -> str:
     said = evidence.probes[name].meta.get("probe", "") if name in evidence.probes else ""
     return f" ({said})" if said else ""
+
+
+def _refit(evidence: Evidence) -> str:
+    if PROMPTS not in evidence.probes:
+        return ""
+    said = evidence.test.meta.get("scores", "refit")
+    return f"This run answers by its {said}; prompts are the same weights without it. "
 
 
 def _distractors(evidence: Evidence) -> int:

@@ -1,0 +1,39 @@
+"""The refit at work: fitted after training on the tuned tower's features, it answers in place of the prompts."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from siglip_med.data import LabeledData
+from siglip_med.inference.probe import frozen_features, some_training_rows
+from siglip_med.metrics import Predictions, fit_kernel_ridge
+from siglip_med.models import Refit, TwoTower
+
+_ROWS = 4_096
+
+
+def fit_refit(
+    model: TwoTower, data: LabeledData, val: Predictions, val_features: np.ndarray, limit: int, seed: int
+) -> Refit:
+    """Fits `fit_kernel_ridge` on the training images without augmentation, as the model sees them now.
+
+    Args:
+        model: trained.
+        data: its images, or the features of a frozen tower, which are read and not computed again.
+        val: validation, which chooses width, ridge, tree and temperature.
+        val_features: ``[V, F]`` pooled features of its images.
+        limit: most training images; more are drawn by chance.
+        seed: draws them.
+    """
+    features, rows = frozen_features(model, data, "train", some_training_rows(data, limit, seed), "refit")
+    fitted = fit_kernel_ridge(features, data.table.labels[rows], val_features, val, of=len(data.split.train))
+    return Refit(fitted.calibrated(val_features, val).arrays(), fitted.about())
+
+
+@torch.no_grad()
+def refit_answers(refit: Refit, features: np.ndarray, frame: Predictions) -> Predictions:
+    """The same images with the refit's logits; ``features`` are their ``[N, F]`` pooled features."""
+    blocks = torch.from_numpy(features).split(_ROWS)
+    logits = torch.cat([refit(block) for block in blocks]).numpy()
+    return replace(frame, logits=logits, meta={**frame.meta, "scores": f"refit: {refit.about}"})
