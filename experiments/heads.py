@@ -105,7 +105,7 @@ class Bench:
         """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before where it was."""
         model = self.model.eval()
         if not self.features:
-            return predict_part(self.components, split, progress=False)
+            return predict_part(self.components, split)
         text = self.components.prompt_ensemble.encode(model)
         image = normalize(model.project_images(self.features[split]).float(), dim=-1)
         logits = image @ text.T * model.logit_scale.exp() + model.logit_bias

@@ -40,6 +40,7 @@ COMMON = (
     "evaluation.probe_images=0",
     "evaluation.neighbours=0",
     "evaluation.bootstrap=100",
+    "refit=null",
 )
 VARIANTS = {
     "pixels, augmented": (),

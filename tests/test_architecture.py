@@ -29,6 +29,7 @@ MAY_IMPORT = {
         *("runs", "report", "export", "demo", "training", "inference"),
         *("metrics", "data", "models", "losses", "conditions", "sweeps"),
     },
+    "__main__": {"launch"},
     "launch": {"commands", "runs", "training", "sweeps"},
 }
 """Synthetic and sources are in nobody's list: only conf names them."""

@@ -235,7 +235,7 @@ def _composed(settings: Settings, experiment: str, trial: Sequence[str]) -> Dict
     """The config of ``train.py`` for a trial, and that of its words which replace others."""
     search = HydraConfig.get().searchpath if HydraConfig.initialized() else []
     places = [f"hydra.searchpath=[{','.join(map(in_quotes, search))}]"] if search else []
-    words = _replaced([f"experiment={experiment}", "trainer.devices=1", *settings.overrides], trial)
+    words = _replaced([f"experiment={experiment}", "trainer.devices=1", "refit=null", *settings.overrides], trial)
     try:
         config = compose("train", overrides=[*null_groups_removed(config_dir(), "train", words), *places])
     except (HydraException, OmegaConfBaseException, ValueError) as error:

@@ -15,7 +15,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from siglip_med import __version__
 from siglip_med.core import shell
 from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail
@@ -30,7 +29,7 @@ from siglip_med.launch.command_line import (
     plain_settings,
     remove_if_untouched,
 )
-from siglip_med.launch.help import help_text, wants_help
+from siglip_med.launch.help import help_text, version_line, wants_help
 from siglip_med.launch.jobs import run_once
 
 RUNS = frozenset({"train"})
@@ -46,7 +45,7 @@ def launch(command: str) -> None:
     """
     folder = config_dir()
     if "--version" in arguments():
-        print(f"siglip-med {__version__}")
+        print(version_line())
         return
     if wants_help(arguments()):
         print(help_text(folder, command), end="")

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 _COMMANDS = Path(__file__).parents[1] / "commands"
@@ -38,11 +39,16 @@ def help_text(folder: Path, command: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def version_line() -> str:
+    """Name and version of the installed package."""
+    return f"siglip-med {version('siglip-med')}"
+
+
 def overview() -> str:
     """All commands with their first sentences, and how to go on."""
     names = sorted(path.stem for path in _COMMANDS.glob("*.py") if path.stem != "__init__")
     lines = [f"  siglip-med-{name:<10}{_purpose(name)}\n" for name in names]
-    return f"{''.join(lines)}\nsiglip-med-train --help lists the settings of a command.\n"
+    return f"{version_line()}\n\n{''.join(lines)}\nsiglip-med-train --help lists the settings of a command.\n"
 
 
 def _purpose(command: str) -> str:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from siglip_med.core.files import write_json
 from siglip_med.core.provenance import sentence
-from siglip_med.core.shell import setting
+from siglip_med.core.shell import command, setting
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes
 from siglip_med.metrics import (
     KEY_METRICS,
@@ -199,7 +199,7 @@ class RunSummary:
             console.print(f"{PROMPTS}: the same weights without the refit", highlight=False, markup=False)
         console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False, markup=False)
         places = {
-            "TensorBoard logs": folder / "tensorboard",
+            **({"TensorBoard logs": folder / "tensorboard"} if (folder / "tensorboard").is_dir() else {}),
             "checkpoint": checkpoint or "none",
             "resolved config": folder / ".hydra" / "config.yaml",
             "split and its report": folder / "split.csv",
@@ -209,12 +209,13 @@ class RunSummary:
             console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False, markup=False)
         if checkpoint is not None:
             console.print("next:")
-            for command in (
-                f"tensorboard --logdir {shlex.quote(str(folder))}",
-                f"python evaluate.py {setting('checkpoint', checkpoint)}",
-                f"python predict.py {setting('checkpoint', checkpoint)} images=path/to/photographs",
+            boards = [f"tensorboard --logdir {shlex.quote(str(folder))}"] if (folder / "tensorboard").is_dir() else []
+            for line in (
+                *boards,
+                f"{command('evaluate')} {setting('checkpoint', checkpoint)}",
+                f"{command('predict')} {setting('checkpoint', checkpoint)} images=path/to/photographs",
             ):
-                console.print(f"  {command}", soft_wrap=True, highlight=False, markup=False)
+                console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _defined(values: dict[str, float]) -> dict[str, float | None]:

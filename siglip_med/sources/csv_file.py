@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -83,7 +83,7 @@ class CsvSource(FolderSource):
     condition_columns: list[Column] | None = None
     condition_prefix: Annotated[str, Field(min_length=1)] | None = None
     condition_columns_except: list[Column] | None = None
-    where: dict[Column, Column | list[Column]] = field(default_factory=dict)
+    where: dict[Column, Column | list[Column]] | None = None
     weight_column: Column | None = None
     group_column: Column | None = None
     image_id_column: Column | None = None
@@ -133,7 +133,8 @@ class CsvSource(FolderSource):
             rows, alone = _joined(rows, other, self.join_key)
             notes += other.notes
             left_out.append(LeftOut(f"no row of {self.join_table} has the same {self.join_key}", alone))
-        for column, wanted in zip(match_columns(self.where, columns, text.path), self.where.values(), strict=True):
+        where = self.where or {}
+        for column, wanted in zip(match_columns(where, columns, text.path), where.values(), strict=True):
             values = {_bare(str(value)) for value in ([wanted] if isinstance(wanted, str | int | float) else wanted)}
             kept = [(number, cells) for number, cells in rows if _bare(cells[column]) in values]
             left_out.append(LeftOut(f"data.source.where: {column} is another", len(rows) - len(kept), asked=True))

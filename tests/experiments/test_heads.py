@@ -25,7 +25,7 @@ def bench(cache, tmp_path_factory, words):
 
 
 def test_its_weights_and_scores_are_those_of_train(bench, cache, tmp_path, words):
-    settings = small_settings(cache, tmp_path, *words, "experiment=layered", "callbacks.checkpoint=null")
+    settings = small_settings(cache, tmp_path, *words, "experiment=layered", "callbacks.checkpoint=null", "refit=null")
     result = train.run(settings)  # several epochs, dropout .3: the random numbers have to agree too
     assert result.trainer.current_epoch > 1
     steps = []

@@ -199,7 +199,7 @@ def test_a_file_of_aliases_has_two_columns(tmp_path):
 def test_rows_are_kept_by_a_columns_value(tmp_path):
     text = "image,condition,Kind,ok\n1.jpg,a,Dermoscopic,1.0\n2.jpg,a,clinical,1\n3.jpg,b,dermoscopic,0\n4.jpg,b,x,\n"
     write(tmp_path / "labels.csv", text)
-    words = ["data=csv", f"data.source.root={tmp_path}", "+data.source.where={kind: [dermoscopic, clinical], ok: 1}"]
+    words = ["data=csv", f"data.source.root={tmp_path}", "data.source.where={kind: [dermoscopic, clinical], ok: 1}"]
     table = instantiate(composed(tuple(words)).data["source"]).load()
     assert table.frame["image"].tolist() == ["1.jpg", "2.jpg"]
     assert table.left_out == (
