@@ -32,7 +32,7 @@ def test_a_typo_names_the_nearest_setting(word, meant):
 
 
 def test_two_typos_are_named_one_by_one():
-    with pytest.raises(UserError, match="trainer.max_stps"):
+    with pytest.raises(UserError, match=r"trainer\.max_stps"):
         check_words(config_dir(), "train", ["trainer.max_stps=3", "data.batch_sise=8"])
 
 
