@@ -210,6 +210,9 @@ class Predictions:
 def _check_shapes(predictions: Predictions) -> None:
     p = predictions
     images, conditions = len(p.logits), len(p.conditions)
+    for name in ("logits", "labels", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings"):
+        if getattr(p, name).dtype.kind not in "fiu":
+            raise ValueError(f"{name} holds {getattr(p, name).dtype}, not real numbers")
     expected = {
         "logits": (images, conditions),
         "labels": (images, conditions),
@@ -248,6 +251,9 @@ def _check_values(predictions: Predictions) -> None:
             f"{int((~finite).sum())} of {len(p)} images of split {p.split!r} have a logit that is not finite (first: "
             f"{p.frame['image'].iloc[row]!r}): the run diverged; lower the learning rate or use bf16 or 32-bit"
         )
+    ids = p.frame["image_id"]
+    if len(p) > 1 and ids.duplicated().any():
+        raise ValueError(f"image_id holds {ids[ids.duplicated()].iloc[0]!r} twice")
     if not ((p.labels >= 0) & (p.labels <= 1)).all():
         raise ValueError("labels holds values outside [0, 1]")
     if len(p) and not ((p.primary >= 0) & (p.primary < len(p.conditions))).all():
@@ -256,7 +262,9 @@ def _check_values(predictions: Predictions) -> None:
     if len(negative):
         raise ValueError(f"primary of row {negative[0]} is not among that image's labels")
     d = p.dissimilarity
-    if not (np.isfinite(d).all() and (d >= 0).all() and np.allclose(d, d.T) and not np.diagonal(d).any()):
-        raise ValueError("dissimilarity must be symmetric, finite and non-negative with a zero diagonal")
+    if not (
+        np.isfinite(d).all() and (d >= 0).all() and (d <= 1).all() and np.allclose(d, d.T) and not np.diagonal(d).any()
+    ):
+        raise ValueError("dissimilarity must be symmetric with values from 0 to 1 and a zero diagonal")
     if not (p.train_counts >= 0).all():
         raise ValueError("train_counts holds a negative or undefined count")

@@ -2,14 +2,15 @@
 
 import pickle
 import struct
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.provenance import Provenance
@@ -24,9 +25,31 @@ FORMAT = "siglip-med checkpoint"
 VERSION = 3
 """3: sealed, and says where its run stood; 2: settings of the re-cut package."""
 STATE_PREFIX = "model."
+_DEEPEST = 50
 
 MODEL_BUILDERS = builders(siglip, siglip2, clip, dual_encoder)
 """All that the ``model`` node of a checkpoint may build."""
+
+
+class Calibrated(BaseModel):
+    """How confidences are made of logits."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    temperature: Annotated[FiniteFloat, Field(gt=0)]
+    bias: FiniteFloat = 0.0
+
+
+def check_conditions(conditions: Sequence[str], codes: Sequence[str], prompts: Sequence[Sequence[str]]) -> None:
+    """Raises a ValueError where conditions, their codes and their prompts do not belong together."""
+    if not len(conditions) == len(codes) == len(prompts):
+        raise ValueError(f"{len(conditions)} conditions, {len(codes)} codes and {len(prompts)} lists of prompts")
+    names = [name.strip() for name in conditions]
+    if len(set(names)) < len(names) or not all(names):
+        raise ValueError("a condition has no name, or two have the same")
+    for name, texts in zip(names, prompts, strict=True):
+        if not texts or not all(map(str.strip, texts)):
+            raise ValueError(f"{name!r} has no prompt, or an empty one")
 
 
 class Payload(BaseModel):
@@ -43,11 +66,16 @@ class Payload(BaseModel):
     prompts: list[list[str]]
     split_hash: str
     metrics: dict[str, Any]
-    calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
+    calibration: Calibrated | None
     provenance: dict[Literal["kind", "name", "license"], str] | None = None
     baselines: dict[str, dict[str, Any] | None] = {}
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
     refit: dict[Literal["about", "arrays"], Any] | None = None
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        check_conditions(self.conditions, self.codes, self.prompts)
+        return self
 
 
 def checkpoint_payload(
@@ -113,6 +141,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         wrong = check_sealed(path)
         if wrong is not None and wrong.startswith("is damaged"):
             raise DamagedCheckpoint(f"{path} {wrong}: train or copy it again")
+        _check_size(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -136,6 +165,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     if wrong is not None:
         raise DamagedCheckpoint(f"{path} {wrong}: train or copy it again")
+    if _depth(payload) > _DEEPEST:
+        raise UserError(f"{path} is damaged or was written by something else: it is nested more than {_DEEPEST} deep")
     try:
         payload["image_bits"] = Payload.model_validate(payload).image_bits
     except ValidationError as error:
@@ -234,6 +265,33 @@ def load_model(
     return model.eval(), checkpoint[PAYLOAD]
 
 
+def _depth(value: object) -> int:
+    """How deep lists and mappings are nested, without recursion."""
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        level = [item for one in level for item in _items(one)]
+    return depth
+
+
+def _items(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _check_size(path: Path) -> None:
+    """Refuses an archive that unpacks to much more than it is: torch writes it without compression."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(item.file_size for item in archive.infolist())
+    if unpacked > 1.5 * path.stat().st_size + 1_000_000:
+        raise DamagedCheckpoint(
+            f"{path} would unpack to {unpacked / 1e6:,.0f} MB, which no checkpoint does: train or copy it again"
+        )
+
+
 # what unpickling arbitrary bytes raises besides
 _OF_BYTES = (ValueError, AttributeError, TypeError, AssertionError, MemoryError, struct.error)
 _FUNCTION = ("embedding_dim", "image_size", "max_text_length", "vision_pooling", "text_pooling", "image_hidden")
@@ -271,6 +329,9 @@ def _weights_for(
             f"{model.base.name} is another base (fingerprint {model.base.fingerprint}): load it on its own base"
         )
     weights = {name.removeprefix(STATE_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
+    undefined = next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
+    if undefined is not None:
+        raise UserError(f"{path}: the trained weight {undefined} is not finite: the run diverged; train it again")
     try:
         model.check_trainable_state(weights, partial)
     except UserError as error:

@@ -3,17 +3,26 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.seals import check_sums
 from siglip_med.core.trust import build_trusted
-from siglip_med.models.checkpoint import MODEL_BUILDERS
+from siglip_med.models.checkpoint import MODEL_BUILDERS, Calibrated, check_conditions
 from siglip_med.models.dual import DualEncoder
 from siglip_med.models.joint import ClipTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.refit import REFIT_FILE
@@ -50,10 +59,15 @@ class About(BaseModel):
     prompts: list[list[str]]
     logit_scale: Annotated[PositiveFloat, FiniteFloat]
     logit_bias: FiniteFloat
-    calibration: dict[Literal["temperature", "bias"], FiniteFloat] | None
+    calibration: Calibrated | None
     refit: str | None = None
     model: Family
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        check_conditions(self.conditions, self.codes, self.prompts)
+        return self
 
 
 _FAMILIES: dict[type[TwoTower], str] = {
@@ -152,8 +166,6 @@ def _read_about(folder: Path) -> About:
         raise UserError(f"{path}: {first_fault(error)}; {_AGAIN}") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from error
-    if not len(about.conditions) == len(about.codes) == len(about.prompts):
-        raise UserError(f"{path}: conditions, codes and prompts are not equally many; {_AGAIN}")
     return about
 
 

@@ -1,5 +1,7 @@
 """Loads pretrained parts from a folder or from the Hugging Face hub, and says in one line why it cannot."""
 
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,8 +43,21 @@ def resolve_path(path: str) -> str:
         raise _foreign(path)
     if not (folder / "config.json").is_file():
         raise UserError(f"{path} is no model folder: it holds no config.json")
+    for index in sorted(folder.glob("*.index.json")):
+        _check_inside(folder, index)
     check_sums(folder)
     return str(folder)
+
+
+def _check_inside(folder: Path, index: Path) -> None:
+    """Refuses an index of weights that names files outside of its folder, or is no index."""
+    try:
+        files = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (ValueError, KeyError, AttributeError, RecursionError, OSError) as error:
+        raise UserError(f"{index} is no index of weights: copy or download it again") from error
+    outside = next((name for name in sorted(files) if Path(name).name != name), None)
+    if outside is not None:
+        raise UserError(f"{index}: names {outside}, which is not a file of its folder")
 
 
 def local_folder(path: str) -> Path | None:
@@ -98,9 +113,18 @@ def load_tokenizer(path: str, revision: str | None, mask: bool = True) -> Any:
 
 
 def load_image_processor(path: str, revision: str | None) -> Any:
-    """The image processor that belongs to the model."""
+    """The image processor that belongs to the model; a UserError where its normalization is none."""
     with explained(path, revision):
-        return AutoImageProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
+        processor = AutoImageProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
+    for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
+        values = getattr(processor, name, None)
+        if not (
+            isinstance(values, list | tuple)
+            and len(values) == 3
+            and all(type(value) in (int, float) and least < value < math.inf for value in values)
+        ):
+            raise UserError(f"{path}: {name} of preprocessor_config.json is {str(values)[:80]}, not three numbers")
+    return processor
 
 
 @contextmanager
@@ -112,13 +136,15 @@ def explained(path: str, revision: str | None) -> Iterator[None]:
         raise UserError(
             f"the weights in {path} are truncated or damaged ({error}): copy or download model.safetensors again"
         ) from error
-    except (OSError, ValueError, EOFError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever the readers of configs, tokenizers and weights raise on damaged files
         raise UserError(_reason(path, revision, error)) from error
 
 
 def _reason(path: str, revision: str | None, error: BaseException) -> str:
     causes = list(_causes(error))
-    first_line = str(error).strip().splitlines()[0]
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if Path(path).is_dir():
         return f"cannot load the model in {path}: {first_line}"
     if any(isinstance(cause, GatedRepoError) for cause in causes):
