@@ -89,7 +89,7 @@ class ExternalData(DataModule):
             max_case_share=max_case_share,
             look_alikes="off",
         )
-        self.name, self.matches, self.codes = name, matches, codes
+        self.title, self.matches, self.codes = name, matches, codes
         self.keep_leaks, self.leak_distance = keep_leaks, leak_distance
 
     def _divide(self) -> None:

@@ -83,7 +83,7 @@ def validate_external(
     images.judge(kept, right, primary, names, counts)
     found = saved_predictions(run, payload) or {part: predict_part(components, part) for part in ("val", "test")}
     theirs = predict_part(replace(components, data=images), "test")
-    theirs = replace(theirs, split=images.name, meta=theirs.meta | {"run": run.name, "external": images.name})
+    theirs = replace(theirs, split=images.title, meta=theirs.meta | {"run": run.name, "external": images.title})
     ours = yardstick.internal(found["test"])
     compared, explained = compare_external(theirs, ours, yardstick.train_share, bootstrap)
     prior = adjust_prior(theirs, found["val"], yardstick.group, bootstrap)
@@ -92,7 +92,7 @@ def validate_external(
     first = np.array([match.kind for match in matches])[table.frame["primary"].to_numpy()]
     groups = set(yardstick.group[yardstick.known].tolist())
     findings = ExternalFindings(
-        name=images.name,
+        name=images.title,
         run=run.name,
         matches=matches,
         images=listed.sum(axis=0),
@@ -113,7 +113,7 @@ def validate_external(
         notes=[*(f"{item.count:,} {table.unit} left out: {item.reason}" for item in table.left_out), *table.notes],
         notice=sentence(table.provenance),
     )
-    place = output or run / FOLDER / images.name
+    place = output or run / FOLDER / images.title
     seen_images = components.data.table.frame["image"].to_numpy()
     with _replacing(place) as folder:
         write_matches(folder / "matches.csv", matches, findings.images.tolist(), findings.cases.tolist())
