@@ -23,15 +23,7 @@ SEPARATOR = " | "
 
 @dataclass(frozen=True)
 class Match:
-    """What one label of another data set is to a model.
-
-    Attributes:
-        external: the label, as its data writes it.
-        code: a code, category, block or chapter of ICD-10-CM; empty where none is known.
-        kind: ``same name`` before ``same code``; ``coarser``: a node above the conditions, of which any is right;
-            ``finer``: below the condition, as which it counts; ``unknown``: no condition of the model is right.
-        conditions: those of the model that are right; none where the kind is ``unknown``.
-    """
+    """A label of another data set: its node of ICD-10-CM ("": none is known), and the model's conditions it fits."""
 
     external: str
     code: str
@@ -40,7 +32,7 @@ class Match:
 
 
 def match_labels(labels: Sequence[str], conditions: ConditionSet, codes: str | Path | None = None) -> tuple[Match, ...]:
-    """Matches each label of another data set.
+    """Matches each label: by name, by code, coarser than conditions (any is right), finer (counts as the one above).
 
     A code whose title is that of the category above it with "unspecified" stands for the whole category: L40.9
     (psoriasis, unspecified) is above L40.4 (guttate psoriasis).
@@ -48,8 +40,8 @@ def match_labels(labels: Sequence[str], conditions: ConditionSet, codes: str | P
     Args:
         labels: names of the other set's conditions.
         conditions: of the model.
-        codes: a CSV with ``condition`` and ``code``; its codes may be of any level (``L40.0``, ``L40``, ``L40-L45``,
-            ``12``). A label that is not in it, and every label where None, has the code of the curated tables.
+        codes: a CSV with ``condition`` and ``code``, of any level (``L40.0``, ``L40``, ``L40-L45``, ``12``); other
+            labels have the code of the curated tables.
 
     Raises:
         UserError: the file of codes is wrong; names file and row.
@@ -87,11 +79,8 @@ def _stands_for(path: tuple[str, ...], book: CodeBook) -> tuple[str, ...]:
 
 
 def _code(label: str, given: Mapping[str, str]) -> str:
-    """The key of a label's node; empty where none is known."""
-    if fold(label) in given:
-        return given[fold(label)]
     known = lookup().get(fold(label))
-    return known.code if known else _key(label)
+    return given.get(fold(label)) or (known.code if known else _key(label))
 
 
 def _key(text: str) -> str:
@@ -130,18 +119,13 @@ def accepted(matches: Sequence[Match], names: Sequence[str]) -> np.ndarray:
 
 
 def write_matches(path: Path, matches: Sequence[Match], images: Sequence[int], cases: Sequence[int]) -> None:
-    """Writes the matches for a person to read, change and give back; ``images`` and ``cases`` that list each label."""
+    """Writes the matches, with the images and cases that list each label, for a person to change and give back."""
     rows = zip(matches, images, cases, strict=True)
     write_csv(path, COLUMNS, ((m.external, m.code, m.kind, SEPARATOR.join(m.conditions), n, k) for m, n, k in rows))
 
 
 def read_matches(path: Path, labels: Sequence[str], names: Sequence[str]) -> tuple[Match, ...]:
-    """Reads what `write_matches` wrote and a person changed; the counts are not read.
-
-    Args:
-        path: of the CSV.
-        labels: of the other data set, in the order that is returned.
-        names: the model's conditions.
+    """Reads what `write_matches` wrote and a person changed, in the order of ``labels``; the counts are not read.
 
     Raises:
         UserError: a label or condition that there is not, a kind that is none or does not fit its conditions, a label

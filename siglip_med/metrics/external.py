@@ -21,17 +21,14 @@ _RANKED = ("r_at_1", "r_at_5", "mrr")
 
 @dataclass(frozen=True)
 class Yardstick:
-    """Which conditions are right, for both sets alike.
+    """Which conditions are right, for both sets alike: any of those that a coarse label covers.
 
-    A label that is coarser than the model's conditions is a set of them, and any is right. On the internal test a
-    condition that the external set names so alone is judged as coarsely: by the smallest set that holds it.
+    On the internal test a condition that the external set names coarsely alone is judged as coarsely.
 
     Attributes:
-        accept: ``[E, C]`` bool, the conditions that are right for each external label; a row of an unknown label is
-            False.
-        group: ``[C]`` int, the condition whose group each one is counted in: the one of its set with the most training
-            images; itself where no label holds it.
-        sets: ``[C, C]`` bool, what is right for each condition on the internal test.
+        accept: ``[E, C]`` bool, right for each external label; none of an unknown one.
+        group: ``[C]`` the condition as which each is counted: the one of its set with the most training images.
+        sets: ``[C, C]`` bool, right for each condition on the internal test: the smallest set that holds it.
         train_counts: ``[C]``.
     """
 
@@ -42,7 +39,7 @@ class Yardstick:
 
     @classmethod
     def of(cls, accept: np.ndarray, train_counts: np.ndarray) -> "Yardstick":
-        """The yardstick of ``accept`` (``[E, C]`` bool).
+        """The yardstick of ``accept``.
 
         Examples:
             >>> Yardstick.of(np.array([[True, True, False], [False, False, False]]), np.array([1, 5, 9])).group.tolist()
@@ -66,15 +63,7 @@ class Yardstick:
         return counts / max(counts.sum(), 1.0)
 
     def external(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is right for images of the external set.
-
-        Args:
-            labels: ``[N, E]`` in [0, 1].
-
-        Returns:
-            ``[N, C]`` float32, 1 for each condition that is right; and ``[N]`` int, the group of the heaviest label
-            that is known, -1 where none is.
-        """
+        """Of ``[N, E]`` external labels: ``[N, C]`` what is right, ``[N]`` the heaviest known one's group or -1."""
         weights = np.where(self.accept.any(axis=1), labels, 0.0)
         heads = _commonest(self.accept, self.train_counts)
         right = (weights > 0).astype(np.float32) @ self.accept.astype(np.float32) > 0
@@ -102,7 +91,7 @@ def _commonest(sets: np.ndarray, train_counts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Compared:
-    """One metric: on the external set, on the internal test's images of the same conditions, and the former less it."""
+    """One metric on the external set, on the internal test's images of the same conditions, and the difference."""
 
     external: Interval
     internal: Interval
@@ -111,12 +100,9 @@ class Compared:
 
 @dataclass(frozen=True)
 class Explained:
-    """How much of a drop the frequencies of the conditions explain.
+    """The external metric with conditions as frequent as in training, that less the metric, and its share of the drop.
 
-    Attributes:
-        reweighted: the external metric, were its conditions as frequent as in training.
-        change: that less the external metric.
-        share: of the drop from the internal test; undefined (NaN) where there is none.
+    The share is undefined (NaN) where there is no drop.
     """
 
     reweighted: Interval
@@ -133,16 +119,13 @@ def compare_external(
     groups without an external image, also in a resample, are left out of the shares.
 
     Args:
-        external: with set-valued labels, of `Yardstick.external`.
+        external: with labels of `Yardstick.external`.
         internal: of `Yardstick.internal`.
         train_share: of the `Yardstick`.
         bootstrap: of the intervals; the internal set draws with the seed behind it.
 
     Returns:
-        Compared by metric of `EXTERNAL_METRICS`, and what re-weighting explains by metric of `REWEIGHTED`.
-
-    Raises:
-        UserError: no image.
+        By metric of `EXTERNAL_METRICS`, and of `REWEIGHTED`; a UserError where there is no image.
     """
     ours, theirs = _drawn(internal, bootstrap, 1), _drawn(external, bootstrap, 0, train_share)
 
@@ -186,15 +169,10 @@ def _drawn(
 
 @dataclass(frozen=True)
 class PriorByEM:
-    """What the frequencies that EM finds in the unlabelled images change.
+    """Frequencies that EM finds in the unlabelled images: ``[C]`` ``prior``, on validation's ``calibration``.
 
-    Attributes:
-        calibration: temperature and biases, from validation.
-        prior: ``[C]``, found.
-        distance: total variation between it and the external set's true frequencies, by group.
-        distance_before: the same of the training split's.
-        change: by metric, adjusted less calibrated, on the same images.
-        harms: metrics that it lowers beyond its interval.
+    ``distance``: total variation from the true ones by group, ``distance_before``: that of training's; ``change``: of
+    each metric on the same images, adjusted less calibrated.
     """
 
     calibration: BiasCorrected
@@ -210,14 +188,7 @@ class PriorByEM:
 
 
 def adjust_prior(external: Predictions, val: Predictions, group: np.ndarray, bootstrap: Bootstrap) -> PriorByEM:
-    """Calibrates on validation, finds the external frequencies by EM, and judges the adjusted ranking.
-
-    Args:
-        external: the labels are used to judge alone.
-        val: the run's own validation split.
-        group: of the `Yardstick`.
-        bootstrap: of the intervals.
-    """
+    """Calibrates on ``val``, finds the external frequencies by EM, and judges the adjusted ranking by the labels."""
     calibration = fit_bias_corrected(val.logits, np.eye(len(group), dtype=bool)[val.primary])
     before = calibration.log_probabilities(external.logits)
     source = np.exp(calibration.log_probabilities(val.logits)).mean(axis=0, dtype=np.float64)
@@ -235,16 +206,10 @@ def adjust_prior(external: Predictions, val: Predictions, group: np.ndarray, boo
 def label_some(
     external: Predictions, start: BiasCorrected, bootstrap: Bootstrap, labelled: Sequence[int] = LABELLED_CASES
 ) -> tuple[dict[int, dict[str, Interval]], tuple[int, ...]]:
-    """What temperature and biases fitted on k labelled cases give on the other cases.
+    """What temperature and biases fitted on k labelled cases, from ``start`` on, give on the other cases.
 
-    Of each k several sets of cases are drawn (with the bootstrap's seed); the interval is over both: the sets that may
-    be labelled, and resamples of the cases that are judged.
-
-    Args:
-        external: with set-valued labels.
-        start: the calibration of validation, from which the fit moves as far as the labels pull it.
-        bootstrap: of the intervals; each drawn set gets its share of the repetitions.
-        labelled: numbers of cases; 0 is ``start``.
+    Of each k `DRAWS` sets of cases are drawn with the bootstrap's seed; the interval is over both: the sets that may be
+    labelled, and resamples of the cases that are judged.
 
     Returns:
         k -> metric -> interval; and the k that are left out, since they are more than half of the cases.

@@ -4,7 +4,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,11 +54,11 @@ def validate_external(
         checkpoint: of a fine-tuning run; its data is read too, to find what it has seen.
         external: node of an `ExternalData`.
         bootstrap: of the intervals.
-        cache_dir: as in `stored_run`, like what follows.
-        data: as there.
-        base: as there.
-        device: where the model runs.
-        trust: as there.
+        cache_dir: as in `predict_run`, like ``data``, ``base``, ``device`` and ``trust``.
+        data: see there.
+        base: see there.
+        device: see there.
+        trust: see there.
         output: the folder, in place of that.
 
     Raises:
@@ -90,21 +90,17 @@ def validate_external(
     labelled, too_many = label_some(theirs, prior.calibration, bootstrap)
     listed, cases = table.labels > 0, table.cases
     first = np.array([match.kind for match in matches])[table.frame["primary"].to_numpy()]
-    groups = set(yardstick.group[yardstick.known].tolist())
     findings = ExternalFindings(
         name=images.title,
         run=run.name,
         matches=matches,
-        images=listed.sum(axis=0),
-        cases=np.array([len(np.unique(cases[column])) for column in listed.T]),
+        listed=np.array([(column.sum(), len(np.unique(cases[column]))) for column in listed.T]),
         kinds={kind: (int((first == kind).sum()), len(np.unique(cases[first == kind]))) for kind in KINDS},
         leaks=leaks.counts,
         kept=images.keep_leaks,
         judged=_size(theirs),
         internal=_size(ours),
-        conditions=len(names),
-        shared=len(groups),
-        untested=len(groups - set(ours.primary.tolist())),
+        untested=len(set(yardstick.group[yardstick.known].tolist()) - set(ours.primary.tolist())),
         compared=compared,
         explained=explained,
         prior=prior,
@@ -116,12 +112,12 @@ def validate_external(
     place = output or run / FOLDER / images.title
     seen_images = components.data.table.frame["image"].to_numpy()
     with _replacing(place) as folder:
-        write_matches(folder / "matches.csv", matches, findings.images.tolist(), findings.cases.tolist())
+        write_matches(folder / "matches.csv", matches, *findings.listed.T.tolist())
         rows = _leak_rows(table.frame["image"].to_numpy(), cases, seen_images, leaks)
         write_csv(folder / "leaks.csv", ("image", "case", "seen image", "kind"), rows)
         images.save_bad_images(folder / "bad_images.csv")
         theirs.save(folder / "predictions")
-        write_json(folder / "metrics.json", plain(findings.numbers()))
+        write_json(folder / "metrics.json", plain(asdict(findings)))
         write_page(build_external_page(findings), folder, "index")
     return External(findings, theirs, place / "index.html")
 
