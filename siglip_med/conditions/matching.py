@@ -91,8 +91,8 @@ def _key(text: str) -> str:
 
 
 def _path(key: str, book: CodeBook) -> tuple[str, ...] | None:
-    if key in book.codes:
-        return book.codes[key].path
+    if key in book.codes or not key:
+        return book.codes[key].path if key else None
     above = (code.path[: code.path.index(key) + 1] for code in book.codes.values() if key in code.path[:2])
     return next(above, None)
 
