@@ -44,6 +44,14 @@ def test_an_unspecified_code_of_the_other_set_is_above_what_the_model_tells_apar
     assert found == Match("Psoriasis", "L40.9", "coarser", ("guttate", "plaque"))
 
 
+def test_the_nearest_condition_above_is_taken(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text("condition,code\npsoriasis,L40.9\narthritis,L40.50\n")  # arthropathic psoriasis, unspecified: L40.5
+    model = load_conditions(["psoriasis", "arthritis"], codes=path)
+    found = match_labels(["L40.52", "L40.1"], model)
+    assert [(one.kind, one.conditions) for one in found] == [("finer", ("arthritis",)), ("finer", ("psoriasis",))]
+
+
 def test_what_was_written_is_read_again_and_a_change_is_taken(codes, tmp_path):
     matches, path = match_labels(LABELS, MODEL, codes), tmp_path / "matches.csv"
     write_matches(path, matches, range(len(LABELS)), range(len(LABELS)))

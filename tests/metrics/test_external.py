@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from siglip_med.core.errors import UserError
-from siglip_med.metrics import Bootstrap, Predictions, headline_metrics
+from siglip_med.metrics import Bootstrap, Predictions, external, headline_metrics
 from siglip_med.metrics.external import (
     EXTERNAL_METRICS,
     Yardstick,
@@ -100,25 +100,25 @@ def test_every_number_equals_a_naive_loop_and_the_intervals_are_the_houses():
 
 
 def test_the_difference_is_as_wide_as_two_independent_samples():
-    a, b = clinic(TRAINED, 600, 1), clinic(TRAINED, 600, 2)
-    one = compare_external(a, b, TRAINED, Bootstrap(2000))[0]["r_at_1"]
+    same = clinic(TRAINED, 600, 1)  # drawn alike, it would differ from itself by nothing
+    one = compare_external(same, same, TRAINED, Bootstrap(2000))[0]["r_at_1"]
     half = [(interval.high - interval.low) / 2 for interval in (one.external, one.internal, one.difference)]
     assert half[2] == pytest.approx(np.hypot(half[0], half[1]), rel=0.1)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_em_comes_at_least_twice_as_near_to_the_true_frequencies_as_training(seed):
-    external, val = clinic(ELSEWHERE, 800, seed), clinic(TRAINED, 800, 100 + seed)
-    found = adjust_prior(external, val, np.arange(CONDITIONS), Bootstrap(50, seed))
+    other, val = clinic(ELSEWHERE, 800, seed), clinic(TRAINED, 800, 100 + seed)
+    found = adjust_prior(other, val, np.arange(CONDITIONS), Bootstrap(50, seed))
     assert found.distance <= found.distance_before / 2
     assert found.change["r_at_1"].low > 0
     assert found.harms == ()
 
 
 def test_em_that_does_harm_is_said_to():
-    external, val = clinic(TRAINED, 800, 0), clinic(TRAINED, 800, 1)
+    other, val = clinic(TRAINED, 800, 0), clinic(TRAINED, 800, 1)
     # every image looks a little more like the rarest condition: EM takes that for its frequency
-    shifted = external.with_logits(external.logits + 3.0 * np.eye(CONDITIONS)[-1])
+    shifted = other.with_logits(other.logits + 3.0 * np.eye(CONDITIONS)[-1])
     assert "r_at_1" in adjust_prior(shifted, val, np.arange(CONDITIONS), FEW).harms
 
 
@@ -186,12 +186,29 @@ def test_the_gradient_of_the_fit_with_sets_is_right_and_an_unseen_condition_keep
 
 
 def test_labels_help_where_the_frequencies_differ_and_too_many_are_not_asked_for():
-    external, val = clinic(ELSEWHERE, 600, 3), clinic(TRAINED, 600, 4)
+    other, val = clinic(ELSEWHERE, 600, 3), clinic(TRAINED, 600, 4)
     start = fit_bias_corrected(val.logits, val.positive)
-    found, left_out = label_some(external, start, Bootstrap(100), (0, 10, 100, 200))
+    found, left_out = label_some(other, start, Bootstrap(100), (0, 10, 100, 200))
     assert list(found) == [0, 10, 100]
     assert left_out == (200,)
-    none = headline_metrics(external.with_logits(start.log_probabilities(external.logits)))["r_at_1"]
+    none = headline_metrics(other.with_logits(start.log_probabilities(other.logits)))["r_at_1"]
     assert found[0]["r_at_1"].estimate == pytest.approx(none)
     assert found[100]["r_at_1"].low > none
     assert none < found[10]["r_at_1"].estimate < found[100]["r_at_1"].estimate
+
+
+def test_the_cases_that_are_labelled_are_not_judged(monkeypatch):
+    data, fitted = clinic(TRAINED, 100, 0), []
+    start = BiasCorrected(1.0, np.zeros(CONDITIONS))
+    monkeypatch.setattr("siglip_med.metrics.external.fit_bias_corrected", lambda x, *_: fitted.append(x) or start)
+    drawn = external._drawn
+    judged = []
+    monkeypatch.setattr(external, "_drawn", lambda p, *rest: judged.append(p) or drawn(p, *rest))
+    label_some(data, start, FEW, (10,))
+    assert len(fitted) == len(judged) == external.DRAWS
+    assert len({tuple(one.cases) for one in judged}) == external.DRAWS
+    for labelled, rest in zip(fitted, judged, strict=True):
+        assert (len(labelled), len(rest)) == (20, 80)
+        given = {tuple(row) for row in labelled.tolist()}
+        others = {tuple(row) for row, case in zip(data.logits.tolist(), data.cases, strict=True) if case in rest.cases}
+        assert not given & others

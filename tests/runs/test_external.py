@@ -138,9 +138,7 @@ def test_the_numbers_are_those_of_the_predictions(validated, short_run):
         assert words in text
 
 
-def test_changed_matches_and_kept_leaks_replace_the_first_results(
-    validated, short_run, cache, clinic, tmp_path
-):
+def test_changed_matches_and_kept_leaks_replace_the_first_results(validated, short_run, cache, clinic, tmp_path):
     folder, _ = validated
     table = tmp_path / "mine.csv"
     lines = (folder / "matches.csv").read_text().splitlines()
