@@ -19,7 +19,7 @@ def files(group):
 
 
 GROUPS = sorted(str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir())
-CHOICES = [(group, choice) for group in GROUPS if group != "recipe" for choice in files(group)]
+CHOICES = [(group, choice) for group in GROUPS if group not in ("recipe", "external") for choice in files(group)]
 
 
 def settings_of(command):
@@ -42,6 +42,15 @@ def composed(*overrides, command="train"):
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=[f"{group}={choice}" for group, choice in CHOICES])
 def test_every_choice_of_every_group_fits_what_it_instantiates(group, choice):
     validate_config(composed(f"{PLACES.get(group, group)}={choice}"), settings_of("train"))
+
+
+def test_every_data_set_can_be_an_external_one():
+    assert files("external") == files("data")
+    for name in files("external"):
+        config = composed(f"external={name}", command="evaluate")
+        validate_config(config, settings_of("evaluate"))
+        assert config.external.name == name
+        assert config.external.source == composed(f"data={name}").data.source
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -1,17 +1,18 @@
-"""Reports on a run, or compares two."""
+"""Reports on a run, compares several, or validates one on another data set."""
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as ScreenTable
 
-from siglip_med.core.config import Node, instantiate
+from siglip_med.core.config import Builds, Node, instantiate
 from siglip_med.core.errors import UserError
+from siglip_med.data.external import ExternalData
 from siglip_med.metrics import Predictions
 from siglip_med.models import (
     Device,
@@ -26,6 +27,7 @@ from siglip_med.report.explaining import explain_mistakes
 from siglip_med.report.inputs import Explanation
 from siglip_med.report.page import Table
 from siglip_med.runs.derived import Derivation, Derived, derive_crm, derive_interpolation
+from siglip_med.runs.external import validate_external
 from siglip_med.runs.folder import run_folder
 from siglip_med.runs.settings import PathSettings
 from siglip_med.runs.stored import image_root, predict_run, run_meta, saved_predictions, stored_components, stored_run
@@ -37,6 +39,7 @@ class Settings(BaseModel):
     Attributes:
         checkpoint: of the run to report on, or None.
         compare: two run folders or more, or None; the last is what the others are held against.
+        external: another data set to validate the checkpoint on, or None.
         data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
         base: path of the base model if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
@@ -44,13 +47,15 @@ class Settings(BaseModel):
         derive: better answers from the run without training: ``interpolation`` takes the weights between base and
             trained model that validation likes best, ``crm`` ranks by expected ICD distance.
         recompute: whether to predict again where the run folder holds predictions of this checkpoint.
-        output: folder of the report; None for ``<run folder>/report``.
+        output: folder of the report; None for ``<run folder>/report``, and of an external set
+            ``<run folder>/external/<name>``.
     """
 
     model_config = ConfigDict(extra="forbid")
 
     checkpoint: str | None
     compare: list[str] | None
+    external: Annotated[Node | None, Builds(ExternalData, given=("image",))] = None
     data: dict[str, Any]
     base: str | dict[str, str] | None
     trust: list[str] = []
@@ -64,10 +69,11 @@ class Settings(BaseModel):
 
 @dataclass(frozen=True)
 class Result:
-    """The page that was written, and of several runs the table of their differences."""
+    """The page that was written, of several runs the table of their differences, of an external set what was found."""
 
     page: Path
     differences: Table | None = None
+    lines: tuple[str, ...] = ()
 
 
 def run(settings: Settings) -> Result:
@@ -78,6 +84,8 @@ def run(settings: Settings) -> Result:
     """
     logging.getLogger("tensorboard").setLevel(logging.WARNING)
     report: ReportSettings = instantiate(settings.report)
+    if settings.external is not None:
+        return validate(settings, settings.external, report)
     if settings.checkpoint is not None and settings.compare is None:
         return Result(report_run(Path(settings.checkpoint), settings, report))
     if settings.compare is None or settings.checkpoint is not None:
@@ -98,7 +106,19 @@ def show(result: Result) -> None:
         for row in result.differences.rows:
             shown.add_row(*map(escape, row))
         console.print(shown)
-    console.print(f"  report: {result.page}", soft_wrap=True, highlight=False, markup=False)
+    for line in (*result.lines, f"report: {result.page}"):
+        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+
+
+def validate(settings: Settings, external: Node, report: ReportSettings) -> Result:
+    """Validates ``settings.checkpoint`` on another data set; see `validate_external`."""
+    s = settings
+    if s.checkpoint is None or s.compare is not None or s.derive is not None:
+        raise UserError("external=… validates one checkpoint=…/best.ckpt; leave compare and derive out")
+    place = None if s.output is None else Path(s.output)
+    given = (s.paths.cache_dir, s.data, s.base, s.device, s.trust, place)
+    found = validate_external(Path(s.checkpoint), external, report.resampling, *given)
+    return Result(found.page, lines=tuple(found.findings.lines()))
 
 
 def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> Path:

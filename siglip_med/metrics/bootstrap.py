@@ -98,7 +98,7 @@ class Bootstrap:
             values = [headline_metrics(run) for run in runs]
             estimates |= {name: float(np.mean([one[name] for one in values])) for name in rest}
         means = drawn.mean(axis=0)
-        return {name: self._interval(estimates[name], row) for name, row in zip(metrics, means, strict=True)}
+        return {name: self.interval(estimates[name], row) for name, row in zip(metrics, means, strict=True)}
 
     def paired(
         self, pairs: Sequence[tuple[Predictions, Predictions]], metrics: Iterable[str] = RESAMPLED_METRICS
@@ -157,8 +157,8 @@ class Bootstrap:
         sums = np.bincount(case, weights=np.nan_to_num(values))
         counts = np.bincount(case, weights=np.isfinite(values))
         with np.errstate(invalid="ignore"):
-            means = [(weights @ sums) / (weights @ counts) for weights in self._weights(len(sums), self.seed)]
-            return self._interval(float(sums.sum() / counts.sum()), np.concatenate(means))
+            means = [(weights @ sums) / (weights @ counts) for weights in self.weights(len(sums), self.seed)]
+            return self.interval(float(sums.sum() / counts.sum()), np.concatenate(means))
 
     def function(self, predictions: Predictions, function: Callable[[Predictions], float]) -> Interval:
         """Interval of any metric, by rebuilding the predictions of every resample: slow.
@@ -176,9 +176,9 @@ class Bootstrap:
         for _ in range(self.repetitions):
             drawn = rng.integers(len(rows), size=len(rows))
             values.append(function(predictions.take(np.concatenate([rows[case] for case in drawn]))))
-        return self._interval(function(predictions), np.array(values, dtype=np.float64))
+        return self.interval(function(predictions), np.array(values, dtype=np.float64))
 
-    def _weights(self, cases: int, seed: int) -> Iterator[np.ndarray]:
+    def weights(self, cases: int, seed: int) -> Iterator[np.ndarray]:
         """Of all resamples, in chunks that keep them small: ``[B, G]``, how often each of the G cases is drawn."""
         rng = np.random.default_rng(seed)
         for start in range(0, self.repetitions, _CHUNK):
@@ -198,11 +198,12 @@ class Bootstrap:
             rows = [of_run.get(name, undefined) for of_run in values for name in metrics]
             return np.array(rows).reshape(len(runs), len(metrics), len(weights))
 
-        drawn = [judged(weights) for weights in self._weights(sums[0].cases, seed)]
+        drawn = [judged(weights) for weights in self.weights(sums[0].cases, seed)]
         whole = judged(np.ones((1, sums[0].cases)))
         return np.ascontiguousarray(whole[:, :, 0].T), np.concatenate(drawn, axis=2)
 
-    def _interval(self, estimate: float, values: np.ndarray) -> Interval:
+    def interval(self, estimate: float, values: np.ndarray) -> Interval:
+        """The percentile interval of an estimate whose resampled ``values`` are given; NaN among them is left out."""
         values = values[np.isfinite(values)]
         if not (np.isfinite(estimate) and len(values)):
             return Interval(estimate, float("nan"), float("nan"))
@@ -210,7 +211,7 @@ class Bootstrap:
         return Interval(estimate, float(low), float(high))
 
     def _paired(self, difference: float, resampled: np.ndarray) -> PairedResult:
-        interval = self._interval(difference, resampled)
+        interval = self.interval(difference, resampled)
         resampled = resampled[np.isfinite(resampled)]
         if not (np.isfinite(difference) and len(resampled)):
             return PairedResult(difference, interval.low, interval.high, float("nan"), float("nan"))

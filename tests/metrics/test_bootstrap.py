@@ -19,7 +19,7 @@ from tests.metrics.simulated import make_predictions, tree_distance
 
 
 def test_case_weights_are_draws_with_replacement():
-    weights = np.concatenate(list(Bootstrap(4000)._weights(50, seed=0)))
+    weights = np.concatenate(list(Bootstrap(4000).weights(50, seed=0)))
     assert weights.shape == (4000, 50)
     assert (weights.sum(axis=1) == 50).all()
     np.testing.assert_allclose(weights.mean(axis=0), 1.0, atol=0.1)

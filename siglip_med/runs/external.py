@@ -1,0 +1,175 @@
+"""A run's model on another clinic's data set: matched, cleared of what the run has seen, judged, written."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from siglip_med.conditions.matching import KINDS, Match, accepted, match_labels, read_matches, write_matches
+from siglip_med.core.config import Node, instantiate
+from siglip_med.core.errors import UserError
+from siglip_med.core.files import whole_folder, write_csv, write_json
+from siglip_med.core.provenance import sentence
+from siglip_med.data.external import ExternalData, Leaks, find_leaks
+from siglip_med.metrics import Bootstrap, Predictions
+from siglip_med.metrics.external import Yardstick, adjust_prior, compare_external, label_some
+from siglip_med.models import Device, choose_device, read_trained
+from siglip_med.report.external_page import ExternalFindings, build_external_page
+from siglip_med.report.page import plain, write_page
+from siglip_med.runs.components import Components
+from siglip_med.runs.folder import run_folder
+from siglip_med.runs.scoring import predict_part
+from siglip_med.runs.stored import saved_predictions, stored_components, stored_run
+
+FOLDER = "external"
+
+
+@dataclass(frozen=True)
+class External:
+    """What was found on an external set, the model's predictions of it, and the page in its folder."""
+
+    findings: ExternalFindings
+    predictions: Predictions
+    page: Path
+
+
+def validate_external(
+    checkpoint: Path,
+    external: Node,
+    bootstrap: Bootstrap,
+    cache_dir: str | Path,
+    data: Mapping[str, object] | None = None,
+    base: str | Mapping[str, str] | None = None,
+    device: Device = "auto",
+    trust: Sequence[str] = (),
+    output: Path | None = None,
+) -> External:
+    """Validates a run on another data set, and writes ``<run folder>/external/<name>/``, or nothing.
+
+    Args:
+        checkpoint: of a fine-tuning run; its data is read too, to find what it has seen.
+        external: node of an `ExternalData`.
+        bootstrap: of the intervals.
+        cache_dir: as in `predict_run`, like ``data``, ``base``, ``device`` and ``trust``.
+        data: see there.
+        base: see there.
+        device: see there.
+        trust: see there.
+        output: the folder, in place of that.
+
+    Raises:
+        UserError: the run or the set cannot be read, a table of matches or codes is wrong, or nothing can be judged.
+    """
+    components = stored_components(stored_run(checkpoint, cache_dir, data, base, trust), choose_device(device))
+    trained, payload = read_trained(components.model, checkpoint)
+    components.check_split(payload["split_hash"], checkpoint)
+    components.model.load_trainable_state(trained)
+    run = run_folder(checkpoint)
+    images, names = _read(external, components), components.conditions.names
+    if images.matches is None:
+        matches = match_labels(images.conditions, components.conditions, images.codes)
+    else:
+        matches = read_matches(Path(images.matches), images.conditions, names)
+    split = components.data.split
+    seen = np.sort(np.concatenate([split.train, split.val]))
+    leaks = find_leaks(images.table, components.data.table, seen, images.leak_distance)
+    table, counts = images.table, np.asarray(components.data.train_counts)
+    yardstick, kept = _yardstick(images, matches, leaks, names, counts)
+    right, primary = yardstick.external(table.labels[kept])
+    images.judge(kept, right, primary, names, counts)
+    found = saved_predictions(run, payload) or {part: predict_part(components, part) for part in ("val", "test")}
+    theirs = predict_part(replace(components, data=images), "test")
+    theirs = replace(theirs, split=images.title, meta=theirs.meta | {"run": run.name, "external": images.title})
+    ours = yardstick.internal(found["test"])
+    compared, explained = compare_external(theirs, ours, yardstick.train_share, bootstrap)
+    prior = adjust_prior(theirs, found["val"], yardstick.group, bootstrap)
+    labelled, too_many = label_some(theirs, prior.calibration, bootstrap)
+    listed, cases = table.labels > 0, table.cases
+    first = np.array([match.kind for match in matches])[table.frame["primary"].to_numpy()]
+    findings = ExternalFindings(
+        name=images.title,
+        run=run.name,
+        matches=matches,
+        listed=np.array([(column.sum(), len(np.unique(cases[column]))) for column in listed.T]),
+        kinds={kind: (int((first == kind).sum()), len(np.unique(cases[first == kind]))) for kind in KINDS},
+        leaks=leaks.counts,
+        kept=images.keep_leaks,
+        judged=_size(theirs),
+        internal=_size(ours),
+        untested=len(set(yardstick.group[yardstick.known].tolist()) - set(ours.primary.tolist())),
+        compared=compared,
+        explained=explained,
+        prior=prior,
+        labelled=labelled,
+        too_many=too_many,
+        notes=[*(f"{item.count:,} {table.unit} left out: {item.reason}" for item in table.left_out), *table.notes],
+        notice=sentence(table.provenance),
+    )
+    place = output or run / FOLDER / images.title
+    seen_images = components.data.table.frame["image"].to_numpy()
+    with _replacing(place) as folder:
+        write_matches(folder / "matches.csv", matches, *findings.listed.T.tolist())
+        rows = _leak_rows(table.frame["image"].to_numpy(), cases, seen_images, leaks)
+        write_csv(folder / "leaks.csv", ("image", "case", "seen image", "kind"), rows)
+        images.save_bad_images(folder / "bad_images.csv")
+        theirs.save(folder / "predictions")
+        write_json(folder / "metrics.json", plain(asdict(findings)))
+        write_page(build_external_page(findings), folder, "index")
+    return External(findings, theirs, place / "index.html")
+
+
+def _read(node: Node, components: Components) -> ExternalData:
+    """The set, decoded as the model reads images; messages name the settings as they are typed."""
+    try:
+        images: ExternalData = instantiate(node, image=components.model.image_spec)
+        images.prepare_data()
+        images.setup()
+    except UserError as error:
+        raise UserError(re.sub(r"(?<![\w./])data\.(?=[a-z])", "external.", str(error))) from error
+    return images
+
+
+def _yardstick(
+    images: ExternalData, matches: Sequence[Match], leaks: Leaks, names: Sequence[str], counts: np.ndarray
+) -> tuple[Yardstick, np.ndarray]:
+    """The yardstick of what can be judged, and the rows that can."""
+    accept, labels = accepted(matches, names), images.table.labels
+    known = labels[:, accept.any(axis=1)].any(axis=1)
+    kept = np.flatnonzero(known & (images.keep_leaks | ~leaks.left_out))
+    if not len(kept):
+        raise UserError(
+            f"{images.table.source}: nothing can be judged: of {len(labels):,} images {int((~known).sum()):,} have no "
+            f"label that the model knows and {int((known & leaks.left_out).sum()):,} were seen in training; give codes "
+            "of its labels (external.codes=…), or external.keep_leaks=true"
+        )
+    accept[~(labels[kept] > 0).any(axis=0)] = False  # conditions of which no image is left are not compared
+    return Yardstick.of(accept, counts), kept
+
+
+def _size(predictions: Predictions) -> tuple[int, int]:
+    return len(predictions), len(np.unique(predictions.cases))
+
+
+def _leak_rows(images: np.ndarray, cases: np.ndarray, seen: np.ndarray, leaks: Leaks) -> Iterator[tuple[str, ...]]:
+    """A row an image that is left out, or would be: image, case, the image that the run has seen, kind."""
+    for row in np.flatnonzero(leaks.left_out):
+        same, near = leaks.identical[row], leaks.near[row]
+        kind = "byte-identical" if same >= 0 else "near-duplicate" if near >= 0 else "other of its case"
+        known = str(seen[same if same >= 0 else near]) if kind != "other of its case" else ""
+        yield str(images[row]), str(cases[row]), known, kind
+
+
+@contextmanager
+def _replacing(place: Path) -> Iterator[Path]:
+    """A folder to fill, which takes the place of an earlier one when it is whole."""
+    fresh = place.with_name(f".{place.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)  # of a killed process
+    with whole_folder(fresh) as folder:
+        yield folder
+    if place.exists():
+        shutil.rmtree(place)
+    fresh.rename(place)
