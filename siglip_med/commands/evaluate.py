@@ -160,7 +160,7 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         curves=read_curves(folder),
         meta=meta,
         image_root=root if report.images else None,
-        image_bits=payload["image_bits"],
+        image_bits=payload.get("image_bits", 16),
         data_card=folder / DATA_CARD if (folder / DATA_CARD).is_file() else None,
         explanations=explanations,
         explanation_notes=notes,

@@ -17,7 +17,7 @@ from siglip_med.core.provenance import sentence
 from siglip_med.data.external import ExternalData, Leaks, find_leaks
 from siglip_med.metrics import Bootstrap, Predictions
 from siglip_med.metrics.external import Yardstick, adjust_prior, compare_external, label_some
-from siglip_med.models import Device, choose_device, read_trained
+from siglip_med.models import Device, choose_device, read_refit, read_trained
 from siglip_med.report.external_page import ExternalFindings, build_external_page
 from siglip_med.report.page import plain, write_page
 from siglip_med.runs.components import Components
@@ -81,8 +81,9 @@ def validate_external(
     yardstick, kept = _yardstick(images, matches, leaks, names, counts)
     right, primary = yardstick.external(table.labels[kept])
     images.judge(kept, right, primary, names, counts)
-    found = saved_predictions(run, payload) or {part: predict_part(components, part) for part in ("val", "test")}
-    theirs = predict_part(replace(components, data=images), "test")
+    refit = read_refit(payload.get("refit"), len(payload["conditions"]), str(checkpoint))  # as it answers elsewhere
+    found = saved_predictions(run, payload) or {part: predict_part(components, part, refit) for part in ("val", "test")}
+    theirs = predict_part(replace(components, data=images), "test", refit)
     theirs = replace(theirs, split=images.title, meta=theirs.meta | {"run": run.name, "external": images.title})
     ours = yardstick.internal(found["test"])
     compared, explained = compare_external(theirs, ours, yardstick.train_share, bootstrap)

@@ -26,10 +26,13 @@ def predict(components: Components) -> SplitPredictions:
     return SplitPredictions(val, test, (of_val, of_test))
 
 
-def predict_part(components: Components, split: str) -> Predictions:
-    """Scores one split by the prompts, without a bar; arguments as in `predict_split`."""
+def predict_part(components: Components, split: str, fitted: Refit | None = None) -> Predictions:
+    """Scores one split by the prompts, or by a refit, without a bar; arguments as in `predict_split`."""
     c = components
-    return predict_split(c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress=False)[0]
+    frame, features = predict_split(
+        c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress=False
+    )
+    return frame if fitted is None else refit_answers(fitted.cpu(), features, frame)
 
 
 @dataclass(frozen=True)
