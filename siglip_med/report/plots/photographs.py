@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.images import thumbnail
 from siglip_med.report.plots.style import new_figure, shorten, styled
 
@@ -27,6 +28,8 @@ def contact_sheet(root: Path, rows: list[tuple[str, str, str]], bits: int = 16) 
     for axes in grid:
         axes.set_axis_off()
     for axes, (name, first, second) in zip(grid, rows, strict=False):
+        if not (root / name).is_file():
+            raise UserError(f"{root / name}: the photograph is not there; give its folder as report.image_root=…")
         axes.imshow(thumbnail(root / name, _SIDE, bits))
         axes.set_title(f"{shorten(first, 26)}\n{shorten(second, 26)}", fontsize=7, fontweight="normal", loc="left")
     return figure
