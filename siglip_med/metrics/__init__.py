@@ -6,6 +6,16 @@ from siglip_med.metrics.bootstrap import Bootstrap, Interval, PairedResult
 from siglip_med.metrics.calibration import Calibration, calibration_metrics, fit_calibration, reliability_table
 from siglip_med.metrics.candidates import candidate_retrieval, print_sample
 from siglip_med.metrics.conformal import conformal_report, fit_conformal, nonconformity
+from siglip_med.metrics.external import (
+    DRAWS,
+    Compared,
+    Explained,
+    PriorByEM,
+    Yardstick,
+    adjust_prior,
+    compare_external,
+    label_some,
+)
 from siglip_med.metrics.headline import defined_conditions, headline_metrics
 from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
 from siglip_med.metrics.kernel_ridge import fit_kernel_ridge
@@ -25,13 +35,14 @@ from siglip_med.metrics.names import (
     saturation,
     table_label,
 )
+from siglip_med.metrics.nearness import FAR_HALF, IN_FAR_HALF, far_half, far_half_metrics
 from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.probe import fit_probe
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
 from siglip_med.metrics.resampling import CaseStatistics, Scores
 from siglip_med.metrics.retrieval import RetrievalMetrics
-from siglip_med.metrics.subgroups import UNKNOWN, subgroup_metrics, worst_gaps
+from siglip_med.metrics.subgroups import NEARNESS, UNKNOWN, subgroup_metrics, worst_gaps
 from siglip_med.metrics.thresholds import (
     choose_thresholds,
     classification_summary,
@@ -42,9 +53,13 @@ from siglip_med.metrics.thresholds import (
 __all__ = [
     "BASELINES",
     "CHOOSING",
+    "DRAWS",
+    "FAR_HALF",
     "HEADLINE_METRICS",
+    "IN_FAR_HALF",
     "KEY_METRICS",
     "LOWER_IS_BETTER",
+    "NEARNESS",
     "NEED_SCORES",
     "RESAMPLED_METRICS",
     "SUMMARY_METRICS",
@@ -53,11 +68,16 @@ __all__ = [
     "Bootstrap",
     "Calibration",
     "CaseStatistics",
+    "Compared",
+    "Explained",
     "Interval",
     "PairedResult",
     "Predictions",
+    "PriorByEM",
     "RetrievalMetrics",
     "Scores",
+    "Yardstick",
+    "adjust_prior",
     "answers",
     "best_rank",
     "by_chart",
@@ -69,12 +89,15 @@ __all__ = [
     "choose_thresholds",
     "classification_summary",
     "classification_table",
+    "compare_external",
     "condition_order",
     "condition_ranks",
     "conformal_report",
     "confusion_matrix",
     "crm",
     "defined_conditions",
+    "far_half",
+    "far_half_metrics",
     "find_label_errors",
     "fit_calibration",
     "fit_conformal",
@@ -83,6 +106,7 @@ __all__ = [
     "headline_metrics",
     "label_distance",
     "label_frequency_predictions",
+    "label_some",
     "metric_label",
     "nonconformity",
     "precision_at",

@@ -193,6 +193,8 @@ class Predictions:
             frame = pd.read_csv(folder / IMAGES_FILE, dtype=str, keep_default_na=False, lineterminator="\n")
             if len(frame) != meta["images"]:
                 raise ValueError(f"{IMAGES_FILE} has {len(frame)} rows, {META_FILE} says {meta['images']}")
+            if frame["image_id"].duplicated().any():
+                raise ValueError(f"{IMAGES_FILE} holds an image_id twice")
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in (*_ARRAYS, _NEAREST) if name in file or name != _NEAREST}
             names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
@@ -251,9 +253,6 @@ def _check_values(predictions: Predictions) -> None:
             f"{int((~finite).sum())} of {len(p)} images of split {p.split!r} have a logit that is not finite (first: "
             f"{p.frame['image'].iloc[row]!r}): the run diverged; lower the learning rate or use bf16 or 32-bit"
         )
-    ids = p.frame["image_id"]
-    if len(p) > 1 and ids.duplicated().any():
-        raise ValueError(f"image_id holds {ids[ids.duplicated()].iloc[0]!r} twice")
     if not ((p.labels >= 0) & (p.labels <= 1)).all():
         raise ValueError("labels holds values outside [0, 1]")
     if len(p) and not ((p.primary >= 0) & (p.primary < len(p.conditions))).all():

@@ -19,11 +19,11 @@ from siglip_med.metrics import (
     answers,
     chance_intervals,
     crm,
+    far_half,
     fit_calibration,
     headline_metrics,
     label_frequency_predictions,
 )
-from siglip_med.metrics.nearness import far_half
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.verdict import AGAINST, farthest, verdict
 

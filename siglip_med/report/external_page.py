@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siglip_med.conditions.matching import COLUMNS, SEPARATOR, Match
-from siglip_med.metrics.bootstrap import Interval
-from siglip_med.metrics.external import DRAWS, Compared, Explained, PriorByEM
-from siglip_med.metrics.names import metric_label, table_label
+from siglip_med.metrics import DRAWS, Compared, Explained, Interval, PriorByEM, metric_label, table_label
 from siglip_med.report.page import Card, Page, Section, Table, bounds, change, number, percent, with_range
 
 

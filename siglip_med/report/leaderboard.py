@@ -9,8 +9,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from siglip_med.metrics import CHOOSING, KEY_METRICS, LOWER_IS_BETTER, saturation, table_label
-from siglip_med.metrics.nearness import FAR_HALF, IN_FAR_HALF
+from siglip_med.metrics import CHOOSING, FAR_HALF, IN_FAR_HALF, KEY_METRICS, LOWER_IS_BETTER, saturation, table_label
 from siglip_med.report.summary import OWN
 from siglip_med.sweeps import differing
 

@@ -18,6 +18,7 @@ from siglip_med.core.shell import command, setting
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes
 from siglip_med.metrics import (
     KEY_METRICS,
+    NEARNESS,
     NEED_SCORES,
     SUMMARY_METRICS,
     Bootstrap,
@@ -26,12 +27,12 @@ from siglip_med.metrics import (
     Predictions,
     chance,
     classification_summary,
+    far_half_metrics,
     headline_metrics,
     label_frequency_predictions,
+    subgroup_metrics,
     table_label,
 )
-from siglip_med.metrics.nearness import far_half_metrics
-from siglip_med.metrics.subgroups import NEARNESS, subgroup_metrics
 from siglip_med.report.data_card import DATA_CARD
 from siglip_med.report.evidence import (
     CHANCE,

@@ -15,8 +15,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.files import whole_folder, write_csv, write_json
 from siglip_med.core.provenance import sentence
 from siglip_med.data.external import ExternalData, Leaks, find_leaks
-from siglip_med.metrics import Bootstrap, Predictions
-from siglip_med.metrics.external import Yardstick, adjust_prior, compare_external, label_some
+from siglip_med.metrics import Bootstrap, Predictions, Yardstick, adjust_prior, compare_external, label_some
 from siglip_med.models import Device, choose_device, read_refit, read_trained
 from siglip_med.report.external_page import ExternalFindings, build_external_page
 from siglip_med.report.page import plain, write_page

@@ -109,7 +109,7 @@ def test_an_altered_export_is_refused(exported, copy, tmp_path):
     for changes, message in (
         ({"model": {"family": "os.system"}}, r"model\.family: input should be 'siglip'"),
         ({"logit_scale": -1.0}, r"logit_scale: input should be greater than 0"),
-        ({"codes": ["L30.9"]}, r"conditions, codes and prompts are not equally many"),
+        ({"codes": ["L30.9"]}, r"3 conditions, 1 codes and 3 lists of prompts"),
         ({"calibration": {"temperature": "x", "bias": 0}}, r"calibration\.temperature"),
     ):
         damaged = shutil.copytree(folder, tmp_path / "damaged", dirs_exist_ok=True)

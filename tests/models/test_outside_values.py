@@ -131,7 +131,6 @@ GOOD = Predictions.of([[2.0, 1.0], [0.0, 1.0]], [[1, 0], [0, 1]])
 BAD = {
     "complex": lambda: replace(GOOD, logits=GOOD.logits.astype(np.complex64)),
     "text": lambda: replace(GOOD, logits=GOOD.logits.astype(str)),
-    "one image id": lambda: replace(GOOD, frame=GOOD.frame.assign(image_id="a")),
     "D of 50": lambda: replace(GOOD, dissimilarity=50 * GOOD.dissimilarity),
     "negative D": lambda: replace(GOOD, dissimilarity=-GOOD.dissimilarity),
     "complex D": lambda: replace(GOOD, dissimilarity=GOOD.dissimilarity.astype(complex)),
@@ -142,6 +141,12 @@ BAD = {
 def test_predictions_that_are_none_are_refused(name):
     with pytest.raises(ValueError):
         BAD[name]()
+
+
+def test_predictions_on_disk_name_each_image_once(tmp_path):
+    replace(GOOD, frame=GOOD.frame.assign(image_id="a")).save(tmp_path)  # resampled rows may stand twice in memory
+    with pytest.raises(UserError, match="holds an image_id twice"):
+        Predictions.load(tmp_path)
 
 
 def test_good_ones_are_read(made):

@@ -201,7 +201,7 @@ def test_contact_sheet_names_a_photograph_that_is_not_there(tmp_path):
     assert len(contact_sheet(tmp_path, [("a.png", "x", "y")]).axes[0].images) == 1
     with pytest.raises(UserError, match=r"c\.png: the photograph is not there"):
         contact_sheet(tmp_path, [("c.png", "x", "y")])
-    with pytest.raises(UserError, match=r"b\.png: cannot be read"):
+    with pytest.raises(UserError, match=r"b\.png is not an image of a known format"):
         contact_sheet(tmp_path, [("b.png", "x", "y")])
 
 
