@@ -126,7 +126,7 @@ def test_a_run_on_kept_states_trains_it_and_its_export_comes_back(cache, folder,
     base = converted(folder)
     words = ["model=clip_base", f"model.path={base}", "model.adaptation.rank=2", "features=cached", "seed=1"]
     words += ["model.adaptation.first_block={vision: 2}", "trainer.max_epochs=1", "+trainer.limit_train_batches=1"]
-    words += ["trainer.accelerator=cpu", "data.batch_size=4"]
+    words += ["trainer.accelerator=cpu", "data.batch_size=4", "refit=null"]
     words += ["evaluation.bootstrap=2", "evaluation.probe_images=0", "evaluation.neighbours=0"]
     train.run(small_settings(cache, tmp_path / "run", *words))
     checkpoint = next((tmp_path / "run").rglob("best.ckpt"))
