@@ -37,9 +37,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each image that the cache decodes."""
     calls: list[int] = []
 
-    def counting(data: bytes, side: int, max_pixels: int) -> np.ndarray:
+    def counting(data: bytes, side: int, max_pixels: int, bits: int) -> np.ndarray:
         calls.append(len(data))
-        return decode(data, side, max_pixels)
+        return decode(data, side, max_pixels, bits)
 
     monkeypatch.setattr(cache_module, "decode", counting)
     return calls
@@ -102,11 +102,11 @@ def test_same_size_and_new_time_is_decoded_again(tmp_path: Path) -> None:
 
 def test_settings_do_not_share_a_store(tmp_path: Path, decoded: list[int]) -> None:
     paths = write_photographs(tmp_path / "images", 2)
-    for side, limit in ((SIDE, LIMIT), (SIDE + 1, LIMIT), (SIDE, LIMIT - 1)):
-        store = PixelCache(tmp_path / "cache", side, limit)
+    for side, limit, bits in ((SIDE, LIMIT, 16), (SIDE + 1, LIMIT, 16), (SIDE, LIMIT - 1, 16), (SIDE, LIMIT, 12)):
+        store = PixelCache(tmp_path / "cache", side, limit, bits)
         records, _ = store.add(paths)
         assert store.read(records).shape == (2, side, side, 3)
-    assert len(decoded) == 6
+    assert len(decoded) == 8
 
 
 def test_bad_files_have_no_slot_and_a_reason(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def _add_repeatedly(folder: Path, paths: list[Path], chunk: int, delay: float) -
     cache_module.CHUNK = chunk
     original = cache_module.decode
 
-    def slow(data: bytes, side: int, max_pixels: int) -> np.ndarray:
+    def slow(data: bytes, side: int, max_pixels: int, bits: int) -> np.ndarray:
         time.sleep(delay)
-        return original(data, side, max_pixels)
+        return original(data, side, max_pixels, bits)
 
     cache_module.decode = slow
     PixelCache(folder, SIDE, LIMIT).add(paths)
