@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data import images
 from siglip_med.demo import views
 from siglip_med.demo.answers import NEAREST, Answerer
@@ -171,29 +172,29 @@ HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(64)
 )
 def test_what_is_no_photograph_is_refused_in_one_sentence(data, reason):
     with pytest.raises(UserError, match=reason):
-        read_photograph(data, "photo", 32, 150_000_000)
+        read_photograph(data, "photo", ImageSpec(32), 150_000_000)
 
 
 def test_heic_without_its_reader_says_what_to_install(monkeypatch):
     monkeypatch.setattr(images, "FORMATS", tuple(name for name in images.FORMATS if name != "HEIF"))
     with pytest.raises(UserError, match=r"^photo is a HEIC image, which needs pillow-heif: pip install 'siglip-med\["):
-        read_photograph(HEIC, "photo", 32, 150_000_000)
+        read_photograph(HEIC, "photo", ImageSpec(32), 150_000_000)
 
 
 def test_the_shape_follows_the_camera_and_what_is_left_out_is_said():
-    plain = read_photograph(picture("JPEG"), "photo", 32, 10_000)
+    plain = read_photograph(picture("JPEG"), "photo", ImageSpec(32), 10_000)
     assert (plain.width, plain.height, plain.notes) == (90, 60, ())
     exif = Image.Exif()
     exif[0x0112] = 6
-    turned = read_photograph(picture("JPEG", exif=exif), "photo", 32, 10_000)
+    turned = read_photograph(picture("JPEG", exif=exif), "photo", ImageSpec(32), 10_000)
     assert (turned.width, turned.height) == (60, 90)
     frames = [Image.new("RGB", (20, 20), color) for color in ("red", "blue")]
     file = io.BytesIO()
     frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
-    assert "several pictures" in " ".join(read_photograph(file.getvalue(), "photo", 32, 10_000).notes)
+    assert "several pictures" in " ".join(read_photograph(file.getvalue(), "photo", ImageSpec(32), 10_000).notes)
     file = io.BytesIO()
     Image.fromarray(np.full((20, 20), 40_000, dtype=np.uint16)).save(file, "PNG")
-    assert "16 bits" in " ".join(read_photograph(file.getvalue(), "photo", 32, 10_000).notes)
+    assert "16 bits" in " ".join(read_photograph(file.getvalue(), "photo", ImageSpec(32), 10_000).notes)
     file = io.BytesIO()
     Image.new("RGBA", (20, 20), (200, 10, 10, 90)).save(file, "PNG")
-    assert "over white" in " ".join(read_photograph(file.getvalue(), "photo", 32, 10_000).notes)
+    assert "over white" in " ".join(read_photograph(file.getvalue(), "photo", ImageSpec(32), 10_000).notes)
