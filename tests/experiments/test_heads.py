@@ -109,7 +109,13 @@ def test_another_seed_on_the_same_towers_is_that_seeds_bench(bench, cache, tmp_p
 
 
 def test_adapters_are_trained_as_train_does(cache, tmp_path):
-    words = ["experiment=layered", "callbacks.checkpoint=null", "trainer.max_steps=5", "model.adaptation.dropout=0.1"]
+    words = [
+        "experiment=layered",
+        "callbacks.checkpoint=null",
+        "trainer.max_steps=5",
+        "model.adaptation.dropout=0.1",
+        "refit=null",
+    ]
     settings = small_settings(cache, tmp_path / "train", *words)
     result = train.run(settings)
     bench = Bench.build(settings)
