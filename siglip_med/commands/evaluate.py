@@ -16,7 +16,6 @@ from siglip_med.data.external import ExternalData
 from siglip_med.metrics import Predictions
 from siglip_med.models import (
     Device,
-    choose_device,
     read_checkpoint,
 )
 from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
@@ -30,7 +29,7 @@ from siglip_med.runs.derived import Derivation, Derived, derive_crm, derive_inte
 from siglip_med.runs.external import validate_external
 from siglip_med.runs.folder import run_folder
 from siglip_med.runs.settings import PathSettings
-from siglip_med.runs.stored import image_root, predict_run, run_meta, saved_predictions, stored_components, stored_run
+from siglip_med.runs.stored import OpenedRun, image_root, open_run, predict_run, run_meta, saved_predictions
 
 
 class Settings(BaseModel):
@@ -116,8 +115,7 @@ def validate(settings: Settings, external: Node, report: ReportSettings) -> Resu
     if s.checkpoint is None or s.compare is not None or s.derive is not None:
         raise UserError("external=… validates one checkpoint=…/best.ckpt; leave compare and derive out")
     place = None if s.output is None else Path(s.output)
-    given = (s.paths.cache_dir, s.data, s.base, s.device, s.trust, place)
-    found = validate_external(Path(s.checkpoint), external, report.resampling, *given)
+    found = validate_external(opened(Path(s.checkpoint), s), external, report.resampling, place)
     return Result(found.page, lines=tuple(found.findings.lines()))
 
 
@@ -142,7 +140,7 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         Console().print(
             "the run folder holds no predictions of this checkpoint: predicting (this needs the run's data)"
         )
-        found = predict_run(checkpoint, cache, settings.data, settings.base, settings.device, settings.trust)
+        found = predict_run(opened(checkpoint, settings))
     root = Path(report.image_root) if report.image_root else None
     if report.images and root is None:
         root = image_root(checkpoint, cache, settings.data, settings.trust)
@@ -160,7 +158,7 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         curves=read_curves(folder),
         meta=meta,
         image_root=root if report.images else None,
-        image_bits=payload.get("image_bits", 16),
+        image_bits=payload["image_bits"],
         data_card=folder / DATA_CARD if (folder / DATA_CARD).is_file() else None,
         explanations=explanations,
         explanation_notes=notes,
@@ -207,6 +205,10 @@ def derive(
     """
     if settings.derive == "crm":
         return derive_crm(folder, found)
-    stored = stored_run(checkpoint, settings.paths.cache_dir, settings.data, settings.base, settings.trust)
-    components = stored_components(stored, choose_device(settings.device))
-    return derive_interpolation(folder, checkpoint, components, report)
+    return derive_interpolation(folder, opened(checkpoint, settings), report)
+
+
+def opened(checkpoint: Path, settings: Settings) -> OpenedRun:
+    """The run of a checkpoint with its base and data, where the settings say that they are."""
+    s = settings
+    return open_run(checkpoint, s.paths.cache_dir, s.data, s.base, s.device, s.trust)

@@ -11,14 +11,14 @@ from rich.table import Table
 from siglip_med.core.errors import UserError
 from siglip_med.core.progress import tracked
 from siglip_med.metrics import CHOOSING, Predictions, crm, headline_metrics
-from siglip_med.models import DualEncoder, interpolated, read_checkpoint, read_trained, write_checkpoint
+from siglip_med.models import DualEncoder, interpolated, read_checkpoint, write_checkpoint
 from siglip_med.report import ReportSettings
 from siglip_med.report.differences import PREDICTIONS
 from siglip_med.report.evidence import BESIDE, PROMPTS
 from siglip_med.report.summary import RunSummary
-from siglip_med.runs.components import Components
 from siglip_med.runs.results import save_scores
 from siglip_med.runs.scoring import answers, predict, predict_part, refit
+from siglip_med.runs.stored import OpenedRun
 
 Derivation = Literal["interpolation", "crm"]
 SHARES = tuple(round(0.1 * step, 1) for step in range(11))
@@ -51,24 +51,20 @@ def derive_crm(folder: Path, found: Mapping[str, Predictions]) -> Derived:
     return Derived(place, predictions)
 
 
-def derive_interpolation(folder: Path, checkpoint: Path, components: Components, report: ReportSettings) -> Derived:
+def derive_interpolation(folder: Path, run: OpenedRun, report: ReportSettings) -> Derived:
     """Takes the weights between base and trained model that validation likes best, and writes them as a checkpoint.
 
     Args:
         folder: of the run.
-        checkpoint: of the run.
-        components: the base with the run's data.
+        run: read again.
         report: resamples, coverage and seed of the intervals.
 
     Raises:
-        UserError: what was trained has no straight line back to a base that can be used, or the data is no longer
-            split as it was.
+        UserError: what was trained has no straight line back to a base that can be used.
     """
-    model = components.model
+    components, trained, model = run.components, run.trained, run.components.model
     if isinstance(model, DualEncoder):
         raise UserError("derive=interpolation: a dual encoder's heads start from nothing: there is no base to mix in")
-    trained, payload = read_trained(model, checkpoint)
-    components.check_split(payload["split_hash"], checkpoint)
     base = {name: value.clone() for name, value in model.trainable_state().items()}
     before = predict(components)
     values: dict[float, float] = {}
@@ -79,15 +75,15 @@ def derive_interpolation(folder: Path, checkpoint: Path, components: Components,
     _print(values, chosen)
     state = interpolated(base, trained, chosen)
     model.load_trainable_state(state)
-    prompts, config = predict(components), payload["config"]
+    prompts, config = predict(components), run.payload["config"]
     fitted = None
-    if payload.get("refit") is not None:  # of other weights: fitted again on these
+    if run.refit is not None:  # of other weights: fitted again on these
         fitted = refit(components, prompts, config["evaluation"]["refit_images"], config["seed"])
     after = answers(fitted, prompts)
     place = folder / "interpolation"
     target = place / "checkpoints" / "best.ckpt"
     target.parent.mkdir(parents=True, exist_ok=True)
-    content = read_checkpoint(checkpoint)
+    content = read_checkpoint(run.checkpoint)
     write_checkpoint(content | {"state_dict": {f"model.{name}": value for name, value in state.items()}}, target)
     summary = RunSummary(before, after, report.resampling, prompts=None if fitted is None else prompts)
     save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target, fitted)

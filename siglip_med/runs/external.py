@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,13 +16,12 @@ from siglip_med.core.files import whole_folder, write_csv, write_json
 from siglip_med.core.provenance import sentence
 from siglip_med.data.external import ExternalData, Leaks, find_leaks
 from siglip_med.metrics import Bootstrap, Predictions, Yardstick, adjust_prior, compare_external, label_some
-from siglip_med.models import Device, choose_device, read_refit, read_trained
 from siglip_med.report.external_page import ExternalFindings, build_external_page
 from siglip_med.report.page import plain, write_page
 from siglip_med.runs.components import Components
 from siglip_med.runs.folder import run_folder
 from siglip_med.runs.scoring import predict_part
-from siglip_med.runs.stored import saved_predictions, stored_components, stored_run
+from siglip_med.runs.stored import OpenedRun, saved_predictions
 
 FOLDER = "external"
 
@@ -36,38 +35,20 @@ class External:
     page: Path
 
 
-def validate_external(
-    checkpoint: Path,
-    external: Node,
-    bootstrap: Bootstrap,
-    cache_dir: str | Path,
-    data: Mapping[str, object] | None = None,
-    base: str | Mapping[str, str] | None = None,
-    device: Device = "auto",
-    trust: Sequence[str] = (),
-    output: Path | None = None,
-) -> External:
+def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, output: Path | None = None) -> External:
     """Validates a run on another data set, and writes ``<run folder>/external/<name>/``, or nothing.
 
     Args:
-        checkpoint: of a fine-tuning run; its data is read too, to find what it has seen.
+        run: its data is read too, to find what it has seen.
         external: node of an `ExternalData`.
         bootstrap: of the intervals.
-        cache_dir: as in `predict_run`, like ``data``, ``base``, ``device`` and ``trust``.
-        data: see there.
-        base: see there.
-        device: see there.
-        trust: see there.
         output: the folder, in place of that.
 
     Raises:
-        UserError: the run or the set cannot be read, a table of matches or codes is wrong, or nothing can be judged.
+        UserError: the set cannot be read, a table of matches or codes is wrong, or nothing can be judged.
     """
-    components = stored_components(stored_run(checkpoint, cache_dir, data, base, trust), choose_device(device))
-    trained, payload = read_trained(components.model, checkpoint)
-    components.check_split(payload["split_hash"], checkpoint)
-    components.model.load_trainable_state(trained)
-    run = run_folder(checkpoint)
+    components, folder = run.components, run_folder(run.checkpoint)
+    components.model.load_trainable_state(run.trained)
     images, names = _read(external, components), components.conditions.names
     if images.matches is None:
         matches = match_labels(images.conditions, components.conditions, images.codes)
@@ -80,10 +61,11 @@ def validate_external(
     yardstick, kept = _yardstick(images, matches, leaks, names, counts)
     right, primary = yardstick.external(table.labels[kept])
     images.judge(kept, right, primary, names, counts)
-    refit = read_refit(payload.get("refit"), len(payload["conditions"]), str(checkpoint))  # as it answers elsewhere
-    found = saved_predictions(run, payload) or {part: predict_part(components, part, refit) for part in ("val", "test")}
-    theirs = predict_part(replace(components, data=images), "test", refit)
-    theirs = replace(theirs, split=images.title, meta=theirs.meta | {"run": run.name, "external": images.title})
+    found = saved_predictions(folder, run.payload) or {
+        part: predict_part(components, part, run.refit) for part in ("val", "test")
+    }
+    theirs = predict_part(replace(components, data=images), "test", run.refit)
+    theirs = replace(theirs, split=images.title, meta=theirs.meta | {"run": folder.name, "external": images.title})
     ours = yardstick.internal(found["test"])
     compared, explained = compare_external(theirs, ours, yardstick.train_share, bootstrap)
     prior = adjust_prior(theirs, found["val"], yardstick.group, bootstrap)
@@ -92,7 +74,7 @@ def validate_external(
     first = np.array([match.kind for match in matches])[table.frame["primary"].to_numpy()]
     findings = ExternalFindings(
         name=images.title,
-        run=run.name,
+        run=folder.name,
         matches=matches,
         listed=np.array([(column.sum(), len(np.unique(cases[column]))) for column in listed.T]),
         kinds={kind: (int((first == kind).sum()), len(np.unique(cases[first == kind]))) for kind in KINDS},
@@ -109,16 +91,16 @@ def validate_external(
         notes=[*(f"{item.count:,} {table.unit} left out: {item.reason}" for item in table.left_out), *table.notes],
         notice=sentence(table.provenance),
     )
-    place = output or run / FOLDER / images.title
+    place = output or folder / FOLDER / images.title
     seen_images = components.data.table.frame["image"].to_numpy()
-    with _replacing(place) as folder:
-        write_matches(folder / "matches.csv", matches, *findings.listed.T.tolist())
+    with _replacing(place) as fresh:
+        write_matches(fresh / "matches.csv", matches, *findings.listed.T.tolist())
         rows = _leak_rows(table.frame["image"].to_numpy(), cases, seen_images, leaks)
-        write_csv(folder / "leaks.csv", ("image", "case", "seen image", "kind"), rows)
-        images.save_bad_images(folder / "bad_images.csv")
-        theirs.save(folder / "predictions")
-        write_json(folder / "metrics.json", plain(asdict(findings)))
-        write_page(build_external_page(findings), folder, "index")
+        write_csv(fresh / "leaks.csv", ("image", "case", "seen image", "kind"), rows)
+        images.save_bad_images(fresh / "bad_images.csv")
+        theirs.save(fresh / "predictions")
+        write_json(fresh / "metrics.json", plain(asdict(findings)))
+        write_page(build_external_page(findings), fresh, "index")
     return External(findings, theirs, place / "index.html")
 
 

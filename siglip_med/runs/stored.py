@@ -17,6 +17,7 @@ from siglip_med.core.trust import build_trusted, check_trusted
 from siglip_med.metrics import Interval, Predictions, headline_metrics
 from siglip_med.models import (
     Device,
+    Refit,
     choose_device,
     model_builders,
     model_node,
@@ -118,15 +119,36 @@ def _replaced(node: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return result
 
 
-def predict_run(
+@dataclass(frozen=True)
+class OpenedRun:
+    """A run from disk, ready to be predicted: its base as it was pretrained, with its data, and what was trained.
+
+    Attributes:
+        checkpoint: where it was read.
+        stored: what its config says.
+        components: the base and the data, split as the run split it.
+        trained: weights for `TwoTower.load_trainable_state`.
+        payload: of the checkpoint.
+        refit: what answers in place of the prompts, or None.
+    """
+
+    checkpoint: Path
+    stored: StoredRun
+    components: Components
+    trained: Mapping[str, torch.Tensor]
+    payload: Mapping[str, Any]
+    refit: Refit | None
+
+
+def open_run(
     checkpoint: Path,
     cache_dir: str | Path,
     data: Mapping[str, object] | None = None,
     base: str | Mapping[str, str] | None = None,
     device: Device = "auto",
     trust: Sequence[str] = (),
-) -> dict[str, Predictions]:
-    """Validation and test predictions of a checkpoint, and the zero-shot ones of its base.
+) -> OpenedRun:
+    """Reads a checkpoint, its base and its data.
 
     Args:
         checkpoint: a checkpoint of a fine-tuning run.
@@ -136,10 +158,6 @@ def predict_run(
         device: where the model runs.
         trust: as in `stored_run`.
 
-    Returns:
-        Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``, and
-        ``probe_test`` and ``kernel_probe_test`` where the run fitted probes, ``prompts_test`` where a refit answers.
-
     Raises:
         UserError: the checkpoint, its base, its data or the device is not available, or the split is no longer
             the one it trained on.
@@ -148,15 +166,26 @@ def predict_run(
     components = stored_components(stored, chosen)
     trained, payload = read_trained(components.model, checkpoint)
     components.check_split(payload["split_hash"], checkpoint)
-    before = predict(components)
-    probed = fit_probes(components, before, stored.probe_images, stored.seed)
-    components.model.load_trainable_state(trained)
-    prompts = predict(components)
     refit = read_refit(payload.get("refit"), len(payload["conditions"]), str(checkpoint))
-    before, prompts, after = (probed.beside(one) for one in (before, prompts, answers(refit, prompts)))
+    return OpenedRun(checkpoint, stored, components, trained, payload, refit)
+
+
+def predict_run(run: OpenedRun) -> dict[str, Predictions]:
+    """Validation and test predictions of a run, and the zero-shot ones of its base.
+
+    Returns:
+        Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``, and
+        ``probe_test`` and ``kernel_probe_test`` where the run fitted probes, ``prompts_test`` where a refit answers.
+    """
+    components = run.components
+    before = predict(components)
+    probed = fit_probes(components, before, run.stored.probe_images, run.stored.seed)
+    components.model.load_trainable_state(run.trained)
+    prompts = predict(components)
+    before, prompts, after = (probed.beside(one) for one in (before, prompts, answers(run.refit, prompts)))
     found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
     found |= {PROBES[name]: probe.test for name, probe in probed.probes.items()}
-    return found | ({} if refit is None else {BESIDE[PROMPTS]: prompts.test})
+    return found | ({} if run.refit is None else {BESIDE[PROMPTS]: prompts.test})
 
 
 def stored_components(stored: StoredRun, device: torch.device) -> Components:

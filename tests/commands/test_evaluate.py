@@ -50,11 +50,12 @@ def checkpoint_says(monkeypatch):
     def says(**content):
         predicted = []
 
-        def predict_run(checkpoint, cache_dir, data, base, device, trust):
-            predicted.append((data, base, device))
+        def predict_run(run):
+            predicted.append(run)
             return {"val": VAL, "test": OTHER, "zero_shot_test": TEST}
 
-        monkeypatch.setattr(evaluate, "read_checkpoint", lambda path: {"siglip_med": content})
+        monkeypatch.setattr(evaluate, "read_checkpoint", lambda path: {"siglip_med": {"image_bits": 16} | content})
+        monkeypatch.setattr(evaluate, "open_run", lambda path, cache, data, base, device, trust: (data, base, device))
         monkeypatch.setattr(evaluate, "predict_run", predict_run)
         monkeypatch.setattr(evaluate, "image_root", lambda path, cache_dir, data, trust: path.parent / "photographs")
         return predicted

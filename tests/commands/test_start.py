@@ -11,7 +11,7 @@ from siglip_med.commands.train import run
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import Predictions
 from siglip_med.models import TwoTower
-from siglip_med.runs.stored import predict_run
+from siglip_med.runs.stored import open_run, predict_run
 from tests.models.runs import Malicious
 from tests.models.tiny import write_dual
 from tests.short_runs import small_settings
@@ -75,7 +75,7 @@ def test_a_run_has_one_start(cache, heads, tmp_path):
 
 def test_a_run_is_predicted_again_where_its_base_lies_now(heads, folders, tmp_path, cache):
     moved = {tower: str(shutil.copytree(path, tmp_path / tower)) for tower, path in folders.items()}
-    again = predict_run(heads / "checkpoints" / "best.ckpt", base=moved, device="cpu", cache_dir=cache)
+    again = predict_run(open_run(heads / "checkpoints" / "best.ckpt", base=moved, device="cpu", cache_dir=cache))
     for name, predictions in again.items():
         np.testing.assert_allclose(predictions.logits, logits(heads, name), atol=1e-4)
 
@@ -104,7 +104,7 @@ def test_a_base_is_judged_without_training(cache, tmp_path):
     for split in ("val", "test"):
         np.testing.assert_array_equal(getattr(result.tuned, split).logits, getattr(result.zero_shot, split).logits)
     assert result.trainer.global_step == 0
-    again = predict_run(result.best, device="cpu", cache_dir=cache)
+    again = predict_run(open_run(result.best, device="cpu", cache_dir=cache))
     np.testing.assert_allclose(again["test"].logits, result.tuned.test.logits, atol=1e-5)
     metrics = json.loads((tmp_path / "base" / "metrics.json").read_text())["metrics"]
     assert metrics["tuned/test/mrr"] == metrics["zero_shot/test/mrr"]

@@ -12,7 +12,7 @@ from siglip_med.inference.probe import frozen_features
 from siglip_med.inference.refit import refit_answers
 from siglip_med.metrics import Predictions, fit_calibration, fit_kernel_ridge, headline_metrics
 from siglip_med.models import load_model, read_checkpoint, read_refit, write_checkpoint
-from siglip_med.runs.stored import predict_run
+from siglip_med.runs.stored import open_run, predict_run
 from tests.short_runs import small_settings
 
 
@@ -84,7 +84,7 @@ def test_the_saved_predictions_give_the_printed_metrics_again(short_run):
 
 
 def test_a_checkpoint_restores_the_model_that_made_the_predictions(short_run, cache):
-    again = predict_run(short_run.folder / "checkpoints" / "best.ckpt", cache_dir=cache)
+    again = predict_run(open_run(short_run.folder / "checkpoints" / "best.ckpt", cache_dir=cache))
     for name in ("val", "test", "zero_shot_val", "zero_shot_test", "prompts_test"):
         saved = Predictions.load(short_run.folder / "predictions" / name)
         assert saved.frame["image_id"].tolist() == again[name].frame["image_id"].tolist()
@@ -173,7 +173,7 @@ def test_a_checkpoint_of_another_split_is_not_scored_on_images_that_it_trained_o
     write_checkpoint(checkpoint, tmp_path / "other.ckpt")
     ours = short_run.components.data.split.hash[:12]
     with pytest.raises(UserError, match=f"other.ckpt: it was trained on split 0123456789ab, but .* into {ours}"):
-        predict_run(tmp_path / "other.ckpt", cache_dir=cache)
+        predict_run(open_run(tmp_path / "other.ckpt", cache_dir=cache))
 
 
 def test_the_checkpoint_leaves_the_base_out_and_says_what_the_run_was(short_run):

@@ -16,7 +16,7 @@ from siglip_med.core.trust import build_trusted, check_trusted
 from siglip_med.models import MODEL_BUILDERS, write_checkpoint
 from siglip_med.runs.components import data_builders
 from siglip_med.runs.confined_caches import kept_below
-from siglip_med.runs.stored import predict_run, stored_run
+from siglip_med.runs.stored import open_run, predict_run, stored_run
 from tests.short_runs import compose_config, small_settings
 
 SECRET = "a value of the environment"
@@ -142,7 +142,7 @@ def test_the_same_checkpoint_without_a_gadget_opens(short_run, cache, tmp_path):
     shutil.copy(short_run.best, path)
     for way in ("predict", "export"):
         open_with(way, path, cache, tmp_path / way)
-    predict_run(path, device="cpu", cache_dir=cache)
+    predict_run(open_run(path, device="cpu", cache_dir=cache))
 
 
 def test_what_is_predicted_again_is_kept_below_the_own_cache(short_run, cache, tmp_path, capsys):

@@ -20,7 +20,7 @@ from siglip_med.export import export_checkpoint
 from siglip_med.inference import load
 from siglip_med.metrics import Predictions
 from siglip_med.models import load_model, read_checkpoint
-from siglip_med.runs.stored import predict_run
+from siglip_med.runs.stored import open_run, predict_run
 from siglip_med.training.module import TwoTowerModule
 from siglip_med.training.throughput import MEMORY, Throughput, latest
 from tests.gpu.watch import Watch
@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_goes_on(trained, device, cache, tmp_path, monkey
 
 def test_evaluation_gives_the_runs_own_scores(trained, device, cache):
     best = trained.folder / "checkpoints" / "best.ckpt"
-    found = predict_run(best, cache, {}, None, device)["test"]
+    found = predict_run(open_run(best, cache, {}, None, device))["test"]
     assert np.allclose(found.logits, Predictions.load(trained.folder / "predictions" / "test").logits, atol=5e-3)
 
 

@@ -12,7 +12,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.metrics import Predictions, crm, headline_metrics
 from siglip_med.models import load_model, read_checkpoint
 from siglip_med.runs import derived
-from siglip_med.runs.stored import predict_run
+from siglip_med.runs.stored import open_run, predict_run
 from tests.short_runs import compose_config
 
 
@@ -52,7 +52,7 @@ def test_validation_chooses_the_share_and_the_checkpoint_holds_it(run, cache, ca
     payload = read_checkpoint(folder / "checkpoints" / "best.ckpt")["siglip_med"]
     assert payload["metrics"]["mrr"]["estimate"] == pytest.approx(headline_metrics(saved(folder, "test"))["mrr"])
     model, _ = load_model(folder / "checkpoints" / "best.ckpt")
-    again = predict_run(folder / "checkpoints" / "best.ckpt", device="cpu", cache_dir=cache)
+    again = predict_run(open_run(folder / "checkpoints" / "best.ckpt", device="cpu", cache_dir=cache))
     np.testing.assert_allclose(again["test"].logits, saved(folder, "test").logits, atol=1e-4)
     assert not model.training
 

@@ -18,7 +18,7 @@ from siglip_med.inference import load
 from siglip_med.report.leaderboard import columns, read_runs
 from siglip_med.runs.cross_checks import check_own_metrics
 from siglip_med.runs.resume import find_run, own_settings
-from siglip_med.runs.stored import predict_run
+from siglip_med.runs.stored import open_run, predict_run
 from tests.short_runs import SMALL, compose_config
 
 CODE = """
@@ -182,7 +182,7 @@ def test_evaluate_predicts_again_what_the_run_predicted(own, tmp_path):
     expected = 2 * result.tuned.test.logits.max(axis=1).mean()
     assert re.search(rf"confident<.{{1,80}}>{expected:.3f} \[", page.read_text(), re.DOTALL)
     assert json.loads((tmp_path / "report.json").read_text())["headline"]["own_metrics"]["confident"]["low"] < expected
-    again = predict_run(result.best, settings.paths.cache_dir, device="cpu", trust=OF_A_RUN)
+    again = predict_run(open_run(result.best, settings.paths.cache_dir, device="cpu", trust=OF_A_RUN))
     np.testing.assert_allclose(again["test"].logits, result.tuned.test.logits, atol=1e-5)
 
 
