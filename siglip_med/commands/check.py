@@ -111,7 +111,7 @@ def show(result: Result) -> None:
 
 def whole_features(model: TwoTower, data: DataModule) -> np.ndarray:
     """``[N, F]`` features of the base, of every image of the table."""
-    parts = [frozen_features(model, data, split) for split in SPLITS]
+    parts = [frozen_features(model, data, split, what="look-alikes") for split in SPLITS]
     rows = np.concatenate([of for _, of in parts])
     return np.concatenate([features for features, _ in parts])[np.argsort(rows)]
 

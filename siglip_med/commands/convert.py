@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
-from siglip_med.core.shell import command
+from siglip_med.core.shell import other_command
 from siglip_med.models.conversion import Conversion, convert
 
 
@@ -28,6 +28,5 @@ def run(settings: Settings) -> Conversion:
 
 def show(result: Conversion) -> None:
     """Prints the folder, and the command that trains it."""
-    Console().print(
-        f"wrote {result.folder}; train it with\n{command('train')} {result.settings}", soft_wrap=True, markup=False
-    )
+    command = f"{other_command('train')} {result.settings}"
+    Console().print(f"wrote {result.folder}; train it with\n{command}", soft_wrap=True, markup=False)

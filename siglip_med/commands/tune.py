@@ -40,10 +40,10 @@ from rich.table import Table
 
 from siglip_med.commands import train
 from siglip_med.core.config import Builds, Node, config_dir, typed
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.extras import require
 from siglip_med.core.files import write_csv
-from siglip_med.core.shell import command, in_quotes, null_groups_removed
+from siglip_med.core.shell import in_quotes, null_groups_removed, other_command
 from siglip_med.metrics import LOWER_IS_BETTER
 from siglip_med.runs.settings import FineTuneSettings
 from siglip_med.training.pruning import Pruned, open_storage
@@ -209,7 +209,7 @@ def show(result: Result) -> None:
         )
         if best is not None:
             typed_words = map(shlex.quote, _replaced([f"experiment={name}", *settings.overrides], words))
-            commands.append(f"  {command('train')} -m {' '.join(typed_words)} seed=1,2,3")
+            commands.append(f"  {other_command('train')} -m {' '.join(typed_words)} seed=1,2,3")
         failed += [
             f"{name} {slot:03d}: {found[slot].user_attrs['reason']}"
             for slot, state in enumerate(states)
@@ -239,7 +239,7 @@ def _composed(settings: Settings, experiment: str, trial: Sequence[str]) -> Dict
     try:
         config = compose("train", overrides=[*null_groups_removed(config_dir(), "train", words), *places])
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
     with open_dict(config):
         config.optimized_metric = settings.metric
     return config

@@ -24,7 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 
 Settings = TypeVar("Settings", bound=BaseModel)
 Node = dict[str, Any]
@@ -135,7 +135,7 @@ def validate_config(config: DictConfig, settings: type | None = None) -> None:
         missing = sorted(_missing(config))
         plain = None if missing else OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(_one_line(str(error))) from error
+        raise UserError(one_line(error)) from error
     if missing:
         raise UserError(f"{missing[0]} has no value: give it on the command line, e.g. {missing[0]}=…")
     assert isinstance(plain, dict)
@@ -183,7 +183,7 @@ def _of_a_library(error: InstantiationException) -> UserError | None:
     key = re.search(r"full_key: (\S+)", str(error))
     if found is None or not found[1].startswith(("lightning.", "torch.")) or error.__cause__ is None:
         return None
-    return UserError(f"{key[1] if key else found[1]}: {_one_line(str(error.__cause__))}")
+    return UserError(f"{key[1] if key else found[1]}: {one_line(error.__cause__)}")
 
 
 def _missing(config: DictConfig) -> set[str]:
@@ -203,7 +203,7 @@ def _target(path: str, node: Mapping[str, Any]) -> Callable[..., Any]:
     try:
         function: Callable[..., Any] = hydra.utils.get_object(target)
     except Exception as error:  # Hydra raises whatever the import raised
-        raise UserError(f"{path}.{TARGET}: cannot import {target!r} ({_one_line(str(error))})") from error
+        raise UserError(f"{path}.{TARGET}: cannot import {target!r} ({one_line(error)})") from error
     if not callable(function):
         raise UserError(f"{path}.{TARGET}: {target} is not something that can be called")
     return function
@@ -339,7 +339,7 @@ def _check_value(path: str, hint: Any, value: Any) -> None:
             raise UserError(f"{name}: the setting is missing; give it a value") from error
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(
-            f"{name}: {message[0].lower()}{message[1:]}, not {_one_line(repr(first['input']))[:200]}"
+            f"{name}: {message[0].lower()}{message[1:]}, not {one_line(repr(first['input']), 200)}"
         ) from error
     _check_reading(path, value, understood)
 
@@ -366,7 +366,3 @@ def _nearest(key: str, known: list[str]) -> str:
     known = [name for name in known if name not in {"self", "args", "kwargs"}]
     close = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]}?" if close else f"; there is {', '.join(sorted(known))}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

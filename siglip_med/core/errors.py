@@ -18,6 +18,11 @@ class UserError(Exception):
     """
 
 
+def one_line(error: object, most: int | None = None) -> str:
+    """What a library said, on one line (of at most so many characters); its type where it said nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 def first_fault(error: "ValidationError") -> str:
     """Where the first fault of a validation lies, and what it is: ``calibration.bias: input should be …``."""
     first = error.errors()[0]

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 
 
 def require(package: str, feature: str, extra: str) -> Any:
@@ -25,7 +25,7 @@ def require(package: str, feature: str, extra: str) -> Any:
     except ModuleNotFoundError as error:
         raise UserError(missing(error.name or package, feature, extra)) from error
     except ImportError as error:  # it is there, but not for this Python, this machine or its own dependencies
-        message = " ".join(str(error).split())
+        message = one_line(error)
         raise UserError(
             f"{feature} needs {package}, which is installed but does not load ({message}): "
             f"pip install --upgrade 'siglip-med[{extra}]'"

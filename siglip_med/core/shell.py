@@ -36,7 +36,7 @@ def setting(key: str, value: str | os.PathLike[str]) -> str:
     return shlex.quote(word) if same else quoted(word)
 
 
-def command(name: str) -> str:
+def other_command(name: str) -> str:
     """How the user of this process types another command: as a script of the checkout, or as an installed one."""
     return f"siglip-med-{name}" if Path(sys.argv[0]).name.startswith("siglip-med") else f"python {name}.py"
 

@@ -17,7 +17,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from siglip_med.core.config import TARGET, check_arguments, targets
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 
 Builders = Mapping[str, Callable[..., Any]]
 """Every name under which a config may call a builder, and the builder."""
@@ -56,7 +56,7 @@ def vouched(names: Sequence[str]) -> Builders:
         try:
             builder = get_object(name)
         except Exception as error:  # whatever the import of somebody's code raises
-            raise UserError(f"trust: cannot import {name} ({' '.join(str(error).split())}); set PYTHONPATH") from error
+            raise UserError(f"trust: cannot import {name} ({one_line(error)}); set PYTHONPATH") from error
         if not callable(builder):
             raise UserError(f"trust: {name} is not something that can be called")
         found |= {**builders(builder), name: builder}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siglip_med.core.files import write_json
+from siglip_med.data.cache import stamp
 from siglip_med.data.images import BadImageError, read_bytes, used_bits
 
 DEPTHS = (8, 10, 12, 14, 16)
@@ -58,25 +59,17 @@ def bits_in_use(paths: Sequence[Path], memory: Path, workers: int = 1, wanted: i
     except (OSError, ValueError):
         known = {}
     candidates = [path for path in paths if path.suffix.lower() in _SUFFIXES]
-    stamps = {str(path): _stamp(path) for path in candidates}
-    missing = [path for path in candidates if known.get(str(path), [None])[:2] != stamps[str(path)]]
+    stamps = {str(path): list(stamp(path) or ()) for path in candidates}
+    missing = [path for path in candidates if known.get(str(path), [None, None])[:-1] != stamps[str(path)]]
     if missing:
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             found = list(pool.map(_used_bits, missing))
         known |= {str(path): [*stamps[str(path)], value] for path, value in zip(missing, found, strict=True)}
         write_json(memory, known, indent=None)
-    values = [known[str(path)][2] for path in candidates if known[str(path)][2] is not None]
+    values = [known[str(path)][-1] for path in candidates if known[str(path)][-1] is not None]
     if not values:
         return BitDepth(wanted or 16)
     return BitDepth(wanted or next(bits for bits in DEPTHS if max(values) <= bits), len(values), max(values))
-
-
-def _stamp(path: Path) -> list[int]:
-    try:
-        status = path.stat()
-    except OSError:
-        return [-1, -1]
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _used_bits(path: Path) -> int | None:

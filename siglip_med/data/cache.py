@@ -64,7 +64,7 @@ class _Index:
 
     def record(self, path: Path) -> int | None:
         known = self.files.get(str(path))
-        if known is None or known[:2] != _stamp(path):
+        if known is None or known[:2] != stamp(path):
             return None
         return self.records[known[2]]
 
@@ -216,13 +216,13 @@ class PixelCache:
     def _load(self, index: _Index, path: Path) -> _Pixels | str:
         """One image, or the reason why there is none."""
         try:
-            stamp = _stamp(path)  # before reading: a file that changes meanwhile is read again next time
+            found = stamp(path)  # before reading: a file that changes meanwhile is read again next time
             data = read_bytes(path)
             digest = hashlib.blake2b(data, digest_size=16).hexdigest()
             square = None if digest in index.records else decode(data, self.side, self.max_pixels, self.bits)
         except BadImageError as error:
             return str(error)
-        return "changed while it was read" if stamp is None else _Pixels(stamp, digest, square)
+        return "changed while it was read" if found is None else _Pixels(found, digest, square)
 
     @staticmethod
     def _append(index: _Index, file: BinaryIO, path: Path, pixels: _Pixels) -> int:
@@ -234,7 +234,7 @@ class PixelCache:
         return index.records[pixels.digest]
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
+def stamp(path: Path) -> tuple[int, int] | None:
     """Bytes and modification time in ns; None where there is no such file."""
     try:
         status = path.stat()

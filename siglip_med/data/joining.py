@@ -7,7 +7,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from siglip_med.core.errors import UserError
-from siglip_med.data.look_alikes import BLOCK, Pairs, label_agreement, look_alike_pairs, many_pairs, strongest, whitened
+from siglip_med.data.look_alikes import BLOCK, Pairs, look_alike_pairs, proposed_threshold, strongest, whitened
 from siglip_med.data.table import ImageTable
 
 LARGEST = 50
@@ -115,7 +115,7 @@ def as_one_case(table: ImageTable, features: np.ndarray, threshold: float | None
         UserError: ``threshold`` is None and the labels propose none, or an image's features have no direction.
     """
     values, cases = whitened(features), table.cases
-    threshold = threshold or label_agreement(many_pairs(values), cases, table.labels).proposed()
+    threshold = threshold or proposed_threshold(values, cases, table.labels)
     if threshold is None:
         raise UserError(
             f"{table.source}: at no cosine do labels of different cases agree enough to propose from where images look "

@@ -179,6 +179,11 @@ def label_agreement(pairs: Pairs, groups: np.ndarray, labels: np.ndarray) -> Agr
     return Agreement(low, total, agree, _chance(listed, groups))
 
 
+def proposed_threshold(features: np.ndarray, groups: np.ndarray, labels: np.ndarray) -> float | None:
+    """The cosine that the labels propose for ``[N, F]`` features of length one; arguments as in `label_agreement`."""
+    return label_agreement(many_pairs(features), groups, labels).proposed()
+
+
 def _chance(listed: np.ndarray, groups: np.ndarray) -> float:
     """Share of pairs of images of different groups that list a condition in common, of at most a thousand images."""
     some = np.linspace(0, len(listed) - 1, min(len(listed), _SAMPLE)).astype(np.int64)

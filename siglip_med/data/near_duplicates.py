@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.data.table import ImageTable
 
 _BLOCK = 2048
@@ -53,7 +53,7 @@ def _hash(table: ImageTable, image: str, row: int) -> int | UserError:
             opened.draft("L", (128, 128))
             return int(str(imagehash.phash(ImageOps.exif_transpose(opened))), 16)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         return UserError(f"{table.source}, row {row}: {path} cannot be read as an image ({said})")
 
 

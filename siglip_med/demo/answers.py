@@ -16,7 +16,7 @@ from siglip_med.inference import Candidate, Classifier, occlusion_map, shifted_r
 from siglip_med.inference.maps import Target
 from siglip_med.inference.neighbour import Neighbour
 from siglip_med.inference.neighbours import Neighbours
-from siglip_med.inference.photographs import confidences, embed_conditions, ranked
+from siglip_med.inference.photographs import confidences, no_conditions, ranked
 from siglip_med.metrics import Predictions, fit_conformal, nonconformity
 from siglip_med.models import TwoTower
 
@@ -86,15 +86,21 @@ class Answerer:
     validation: Predictions | None = None
     training: Neighbours | None = None
     icd: Icd = field(init=False)
-    texts: Tensor = field(init=False)
     _one: Lock = field(init=False, repr=False, compare=False, default_factory=Lock)
     """Held while the model works: a map changes how its attentions are computed."""
 
     def __post_init__(self) -> None:
-        """Looks the codes up and encodes the prompts, once."""
-        payload, model = self.classifier.payload, self.classifier.model
-        object.__setattr__(self, "texts", embed_conditions(model, payload, self.source))
+        """Looks the codes up, and has the prompts encoded before anybody waits for them."""
+        payload = self.classifier.payload
+        if not payload["conditions"]:
+            raise no_conditions(self.source)
         object.__setattr__(self, "icd", place_in_icd(payload["conditions"], payload["codes"], self.source))
+        _ = self.texts
+
+    @property
+    def texts(self) -> Tensor:
+        """``[C, E]`` embeddings of the conditions' prompts."""
+        return self.classifier.texts
 
     @property
     def calibrated(self) -> bool:
@@ -113,14 +119,14 @@ class Answerer:
         with self._one:
             features = model.pooled_features(pixels)
             embedding = model.project_images(features).float()
-            logits = classifier.logits(features)[0].cpu().numpy()
             by_prompts = model.logits(embedding, self.texts)[0].cpu().numpy()
+            logits = by_prompts if classifier.refit is None else classifier.logits(features)[0].cpu().numpy()
 
         def everyone(scores: np.ndarray, calibration: Mapping[str, float] | None) -> tuple[Candidate, ...]:
             return ranked(scores, payload["conditions"], payload["codes"], calibration, len(scores))
 
-        order, candidates = np.argsort(-logits, kind="stable"), everyone(logits, classifier.calibration)
-        prompts = everyone(by_prompts, payload["calibration"])
+        order, prompts = np.argsort(-logits, kind="stable"), everyone(by_prompts, payload["calibration"])
+        candidates = prompts if classifier.refit is None else everyone(logits, classifier.calibration)
         return Answer(photograph, unit(embedding, dim=-1)[0].cpu(), logits, order, candidates, prompts)
 
     def pixels(self, photograph: Photograph) -> Tensor:

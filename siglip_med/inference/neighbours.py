@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch.nn.functional import normalize
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.progress import tracked
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.data import LabeledData
@@ -127,7 +127,7 @@ class Neighbours:
                 arrays = {name: file[name] for name in _ARRAYS}
             found = _checked(arrays)
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(f"{path} is no file of training cases that this program reads ({reason})") from error
         if found.weights != digest(model):
             raise OtherWeights(

@@ -152,17 +152,6 @@ def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def embed_conditions(model: TwoTower, payload: Mapping[str, Any], source: str = "the checkpoint") -> Tensor:
-    """``[C, E]`` embeddings of the conditions' prompts.
-
-    Raises:
-        UserError: it names no conditions.
-    """
-    if not payload["conditions"] or not payload["prompts"]:
-        raise _no_conditions(source)
-    return PromptEnsemble(payload["prompts"], model.tokenize).encode(model)
-
-
 def _batches(
     images: Sequence[Path], spec: ImageSpec, batch_size: int, unreadable: list[tuple[str, str]]
 ) -> Iterator[tuple[list[Path], Tensor]]:
@@ -208,7 +197,8 @@ def confidences(logits: np.ndarray, calibration: Mapping[str, float] | None) -> 
     return 1 / (1 + np.exp(-calibrated))
 
 
-def _no_conditions(source: str) -> UserError:
+def no_conditions(source: str) -> UserError:
+    """What to say of a checkpoint that names none."""
     return UserError(f"{source} names no conditions: it comes from pretraining; use one of a fine-tuning run")
 
 
@@ -238,8 +228,8 @@ class Classifier:
 
     @cached_property
     def texts(self) -> Tensor:
-        """``[C, E]`` embeddings of the conditions' prompts; errors as of `embed_conditions`."""
-        return embed_conditions(self.model, self.payload)
+        """``[C, E]`` of the conditions: the mean of their prompts' embeddings."""
+        return PromptEnsemble(self.payload["prompts"], self.model.tokenize).encode(self.model)
 
     def logits(self, features: Tensor) -> Tensor:
         """``[B, F]`` pooled features to ``[B, C]`` logits."""
@@ -264,7 +254,7 @@ class Classifier:
         if not files:
             raise UserError("no image was given: name a file, a folder, or a list of them that is not empty")
         if not self.conditions:
-            raise _no_conditions("the checkpoint")
+            raise no_conditions("the checkpoint")
         unreadable: list[tuple[str, str]] = []
         found: list[Differential] = []
         for paths, pixels in _batches(files, self.model.image_spec, batch_size, unreadable):

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from siglip_med.core.config import leaves
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.extras import missing
 from siglip_med.core.shell import in_quotes, null_groups_removed, quoted
 
@@ -188,7 +188,7 @@ def plain_settings(config: DictConfig) -> Mapping[str, Any]:
         without = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         settings = OmegaConf.to_container(without, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}
 

@@ -15,10 +15,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from siglip_med.core import shell
 from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail
-from siglip_med.core.shell import null_groups_removed, setting
+from siglip_med.core.shell import null_groups_removed, other_command, setting
 from siglip_med.launch.command_line import (
     arguments,
     check_words,
@@ -167,7 +166,7 @@ def _farewell(command: str, stopped: Any, folder: Path) -> str:
     if stopped.folder is None and not (folder / "checkpoints").is_dir():
         return f"stopped by {name} before the first checkpoint: start it again"
     where = "" if stopped.step is None else f" at step {stopped.step}"
-    again = f"{shell.command(command)} {setting('resume', stopped.folder or folder)}"
+    again = f"{other_command(command)} {setting('resume', stopped.folder or folder)}"
     return f"stopped by {name}{where}; to resume: {again}"
 
 

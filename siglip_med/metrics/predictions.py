@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.files import write_json, write_text, write_whole
 from siglip_med.core.provenance import Provenance
 
@@ -202,7 +202,7 @@ class Predictions:
             provenance = Provenance.read(meta.get("provenance"), str(folder / META_FILE))
             return cls(**content, frame=frame, split=meta["split"], meta=dict(meta["meta"]), provenance=provenance)
         except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, BadZipFile) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise UserError(
                 f"{folder}: these predictions cannot be read ({reason}); write them again: train, or evaluate with "
                 "recompute=true"

@@ -19,7 +19,7 @@ from pydantic import (
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from siglip_med.core.errors import UserError, first_fault
+from siglip_med.core.errors import UserError, first_fault, one_line
 from siglip_med.core.seals import check_sums
 from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS, Calibrated, check_conditions
@@ -165,7 +165,7 @@ def _read_about(folder: Path) -> About:
     except ValidationError as error:
         raise UserError(f"{path}: {first_fault(error)}; {_AGAIN}") from None
     except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from error
+        raise UserError(f"{path} cannot be read ({one_line(error)}); {_AGAIN}") from error
     return about
 
 
@@ -173,7 +173,7 @@ def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())}); {_AGAIN}") from error
+        raise UserError(f"{path} cannot be read ({one_line(error)}); {_AGAIN}") from error
 
 
 def _load_heads(model: TwoTower, path: Path) -> None:

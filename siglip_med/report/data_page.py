@@ -52,7 +52,8 @@ def findings_lines(findings: DataFindings) -> list[str]:
     lines.append(f"{len(f.copies):,} pairs of near-duplicates are of different cases; the split separates {f.torn:,}")
     lines += list(f.look_alikes.notes) if f.look_alikes is not None else []
     lines += list(f.prompt_notes)
-    lines += [f"{item.condition} is missing from {item.split}: {item.reason}" for item in f.report.missing]
+    gaps = [item for item in f.report.missing if item.split != "train"]  # those of training are in the account
+    lines += [f"{item.condition} is missing from {item.split}: {item.reason}" for item in gaps]
     return lines
 
 

@@ -107,8 +107,9 @@ class Evidence:
         changes = against(zero_shot, RESAMPLED_METRICS)
         frequency = label_frequency_predictions(test) if test.train_counts.any() else None
         given = answers(test)
-        probed = [against(inputs.probes.get(name), AGAINST) for name in BESIDE if name in {*PROBES, *inputs.probes}]
-        said = verdict(against(frequency, AGAINST), changes, probed, given, len(test.conditions))
+        probed = [against(inputs.probes.get(name), AGAINST) for name in PROBES]
+        prompts = against(inputs.probes.get(PROMPTS), AGAINST)
+        said = verdict(against(frequency, AGAINST), changes, probed, given, len(test.conditions), prompts)
         if (far := far_half(test)) is not None:
             probe = far_half(inputs.probes[PROBE]) if PROBE in inputs.probes else None
             known = None if probe is None else resampling.paired([(far, probe)], ["r_at_1"])["r_at_1"]

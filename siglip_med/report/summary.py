@@ -14,7 +14,7 @@ from rich.table import Table
 
 from siglip_med.core.files import write_json
 from siglip_med.core.provenance import sentence
-from siglip_med.core.shell import command, setting
+from siglip_med.core.shell import other_command, setting
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes
 from siglip_med.metrics import (
     KEY_METRICS,
@@ -89,13 +89,13 @@ class RunSummary:
         ``prompts``: where ``tuned`` are a refit's answers, those of the same weights by the prompts.
         """
         self.zero_shot, self.tuned, self.probes, self.prompts = zero_shot, tuned, probes, prompts
-        beside = dict(probes) | ({} if prompts is None else {PROMPTS: prompts})
+        self.beside = dict(probes) | ({} if prompts is None else {PROMPTS: prompts})
         self.zero_shot_metrics, self.tuned_metrics = zero_shot.metrics(), tuned.metrics()
         self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))
         self.chance_metrics = chance(tuned.test)
         self.intervals = bootstrap.intervals(tuned.test, KEY_METRICS)
         self.changes = bootstrap.paired([(tuned.test, zero_shot.test)], KEY_METRICS)
-        tests = {name: one.test for name, one in beside.items()}
+        tests = {name: one.test for name, one in self.beside.items()}
         self.beside_metrics = {
             name: {k: v for k, v in headline_metrics(test).items() if name == PROMPTS or k not in NEED_SCORES}
             | far_half_metrics(test)
@@ -199,8 +199,9 @@ class RunSummary:
         if self.prompts is not None:
             console.print(f"{PROMPTS}: the same weights without the refit", highlight=False, markup=False)
         console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False, markup=False)
+        boards = {"TensorBoard logs": folder / "tensorboard"} if (folder / "tensorboard").is_dir() else {}
         places = {
-            **({"TensorBoard logs": folder / "tensorboard"} if (folder / "tensorboard").is_dir() else {}),
+            **boards,
             "checkpoint": checkpoint or "none",
             "resolved config": folder / ".hydra" / "config.yaml",
             "split and its report": folder / "split.csv",
@@ -210,11 +211,10 @@ class RunSummary:
             console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False, markup=False)
         if checkpoint is not None:
             console.print("next:")
-            boards = [f"tensorboard --logdir {shlex.quote(str(folder))}"] if (folder / "tensorboard").is_dir() else []
             for line in (
-                *boards,
-                f"{command('evaluate')} {setting('checkpoint', checkpoint)}",
-                f"{command('predict')} {setting('checkpoint', checkpoint)} images=path/to/photographs",
+                *[f"tensorboard --logdir {shlex.quote(str(folder))}"] * bool(boards),
+                f"{other_command('evaluate')} {setting('checkpoint', checkpoint)}",
+                f"{other_command('predict')} {setting('checkpoint', checkpoint)} images=path/to/photographs",
             ):
                 console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
 

@@ -44,16 +44,18 @@ def verdict(
     against_probes: Sequence[Mapping[str, PairedResult] | None],
     answers: Answers,
     conditions: int,
+    against_prompts: Mapping[str, PairedResult] | None = None,
 ) -> tuple[str, ...]:
     """Sentences for the top of a report, from metric -> the run minus each rival (None where that was not measured).
 
-    ``against_probes``: the linear probe, the kernel probe and, where the run's answer is a refit's, its prompts.
+    ``against_prompts``: where a refit answers; nothing is said of them where None.
     """
     said = [
         first_answer(PRIOR, against_prior),
         nearness(against_prior, conditions),
         first_answer(BEFORE, against_zero_shot),
-        *(first_answer(*pair) for pair in zip((PROBED, KERNEL, PROMPTS), against_probes, strict=False)),
+        *(first_answer(rival, results) for rival, results in zip((PROBED, KERNEL), against_probes, strict=True)),
+        "" if against_prompts is None else first_answer(PROMPTS, against_prompts),
         *variety(answers),
     ]
     return tuple(sentence for sentence in said if sentence)

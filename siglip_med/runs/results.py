@@ -116,14 +116,13 @@ def save_scores(
     }.items():
         predictions.save(folder / "predictions" / part)
         write_per_image(predictions, folder / "predictions" / part)
-    prompts = summary.prompts or summary.tuned
     if summary.prompts is None:  # of a refit that a resumed run no longer has
         shutil.rmtree(folder / "predictions" / BESIDE[PROMPTS], ignore_errors=True)
-    for name_, beside in (dict(summary.probes) | ({PROMPTS: summary.prompts} if summary.prompts else {})).items():
-        beside.test.save(folder / "predictions" / BESIDE[name_])
+    for baseline, beside in summary.beside.items():
+        beside.test.save(folder / "predictions" / BESIDE[baseline])
     summary.save(folder / "metrics.json", name, seed)
     if checkpoint is not None:
-        calibration = fit_calibration(prompts.val)  # a refit's is inside it
+        calibration = fit_calibration((summary.prompts or summary.tuned).val)  # a refit's is inside it
         finalize_checkpoint(
             checkpoint,
             refit,

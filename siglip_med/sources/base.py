@@ -91,11 +91,9 @@ class FolderSource(ABC):
 
     @cached_property
     def renamed(self) -> Mapping[str, str | None]:
-        """`aliases` as a mapping; true and false stand for every spelling of them in capitals or not."""
+        """`aliases` as a mapping, by `alias_key`."""
         given = self._alias_file(self.aliases[1:]) if isinstance(self.aliases, str) else self.aliases or {}
-        flags = ("True", "False")
-        spells = {name: (str.title, str.lower, str.upper) if str(name) in flags else (str,) for name in given}
-        return {spell(str(name)): new for name, new in given.items() for spell in spells[name]}
+        return {alias_key(str(name)): new for name, new in given.items()}
 
     def _alias_file(self, name: str) -> dict[str, str | None]:
         table = read_csv(Path(self.root).expanduser() / name)
@@ -142,13 +140,13 @@ class FolderSource(ABC):
         aliases = self.renamed
         notes, left_out = list(settings.pop("notes", ())), list(settings.pop("left_out", ()))
         listed = {name for row in rows for name in row.weights}
-        listed |= {name.casefold() for name in listed if name.casefold() in ("true", "false")}
-        unused = [name for name in aliases if name.casefold() not in listed and name not in listed]
+        found = {name: aliases[alias_key(name)] for name in listed if alias_key(name) in aliases}
+        unused = sorted(aliases.keys() - {alias_key(name) for name in listed})
         if unused:
             notes.append(f"{len(unused)} aliases name no condition of the data, the first {unused[0]!r}")
         kept = []
         for row in rows:
-            weights = rename_conditions(row.weights, aliases)
+            weights = rename_conditions(row.weights, found)
             if row.weights and not weights:
                 left_out.append(LeftOut("every condition is left out by data.source.aliases", 1, asked=True))
             else:
@@ -172,7 +170,12 @@ class FolderSource(ABC):
         parts = [cell] if separator is None else cell.split(separator)
         aliases = self.renamed
         return [
-            name if name in aliases else parse_text(name)
+            name if alias_key(name) in aliases else parse_text(name)
             for name in (part.strip() for part in parts)
-            if name in aliases or not is_unknown(name)
+            if alias_key(name) in aliases or not is_unknown(name)
         ]
+
+
+def alias_key(name: str) -> str:
+    """What a name is looked up by in `FolderSource.renamed`: itself; true and false in any spelling are one each."""
+    return name.casefold() if name.casefold() in ("true", "false") else name

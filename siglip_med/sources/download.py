@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPMessage
 from pathlib import Path
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.files import write_bytes
 from siglip_med.core.progress import tracked
 
@@ -65,7 +65,7 @@ def fetch(url: str, path: Path, *, attempts: int = 4, wait: float = 1.0) -> None
             if error.code in _PERMANENT:
                 break
         except (http.client.HTTPException, OSError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
         else:
             if _md5(response.headers) in (None, hashlib.md5(content).digest()):
                 write_bytes(path, content)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.data.images import MIN_SIDE
 from siglip_med.data.table import ImageTable
 from siglip_med.sources.base import FolderSource
@@ -26,7 +26,6 @@ from siglip_med.sources.huggingface_rows import (
     Part,
     check_protocols,
     expanded,
-    one_line,
     open_parts,
 )
 
@@ -201,8 +200,8 @@ class HuggingFaceSource(FolderSource):
                 raise
             except Exception as error:  # whatever the reader of a format or the network raises
                 raise UserError(
-                    f"{where}: cannot be read ({one_line(error)}); run the same command to resume; if the file itself "
-                    "is damaged, repair it, or leave it out and give another data.source.root"
+                    f"{where}: cannot be read ({one_line(error, 300)}); run the same command to resume; if the file "
+                    "itself is damaged, repair it, or leave it out and give another data.source.root"
                 ) from error
             seen = position if row is None else position + 1
             missing = {several for several in missing if all((row or {}).get(column) is None for column in several)}

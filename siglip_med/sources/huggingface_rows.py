@@ -10,7 +10,7 @@ from typing import Any
 
 import fsspec
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.extras import require
 
 logger = logging.getLogger(__name__)
@@ -143,12 +143,9 @@ def open_parts(settings: Mapping[str, Any], images: Sequence[str], others: Seque
     except UserError:
         raise
     except Exception as error:  # whatever the reader of a format or the network raises
-        raise UserError(f"data.source.dataset={settings['dataset']}: cannot be loaded ({one_line(error)})") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Message of an error of a library on one line; its type where the message is empty."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
+        raise UserError(
+            f"data.source.dataset={settings['dataset']}: cannot be loaded ({one_line(error, 300)})"
+        ) from error
 
 
 def _opened(settings: Mapping[str, Any], images: Sequence[str], others: Sequence[str]) -> tuple[list[Part], str]:
@@ -254,7 +251,7 @@ def _check_tar_end(name: str) -> None:
             logger.warning(
                 "%s: its end cannot be read alone (%s), so whether it is truncated was not checked",
                 name,
-                one_line(error),
+                one_line(error, 300),
             )
             return
     if end.strip(b"\0"):

@@ -12,7 +12,7 @@ from siglip_med.data.checks import left_out_word
 from siglip_med.data.images import HEIC_SUFFIXES, SUFFIXES
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import parse_split
-from siglip_med.sources.base import FolderSource
+from siglip_med.sources.base import FolderSource, alias_key
 
 _SPLIT_FOLDERS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 _HIDDEN, _LOOSE, _DEAD = "hidden files", "in no condition's folder", "links that lead nowhere"
@@ -92,7 +92,7 @@ class ImageFolderSource(FolderSource):
         """A condition none of whose files is an image must not vanish silently, unless the user left it out."""
         for name, reasons in sorted(lost.items()):
             chosen = self.conditions is None or name in self.conditions
-            if name in there or not chosen or self.renamed.get(name, "") is None:
+            if name in there or not chosen or self.renamed.get(alias_key(name), "") is None:
                 continue
             counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items())
             raise UserError(

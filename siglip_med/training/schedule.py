@@ -18,7 +18,7 @@ from pydantic import PositiveFloat
 from yaml import YAMLError
 
 from siglip_med.core.config import config_dir
-from siglip_med.core.errors import UserError, fail
+from siglip_med.core.errors import UserError, fail, one_line
 from siglip_med.core.files import write_whole
 from siglip_med.training.callbacks import keeps_step
 
@@ -169,7 +169,7 @@ def load_schedule(path: Path) -> CoefficientSchedule:
     try:
         settings = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: {one_line(error)}") from error
     expected = {"_target_", "knots", "unit", "span"}
     if not (isinstance(settings, dict) and "knots" in settings and expected.issuperset(settings)):
         raise UserError(f"{path}: a schedule has the keys knots, unit and span, as in conf/schedule/layered.yaml")
@@ -205,7 +205,7 @@ def plot_schedule(schedule: CoefficientSchedule, path: Path, total_steps: int) -
     try:
         write_whole(path, lambda file: figure.savefig(file, format=path.suffix.removeprefix("."), dpi=150))
     except ValueError as error:
-        raise UserError(f"{path}: cannot write the picture ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: cannot write the picture ({one_line(error)})") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import StrategyRegistry
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.training.acceleration import Backend, ChannelsLast, CompileBlocks
 from siglip_med.training.checkpointing import SealedCheckpointIO
 
@@ -167,4 +167,4 @@ def build_trainer(
             **arguments,
         )
     except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
-        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
+        raise UserError(f"trainer: {one_line(error)}") from error

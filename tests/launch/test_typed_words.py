@@ -41,7 +41,7 @@ def test_two_typos_are_named_one_by_one():
 )
 def test_the_next_command_is_typed_as_this_one_was(monkeypatch, name, typed):
     monkeypatch.setattr(sys, "argv", [name])
-    assert shell.command("evaluate") == typed
+    assert shell.other_command("evaluate") == typed
 
 
 def test_the_package_lists_its_commands_and_says_its_version_without_torch():

@@ -229,6 +229,12 @@ def test_a_folder_whose_accents_are_composed_otherwise_is_found(tmp_path, form):
     assert any("spelled otherwise" in note for note in table.notes)
 
 
+def test_an_alias_that_differs_in_letter_case_names_nothing_and_that_is_said(tmp_path):
+    table = plain(tmp_path, "image,condition\n1.jpg,acne\n2.jpg,scar\n", aliases={"Acne": "Acne vulgaris"})
+    assert table.conditions == ("acne", "scar")
+    assert any("1 aliases name no condition of the data, the first 'Acne'" in note for note in table.notes)
+
+
 def test_aliases_merge_conditions_and_leave_some_out(tmp_path):
     text = "image,condition\n1.jpg,clark nevus\n2.jpg,blue nevus\n3.jpg,misc\n4.jpg,Melanoma\n"
     aliases = {"clark nevus": "Nevus", "blue nevus": "Nevus", "misc": None, "typo": "Nevus"}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from siglip_med.core.files import write_text
-from siglip_med.data.look_alikes import label_agreement, many_pairs, nearest, whitened
+from siglip_med.data.look_alikes import nearest, proposed_threshold, whitened
 from siglip_med.data.table import ImageTable
 
 LOOK_ALIKES = "look_alikes.csv"
@@ -93,8 +93,7 @@ def look_across(
     given = threshold is not None
     if threshold is None:
         every = np.concatenate([rows[split] for split in units])
-        pairs = many_pairs(whole)
-        threshold = label_agreement(pairs, table.cases[every], table.labels[every]).proposed()
+        threshold = proposed_threshold(whole, table.cases[every], table.labels[every])
     found = {(a, b): nearest(units[a], units[b]) for a, b in _BETWEEN}
     images, labels = table.frame["image"].to_numpy(dtype=str), table.labels > 0
     parts = []

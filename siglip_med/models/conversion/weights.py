@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.models.hub import explained, local_folder
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({' '.join(str(error).split())}): a folder in the format of open_clip or timm is "
-            "needed"
+            f"{path} cannot be read ({one_line(error)}): a folder in the format of open_clip or timm is needed"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is damaged or was written by something else: it holds no mapping")
