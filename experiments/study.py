@@ -26,8 +26,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.heads import Bench, Rows, fit, k_shot, long_tail
-from experiments.probe import far_half, kernel_ridge, logistic_regression
-from experiments.tables import write_results
+from experiments.probe import kernel_ridge, logistic_regression, nearest_neighbours, nearest_training_image
+from experiments.tables import NEARNESS, write_results
 from siglip_med.commands import train
 from siglip_med.core.config import config_dir, typed
 from siglip_med.metrics import CaseStatistics, Predictions, Scores, crm, spearman_embedding_distance
@@ -78,7 +78,7 @@ class Variant(Strict):
         space: settings of its own to tune, besides the common ones.
         tuned_as: takes the settings that were chosen for another variant, in place of its own trials.
         shuffled: train with D shuffled over the conditions.
-        probe: logistic or kernel ridge regression on the image features in place of heads.
+        probe: logistic or kernel ridge regression, or nearest neighbours, on the image features in place of heads.
         trees: weights of the tree among which the kernel's validation chooses.
         only: the data settings in which it runs; None: all.
     """
@@ -87,7 +87,7 @@ class Variant(Strict):
     space: dict[str, list[Any] | Spread] = {}
     tuned_as: str | None = None
     shuffled: bool = False
-    probe: Literal["linear", "kernel"] | None = None
+    probe: Literal["linear", "kernel", "neighbours"] | None = None
     trees: list[float] = [0.0, 0.1, 0.2, 0.4]
     only: list[str] | None = None
 
@@ -279,12 +279,14 @@ class Runner:
         bench.train_on(self.study.training[job.training].rows(job.seed))
         splits = ("val",) if job.stage == "tune" else ("val", "test")
         sizes = {"train_images": len(bench.components.data.split.train), "test_images": len(bench.split.test)}
-        far = {split: far_half(bench, split) if bench.features else None for split in splits}
+        near = {split: nearest_training_image(bench, split) if bench.features else None for split in splits}
         if variant.probe:
-            matrix = bench.training_dissimilarity(settings, variant.shuffled)
-            kernel = variant.probe == "kernel"
-            found = kernel_ridge(bench, variant.trees, matrix) if kernel else logistic_regression(bench)
-            ends = {split: scores(found[split], far[split]) for split in splits}
+            if variant.probe == "kernel":
+                matrix = bench.training_dissimilarity(settings, variant.shuffled)
+                found = kernel_ridge(bench, variant.trees, matrix)
+            else:
+                found = (logistic_regression if variant.probe == "linear" else nearest_neighbours)(bench)
+            ends = {split: scores(found[split], near[split]) for split in splits}
             return {"seconds": time.perf_counter() - start, "steps": 0, "last": ends} | sizes
         curve: list[dict[str, Any]] = []
 
@@ -302,27 +304,31 @@ class Runner:
             "knobs": self.knobs(variant.tuned_as or job.variant, job.trial),
             "steps": curve[-1]["step"],
             "curve": curve,
-            "last": {split: scores(predictions, far[split]) for split, predictions in last.items()},
+            "last": {split: scores(predictions, near[split]) for split, predictions in last.items()},
         }
         if job.stage == "final":
             row["crm"] = {split: scores(crm(predictions)) for split, predictions in last.items()}
             bench.model.load_trainable_state(average)
-            row["average"] = {split: scores(bench.predict(split), far[split]) for split in splits}
+            row["average"] = {split: scores(bench.predict(split), near[split]) for split in splits}
         return row | {"seconds": time.perf_counter() - start} | sizes
 
 
-def scores(predictions: Predictions, far: np.ndarray | None = None) -> dict[str, float]:
+def scores(predictions: Predictions, near: np.ndarray | None = None) -> dict[str, float]:
     """The headline metrics of first answers and lists of five, and the shape of the prompts' embeddings.
 
     Args:
         predictions: n images.
-        far: ``[n]`` images of which R@1, R@5 and MRR are given besides: the half farthest from training.
+        near: ``[n]`` cosine to the nearest training image: R@1, R@5 and MRR of the half that is farthest from training,
+            and R@1 by nearness, are given besides.
     """
     sums = CaseStatistics.build(Scores.of(predictions), metrics=("mrr",))
     values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
-    if far is not None:
-        half = scores(predictions.take(np.flatnonzero(far)))
+    if near is not None:
+        half = scores(predictions.take(np.flatnonzero(near < np.median(near))))
         values |= {f"far_{name}": half[name] for name in ("r_at_1", "r_at_5", "mrr")}
+        groups = np.digitize(near, np.quantile(near, NEARNESS[1:-1]))
+        for place in range(len(NEARNESS) - 1):
+            values[f"near_{place}"] = scores(predictions.take(np.flatnonzero(groups == place)))["r_at_1"]
     shape = spearman_embedding_distance(predictions.text_embeddings, predictions.dissimilarity)
     return {name: round(value, 6) for name, value in {**values, "spearman_text_d": shape}.items()}
 

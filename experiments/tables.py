@@ -1,6 +1,7 @@
 """What a study's runs say: means, paired intervals, which checkpoint to keep, and a figure."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ METRICS = {
     "far_r_at_1": "far half R@1",
     "far_mrr": "far half MRR",
 }
+NEARNESS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+"""Shares of the test images, from the farthest from training to the nearest, of which R@1 is given."""
 PANELS = ("r_at_1", "r_at_5", "macro_r_at_1", "icd_distance_all", "icd_distance_top5")
 CHOICES = {"r_at_1": "best R@1", "r_at_5": "best R@5", "mrr": "best MRR", "map": "best mAP"}
 
@@ -66,7 +69,8 @@ def frame(rows: Iterable[Mapping[str, Any]], ends: Sequence[str] = ("last", "ave
                 line = {
                     name: row[name] for name in ("training", "variant", "seed", "steps", "train_images", "test_images")
                 }
-                lines.append(line | {"end": end} | {m: row[end]["test"][m] for m in METRICS if m in row[end]["test"]})
+                kept = [*METRICS, *(f"near_{place}" for place in range(len(NEARNESS) - 1))]
+                lines.append(line | {"end": end} | {m: row[end]["test"][m] for m in kept if m in row[end]["test"]})
     return pd.DataFrame(lines)
 
 
@@ -76,6 +80,16 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     for (variant, end), group in table.groupby(["variant", "end"], sort=False):
         cells = {title: f"{group[m].mean():.3f} ± {group[m].std(ddof=1):.3f}" for m, title in shown.items()}
         lines.append({"": label(variant, end), "seeds": len(group)} | cells)
+    return pd.DataFrame(lines)
+
+
+def by_nearness(table: pd.DataFrame) -> pd.DataFrame:
+    """R@1 by how near the nearest training image is, mean ± standard deviation over seeds, a line per share."""
+    lines = []
+    for place, (low, high) in enumerate(pairwise(NEARNESS)):
+        groups = table[table["end"] == "last"].groupby("variant", sort=False)[f"near_{place}"]
+        cells = {str(name): f"{group.mean():.3f} ± {group.std(ddof=1):.3f}" for name, group in groups}
+        lines.append({"share of test images, from the farthest": f"{100 * low:.0f} to {100 * high:.0f}%"} | cells)
     return pd.DataFrame(lines)
 
 
@@ -222,6 +236,8 @@ def write_results(
         parts += [f"## {data}\n\nTest split at the last step, mean ± sd over seeds.\n", to_markdown(means(group))]
         parts += ["Paired by seed, 95% intervals corrected for overlapping splits.\n"]
         parts += [to_markdown(differences(group, reference))]
+        if "near_0" in group:
+            parts += ["R@1 by the cosine to the nearest training image.\n", to_markdown(by_nearness(group))]
     if trials and metric:
         parts += ["## Chosen on validation\n", to_markdown(tuning_table(trials, metric))]
     choice = checkpoint_choice(rows)

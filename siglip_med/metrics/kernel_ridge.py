@@ -12,8 +12,8 @@ from siglip_med.metrics.calibration import fit_calibration
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
 
-WIDTHS, RIDGES, TREES = (0.5, 1.0, 2.0), (0.03, 0.1, 0.3), (0.0, 0.1, 0.2, 0.4)
-"""What validation chooses among."""
+WIDTHS, RIDGES, TREES = (0.125, 0.25, 0.5, 1.0, 2.0), (0.03, 0.01, 0.1, 0.3, 1.0), (0.0, 0.1, 0.2, 0.4)
+"""What validation chooses among: a width under the first ridge, then a ridge for it, then a tree."""
 COST = 0.002
 """MRR on validation that the tree may cost."""
 EXACT = 5_000
@@ -113,7 +113,7 @@ def fit_kernel_ridge(
     trees: Sequence[float] = TREES,
     of: int | None = None,
 ) -> KernelRidge:
-    """Fits every width and ridge, keeps the best MRR on validation, then the largest tree that costs little of it.
+    """Fits a width, then a ridge, by MRR on validation, then takes the largest tree that costs little of it.
 
     Ridge regression in closed form, scores = K(x, X) (K(X, X) + ridge I)^-1 (T - mean T) + mean T, with an RBF kernel
     on standardized features. T = labels + eta · (labels, each row summing to one) · (1 - D): each target leans towards
@@ -143,30 +143,52 @@ def fit_kernel_ridge(
     targets = tree_targets(labels, val.dissimilarity)
     # drawn without a seed of the run: every image is as good a center as any other, and the draw must not move
     chosen = np.random.default_rng(0).permutation(len(x))[:EXACT] if len(x) > EXACT else np.arange(len(x))
-    # scores are linear in the targets: one solution for the labels, and one for what eta = 1 adds to them
-    parts = [target[chosen] - target[chosen].mean(axis=0) for target in targets]
-    offsets = [target[chosen].mean(axis=0) for target in targets]
-    best: tuple[float, float, float, list[np.ndarray], list[np.ndarray]] | None = None
-    for width in WIDTHS:
-        among, towards = rbf(x[chosen], x[chosen], width), rbf(v, x[chosen], width)
-        for ridge in RIDGES:
-            gram = among.copy().T  # symmetric, and as Fortran lays it out: not copied again
-            gram[np.diag_indices_from(gram)] += ridge
-            factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-            solved = [cho_solve(factor, part) for part in parts]
-            found = [towards @ one + offset for one, offset in zip(solved, offsets, strict=True)]
-            value = _mrr(val, found[0])
-            if best is None or value > best[0]:
-                best = (value, width, ridge, solved, found)
-    assert best is not None
-    value, width, ridge, solved, found = best
-    tree = max((eta for eta in trees if _mrr(val, found[0] + eta * found[1]) >= value - COST), default=0.0)
-    target, weights = targets[0] + tree * targets[1], solved[0] + tree * solved[1]
+    grid = _Grid(x[chosen], [target[chosen] for target in targets], v, val)
+    best = max((grid.best(width, RIDGES[:1]) for width in WIDTHS), key=lambda one: one.mrr)
+    best = grid.best(best.width, RIDGES)
+    plain, lean = best.scores
+    tree = max((eta for eta in trees if _mrr(val, plain + eta * lean) >= best.mrr - COST), default=0.0)
+    target, weights = targets[0] + tree * targets[1], best.weights[0] + tree * best.weights[1]
+    width, ridge = best.width, best.ridge
     if len(x) > EXACT:
         weights = _nystroem(x, target, x[chosen], width, ridge)
     return KernelRidge(
         mean, scale, x[chosen], weights, target.mean(axis=0), width, ridge, tree, len(x), len(x) if of is None else of
     )
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Weights for the labels and for what eta = 1 adds to them, their scores of validation, MRR of the labels alone."""
+
+    mrr: float
+    width: float
+    ridge: float
+    weights: list[np.ndarray]
+    scores: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """What is solved for each width and ridge: scores are linear in the targets, one solution for each part of them."""
+
+    x: np.ndarray
+    parts: list[np.ndarray]
+    v: np.ndarray
+    val: Predictions
+
+    def best(self, width: float, ridges: Sequence[float]) -> _Solution:
+        """Of some ridges, the one with the best MRR on validation."""
+        among, towards = rbf(self.x, self.x, width), rbf(self.v, self.x, width)
+        found = []
+        for ridge in ridges:
+            gram = among.copy().T  # symmetric, and as Fortran lays it out: not copied again
+            gram[np.diag_indices_from(gram)] += ridge
+            factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+            weights = [cho_solve(factor, part - part.mean(axis=0)) for part in self.parts]
+            scores = [towards @ one + part.mean(axis=0) for one, part in zip(weights, self.parts, strict=True)]
+            found.append(_Solution(_mrr(self.val, scores[0]), width, ridge, weights, scores))
+        return max(found, key=lambda one: one.mrr)
 
 
 def tree_targets(labels: np.ndarray, dissimilarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,6 +25,7 @@ STUDY = {
         "without_tree": {"overrides": ["experiment=layered", "~loss.terms.icd_tree"], "tuned_as": "layered"},
         "logistic_regression": {"probe": "linear", "only": ["natural"]},
         "kernel_ridge": {"probe": "kernel", "only": ["natural"]},
+        "nearest_neighbours": {"probe": "neighbours", "only": ["natural"]},
     },
 }
 
@@ -42,7 +43,7 @@ def test_a_quick_study_runs_resumes_and_writes_its_tables(tmp_path, words, monke
     log = tmp_path / "runs.jsonl"
     run_study(PARSED.quick(), log, words, quick=True, output=tmp_path)
     rows = [json.loads(line) for line in log.read_text().splitlines()]
-    assert len(rows) == 2 * 2 + 2 * (2 * 3 + 2)
+    assert len(rows) == 2 * 2 + 2 * (2 * 3 + 3)
     assert all("test" not in end for row in rows if row["stage"] == "tune" for end in [row["last"], *row["curve"]])
     text = (tmp_path / "table.md").read_text()
     assert {"sigmoid + CRM", "without_tree", "logistic_regression"} <= {

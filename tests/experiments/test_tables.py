@@ -3,10 +3,11 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.tables import checkpoint_choice, corrected_interval, tuning_table
+from experiments.tables import by_nearness, checkpoint_choice, corrected_interval, tuning_table
 
 
 def test_without_test_images_the_interval_is_students():
@@ -50,3 +51,15 @@ def test_chosen_settings_are_shown_whole():
     ]
     (line,) = tuning_table(trials, "mrr").to_dict("records")
     assert line["chosen"] == "head_learning_rate=0.005, dropout=0.2"
+
+
+def test_the_table_by_nearness_has_a_line_per_share_and_a_column_per_method():
+    rows = [
+        {"variant": name, "end": "last"} | {f"near_{place}": value + 0.1 * place for place in range(5)}
+        for name, values in {"a": (0.2, 0.4), "b": (0.3, 0.3)}.items()
+        for value in values
+    ]
+    lines = by_nearness(pd.DataFrame(rows)).to_dict("records")
+    assert [line["a"] for line in lines] == [f"{0.3 + 0.1 * place:.3f} ± 0.141" for place in range(5)]
+    assert lines[0]["b"] == "0.300 ± 0.000"
+    assert lines[-1]["share of test images, from the farthest"] == "90 to 100%"
