@@ -1,14 +1,14 @@
 """Matches the labels of another data set to a model's conditions by ICD-10-CM code; a person may mend the table."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 
 from siglip_med.conditions.codes import CodeBook, read_code_book
-from siglip_med.conditions.condition import ConditionSet
+from siglip_med.conditions.condition import Condition, ConditionSet
 from siglip_med.conditions.curated import fold, lookup
 from siglip_med.conditions.suggest import suggest_names
 from siglip_med.core.csv_reading import read_csv
@@ -111,6 +111,24 @@ def _read_codes(path: Path) -> dict[str, str]:
             )
         found[name] = key
     return found
+
+
+def as_conditions(matches: Sequence[Match], conditions: ConditionSet) -> ConditionSet:
+    """The labels themselves as conditions, for their prompts: worded as the model's or the curated tables' are.
+
+    A label that neither knows is worded by its own name, and has no description.
+    """
+    ours = {c.name: c for c in conditions}
+    found = []
+    for match in matches:
+        same = (
+            ours[match.conditions[0]]
+            if match.kind in ("same name", "same code")
+            else lookup().get(fold(match.external))
+        )
+        plain = Condition(match.external, match.code, "", "", "", (), "", match.external, "")
+        found.append(replace(same or plain, name=match.external))
+    return ConditionSet(tuple(found))
 
 
 def accepted(matches: Sequence[Match], names: Sequence[str]) -> np.ndarray:

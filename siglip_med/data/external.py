@@ -1,7 +1,7 @@
 """Another clinic's data set as a whole: no split, labels of a model's conditions, what a run has seen of it."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -25,6 +25,7 @@ class ExternalData(DataModule):
         matches: A ``matches.csv`` that a person changed; None matches by code.
         codes: A CSV with ``condition`` and ``code``, of any level, for labels that the curated tables do not know.
         keep_leaks: Whether images that the run has seen count all the same.
+        zero_shot: Whether the base before training ranks the set's own labels too, for a second pass over the images.
         leak_distance: Bits of 64 in which perceptual hashes of near-duplicates differ at most.
         **settings: Of `DataModule`; those on splits and training say nothing here, and 16-bit files are read as the
             run reads its own where ``image_bits`` is None.
@@ -39,6 +40,7 @@ class ExternalData(DataModule):
         matches: str | None = None,
         codes: str | None = None,
         keep_leaks: bool = False,
+        zero_shot: bool = False,
         leak_distance: Annotated[int, Field(ge=0, le=32)] = 4,
         **settings: Any,
     ) -> None:
@@ -48,21 +50,19 @@ class ExternalData(DataModule):
         super().__init__(**settings, seed=0)
         self.title, self.matches, self.codes = name, matches, codes
         self.keep_leaks, self.leak_distance, self.look_alikes = keep_leaks, leak_distance, "off"
+        self.zero_shot = zero_shot
 
     def _divide(self) -> None:
         parts = np.full(len(self.table), "test")
         self.split = Split(self.table.frame["image_id"].to_numpy(dtype=str), self.table.cases, parts)
         self.train_counts = np.zeros(len(self.conditions), dtype=np.int64)
 
-    def judge(
-        self, rows: np.ndarray, labels: np.ndarray, primary: np.ndarray, conditions: Sequence[str], counts: np.ndarray
-    ) -> None:
-        """Keeps ``[n]`` rows, with ``[n, C]`` labels of a model's C conditions, trained on ``[C]`` images."""
-        frame = self.table.frame.iloc[rows].reset_index(drop=True).assign(primary=primary)
-        self.table = replace(self.table, frame=frame, labels=labels, conditions=tuple(conditions))
-        self.records, self.conditions = self.records[rows], tuple(conditions)
+    def keep(self, rows: np.ndarray) -> None:
+        """Keeps ``[n]`` rows of the table alone."""
+        frame = self.table.frame.iloc[rows].reset_index(drop=True)
+        self.table = replace(self.table, frame=frame, labels=self.table.labels[rows])
+        self.records = self.records[rows]
         self._divide()
-        self.train_counts = counts
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from siglip_med.metrics.candidates import candidate_retrieval, print_sample
 from siglip_med.metrics.conformal import conformal_report, fit_conformal, nonconformity
 from siglip_med.metrics.external import (
     DRAWS,
+    REWEIGHTED,
+    SET_METRICS,
     Compared,
     Explained,
     PriorByEM,
@@ -15,6 +17,7 @@ from siglip_med.metrics.external import (
     adjust_prior,
     compare_external,
     label_some,
+    rank_own_labels,
 )
 from siglip_med.metrics.headline import defined_conditions, headline_metrics
 from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
@@ -62,6 +65,8 @@ __all__ = [
     "NEARNESS",
     "NEED_SCORES",
     "RESAMPLED_METRICS",
+    "REWEIGHTED",
+    "SET_METRICS",
     "SUMMARY_METRICS",
     "UNKNOWN",
     "Answers",
@@ -111,6 +116,7 @@ __all__ = [
     "nonconformity",
     "precision_at",
     "print_sample",
+    "rank_own_labels",
     "reliability_table",
     "saturation",
     "spearman_embedding_distance",

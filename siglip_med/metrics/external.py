@@ -8,11 +8,16 @@ import numpy as np
 
 from siglip_med.core.errors import UserError
 from siglip_med.metrics.bootstrap import Bootstrap, Interval, PairedResult
+from siglip_med.metrics.conformal import ConformalSets
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.resampling import CaseStatistics, Scores, mean_of_defined
 from siglip_med.metrics.shift import BiasCorrected, em_prior, fit_bias_corrected
 
-EXTERNAL_METRICS = ("r_at_1", "r_at_5", "mrr", "macro_r_at_1", "icd_distance_all", "icd_distance_top5")
+EXTERNAL_METRICS = (
+    "r_at_1", "r_at_5", "mrr", "macro_r_at_1", "icd_distance_all", "icd_distance_top5", "macro_auc", "ece",
+)  # fmt: skip
+SET_METRICS = ("set_coverage", "set_size")
+"""Of the prediction sets that validation chose: how many hold a positive condition, and how long they are."""
 REWEIGHTED = ("r_at_1", "r_at_5")
 LABELLED_CASES = (0, 10, 50, 200)
 DRAWS = 5
@@ -111,7 +116,11 @@ class Explained:
 
 
 def compare_external(
-    external: Predictions, internal: Predictions, train_share: np.ndarray, bootstrap: Bootstrap
+    external: Predictions,
+    internal: Predictions,
+    train_share: np.ndarray,
+    bootstrap: Bootstrap,
+    rule: ConformalSets | None = None,
 ) -> tuple[dict[str, Compared], dict[str, Explained]]:
     """Judges both sets, each with its cases resampled on its own, and re-weights the external one.
 
@@ -123,17 +132,19 @@ def compare_external(
         internal: of `Yardstick.internal`.
         train_share: of the `Yardstick`.
         bootstrap: of the intervals; the internal set draws with the seed behind it.
+        rule: prediction sets, fitted on the run's validation.
 
     Returns:
-        By metric of `EXTERNAL_METRICS`, and of `REWEIGHTED`; a UserError where there is no image.
+        By metric of `EXTERNAL_METRICS`, with a rule of `SET_METRICS` too, and of `REWEIGHTED`; a UserError where there
+        is no image. A label that covers several conditions is a positive of each of them for AUC and calibration.
     """
-    ours, theirs = _drawn(internal, bootstrap, 1), _drawn(external, bootstrap, 0, train_share)
+    ours, theirs = _drawn(internal, bootstrap, 1, None, rule), _drawn(external, bootstrap, 0, train_share, rule)
 
     def interval(values: np.ndarray) -> Interval:
         return bootstrap.interval(float(values[0]), values[1:])
 
     compared, explained = {}, {}
-    for name in EXTERNAL_METRICS:
+    for name in (*EXTERNAL_METRICS, *(SET_METRICS if rule else ())):
         a, b = theirs[name], ours[name]
         compared[name] = Compared(interval(a), interval(b), interval(a - b))
     for name in REWEIGHTED:
@@ -146,16 +157,25 @@ def compare_external(
 
 
 def _drawn(
-    predictions: Predictions, bootstrap: Bootstrap, behind: int, train_share: np.ndarray | None = None
+    predictions: Predictions,
+    bootstrap: Bootstrap,
+    behind: int,
+    train_share: np.ndarray | None = None,
+    rule: ConformalSets | None = None,
 ) -> dict[str, np.ndarray]:
     """Metric -> ``[1 + repetitions]``: of all cases, then of each resample."""
     if not len(predictions):
         raise UserError(f"split {predictions.split!r} has no image, so there is nothing to judge")
     sums = CaseStatistics.build(Scores.of(predictions), predictions.cases, EXTERNAL_METRICS)
-    found = []
+    found, sets = [], None if rule is None else rule.sets(predictions)
+    case = np.unique(predictions.cases, return_inverse=True)[1]
+    extra = [] if sets is None else [(sets & predictions.positive).any(axis=1), sets.sum(axis=1)]
+    extra = [np.bincount(case, each) for each in extra]
     draws = bootstrap.weights(sums.cases, bootstrap.seed + behind)
     for weights in chain([np.ones((1, sums.cases))], draws):
         values = {name: one for name, one in sums.values(weights).items() if name in EXTERNAL_METRICS}
+        for name, each in zip(SET_METRICS, extra, strict=False):
+            values[name] = weights @ each / (weights @ np.bincount(case))
         if train_share is not None:
             support = weights @ sums.support
             share = np.where(support > 0, train_share, 0.0)
@@ -185,6 +205,24 @@ class PriorByEM:
     def harms(self) -> tuple[str, ...]:
         """Metrics that are lower with it, beyond the interval of the difference."""
         return tuple(name for name, result in self.change.items() if result.high < 0)
+
+
+def rank_own_labels(
+    predictions: Predictions, trained: np.ndarray, bootstrap: Bootstrap
+) -> dict[str, dict[str, Interval]]:
+    """How well a set's own labels are ranked by their prompts, whether the model was trained on them or not.
+
+    Args:
+        predictions: of N images against the E labels.
+        trained: ``[E]`` bool, labels that the model was trained on under the same name or code.
+        bootstrap: of the intervals.
+
+    Returns:
+        Images (all, or by their first label) -> metric -> interval; without the groups that have no image.
+    """
+    known = trained[predictions.primary]
+    groups = {"all": np.ones_like(known), "labels of training": known, "other labels": ~known}
+    return {name: bootstrap.intervals(predictions.take(rows), _RANKED) for name, rows in groups.items() if rows.any()}
 
 
 def adjust_prior(external: Predictions, val: Predictions, group: np.ndarray, bootstrap: Bootstrap) -> PriorByEM:

@@ -2,12 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from siglip_med.conditions.matching import COLUMNS, SEPARATOR, Match
-from siglip_med.metrics import DRAWS, Compared, Explained, Interval, PriorByEM, metric_label, table_label
+from siglip_med.metrics import (
+    DRAWS,
+    REWEIGHTED,
+    SET_METRICS,
+    Compared,
+    Explained,
+    Interval,
+    PriorByEM,
+    metric_label,
+    table_label,
+)
 from siglip_med.report.page import Card, Page, Section, Table, bounds, change, number, percent, with_range
+
+_CARDS = ("r_at_1", "r_at_5", "mrr", "macro_r_at_1", "icd_distance_all", "icd_distance_top5")
+_SETS = dict(
+    zip(SET_METRICS, ("prediction sets with a positive condition", "conditions in a prediction set"), strict=True)
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,7 @@ class ExternalFindings:
         judged: of the external set; ``internal``: of the own test beside it; ``untested``: shared conditions without
             an image in that.
         compared: by metric, like ``explained``; ``labelled``: by number of cases; ``too_many``: of which there are not.
+        own_labels: of each model, of `rank_own_labels`; ``groups``: rows of `subgroup_metrics`.
         notes: on the external table.
         notice: what the images are.
     """
@@ -38,6 +55,8 @@ class ExternalFindings:
     internal: tuple[int, int]
     untested: int
     compared: Mapping[str, Compared]
+    own_labels: Mapping[str, Mapping[str, Mapping[str, Interval]]]
+    groups: Sequence[Mapping[str, Any]]
     explained: Mapping[str, Explained]
     prior: PriorByEM
     labelled: Mapping[int, Mapping[str, Interval]]
@@ -52,10 +71,15 @@ class ExternalFindings:
             *(f"{name}: {images:,} images of {cases:,} cases" for name, (images, cases) in sizes.items()),
             *self.seen(),
             *(
-                f"{table_label(name)}: {with_range(one.external)}, {_signed(one.difference)} to the own test"
+                f"{_label(name)}: {with_range(one.external)}, {_signed(one.difference)} to the own test"
                 for name, one in self.compared.items()
             ),
             *self.by_em(),
+            *(
+                f"own labels by their prompts, {model}, {group}: MRR {with_range(found['mrr'])}"
+                for model, groups in self.own_labels.items()
+                for group, found in groups.items()
+            ),
             *self.notes,
         ]
 
@@ -90,11 +114,12 @@ def build_external_page(f: ExternalFindings) -> Page:
     cards = tuple(
         Card(table_label(name, short=True), number(a.estimate), bounds(a.low, a.high), f"own test {number(b.estimate)}")
         for name, (a, b) in ((name, (one.external, one.internal)) for name, one in f.compared.items())
+        if name in _CARDS
     )
     facts = {"run": f.run, "judged": "{:,} images of {:,} cases".format(*f.judged)}
     facts |= {"own test": "{:,} images of {:,} cases".format(*f.internal)}
     both = (
-        (table_label(name), with_range(one.external), with_range(one.internal), _signed(one.difference))
+        (_label(name), with_range(one.external), with_range(one.internal), _signed(one.difference))
         for name, one in f.compared.items()
     )
     weighted = (
@@ -112,9 +137,14 @@ def build_external_page(f: ExternalFindings) -> Page:
         "Does it hold?",
         (
             "Of a label that is coarser than the model's conditions any of them is right, and the own test is judged "
-            "as coarsely. Both rank all conditions of the model. The cases of each set are resampled on their own.",
+            "as coarsely. Both rank all conditions of the model. The cases of each set are resampled on their own. "
+            "Prediction sets are those that hold a positive condition for 90% of the run's validation.",
         ),
-        (Table("Both sets", ("metric", f.name, "own test", "difference"), tuple(both)),),
+        (
+            Table("Both sets", ("metric", f.name, "own test", "difference"), tuple(both)),
+            *_group_table(f.groups),
+            _own_labels_table(f.own_labels),
+        ),
     )
     why = Section(
         "why",
@@ -159,6 +189,35 @@ def build_external_page(f: ExternalFindings) -> Page:
     )
     lead = f"The run's model on {f.name}, which it was not trained on, beside its own test on the same conditions."
     return Page(f"External validation: {f.name}", lead, facts, cards, (numbers, why, matching), f.notice)
+
+
+def _group_table(groups: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:
+    """A table where anything is known of the patients."""
+    rows = tuple(
+        (
+            *(str(row[name]) for name in ("attribute", "group")),
+            *(f"{row[name]:,}" for name in ("images", "cases")),
+            *(with_range(Interval(row[m], row[f"{m}_low"], row[f"{m}_high"])) for m in REWEIGHTED),
+        )
+        for row in groups
+    )
+    columns = ("attribute", "group", "images", "cases", *map(metric_label, REWEIGHTED))
+    return (Table("By patients, on the external set", columns, rows, text_columns=2),) if rows else ()
+
+
+def _own_labels_table(found: Mapping[str, Mapping[str, Mapping[str, Interval]]]) -> Table:
+    rows = tuple(
+        (model, group, *map(with_range, metrics.values()))
+        for model, groups in found.items()
+        for group, metrics in groups.items()
+    )
+    names = tuple(next(iter(next(iter(found.values())).values())))
+    caption = "The set's own labels, ranked by their prompts, known to the model or not"
+    return Table(caption, ("model", "images", *map(metric_label, names)), rows, text_columns=2)
+
+
+def _label(name: str) -> str:
+    return _SETS[name] if name in _SETS else table_label(name)
 
 
 def _signed(interval: Interval) -> str:

@@ -8,14 +8,40 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from siglip_med.conditions.matching import KINDS, Match, accepted, match_labels, read_matches, write_matches
+from siglip_med.conditions import ConditionSet, evaluation_prompts
+from siglip_med.conditions.matching import (
+    KINDS,
+    Match,
+    accepted,
+    as_conditions,
+    match_labels,
+    read_matches,
+    write_matches,
+)
 from siglip_med.core.config import Node, instantiate
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import whole_folder, write_csv, write_json
 from siglip_med.core.provenance import sentence
 from siglip_med.data.external import ExternalData, Leaks, find_leaks
-from siglip_med.metrics import Bootstrap, Predictions, Yardstick, adjust_prior, compare_external, label_some
+from siglip_med.inference import predict_split
+from siglip_med.inference.refit import refit_answers
+from siglip_med.metrics import (
+    REWEIGHTED,
+    UNKNOWN,
+    Bootstrap,
+    Predictions,
+    Yardstick,
+    adjust_prior,
+    compare_external,
+    fit_calibration,
+    fit_conformal,
+    label_some,
+    rank_own_labels,
+    subgroup_metrics,
+)
+from siglip_med.models import PromptEnsemble, Refit
 from siglip_med.report.external_page import ExternalFindings, build_external_page
 from siglip_med.report.page import plain, write_page
 from siglip_med.runs.components import Components
@@ -47,8 +73,7 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
     Raises:
         UserError: the set cannot be read, a table of matches or codes is wrong, or nothing can be judged.
     """
-    components, folder = run.components, run_folder(run.checkpoint)
-    components.model.load_trainable_state(run.trained)
+    components, folder, trained = run.components, run_folder(run.checkpoint), run.trained
     images, names = _read(external, components), components.conditions.names
     if images.matches is None:
         matches = match_labels(images.conditions, components.conditions, images.codes)
@@ -58,20 +83,28 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
     seen = np.sort(np.concatenate([split.train, split.val]))
     leaks = find_leaks(images.table, components.data.table, seen, images.leak_distance)
     table, counts = images.table, np.asarray(components.data.train_counts)
-    yardstick, kept = _yardstick(images, matches, leaks, names, counts)
-    right, primary = yardstick.external(table.labels[kept])
-    images.judge(kept, right, primary, names, counts)
+    yardstick, judged = _yardstick(images, matches, leaks, names, counts)
+    images.keep(np.flatnonzero(images.keep_leaks | ~leaks.left_out))
+    own, zero_shot = as_conditions(matches, components.conditions), None
+    if images.zero_shot:
+        zero_shot = _ranked(components, images, own)[0]
+    components.model.load_trainable_state(trained)
     found = saved_predictions(folder, run.payload) or {
         part: predict_part(components, part, run.refit) for part in ("val", "test")
     }
-    theirs = predict_part(replace(components, data=images), "test", run.refit)
+    ranked, features = _ranked(components, images, own)
+    theirs = _judged(components, yardstick, ranked, features, run.refit, judged)
     theirs = replace(theirs, split=images.title, meta=theirs.meta | {"run": folder.name, "external": images.title})
     ours = yardstick.internal(found["test"])
-    compared, explained = compare_external(theirs, ours, yardstick.train_share, bootstrap)
+    rule = fit_conformal(found["val"], temperature=fit_calibration(found["val"]).temperature)
+    compared, explained = compare_external(theirs, ours, yardstick.train_share, bootstrap, rule)
     prior = adjust_prior(theirs, found["val"], yardstick.group, bootstrap)
     labelled, too_many = label_some(theirs, prior.calibration, bootstrap)
     listed, cases = table.labels > 0, table.cases
-    first = np.array([match.kind for match in matches])[table.frame["primary"].to_numpy()]
+    kinds = np.array([match.kind for match in matches])
+    first = kinds[table.frame["primary"].to_numpy()]
+    in_training = np.isin(kinds, ("same name", "same code"))
+    groups = subgroup_metrics(theirs, ("skin_tone", "sex", "age_group", "site"), REWEIGHTED, bootstrap=bootstrap)
     findings = ExternalFindings(
         name=images.title,
         run=folder.name,
@@ -84,6 +117,12 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
         internal=_size(ours),
         untested=len(set(yardstick.group[yardstick.known].tolist()) - set(ours.primary.tolist())),
         compared=compared,
+        own_labels={
+            name: rank_own_labels(one, in_training, bootstrap)
+            for name, one in (("tuned", ranked), ("zero-shot", zero_shot))
+            if one is not None
+        },
+        groups=[{str(k): v for k, v in row.items()} for row in groups.to_dict("records") if row["group"] != UNKNOWN],
         explained=explained,
         prior=prior,
         labelled=labelled,
@@ -118,18 +157,56 @@ def _read(node: Node, components: Components) -> ExternalData:
 def _yardstick(
     images: ExternalData, matches: Sequence[Match], leaks: Leaks, names: Sequence[str], counts: np.ndarray
 ) -> tuple[Yardstick, np.ndarray]:
-    """The yardstick of what can be judged, and the rows that can."""
+    """The yardstick of what can be judged, and which of the images that are kept can."""
     accept, labels = accepted(matches, names), images.table.labels
-    known = labels[:, accept.any(axis=1)].any(axis=1)
-    kept = np.flatnonzero(known & (images.keep_leaks | ~leaks.left_out))
-    if not len(kept):
+    known = np.asarray(labels[:, accept.any(axis=1)].any(axis=1))
+    kept = images.keep_leaks | ~leaks.left_out
+    if not (known & kept).any():
         raise UserError(
             f"{images.table.source}: nothing can be judged: of {len(labels):,} images {int((~known).sum()):,} have no "
             f"label that the model knows and {int((known & leaks.left_out).sum()):,} were seen in training; give codes "
             "of its labels (external.codes=…), or external.keep_leaks=true"
         )
-    accept[~(labels[kept] > 0).any(axis=0)] = False  # conditions of which no image is left are not compared
-    return Yardstick.of(accept, counts), kept
+    accept[~(labels[known & kept] > 0).any(axis=0)] = False  # conditions of which no image is left are not compared
+    return Yardstick.of(accept, counts), known[kept]
+
+
+def _ranked(components: Components, images: ExternalData, own: ConditionSet) -> tuple[Predictions, np.ndarray]:
+    """The set's own labels ranked by their prompts, and the pooled features of its images: one pass over them."""
+    model, none_nearer = components.model, 1.0 - np.eye(len(own))
+    prompts = [evaluation_prompts(ConditionSet((one,)))[0] for one in own]  # two labels may have the same words
+    return predict_split(model, PromptEnsemble(prompts, model.tokenize), images, own, none_nearer, "test")
+
+
+def _judged(
+    components: Components,
+    yardstick: Yardstick,
+    ranked: Predictions,
+    features: np.ndarray,
+    refit: Refit | None,
+    rows: np.ndarray,
+) -> Predictions:
+    """The model's conditions in place of the set's labels, for the images of which one can be right."""
+    right, primary = yardstick.external(ranked.labels)
+    part, conditions = ranked.take(rows), components.conditions
+    text = components.prompt_ensemble.encode(components.model)
+    with torch.no_grad():
+        logits = components.model.logits(torch.from_numpy(part.image_embeddings).to(text.device), text).float()
+    frame = replace(
+        part,
+        logits=logits.cpu().numpy(),
+        labels=right[rows],
+        primary=primary[rows],
+        conditions=conditions.names,
+        codes=conditions.codes,
+        groups=conditions.groups,
+        chapters=conditions.chapters,
+        blocks=conditions.blocks,
+        dissimilarity=components.dissimilarity,
+        train_counts=np.asarray(components.data.train_counts),
+        text_embeddings=text.cpu().numpy(),
+    )
+    return frame if refit is None else refit_answers(refit.cpu(), features[rows], frame)
 
 
 def _size(predictions: Predictions) -> tuple[int, int]:

@@ -5,16 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import log_loss, roc_auc_score
 
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import Bootstrap, Predictions, external, headline_metrics
+from siglip_med.metrics.calibration import BINS
+from siglip_med.metrics.conformal import fit_conformal
 from siglip_med.metrics.external import (
     EXTERNAL_METRICS,
     Yardstick,
     adjust_prior,
     compare_external,
     label_some,
+    rank_own_labels,
 )
 from siglip_med.metrics.shift import BiasCorrected, em_prior, fit_bias_corrected
 from tests.metrics.simulated import make_predictions
@@ -52,6 +55,12 @@ def naive(predictions):
         found["icd_distance_top5"].append(np.mean(far[:5]))
         by_group.setdefault(primary, []).append(rank <= 1)
     found["macro_r_at_1"] = [np.mean(hits) for hits in by_group.values()]
+    truth = predictions.labels > 0
+    both = [c for c in range(truth.shape[1]) if 0 < truth[:, c].sum() < len(truth)]
+    found["macro_auc"] = [roc_auc_score(truth[:, c], predictions.logits[:, c]) for c in both]
+    pairs = [(1 / (1 + np.exp(-float(z))), t) for z, t in zip(predictions.logits.ravel(), truth.ravel(), strict=True)]
+    bins = [[pair for pair in pairs if min(int(pair[0] * BINS), BINS - 1) == place] for place in range(BINS)]
+    found["ece"] = [sum(abs(sum(t - p for p, t in one)) for one in bins) / len(pairs)]
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
@@ -97,6 +106,36 @@ def test_every_number_equals_a_naive_loop_and_the_intervals_are_the_houses():
     first = external.labels[np.arange(150), external.logits.argmax(axis=1)] > 0
     each = np.array([weights[g] for g in external.primary.tolist()])
     assert explained["r_at_1"].reweighted.estimate == pytest.approx(np.average(first, weights=each), abs=1e-9)
+
+
+def test_prediction_sets_are_counted_image_by_image_and_drawn_by_case():
+    internal, external = clinic(TRAINED, 300, 1), clinic(ELSEWHERE, 200, 2)
+    rule = fit_conformal(clinic(TRAINED, 300, 3))
+    found = compare_external(external, internal, TRAINED, FEW, rule)[0]
+    held, sizes = [], []
+    for scores, truth in zip(rule.sets(external), external.positive, strict=True):
+        held.append(any(a and b for a, b in zip(scores, truth, strict=True)))
+        sizes.append(sum(scores))
+    assert found["set_coverage"].external.estimate == pytest.approx(np.mean(held))
+    assert found["set_size"].external.estimate == pytest.approx(np.mean(sizes))
+    assert found["set_coverage"].external == FEW.mean(np.array(held, dtype=float), external.cases)
+    assert found["set_coverage"].difference.estimate == pytest.approx(
+        np.mean(held) - (rule.sets(internal) & internal.positive).any(axis=1).mean()
+    )
+    assert "set_coverage" not in compare_external(external, internal, TRAINED, FEW)[0]
+
+
+def test_own_labels_are_ranked_for_all_and_by_whether_they_were_trained():
+    made = make_predictions(3, images=120)
+    trained = np.arange(12) < 5
+    found = rank_own_labels(made, trained, FEW)
+    first = {"labels of training": made.primary < 5, "other labels": made.primary >= 5, "all": made.primary >= 0}
+    assert set(found) == set(first)
+    for name, rows in first.items():
+        expected = naive(made.take(rows))
+        for metric, one in found[name].items():
+            assert one.estimate == pytest.approx(expected[metric])
+    assert set(rank_own_labels(made, np.ones(12, dtype=bool), FEW)) == {"all", "labels of training"}
 
 
 def test_the_difference_is_as_wide_as_two_independent_samples():
