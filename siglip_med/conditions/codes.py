@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from siglip_med.conditions.condition import Condition
+
 CODES_FILE = Path(__file__).parent / "codes.csv.gz"
 CHAPTER_DEPTH, BLOCK_DEPTH, CATEGORY_DEPTH = 0, 1, 2
 
@@ -102,3 +104,12 @@ def read_code_book() -> CodeBook:
         else:
             codes[key] = Code(key, title, path, tuple(filter(None, terms.split("|"))), leaf=below <= depth)
     return CodeBook(codes, headings, release[0])
+
+
+def in_icd(name: str, code: Code | None) -> Condition:
+    """A condition of that name where its code stands; without a code it is a branch of its own below the root."""
+    if code is None:
+        own = f"no ICD-10-CM code: {name}"
+        return Condition(name, "", "", own, own, (own,) * (CATEGORY_DEPTH + 1), "", name, "")
+    book = read_code_book()
+    return Condition(name, code.code, code.title, book.chapter(code), book.block(code), code.path, "", name, "")

@@ -60,7 +60,19 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
         found.append(replace(condition, name=name))
     if unknown:
         raise UserError(_unknown(unknown, known, codes))
-    return ConditionSet(tuple(found), () if codes is None else read_csv(Path(codes)).notes)
+    return ConditionSet(tuple(found), () if codes is None else (*read_csv(Path(codes)).notes, *_without_code(found)))
+
+
+def _without_code(conditions: Sequence[Condition]) -> tuple[str, ...]:
+    """What the tree cannot say of conditions without a code."""
+    names = [condition.name for condition in conditions if not condition.code]
+    if not names:
+        return ()
+    some = ", ".join(map(repr, names[:3])) + f" and {len(names) - 3} more" * (len(names) > 3)
+    return (
+        f"{len(names)} of {len(conditions)} conditions have no ICD-10-CM code and stand at the root of the tree, at "
+        f"D = 1 from all others: {some}",
+    )
 
 
 def _unknown(unknown: Sequence[tuple[int, str]], known: Mapping[str, Condition], codes: str | Path | None) -> str:

@@ -1,8 +1,9 @@
 """A user's own map from conditions to codes: a CSV with the columns ``condition`` and ``code``."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from siglip_med.conditions.codes import Code, read_code_book
+from siglip_med.conditions.codes import Code, in_icd, read_code_book
 from siglip_med.conditions.condition import Condition
 from siglip_med.conditions.curated import coarse_groups, fold, lookup
 from siglip_med.conditions.prompts import MAX_DESCRIPTION_WORDS
@@ -18,6 +19,8 @@ LISTED_CODES = 6
 def read_user_map(path: Path) -> dict[str, Condition]:
     """Reads a map: ``condition, code`` and, if wanted, ``wording``, ``synonyms``, ``group``, ``description``.
 
+    A condition that ICD-10-CM has no code for (healthy skin, "other") has an empty ``code``.
+
     ``condition`` is the key, as the data writes it; ``wording`` is how a sentence names it; ``synonyms`` are separated
     by semicolons. Other columns are ignored. What a row leaves open comes from the curated tables where they know the
     condition's name. A missing wording is the name itself if it reads like English (see `is_english`),
@@ -27,7 +30,7 @@ def read_user_map(path: Path) -> dict[str, Condition]:
         folded name → condition, in the order of the file.
 
     Raises:
-        UserError: no such file, a column or cell missing, a condition listed twice, a code that is unknown or only a
+        UserError: no such file, a column or name missing, a condition listed twice, a code that is unknown or only a
             header, a description too long for the text tower; with the row and the nearest valid codes.
     """
     conditions: dict[str, Condition] = {}
@@ -35,14 +38,13 @@ def read_user_map(path: Path) -> dict[str, Condition]:
     for number, row in enumerate(_read_rows(path), start=1):
         where = f"{path}, row {number}"
         name, text = (" ".join((row[column] or "").split()) for column in REQUIRED)
-        for column, cell in zip(REQUIRED, (name, text), strict=True):
-            if not cell:
-                raise UserError(f"{where}: the {column} is empty; fill it in or remove the row")
+        if not name:
+            raise UserError(f"{where}: the condition is empty; fill it in or remove the row")
         key = fold(name)
         if key in rows:
             raise UserError(f"{where}: {name!r} is already in row {rows[key]}; keep one of them")
         rows[key] = number
-        conditions[key] = _condition(where, name, _leaf(where, name, text), row)
+        conditions[key] = _condition(where, name, _leaf(where, name, text) if text else None, row)
     if not conditions:
         raise UserError(f"{path}: it has no rows; add one for each condition")
     return conditions
@@ -84,8 +86,7 @@ def _leaf(where: str, name: str, text: str) -> Code:
     raise UserError(f"{where}: {text!r} is not an ICD-10-CM code ({book.release}); {by_code}{by_name}")
 
 
-def _condition(where: str, name: str, code: Code, row: dict[str, str]) -> Condition:
-    book = read_code_book()
+def _condition(where: str, name: str, code: Code | None, row: dict[str, str]) -> Condition:
     known = lookup().get(fold(name))
     description = " ".join((row.get("description") or "").split())
     words = len(description.split())
@@ -97,13 +98,8 @@ def _condition(where: str, name: str, code: Code, row: dict[str, str]) -> Condit
     group = " ".join((row.get("group") or "").split())
     synonyms = tuple(" ".join(text.split()) for text in (row.get("synonyms") or "").split(";") if text.strip())
     groups = {fold(coarse): coarse for coarse in coarse_groups()}
-    return Condition(
-        name=name,
-        code=code.code,
-        title=code.title,
-        chapter=book.chapter(code),
-        block=book.block(code),
-        path=code.path,
+    return replace(
+        in_icd(name, code),
         group=groups.get(fold(group), group) or (known.group if known else ""),
         phrase=" ".join((row.get("wording") or "").split()) or (known.phrase if known else _wording(name, code)),
         description=description or (known.description if known else ""),
@@ -111,9 +107,9 @@ def _condition(where: str, name: str, code: Code, row: dict[str, str]) -> Condit
     )
 
 
-def _wording(name: str, code: Code) -> str:
+def _wording(name: str, code: Code | None) -> str:
     """How to name a condition of which only a key and a code are known: see `read_user_map`."""
-    if is_english(name):
+    if code is None or is_english(name):
         return name
     title = code.title.removesuffix(", initial encounter").removesuffix(", unspecified")
     return title[:1].lower() + title[1:] if title[1:2].islower() else title

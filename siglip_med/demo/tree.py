@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siglip_med.conditions import Condition, ConditionSet, dissimilarity
-from siglip_med.conditions.codes import CATEGORY_DEPTH, read_code_book
+from siglip_med.conditions import ConditionSet, dissimilarity
+from siglip_med.conditions.codes import CATEGORY_DEPTH, in_icd, read_code_book
 from siglip_med.core.errors import UserError
 
 _SHARED = ((0.2, "same code"), (0.4, "same category"), (0.6, "same block"), (0.8, "same chapter"))
@@ -60,7 +60,8 @@ class Icd:
         found = []
         for group in groups.values():
             key, title = self._step(group[0][0], depth)
-            if key == self.conditions.codes[group[0][0]]:  # a category such as L80 can be complete itself
+            code = self.conditions.codes[group[0][0]]
+            if not code or key == code:  # a category such as L80 can be complete itself
                 found.append(Branch("code", key, title, leaves=tuple(leaf for _, leaf in group)))
             else:
                 found.append(Branch(_LEVELS[depth], key, title, branches=self._branches(group, depth + 1)))
@@ -93,10 +94,8 @@ def place_in_icd(names: Sequence[str], codes: Sequence[str], source: str) -> Icd
     conditions = []
     for name, text in zip(names, codes, strict=True):
         code = book.find(text)
-        if code is None or len(code.path) <= CATEGORY_DEPTH:
+        if text and (code is None or len(code.path) <= CATEGORY_DEPTH):
             raise UserError(f"{source}: {text!r}, the code of {name!r}, is no code of {book.release}")
-        conditions.append(
-            Condition(name, code.code, code.title, book.chapter(code), book.block(code), code.path, "", name, "")
-        )
+        conditions.append(in_icd(name, code))
     found = ConditionSet(tuple(conditions))
     return Icd(found, dissimilarity(found))

@@ -28,8 +28,10 @@ class OneVsRest:
         rest = scores[~positive]
         bins = np.searchsorted(levels, rest, "left") + np.searchsorted(levels, rest, "right")
         return cls(
-            csr_matrix((np.ones(len(level)), (level, case[positive])), shape=(len(levels), cases)),
-            csr_matrix((np.ones(len(rest)), (bins, case[~positive])), shape=(2 * len(levels) + 1, cases)),
+            csr_matrix((np.ones(len(level), dtype=np.int32), (level, case[positive])), shape=(len(levels), cases)),
+            csr_matrix(
+                (np.ones(len(rest), dtype=np.int32), (bins, case[~positive])), shape=(2 * len(levels) + 1, cases)
+            ),
         )
 
     def auc_and_precision(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

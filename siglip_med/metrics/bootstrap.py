@@ -12,7 +12,8 @@ from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.resampling import CaseStatistics, Scores
 
-_CHUNK = 100
+_CHUNK, _CELLS = 100, 10_000_000
+"""Resamples at once, and weights at once."""
 
 
 @dataclass(frozen=True)
@@ -180,9 +181,9 @@ class Bootstrap:
 
     def weights(self, cases: int, seed: int) -> Iterator[np.ndarray]:
         """Of all resamples, in chunks that keep them small: ``[B, G]``, how often each of the G cases is drawn."""
-        rng = np.random.default_rng(seed)
-        for start in range(0, self.repetitions, _CHUNK):
-            size = min(_CHUNK, self.repetitions - start)
+        rng, chunk = np.random.default_rng(seed), max(min(_CHUNK, _CELLS // max(cases, 1)), 1)
+        for start in range(0, self.repetitions, chunk):
+            size = min(chunk, self.repetitions - start)
             drawn = rng.integers(cases, size=(size, cases)) + np.arange(size)[:, None] * cases
             yield np.bincount(drawn.ravel(), minlength=size * cases).reshape(size, cases).astype(np.float64)
 

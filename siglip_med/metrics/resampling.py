@@ -1,9 +1,10 @@
 """What each case adds to each headline metric: one pass over the images, then a resample is a few matrix products."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse import csr_matrix
 from scipy.special import expit
 
 from siglip_med.metrics.auc import OneVsRest
@@ -14,6 +15,8 @@ from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import average_precision, best_rank, condition_order, condition_ranks, ndcg
 
 KS = (1, 5)
+_BLOCK = 8_192
+"""Images that are judged at once: what a million of them need between is then a few megabytes."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,9 @@ class CaseStatistics:
     Attributes:
         names: the M metrics that are means over images.
         sums: ``[G, M]`` sums of their values; ``counts``: ``[G, M]`` images they apply to.
-        macro_hits: ``macro_r_at_K`` -> ``[G, C]`` hits by primary condition.
-        support: ``[G, C]`` images by primary condition; ``predicted``: ``[G, C]`` images by first prediction;
-            ``correct``: ``[G, C]`` images whose first prediction is the primary condition.
+        macro_hits: ``macro_r_at_K`` -> sparse ``[G, C]`` hits by primary condition.
+        support: sparse ``[G, C]`` images by primary condition; ``predicted``: by first prediction; ``correct``: whose
+            first prediction is the primary condition.
         one_vs_rest: one per condition; empty if neither AUC nor text-to-image mAP was asked for.
         calibration_gaps: ``[G, bins]`` sum of outcome minus confidence.
     """
@@ -92,10 +95,10 @@ class CaseStatistics:
     names: tuple[str, ...]
     sums: np.ndarray
     counts: np.ndarray
-    macro_hits: dict[str, np.ndarray]
-    support: np.ndarray
-    predicted: np.ndarray
-    correct: np.ndarray
+    macro_hits: dict[str, csr_matrix]
+    support: csr_matrix
+    predicted: csr_matrix
+    correct: csr_matrix
     one_vs_rest: tuple[OneVsRest, ...]
     calibration_gaps: np.ndarray
 
@@ -107,35 +110,35 @@ class CaseStatistics:
         images, conditions = scores.logits.shape
         case = np.arange(images) if cases is None else np.unique(cases, return_inverse=True)[1]
         total = int(case.max(initial=-1)) + 1
-        positive = scores.labels > 0
-        order = condition_order(scores.logits, positive)
-        values = per_image_values(scores, order)
+        values, top, gaps = _judge(scores, case, total)
+        primary = scores.primary
 
-        def by_case(column: np.ndarray, weight: np.ndarray | None, columns: int) -> np.ndarray:
-            cells = np.bincount(case * columns + column, weights=weight, minlength=total * columns)
-            return cells.reshape(total, columns).astype(np.float64)
+        def by_case(column: np.ndarray, weight: np.ndarray) -> csr_matrix:
+            return csr_matrix((weight, (case, column)), shape=(total, conditions))
 
-        def stack(columns: list[np.ndarray]) -> np.ndarray:
-            return np.concatenate([by_case(np.zeros(images, dtype=np.int64), column, 1) for column in columns], axis=1)
+        def stack(columns: Iterable[np.ndarray]) -> np.ndarray:
+            return np.stack([np.bincount(case, column, minlength=total) for column in columns], axis=1)
 
-        top = order[:, 0]
+        ones = np.ones(images)
         ranked = range(conditions) if SORT_IMAGES & set(metrics) else ()
         return cls(
             names=tuple(values),
-            sums=stack([np.nan_to_num(value) for value in values.values()]),
-            counts=stack([np.isfinite(value).astype(np.float64) for value in values.values()]),
-            macro_hits={f"macro_r_at_{k}": by_case(scores.primary, values[f"r_at_{k}"], conditions) for k in KS},
-            support=by_case(scores.primary, None, conditions),
-            predicted=by_case(top, None, conditions),
-            correct=by_case(top, (top == scores.primary).astype(np.float64), conditions),
-            one_vs_rest=tuple(OneVsRest.build(scores.logits[:, c], positive[:, c], case, total) for c in ranked),
-            calibration_gaps=_calibration_gaps(scores.logits, positive, case, total),
+            sums=stack(np.nan_to_num(value) for value in values.values()),
+            counts=stack(np.isfinite(value) for value in values.values()),
+            macro_hits={f"macro_r_at_{k}": by_case(primary, values[f"r_at_{k}"]) for k in KS},
+            support=by_case(primary, ones),
+            predicted=by_case(top, ones),
+            correct=by_case(top, (top == primary).astype(np.float64)),
+            one_vs_rest=tuple(
+                OneVsRest.build(scores.logits[:, c], scores.labels[:, c] > 0, case, total) for c in ranked
+            ),
+            calibration_gaps=gaps,
         )
 
     @property
     def cases(self) -> int:
         """G, the number of cases."""
-        return len(self.support)
+        return len(self.sums)
 
     def values(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Metric -> ``[B]`` values under ``[B, G]`` weights, how often each case occurs; NaN where undefined."""
@@ -172,10 +175,22 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
         return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
 
 
-def _calibration_gaps(logits: np.ndarray, positive: np.ndarray, case: np.ndarray, cases: int) -> np.ndarray:
-    """``[cases, bins]``: over the (image, condition) pairs of a case in each bin, sum of outcome minus confidence."""
+def _judge(scores: Scores, case: np.ndarray, cases: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Values of every image, its first prediction, and the calibration gaps of the cases, in blocks of images."""
+    found, top, gaps = [], [], np.zeros((cases, BINS))
+    for start in range(0, max(len(case), 1), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        logits, labels = scores.logits[rows], scores.labels[rows]
+        order = condition_order(logits, labels > 0)
+        part = replace(scores, logits=logits, labels=labels, primary=scores.primary[rows])
+        found.append(per_image_values(part, order))
+        top.append(order[:, 0])
+        _add_calibration_gaps(gaps, logits, labels > 0, case[rows])
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}, np.concatenate(top), gaps
+
+
+def _add_calibration_gaps(gaps: np.ndarray, logits: np.ndarray, positive: np.ndarray, case: np.ndarray) -> None:
+    """To ``[cases, bins]`` the (image, condition) pairs of each case in each bin: outcome minus confidence."""
     confidence = expit(logits.astype(np.float64))
     bins = confidence_bins(confidence, BINS)
-    cells = (case[:, None] * BINS + bins).ravel()
-    gaps = np.bincount(cells, weights=(positive - confidence).ravel(), minlength=cases * BINS)
-    return gaps.reshape(cases, BINS)
+    np.add.at(gaps, (case[:, None], bins), positive - confidence)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from siglip_med.conditions import dissimilarity, load_conditions, training_prompts
 from siglip_med.conditions.codes import read_code_book
+from siglip_med.conditions.tree import tree_text
 from siglip_med.conditions.user_map import read_user_map
 from siglip_med.core.errors import UserError
 
@@ -128,3 +129,21 @@ def test_any_valid_map_comes_back(tmp_path_factory, rows):
         return
     found = read_user_map(path)
     assert [(c.name, c.code) for c in found.values()] == list(zip(names, rows.values(), strict=True))
+
+
+def test_a_condition_without_a_code_stands_at_the_root_and_that_is_said(write):
+    path = write("condition,code\nhealthy skin,\nPsoriasis,L40.9\nEczema,L30.9\nother,\n")
+    conditions = load_conditions(["healthy skin", "Psoriasis", "Eczema", "other"], path)
+    assert conditions.codes == ("", "L40.9", "L30.9", "")
+    assert conditions.notes == (
+        "2 of 4 conditions have no ICD-10-CM code and stand at the root of the tree, at D = 1 from all others: "
+        "'healthy skin', 'other'",
+    )
+    for measure in ("level", "wu_palmer", "prefix"):
+        assert dissimilarity(conditions, measure=measure)[0].tolist() == [0, 1, 1, 1]
+    assert tree_text(conditions).splitlines()[-3:] == ["no code", "      –  healthy skin", "      –  other"]
+    assert training_prompts(conditions)[0][0] == "A dermatological image showing healthy skin."
+
+
+def test_where_every_condition_has_a_code_nothing_is_said(write):
+    assert load_conditions(["Psoriasis"], write("condition,code\nPsoriasis,L40.9\n")).notes == ()
