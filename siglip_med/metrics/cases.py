@@ -1,6 +1,6 @@
 """One answer a case: the scores of a case's images pooled into one row, and what that gains over its single images."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -76,13 +76,16 @@ def per_case(predictions: Predictions, how: CasePooling = "mean_logit") -> Predi
     np.maximum.at(labels, case, p.labels)
     if len(p.familiarity):
         np.maximum.at(familiar, case, p.familiarity)
-    frame = p.frame.astype(str).groupby(case).agg(lambda values: values.iloc[0] if values.nunique() == 1 else "")
+    texts = p.frame.to_numpy(dtype=object)
+    agreed = np.ones((len(names), texts.shape[1]), dtype=bool)
+    np.logical_and.at(agreed, case, texts == texts[first[case]])
+    frame = pd.DataFrame(np.where(agreed, texts[first], ""), columns=p.frame.columns)
     return replace(
         p,
         logits=pool_logits(p.logits[counted], case[counted], how).astype(np.float32),
         labels=labels,
         primary=p.primary[first],
-        frame=frame.reset_index(drop=True).assign(image=names, image_id=names),
+        frame=frame.assign(image=names, image_id=names),
         image_embeddings=np.empty((0, 0), dtype=np.float32),
         nearest=np.empty(0, dtype=np.float32),
         familiarity=familiar.astype(np.float32) if len(p.familiarity) else p.familiarity,
@@ -98,29 +101,42 @@ def case_metrics(predictions: Predictions, how: CasePooling = "mean_logit") -> d
     return {PER_CASE + name: values[name] for name in KEY_METRICS}
 
 
-def against_images(predictions: Predictions, bootstrap: Bootstrap, how: CasePooling = "mean_logit") -> pd.DataFrame:
-    """What one answer a case gains over an answer an image, on all cases and on those with several images.
+@dataclass(frozen=True)
+class CaseGain:
+    """What one answer a case gains over an answer an image.
 
-    Returns:
-        A row for each of `IN_CASES` and both sets of cases: ``metric``, ``cases`` (all or several), ``count``, and the
-        intervals ``image`` (images of a case weighted so that cases weigh alike), ``case`` and ``gain``, the paired
-        difference.
-
-    Raises:
-        UserError: no image.
+    Attributes:
+        metric: one of `IN_CASES`.
+        several: whether only cases with several images count.
+        count: of the cases.
+        image: over images, weighted so that cases weigh alike.
+        case: over cases.
+        gain: the paired difference.
     """
+
+    metric: str
+    several: bool
+    count: int
+    image: Interval
+    case: Interval
+    gain: Interval
+
+
+def against_images(
+    predictions: Predictions, bootstrap: Bootstrap, how: CasePooling = "mean_logit"
+) -> tuple[CaseGain, ...]:
+    """`CaseGain` of each of `IN_CASES`, over all cases and over those with several images; a UserError for no image."""
     pooled, case = per_case(predictions, how), np.unique(predictions.cases, return_inverse=True)[1]
     sizes = np.bincount(case)
-    values = [
+    singles, ones = (
         per_image_values(scores, condition_order(scores.logits, scores.labels > 0))
         for scores in (Scores.of(predictions), Scores.of(pooled))
-    ]
-    rows: list[dict[str, str | int | Interval]] = []
+    )
+    found = []
     for name in IN_CASES:
-        single, one = np.bincount(case, weights=values[0][name]) / sizes, values[1][name]
-        for which, chosen in (("all", sizes > 0), ("several", sizes > 1)):
+        single, one = np.bincount(case, weights=singles[name]) / sizes, ones[name]
+        for several, chosen in ((False, sizes > 0), (True, sizes > 1)):
             if chosen.any():
-                parts = {"image": single, "case": one, "gain": one - single}
-                found = {key: bootstrap.mean(part[chosen], pooled.cases[chosen]) for key, part in parts.items()}
-                rows.append({"metric": name, "cases": which, "count": int(chosen.sum()), **found})
-    return pd.DataFrame(rows)
+                parts = [bootstrap.mean(part[chosen], pooled.cases[chosen]) for part in (single, one, one - single)]
+                found.append(CaseGain(name, several, int(chosen.sum()), *parts))
+    return tuple(found)

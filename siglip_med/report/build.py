@@ -8,6 +8,7 @@ from siglip_med.core.provenance import sentence
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.page import Page, Section, write_page
+from siglip_med.report.sections.cases import cases_section
 from siglip_med.report.sections.conditions import conditions_section, confusion_section
 from siglip_med.report.sections.confidence import calibration_section, prediction_sets_section
 from siglip_med.report.sections.explanations import mistakes_section
@@ -35,6 +36,7 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     evidence = Evidence.gather(inputs, settings)
     sections: list[Section] = [
         headline_section(evidence),
+        *([cases_section(evidence)] if evidence.case_intervals else []),
         subgroups_section(evidence),
         hierarchy_section(evidence),
         confusion_section(evidence),
