@@ -60,6 +60,7 @@ from siglip_med.metrics.thresholds import (
     classification_table,
     confusion_matrix,
 )
+from siglip_med.metrics.unfamiliar import IN_UNFAMILIAR, without_unfamiliar
 
 __all__ = [
     "BASELINES",
@@ -69,6 +70,7 @@ __all__ = [
     "HEADLINE_METRICS",
     "IN_CASES",
     "IN_FAR_HALF",
+    "IN_UNFAMILIAR",
     "KEY_METRICS",
     "LOWER_IS_BETTER",
     "NEARNESS",
@@ -138,6 +140,7 @@ __all__ = [
     "subgroup_metrics",
     "table_label",
     "text_to_image",
+    "without_unfamiliar",
     "worst_gaps",
     "write_per_image",
 ]

@@ -36,6 +36,7 @@ from siglip_med.metrics import (
     per_case,
     subgroup_metrics,
     table_label,
+    without_unfamiliar,
 )
 from siglip_med.report.data_card import DATA_CARD
 from siglip_med.report.evidence import (
@@ -146,6 +147,8 @@ class RunSummary:
             "test_baselines": self.baselines_for_model_card(),
             "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
         }
+        if known_familiar := without_unfamiliar(self.tuned.test)[0]:
+            content["familiarity"] = _defined(known_familiar)
         if self.look_alikes:
             known = {} if self._look_alikes is None else self._look_alikes.summary()
             quarters = subgroup_metrics(self.tuned.test, [NEARNESS], KEY_METRICS).to_dict("records")

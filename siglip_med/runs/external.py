@@ -15,7 +15,16 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.files import whole_folder, write_csv, write_json
 from siglip_med.core.provenance import sentence
 from siglip_med.data.external import ExternalData, Leaks, find_leaks
-from siglip_med.metrics import Bootstrap, Predictions, Yardstick, adjust_prior, compare_external, label_some
+from siglip_med.metrics import (
+    Bootstrap,
+    Predictions,
+    Yardstick,
+    adjust_prior,
+    compare_external,
+    label_some,
+    without_unfamiliar,
+)
+from siglip_med.models import read_familiarity
 from siglip_med.report.external_page import ExternalFindings, build_external_page
 from siglip_med.report.page import plain, write_page
 from siglip_med.runs.components import Components
@@ -64,7 +73,7 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
     found = saved_predictions(folder, run.payload) or {
         part: predict_part(components, part, run.refit) for part in ("val", "test")
     }
-    theirs = predict_part(replace(components, data=images), "test", run.refit)
+    theirs = predict_part(replace(components, data=images), "test", run.refit, read_familiarity(run.payload))
     theirs = replace(theirs, split=images.title, meta=theirs.meta | {"run": folder.name, "external": images.title})
     ours = yardstick.internal(found["test"])
     compared, explained = compare_external(theirs, ours, yardstick.train_share, bootstrap)
@@ -88,7 +97,11 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
         prior=prior,
         labelled=labelled,
         too_many=too_many,
-        notes=[*(f"{item.count:,} {table.unit} left out: {item.reason}" for item in table.left_out), *table.notes],
+        notes=[
+            *without_unfamiliar(theirs)[1],
+            *(f"{item.count:,} {table.unit} left out: {item.reason}" for item in table.left_out),
+            *table.notes,
+        ],
         notice=sentence(table.provenance),
     )
     place = output or folder / FOLDER / images.title
