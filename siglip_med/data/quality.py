@@ -83,10 +83,9 @@ def fault(square: np.ndarray, sides: tuple[int, int]) -> str:
         square: ``[S, S, 3]`` uint8 RGB as a model sees it.
         sides: width and height of the file; tiny is what has to be enlarged more than twice.
     """
-    values = np.array([_measures(cv2.cvtColor(square, cv2.COLOR_RGB2GRAY))])
-    found = Quality(*values.T, np.array([sides]), np.zeros(1, dtype=np.uint64)).found(
-        DARK, BLURRED, -(-len(square) // 2)
-    )
+    contrast, bright, sharpness = np.array([_measures(cv2.cvtColor(square, cv2.COLOR_RGB2GRAY))]).T
+    quality = Quality(contrast, bright, sharpness, np.array([sides]), np.zeros(1, dtype=np.uint64))
+    found = quality.found(DARK, BLURRED, -(-len(square) // 2))
     return next((name for name, rows in zip(FAULTS, found.values(), strict=True) if len(rows)), "")
 
 

@@ -89,8 +89,8 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 scores = gr.HTML(elem_id="sm-scores")
 
         outputs: list[Any] = [
-            message, choice, photograph, looking, condition, forget, results, differential, together, members, tree, near,
-            scores,
+            message, choice, photograph, looking, condition, forget, results, differential, together, members, tree,
+            near, scores,
         ]  # fmt: skip
 
         def shown(visit: Visit, stated: float, lines: Sequence[str] = ()) -> list[Any]:

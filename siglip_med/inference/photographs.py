@@ -149,7 +149,8 @@ class Classifier:
     @cached_property
     def rule(self) -> Familiarity | None:
         """Says how familiar a photograph is; None: the checkpoint is from before there was that."""
-        return read_familiarity(self.payload)
+        rule = read_familiarity(self.payload)
+        return None if rule and rule.distance and self.kept is None else rule
 
     def familiarity(self, features: Tensor, faults: Sequence[str]) -> list[float | None]:
         """p-value of each of ``[B, F]`` pooled features with their faults ("" for none); None where it is not known."""
