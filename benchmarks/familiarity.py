@@ -1,13 +1,14 @@
 """Does familiarity tell pictures of no skin and conditions of no training from photographs like those of training?
 
     python benchmarks/familiarity.py runs logs/…/run0 logs/…/run1       # finished runs: far pictures against their test
-    python benchmarks/familiarity.py held-out features.npz labels.csv    # kept features: whole conditions held out
+    python benchmarks/familiarity.py held-out features.npz labels.csv path/to/dinov2-small   # whole conditions held out
     python benchmarks/familiarity.py cases logs/…/run0 logs/…/run1       # one answer a case against an answer an image
 
 Far pictures are made by code: black, noise, gradients, screenshots, pages of text, drawings of houses. AUROC is of each
 kind against test photographs, beside the largest softmax probability; kept is the share of test photographs whose
-familiarity is at least 0.05. ``features.npz`` holds ``image`` and ``features`` of a frozen tower, ``labels.csv`` the
-columns image, condition and look_alike_group; five conditions are held out of each of five splits by group.
+familiarity is at least 0.05. ``features.npz`` holds ``image`` and ``features`` (class tokens of the frozen tower),
+``labels.csv`` the columns image, condition and look_alike_group; five conditions are held out of each of five splits by
+group, and far pictures are asked too.
 """
 
 import csv
@@ -20,7 +21,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
+from torch.nn.functional import normalize as unit
+from transformers import AutoModel
 
+from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data.dataset import normalize
 from siglip_med.data.quality import FAULTS, fault
 from siglip_med.inference.familiarity import distances, familiarity
@@ -155,8 +159,25 @@ def of_run(folder: Path, seed: int) -> dict[str, float]:
     return values
 
 
-def held_out(features: np.ndarray, condition: np.ndarray, group: np.ndarray, seed: int, k: int = 5) -> dict[str, float]:
-    """Whole conditions against the test photographs of the others, by a refit and the familiarity of the others."""
+@torch.no_grad()
+def embedded(tower: str, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Class tokens ``[N, F]`` of far pictures, L2-normalized, and their faults."""
+    model, squares = AutoModel.from_pretrained(tower, dtype=torch.float32).eval(), [*far_pictures(224, seed).values()]
+    spec = ImageSpec(224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    found = [model(pixel_values=normalize(some, spec)).last_hidden_state[:, 0] for some in squares]
+    faults = [fault(square, (SIDE, SIDE)) for some in squares for square in some]
+    return unit(torch.cat(found), dim=1).numpy(), faults
+
+
+def held_out(
+    features: np.ndarray,
+    condition: np.ndarray,
+    group: np.ndarray,
+    far: tuple[np.ndarray, list[str]],
+    seed: int,
+    k: int = 5,
+) -> dict[str, float]:
+    """Whole conditions, and far pictures, against test photographs of the others, by the familiarity of those."""
     rng, names = np.random.default_rng(seed), np.unique(condition)
     known = np.setdiff1d(names, rng.choice(names, k, replace=False))
     groups = np.unique(group)
@@ -167,13 +188,13 @@ def held_out(features: np.ndarray, condition: np.ndarray, group: np.ndarray, see
     fitted = fit_kernel_ridge(features[train], np.eye(len(known))[y[train]], features[val], frame)
     refit = Refit(fitted.calibrated(features[val], frame).arrays())
 
-    def measured(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    def measured(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
         with torch.no_grad():
-            logits = refit(torch.from_numpy(features[rows])).numpy()
-        return logits, distances(refit, features[rows]), [""] * len(rows)
+            return refit(torch.from_numpy(x)).numpy(), distances(refit, x), [""] * len(x)
 
-    rule = Familiarity.fit(*measured(val), FAULTS)
-    ours, others = measured(test), measured(np.flatnonzero(~inside))
+    rule = Familiarity.fit(*measured(features[val]), FAULTS)
+    ours, others, pictures = (measured(x) for x in (features[test], features[~inside], far[0]))
+    p = rule.p_values(*pictures[:2], far[1])
     strange = [rule.strangeness(*of[:2]) for of in (ours, others)]
     near = [-one[1] for one in (ours, others) if one[1] is not None]
     return {
@@ -182,6 +203,10 @@ def held_out(features: np.ndarray, condition: np.ndarray, group: np.ndarray, see
         "held out, softmax": auroc(*(softmax(of[0], axis=1).max(axis=1) for of in (ours, others))),
         "kept": float((rule.p_values(*ours) >= UNFAMILIAR).mean()),
         "held out, flagged": float((rule.p_values(*others) < UNFAMILIAR).mean()),
+        "far": auroc(rule.p_values(*ours), p),
+        "far, strangeness alone": auroc(-strange[0], -rule.strangeness(*pictures[:2])),
+        "far, softmax": auroc(*(softmax(of[0], axis=1).max(axis=1) for of in (ours, pictures))),
+        "far, flagged": float((p < UNFAMILIAR).mean()),
     }
 
 
@@ -211,7 +236,8 @@ def main() -> None:
         table = {row["image"]: row for row in csv.DictReader(Path(given[1]).read_text(encoding="utf-8").splitlines())}
         rows = [table[str(image)] for image in kept["image"]]
         condition, group = (np.array([row[name] for row in rows]) for name in ("condition", "look_alike_group"))
-        found = [held_out(kept["features"], condition, group, seed) for seed in range(5)]
+        features, far = unit(torch.from_numpy(kept["features"]), dim=1).numpy(), embedded(given[2], 0)
+        found = [held_out(features, condition, group, far, seed) for seed in range(5)]
     elif what in ("runs", "cases"):
         found = [cases(Path(one)) if what == "cases" else of_run(Path(one), seed) for seed, one in enumerate(given)]
     else:

@@ -73,9 +73,9 @@ def run(settings: Settings) -> Result:
         UserError: the checkpoint, its base or the device is not available, or no image can be read.
     """
     cases = cases_of(settings)
-    files = find_images(settings.images)  # a wrong path, pattern or table stops here, before the model is loaded
+    found = find_images(settings.images)  # a wrong path, pattern or table stops here, before the model is loaded
     if cases:
-        cases(files)
+        cases(found)
     model = load(settings.checkpoint, settings.base, settings.device, settings.trust, settings.scores)
     predictions = model.predict(settings.images, settings.top_k, settings.batch_size, cases, settings.pooling)
     folder = Path(settings.output_dir)

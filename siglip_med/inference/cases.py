@@ -26,7 +26,7 @@ def by_pattern(files: Sequence[Path], pattern: str) -> dict[Path, str]:
     if compiled.groups != 1:
         raise UserError(f"case_pattern: {pattern!r} has {compiled.groups} groups; give it one")
     found = {file: match[1] for file in files if (match := compiled.match(file.name)) and match[1]}
-    return _complete(files, found, f"names do not match case_pattern {pattern!r}")
+    return _complete(files, found, f"have names that do not match case_pattern {pattern!r}")
 
 
 def by_table(files: Sequence[Path], table: Path, column: str) -> dict[Path, str]:

@@ -127,8 +127,6 @@ def test_a_stranger_gets_the_same_logits_from_the_cards_own_lines(variant, forma
     assert torch.allclose(found, job["expected"], atol=1e-4), (found - job["expected"]).abs().max()
     card = Path(job["folder"], "README.md").read_text(encoding="utf-8")
     assert job["recipe"] + job["refit"] + job["familiarity"] in card
-    assert familiar.tolist() == pytest.approx(job["familiar"].tolist(), abs=1.5 / 51)  # a rank apart at most
-    assert familiar.min() > 0
     if variant == WITHOUT_REFIT:
         assert job["refit"] == ""
         assert "refit" not in card
