@@ -72,7 +72,13 @@ def run(settings: Settings) -> Result:
     Raises:
         UserError: the checkpoint, its base or the device is not available, or no image can be read.
     """
-    cases = cases_of(settings)
+    cases: CasesOf | None = None
+    if settings.case_pattern is not None:
+        cases = partial(by_pattern, pattern=settings.case_pattern)
+    if settings.case_table is not None:
+        if cases:
+            raise UserError("case_pattern and case_table: give one of them")
+        cases = partial(by_table, table=Path(settings.case_table), column=settings.case_column)
     found = find_images(settings.images)  # a wrong path, pattern or table stops here, before the model is loaded
     if cases:
         cases(found)
@@ -87,17 +93,6 @@ def run(settings: Settings) -> Result:
 
     page, notes = explain(model, predictions, Path(settings.checkpoint), folder, settings.explain_most)
     return Result(predictions, *files, page, notes)
-
-
-def cases_of(settings: Settings) -> CasesOf | None:
-    """Groups files into cases as the settings say; None where they say nothing, a UserError for both ways."""
-    if settings.case_pattern is not None and settings.case_table is not None:
-        raise UserError("case_pattern and case_table: give one of them")
-    if settings.case_pattern is not None:
-        return partial(by_pattern, pattern=settings.case_pattern)
-    if settings.case_table is not None:
-        return partial(by_table, table=Path(settings.case_table), column=settings.case_column)
-    return None
 
 
 def show(result: Result) -> None:

@@ -105,10 +105,8 @@ _FAMILIARITY = """
 # how familiar each photograph is, a p-value against validation; below 0.05, or for a blank picture, show no confidences
 known = about["familiarity"]
 energies = -np.log(np.exp(np.asarray(logits, dtype=float)).sum(axis=1))
-strange = np.maximum(
-    (energies - known["energy"]["median"]) / known["energy"]["spread"],
-    (np.asarray(distances, dtype=float) - known["distance"]["median"]) / known["distance"]["spread"],
-)
+strange = (np.asarray(distances, dtype=float) - known["distance"]["median"]) / known["distance"]["spread"]
+strange += 0.25 * (energies - known["energy"]["median"]) / known["energy"]["spread"]
 ranks = (np.array(known["scores"]) >= strange[:, None]).sum(axis=1)
 familiarity = (1 + known["faulty"] + ranks) / (1 + known["faulty"] + len(known["scores"]))
 """

@@ -14,10 +14,6 @@ def by_pattern(files: Sequence[Path], pattern: str) -> dict[Path, str]:
 
     Raises:
         UserError: it is no such expression, or file names do not match it.
-
-    Examples:
-        >>> by_pattern([Path("p7_a.jpg"), Path("p7_b.jpg")], r"(p\\d+)_")
-        {PosixPath('p7_a.jpg'): 'p7', PosixPath('p7_b.jpg'): 'p7'}
     """
     try:
         compiled = re.compile(pattern)

@@ -65,10 +65,6 @@ def why_unfamiliar(familiarity: float | None, fault: str) -> str:
     """Why a photograph is not to be answered like others, "" for a familiar one.
 
     Without content it never is, whatever the checkpoint knows; the other faults count where familiarity is known.
-
-    Examples:
-        >>> why_unfamiliar(0.01, ""), why_unfamiliar(0.0, "dark"), why_unfamiliar(0.4, "dark"), why_unfamiliar(None, "")
-        ('unlike the photographs of training', 'dark', '', '')
     """
     if fault == BLANK or (familiarity is not None and familiarity < UNFAMILIAR):
         return fault or STRANGE

@@ -46,7 +46,14 @@ from siglip_med.metrics.names import (
     saturation,
     table_label,
 )
-from siglip_med.metrics.nearness import FAR_HALF, IN_FAR_HALF, far_half, far_half_metrics
+from siglip_med.metrics.nearness import (
+    FAR_HALF,
+    IN_FAR_HALF,
+    IN_UNFAMILIAR,
+    far_half,
+    far_half_metrics,
+    without_unfamiliar,
+)
 from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import UNFAMILIAR, Predictions
 from siglip_med.metrics.probe import fit_probe
@@ -60,7 +67,6 @@ from siglip_med.metrics.thresholds import (
     classification_table,
     confusion_matrix,
 )
-from siglip_med.metrics.unfamiliar import IN_UNFAMILIAR, without_unfamiliar
 
 __all__ = [
     "BASELINES",

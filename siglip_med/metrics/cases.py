@@ -32,10 +32,6 @@ def pool_logits(logits: np.ndarray, case: np.ndarray, how: CasePooling = "mean_l
 
     Returns:
         ``[G, C]`` float64.
-
-    Examples:
-        >>> pool_logits(np.array([[2.0, 0.0], [0.0, 4.0], [1.0, 1.0]]), np.array([0, 0, 1])).tolist()
-        [[1.0, 2.0], [1.0, 1.0]]
     """
     order = np.argsort(case, kind="stable")
     starts = np.searchsorted(case[order], np.arange(case.max(initial=-1) + 1))
@@ -103,15 +99,9 @@ def case_metrics(predictions: Predictions, how: CasePooling = "mean_logit") -> d
 
 @dataclass(frozen=True)
 class CaseGain:
-    """What one answer a case gains over an answer an image.
+    """A metric over ``count`` cases (all, or those with several images): by image, by case, and the paired gain.
 
-    Attributes:
-        metric: one of `IN_CASES`.
-        several: whether only cases with several images count.
-        count: of the cases.
-        image: over images, weighted so that cases weigh alike.
-        case: over cases.
-        gain: the paired difference.
+    Images are weighted so that cases weigh alike.
     """
 
     metric: str

@@ -9,6 +9,8 @@ from scipy.special import logsumexp
 
 MOST = 5_000
 """Validation photographs that are kept of more, by chance: a number each."""
+ENERGY = 0.25
+"""Weight of the energy: none leaves unlisted conditions unseen, more hides pictures of no skin (docs/metrics.md)."""
 USUAL = 0.01
 """Share of validation photographs from which on a fault is none: the data is like that."""
 
@@ -35,11 +37,11 @@ class Scale(BaseModel):
 class Familiarity(BaseModel):
     """What a checkpoint keeps to tell how familiar a photograph is; plain numbers, no photograph and no feature.
 
-    A photograph is as strange as the larger of two measures, each on its scale of validation: the distance of its
-    features to the nearest training image (k nearest neighbours, Sun et al. 2022, arXiv 2204.06507, with k = 1) where
-    a refit keeps those, and the energy of its logits, -log sum exp (Liu et al. 2020, arXiv 2010.03759). How many
-    validation photographs are as strange makes a p-value (conformal rank: Vovk et al. 2005; Bates et al. 2023, arXiv
-    2104.08279).
+    A photograph is as strange as the distance of its features to the nearest training image (k nearest neighbours, Sun
+    et al. 2022, arXiv 2204.06507, with k = 1), where a refit keeps those, and `ENERGY` times the energy of its logits,
+    -log sum exp (Liu et al. 2020, arXiv 2010.03759), each on its scale of validation; without a refit, as the energy
+    alone. How many validation photographs are as strange makes a p-value (conformal rank: Vovk et al. 2005; Bates et
+    al. 2023, arXiv 2104.08279).
 
     Attributes:
         energy: scale of the energy.
@@ -86,7 +88,7 @@ class Familiarity(BaseModel):
     def strangeness(self, logits: np.ndarray, distance: np.ndarray | None) -> np.ndarray:
         """``[N]`` of ``[N, C]`` logits and ``[N]`` distances, the higher the less like validation."""
         strange = self.energy(-logsumexp(logits.astype(np.float64), axis=1))
-        return strange if self.distance is None else np.maximum(strange, self.distance(np.asarray(distance)))
+        return strange if self.distance is None else self.distance(np.asarray(distance)) + ENERGY * strange
 
     def p_values(self, logits: np.ndarray, distance: np.ndarray | None, found: Sequence[str]) -> np.ndarray:
         """``[N]`` familiarity in [0, 1]: (1 + validation photographs as strange) / (1 + V); 0 with a fault that counts.

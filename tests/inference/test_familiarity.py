@@ -37,13 +37,13 @@ def test_p_values_by_loop(simulated):
     rng = np.random.default_rng(1)
     new, far = rng.normal(size=(40, 5)) * 2, rng.gamma(4.0, size=40)
 
+    energies = [-np.log(np.sum(np.exp(one))) for one in logits]
+    scales = [(np.quantile(among, 0.5), np.quantile(among, 0.95)) for among in (energies, distance)]
+
     def strange(row: np.ndarray, d: float) -> float:
-        energies = [-np.log(np.sum(np.exp(one))) for one in logits]
-        parts = []
-        for value, among in ((-np.log(np.sum(np.exp(row))), energies), (d, distance)):
-            median = np.quantile(among, 0.5)
-            parts.append((value - median) / (np.quantile(among, 0.95) - median))
-        return max(parts)
+        values = (-np.log(np.sum(np.exp(row))), d)
+        energy, far = ((value - low) / (high - low) for value, (low, high) in zip(values, scales, strict=True))
+        return far + energy / 4
 
     # one dark photograph of 120 is a fault, nineteen blurred ones are how these data are
     assert rule.faults == ["blank", "dark", "tiny"]

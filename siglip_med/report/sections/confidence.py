@@ -151,8 +151,8 @@ def familiarity_section(evidence: Evidence) -> Section:
         title="Photographs unlike those of training",
         paragraphs=(
             *(said or ["Not known: the run is from before familiarity was; train it again"]),
-            "Familiarity is a p-value against validation: of the distance to the nearest training image and of the "
-            f"energy of the logits, the stranger one. Below {UNFAMILIAR:g}, or with a fault (blank, dark, blurred, "
+            "Familiarity is a p-value against validation, by the distance to the nearest training image and the energy "
+            f"of the logits. Below {UNFAMILIAR:g}, or with a fault (blank, dark, blurred, "
             "tiny) that validation hardly has, predict.py and the page say so in place of confidences.",
         ),
         tables=(Table("With and without them", columns, rows),) if rows else (),
