@@ -148,7 +148,7 @@ def familiarity_section(evidence: Evidence) -> Section:
     columns = ("", *(table_label(name, conditions) for name in IN_UNFAMILIAR))
     return Section(
         key="familiarity",
-        title="Photographs unlike those of training",
+        title="Images unlike those of training",
         paragraphs=(
             *(said or ["Not known: the run is from before familiarity was; train it again"]),
             "Familiarity is a p-value against validation, by the distance to the nearest training image and the energy "
