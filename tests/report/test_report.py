@@ -222,7 +222,13 @@ def test_with_five_conditions_every_table_says_that_r_at_5_is_always_1():
             named = [cell for cell in cells if re.search(r"R@5|AHD@5", cell)]
             assert all("always 1" in cell or "the same for every order" in cell for cell in named), named
             said[section.key] = said.get(section.key, 0) + len(named)
-    assert {key for key, count in said.items() if count} == {"headline", "cases", "subgroups", "hierarchy", "conditions"}
+    assert {key for key, count in said.items() if count} == {
+        "headline",
+        "cases",
+        "subgroups",
+        "hierarchy",
+        "conditions",
+    }
     assert "R@5 (all 5 candidates: always 1)" in page.sections[0].tables[-1].columns
     assert any("always 1" in card.label for card in page.cards)
     assert page.lead.endswith("in 100% (all 5 conditions: always 1).")
