@@ -1,13 +1,17 @@
 """Ranks conditions for photographs: a table on the screen, predictions.csv and predictions.json."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from rich.console import Console
 
+from siglip_med.core.errors import UserError
 from siglip_med.inference import PredictionRun, find_images, load
-from siglip_med.inference.photographs import ChosenScores
+from siglip_med.inference.cases import by_pattern, by_table
+from siglip_med.inference.photographs import CasesOf, ChosenScores
+from siglip_med.metrics import CasePooling
 from siglip_med.models import Device
 
 
@@ -24,6 +28,10 @@ class Settings(BaseModel):
         base: path of the base if it moved, as in `load_model`.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
         scores: whose scores rank: ``refit`` or ``prompts``; ``auto``: the refit's where the checkpoint holds one.
+        case_pattern: regular expression with one group, matched at the start of a file name: the case; None: no cases.
+        case_table: a CSV with a column ``image`` that says the same, or None.
+        case_column: its column of cases.
+        pooling: how the photographs of a case become one answer.
         explain: whether to write a page of where the model looks and which training cases are near.
         explain_most: photographs on that page.
     """
@@ -39,6 +47,10 @@ class Settings(BaseModel):
     base: str | dict[str, str] | None
     trust: list[str] = []
     scores: ChosenScores = "auto"
+    case_pattern: str | None = None
+    case_table: str | None = None
+    case_column: str = "case"
+    pooling: CasePooling = "mean_logit"
     explain: bool = False
     explain_most: PositiveInt = 20
 
@@ -60,9 +72,18 @@ def run(settings: Settings) -> Result:
     Raises:
         UserError: the checkpoint, its base or the device is not available, or no image can be read.
     """
-    find_images(settings.images)  # a wrong path stops here, before the model is loaded
+    cases: CasesOf | None = None
+    if settings.case_pattern is not None:
+        cases = partial(by_pattern, pattern=settings.case_pattern)
+    if settings.case_table is not None:
+        if cases:
+            raise UserError("case_pattern and case_table: give one of them")
+        cases = partial(by_table, table=Path(settings.case_table), column=settings.case_column)
+    found = find_images(settings.images)  # a wrong path, pattern or table stops here, before the model is loaded
+    if cases:
+        cases(found)
     model = load(settings.checkpoint, settings.base, settings.device, settings.trust, settings.scores)
-    predictions = model.predict(settings.images, settings.top_k, settings.batch_size)
+    predictions = model.predict(settings.images, settings.top_k, settings.batch_size, cases, settings.pooling)
     folder = Path(settings.output_dir)
     files = predictions.save(folder)
     if not settings.explain:
@@ -82,6 +103,10 @@ def show(result: Result) -> None:
     console.print(f"ranked by the scores of the {result.predictions.scores}{others}", soft_wrap=True, highlight=False)
     if not result.predictions.calibrated:
         console.print("The checkpoint holds no calibration: read the scores as an order, not as probabilities.")
+    console.print(result.predictions.counts(), soft_wrap=True, highlight=False, markup=False)
+    if result.predictions.cases:
+        several = len(result.predictions.differentials), len(result.predictions.cases)
+        console.print("{:,} photographs of {:,} cases; a case's rows stand below".format(*several), highlight=False)
     for _, reason in result.predictions.unreadable:
         console.print(f"could not read {reason}", soft_wrap=True, highlight=False, markup=False)
     console.print(f"wrote {result.table} and {result.tree}", soft_wrap=True, highlight=False, markup=False)

@@ -30,7 +30,7 @@ from siglip_med.runs.cross_checks import (
 )
 from siglip_med.runs.results import load_best, save_look_alikes, save_results, save_split, save_untrained
 from siglip_med.runs.resume import ResumePoint
-from siglip_med.runs.scoring import answers, fit_probes, predict, refit
+from siglip_med.runs.scoring import answers, familiar, fit_probes, predict, refit
 from siglip_med.runs.session import fit, last_metrics, resume_point, session
 from siglip_med.runs.settings import FineTuneSettings as Settings
 from siglip_med.training.module import FineTuneModule
@@ -108,7 +108,7 @@ def run(settings: Settings) -> Result:
         prompts, fitted = predict(components) if settings.fit or start else zero_shot, None
         if settings.refit == "kernel":
             fitted = refit(components, prompts, settings.evaluation.refit_images, settings.seed)
-        tuned = answers(fitted, prompts)
+        rule, tuned = familiar(components, fitted, answers(fitted, prompts))
         resampling = Bootstrap(settings.evaluation.bootstrap, settings.seed, settings.evaluation.coverage)
         zero_shot, prompts, tuned = (probed.beside(one) for one in (zero_shot, prompts, tuned))
         beside = None if fitted is None else prompts
@@ -116,7 +116,7 @@ def run(settings: Settings) -> Result:
         if trainer.is_global_zero:
             if probed.look_alikes is not None:
                 save_look_alikes(components, probed.look_alikes, folder)
-            save_results(settings, trainer, summary, best, fitted)
+            save_results(settings, trainer, summary, best, fitted, rule)
             note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)
             Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
     metrics = last_metrics(trainer) | summary.metrics()

@@ -14,6 +14,9 @@ from siglip_med.data.cache import PixelCache
 
 BLANK = 8
 """Gray at the 99th percentile minus gray at the first, of an image without any content."""
+DARK, BLURRED = 40.0, 8.0
+"""What `Quality.found` is asked for, unless somebody knows better."""
+FAULTS = ("blank", "dark", "blurred", "tiny")
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,27 @@ def measure(paths: Sequence[Path], records: np.ndarray, cache: PixelCache) -> Qu
     hashes = np.zeros(count, dtype=np.uint64)
     for row, path in enumerate(tracked(paths, "looking at the images", "images")):
         gray = cv2.cvtColor(cache.read(records[row : row + 1])[0], cv2.COLOR_RGB2GRAY)
-        low, high = np.percentile(gray, (1, 99))
-        contrast[row], bright[row] = high - low, high
-        sharpness[row] = cv2.Laplacian(gray, cv2.CV_64F).var()
+        contrast[row], bright[row], sharpness[row] = _measures(gray)
         hashes[row] = int(str(imagehash.phash(Image.fromarray(gray))), 16)
         with Image.open(path) as image:
             sides[row] = image.size
     return Quality(contrast, bright, sharpness, sides, hashes)
+
+
+def fault(square: np.ndarray, sides: tuple[int, int]) -> str:
+    """The first of `FAULTS` that a photograph has, or "".
+
+    Args:
+        square: ``[S, S, 3]`` uint8 RGB as a model sees it.
+        sides: width and height of the file; tiny is what has to be enlarged more than twice.
+    """
+    contrast, bright, sharpness = np.array([_measures(cv2.cvtColor(square, cv2.COLOR_RGB2GRAY))]).T
+    quality = Quality(contrast, bright, sharpness, np.array([sides]), np.zeros(1, dtype=np.uint64))
+    found = quality.found(DARK, BLURRED, -(-len(square) // 2))
+    return next((name for name, rows in zip(FAULTS, found.values(), strict=True) if len(rows)), "")
+
+
+def _measures(gray: np.ndarray) -> tuple[float, float, float]:
+    """Contrast, brightness and sharpness; see `Quality`."""
+    low, high = np.percentile(gray, (1, 99))
+    return float(high - low), float(high), float(cv2.Laplacian(gray, cv2.CV_64F).var())

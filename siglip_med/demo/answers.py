@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize as unit
 
+from siglip_med.core.errors import UserError
 from siglip_med.data.dataset import normalize
+from siglip_med.data.quality import fault
 from siglip_med.demo.photograph import Photograph, read_photograph
 from siglip_med.demo.tree import Icd, place_in_icd
-from siglip_med.inference import Candidate, Classifier, occlusion_map, shifted_relevance_map
+from siglip_med.inference import Candidate, Classifier, Differential, occlusion_map, shifted_relevance_map
+from siglip_med.inference.familiarity import BLANK, why_unfamiliar
 from siglip_med.inference.maps import Target
 from siglip_med.inference.neighbour import Neighbour
 from siglip_med.inference.neighbours import Neighbours
@@ -35,6 +38,8 @@ class Answer:
         order: columns, best first.
         candidates: every condition, best first.
         prompts: the same by the conditions' sentences, which typed sentences are held against; without a refit, those.
+        familiarity: p-value against validation; None where the checkpoint knows none.
+        unfamiliar: why confidences are not to be shown at once; "" for a familiar photograph.
     """
 
     photograph: Photograph
@@ -43,6 +48,8 @@ class Answer:
     order: np.ndarray
     candidates: tuple[Candidate, ...]
     prompts: tuple[Candidate, ...]
+    familiarity: float | None = None
+    unfamiliar: str = ""
 
     @property
     def first(self) -> int:
@@ -113,7 +120,10 @@ class Answerer:
 
     @torch.no_grad()
     def answer(self, photograph: Photograph) -> Answer:
-        """Ranks all conditions, with the numbers that ``predict.py`` gives."""
+        """Ranks all conditions, with the numbers that ``predict.py`` gives; a UserError for a picture of nothing."""
+        wrong = fault(photograph.pixels, (photograph.width, photograph.height))
+        if wrong == BLANK:
+            raise UserError(f"{photograph.name} is blank: there is nothing in it to rank conditions for.")
         classifier, model, payload = self.classifier, self.classifier.model, self.classifier.payload
         pixels = self.pixels(photograph)[None].to(model.logit_scale.device)
         with self._one:
@@ -121,13 +131,21 @@ class Answerer:
             embedding = model.project_images(features).float()
             by_prompts = model.logits(embedding, self.texts)[0].cpu().numpy()
             logits = by_prompts if classifier.refit is None else classifier.logits(features)[0].cpu().numpy()
+            (known,) = classifier.familiarity(features, [wrong])
 
         def everyone(scores: np.ndarray, calibration: Mapping[str, float] | None) -> tuple[Candidate, ...]:
             return ranked(scores, payload["conditions"], payload["codes"], calibration, len(scores))
 
         order, prompts = np.argsort(-logits, kind="stable"), everyone(by_prompts, payload["calibration"])
         candidates = prompts if classifier.refit is None else everyone(logits, classifier.calibration)
-        return Answer(photograph, unit(embedding, dim=-1)[0].cpu(), logits, order, candidates, prompts)
+        direction, why = unit(embedding, dim=-1)[0].cpu(), why_unfamiliar(known, wrong)
+        return Answer(photograph, direction, logits, order, candidates, prompts, known, why)
+
+    def case(self, answers: Sequence[Answer]) -> Differential:
+        """One answer of the best ``top_k`` conditions for several photographs; see `Classifier.case`."""
+        parts = [Differential(one.photograph.name, one.candidates, one.familiarity, one.unfamiliar) for one in answers]
+        logits = np.stack([one.logits for one in answers])
+        return self.classifier.case("", parts, logits, self.top_k, "mean_logit")
 
     def pixels(self, photograph: Photograph) -> Tensor:
         """``[3, S, S]`` normalized, on the CPU."""
@@ -138,14 +156,17 @@ class Answerer:
         return tuple(int(column) for column in answer.order[: self.top_k])
 
     def prediction_set(self, answer: Answer, coverage: float) -> PredictionSet | None:
-        """The conformal set of `fit_conformal`, calibrated on validation; None without its predictions."""
+        """The conformal set of `fit_conformal`, calibrated on validation; None without its predictions.
+
+        Of an unfamiliar photograph it is all conditions.
+        """
         if self.validation is None:
             return None
         calibration = self.classifier.calibration
         temperature = 1.0 if calibration is None else calibration["temperature"]
         rule = fit_conformal(self.validation, coverage, temperature=temperature)
         inside = nonconformity(answer.logits[None], rule.score, rule.temperature)[0] <= rule.threshold
-        columns = tuple(int(column) for column in answer.order if inside[column])
+        columns = tuple(int(column) for column in answer.order if inside[column] or answer.unfamiliar)
         return PredictionSet(coverage, columns, len(self.validation), not np.isfinite(rule.threshold))
 
     def nearest(self, answer: Answer) -> tuple[Neighbour, ...] | None:

@@ -68,6 +68,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 forget = gr.Button("Forget", size="sm", visible=False, elem_id="sm-forget")
             with gr.Column(scale=6, min_width=380, visible=False) as results:
                 differential = gr.HTML(elem_id="sm-differential")
+                together = gr.HTML(elem_id="sm-case")
                 gr.HTML('<div class="sm-section"><h2>How long must the list be?</h2></div>')
                 slider = gr.Slider(
                     0.5, 0.99, value=coverage, step=0.01, label="Stated coverage", elem_id="sm-coverage",
@@ -88,7 +89,8 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 scores = gr.HTML(elem_id="sm-scores")
 
         outputs: list[Any] = [
-            message, choice, photograph, looking, condition, forget, results, differential, members, tree, near, scores,
+            message, choice, photograph, looking, condition, forget, results, differential, together, members, tree,
+            near, scores,
         ]  # fmt: skip
 
         def shown(visit: Visit, stated: float, lines: Sequence[str] = ()) -> list[Any]:
@@ -104,6 +106,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 gr.update(visible=True),
                 gr.update(visible=True),
                 views.differential(answerer, answer),
+                views.case(answerer, visit.answers),
                 views.prediction_set(answerer, answer, answerer.prediction_set(answer, stated)),
                 views.tree(answerer, answer),
                 views.neighbours(answerer, answer),
@@ -113,7 +116,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
         def nothing(lines: Sequence[str] = ()) -> list[Any]:
             hidden, empty = gr.update(visible=False), gr.update(choices=[], value=None)
             none = gr.update(choices=[], value=None, visible=False)
-            return [views.messages(lines), none, "", hidden, empty, hidden, hidden, "", "", "", "", ""]
+            return [views.messages(lines), none, "", hidden, empty, hidden, hidden, "", "", "", "", "", ""]
 
         def drop(paths: list[str] | None, stated: float, request: gr.Request) -> list[Any]:
             answers, wrong = read_all(answerer, limits, list(dict.fromkeys(map(Path, paths or ()))))

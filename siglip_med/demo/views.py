@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib import colormaps
 from PIL import Image
 
@@ -75,14 +76,30 @@ def differential(answerer: Answerer, answer: Answer) -> str:
     for rank, column in enumerate(answerer.differential(answer), start=1):
         place = answerer.icd.conditions.conditions[column]
         rows.append((answer.candidates[rank - 1], place, answerer.icd.leaf(column, rank, answer.first)))
-    return _render("differential", rows=rows, calibrated=answerer.calibrated, total=len(answer.logits))
+    shown = _render("differential", rows=rows, calibrated=answerer.calibrated, total=len(answer.logits))
+    return _opened(shown, answer.unfamiliar)
+
+
+def case(answerer: Answerer, answers: Sequence[Answer]) -> str:
+    """One answer for several photographs, if they show one case; nothing for a single one."""
+    if len(answers) < 2:
+        return ""
+    found = answerer.case(answers)
+    left_out = sum(bool(one.unfamiliar) for one in answers) if not found.unfamiliar else 0
+    shown = _render("case", found=found, photographs=len(answers), left_out=left_out)
+    return _opened(shown, found.unfamiliar)
+
+
+def _opened(html: str, unfamiliar: str) -> str:
+    """The part as it is, or for an unfamiliar photograph a notice in its place that opens it."""
+    return _render("unfamiliar", html=Markup(html), why=unfamiliar) if unfamiliar else html
 
 
 def prediction_set(answerer: Answerer, answer: Answer, found: PredictionSet | None) -> str:
     """The conformal set, or why there is none."""
     names = answerer.icd.conditions
     members = [] if found is None else [(names.names[column], names.codes[column]) for column in found.columns]
-    return _render("set", found=found, members=members, total=len(answer.logits))
+    return _render("set", found=found, members=members, total=len(answer.logits), unfamiliar=answer.unfamiliar)
 
 
 def tree(answerer: Answerer, answer: Answer) -> str:
@@ -107,7 +124,7 @@ def sentences(scores: Sequence[SentenceScore], answerer: Answerer, answer: Answe
     lines += [(score.logit, score.confidence, score.text, score) for score in scores]
     lines.sort(key=lambda line: -line[0])
     refit = answerer.classifier.refit is not None
-    return _render("sentences", lines=lines, total=len(answer.logits), refit=refit)
+    return _opened(_render("sentences", lines=lines, total=len(answer.logits), refit=refit), answer.unfamiliar)
 
 
 def _render(name: str, **values: object) -> str:

@@ -85,6 +85,7 @@ def _about(model: TwoTower, payload: Mapping[str, Any], refit: Refit | None) -> 
         "logit_bias": model.logit_bias.item(),
         "calibration": payload["calibration"],
         "refit": None if refit is None else refit.about,
+        "familiarity": payload.get("familiarity"),
         "image": {"size": model.image_spec.size, "mean": model.image_spec.mean, "std": model.image_spec.std},
         "image_bits": model.image_spec.bits,
         "max_text_length": model.max_text_length,

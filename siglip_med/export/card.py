@@ -67,7 +67,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         refit=refit["about"] if refit else "",
         refit_file="vision.onnx" if format == "onnx" else REFIT_FILE,
         coverage=config.get("evaluation", {}).get("coverage"),
-        recipe=f"```python\n{example(model, format, bool(refit))}```",
+        recipe=f"```python\n{example(model, format, bool(refit), bool(payload.get('familiarity')))}```",
         needs_us=not alone,
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),

@@ -44,13 +44,14 @@ for name, logit in sorted(zip(about["conditions"], np.asarray(logits)[0].tolist(
 """
 
 
-def example(model: TwoTower, format: Format, refit: bool = False) -> str:
+def example(model: TwoTower, format: Format, refit: bool = False, familiarity: bool = False) -> str:
     """From a folder to five ranked conditions of an image, without this project where another library can do it.
 
     Args:
         model: the trained model.
         format: of the folder.
         refit: whether the folder holds one, which then ranks.
+        familiarity: whether it knows how familiar a photograph is, which other software can tell by a refit alone.
     """
     dual = isinstance(model, DualEncoder)
     by_hand = dual or format in ("onnx", "open_clip") or needs_this_project(model, format)
@@ -62,7 +63,8 @@ def example(model: TwoTower, format: Format, refit: bool = False) -> str:
         pixels=_BY_HAND.format(tokenizer=text_folder) if by_hand else _PROCESSED,
         mask=model.text_mask or dual,
     )
-    return start + loading_recipe(model, format, refit) + _END
+    print_familiarity = 'print("familiarity", familiarity[0])\n' * (refit and familiarity)
+    return start + loading_recipe(model, format, refit, familiarity) + _END + print_familiarity
 
 
 def _bases(model: TwoTower) -> str:

@@ -19,7 +19,8 @@ TOLERANCE = 1e-4
 
 
 class VisionGraph(nn.Module):
-    """``pixel_values [B, 3, H, W]`` to ``image_embeds [B, E]``, L2-normalized; ``refit_logits [B, C]`` of a refit."""
+    """``pixel_values [B, 3, H, W]`` to ``image_embeds [B, E]``, L2-normalized; of a refit ``refit_logits [B, C]`` and
+    ``refit_distances [B]``."""
 
     def __init__(self, model: TwoTower, refit: Refit | None = None) -> None:
         """Takes a model without adapters."""
@@ -30,7 +31,9 @@ class VisionGraph(nn.Module):
         """Embeds images, and ranks conditions where there is a refit."""
         features = self.model.pooled_features(pixel_values)
         embeddings = normalize(self.model.project_images(features), dim=-1)
-        return (embeddings,) if self.refit is None else (embeddings, self.refit(features))
+        if self.refit is None:
+            return (embeddings,)
+        return embeddings, self.refit(features), self.refit.distances(features)
 
 
 class TextGraph(nn.Module):
@@ -52,7 +55,8 @@ def write_onnx(model: TwoTower, folder: Path, refit: Refit | None = None) -> Non
     Args:
         model: the trained model; it is not changed.
         folder: an existing folder.
-        refit: becomes plain operations of ``vision.onnx``, whose output ``refit_logits`` it is.
+        refit: becomes plain operations of ``vision.onnx``, whose outputs ``refit_logits`` and ``refit_distances``
+            (to the nearest training image, for `Familiarity`) it gives.
 
     Raises:
         UserError: the packages are missing, or onnxruntime does not give the embeddings of PyTorch.
@@ -69,7 +73,7 @@ def write_onnx(model: TwoTower, folder: Path, refit: Refit | None = None) -> Non
     tokens = merged.tokenize(["a photograph of skin", "a photograph of skin with scaly plaques"])
     if not merged.text_mask:
         del tokens["attention_mask"]
-    seen = ["image_embeds", *([] if refit is None else ["refit_logits"])]
+    seen = ["image_embeds", *([] if refit is None else ["refit_logits", "refit_distances"])]
     _write(VisionGraph(merged, refit), {"pixel_values": images}, seen, folder / "vision.onnx", runtime)
     _write(TextGraph(merged), tokens, ["text_embeds"], folder / "text.onnx", runtime)
     own_tokenizer(merged).save_pretrained(folder)

@@ -93,12 +93,22 @@ from safetensors.torch import load_file
 {features}
 refit = {{name: value.double() for name, value in load_file(f"{{folder}}/refit.safetensors").items()}}
 x = (features.double() - refit["mean"]) / refit["scale"]
-kernel = torch.exp(-refit["width"] * torch.cdist(x, refit["centers"]) ** 2 / x.shape[1])
-logits = kernel @ refit["weights"] + refit["offset"]
+squared = torch.cdist(x, refit["centers"]) ** 2 / x.shape[1]
+logits = torch.exp(-refit["width"] * squared) @ refit["weights"] + refit["offset"]
+distances = squared.min(dim=1).values.sqrt()
 """
 _REFIT_ONNX = """
 # what this run answers by: the logits of its refit, whose sigmoid is a calibrated confidence
-logits = vision.run(["refit_logits"], {"pixel_values": np.asarray(pixel_values)})[0]
+logits, distances = vision.run(["refit_logits", "refit_distances"], {"pixel_values": np.asarray(pixel_values)})
+"""
+_FAMILIARITY = """
+# how familiar each photograph is, a p-value against validation; below 0.05, or for a blank picture, show no confidences
+known = about["familiarity"]
+energies = -np.log(np.exp(np.asarray(logits, dtype=float)).sum(axis=1))
+strange = (np.asarray(distances, dtype=float) - known["distance"]["median"]) / known["distance"]["spread"]
+strange += 0.25 * (energies - known["energy"]["median"]) / known["energy"]["spread"]
+ranks = (np.array(known["scores"]) >= strange[:, None]).sum(axis=1)
+familiarity = (1 + known["faulty"] + ranks) / (1 + known["faulty"] + len(known["scores"]))
 """
 
 
@@ -107,15 +117,20 @@ def needs_this_project(model: TwoTower, format: Format) -> bool:
     return format == "merged" and isinstance(model, VitBertTwoTower)
 
 
-def loading_recipe(model: TwoTower, format: Format, refit: bool = False) -> str:
+def loading_recipe(model: TwoTower, format: Format, refit: bool = False, familiarity: bool = False) -> str:
     """Python lines that turn ``folder``, ``pixels`` and ``tokens`` into ``logits`` without this project.
 
     Where no other library reads the folder (`needs_this_project`), they use it.
 
     ``pixels`` and ``tokens`` are what the folder's processor or tokenizer gives, ``pixel_values`` is
     ``[B, 3, H, W]`` as the card describes it; ``base`` (``vision_base`` and ``text_base`` for a dual encoder) is the
-    base model that PEFT adapters are put on. With ``refit`` the ``logits`` are those of the folder's refit in the end.
+    base model that PEFT adapters are put on. With ``refit`` the ``logits`` are those of the folder's refit in the end;
+    with ``familiarity`` there is ``familiarity`` too, by ``about`` (conditions.json) and NumPy as ``np``.
     """
+    return _scoring(model, format, refit) + _FAMILIARITY * (refit and familiarity)
+
+
+def _scoring(model: TwoTower, format: Format, refit: bool) -> str:
     lines = _by_prompts(model, format)
     if not refit:
         return lines

@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from siglip_med.core.lazy import lazy_names
-from siglip_med.inference.photographs import Candidate, Classifier, Differential, PredictionRun, find_images, load
+from siglip_med.inference.differentials import Candidate, Differential, PredictionRun
+from siglip_med.inference.photographs import Classifier, find_images, load
 
 if TYPE_CHECKING:
     from siglip_med.inference.maps import occlusion_map, relevance_map

@@ -1,134 +1,44 @@
 """Photographs in, a differential out: the most likely conditions with code and confidence."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import torch
-from rich.markup import escape
-from rich.table import Table
+from PIL import Image
 from torch import Tensor
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.files import write_json, write_text
 from siglip_med.core.image_spec import ImageSpec
 from siglip_med.core.progress import tracked
 from siglip_med.data.dataset import normalize
 from siglip_med.data.images import SUFFIXES, read_image
+from siglip_med.data.quality import fault
+from siglip_med.inference.differentials import Candidate, Differential, PredictionRun
+from siglip_med.inference.familiarity import BLANK, familiarity, why_unfamiliar
 from siglip_med.inference.maps import Target, against_the_mean
+from siglip_med.metrics import CasePooling, pool_logits
 from siglip_med.models import (
     Device,
+    Familiarity,
     PromptEnsemble,
     Refit,
     TwoTower,
     choose_device,
     load_export,
     load_model,
+    read_familiarity,
     read_refit,
 )
 
+CasesOf = Callable[[Sequence[Path]], Mapping[Path, str]]
+"""From paths to the case that each belongs to."""
 ChosenScores = Literal["auto", "refit", "prompts"]
 """Whose scores rank the conditions: the refit's, the prompts', or (auto) the refit's where there is one."""
 _PROBABLE = {"temperature": 1.0, "bias": 0.0}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One line of a differential.
-
-    Attributes:
-        rank: 1 is the most likely.
-        condition: its name.
-        code: ICD-10-CM.
-        confidence: sigmoid of the (calibrated) logit, in [0, 1]; conditions are judged one by one, so the
-            confidences of an image need not sum to 1.
-        logit: before calibration.
-    """
-
-    rank: int
-    condition: str
-    code: str
-    confidence: float
-    logit: float
-
-
-@dataclass(frozen=True)
-class Differential:
-    """The most likely conditions of one image, best first."""
-
-    image: str
-    candidates: tuple[Candidate, ...]
-
-
-@dataclass(frozen=True)
-class PredictionRun:
-    """What a set of images gave.
-
-    Attributes:
-        differentials: one per readable image, in the order given.
-        unreadable: path and reason of every file that is no image.
-        calibrated: whether confidences were calibrated on the validation split.
-        scores: whose they are: the refit's, or the prompts'.
-    """
-
-    differentials: tuple[Differential, ...]
-    unreadable: tuple[tuple[str, str], ...]
-    calibrated: bool
-    scores: str = "prompts"
-
-    def frame(self) -> pd.DataFrame:
-        """One row per candidate: image, rank, condition, code, confidence, logit."""
-        rows = [
-            {"image": item.image} | asdict(candidate) for item in self.differentials for candidate in item.candidates
-        ]
-        return pd.DataFrame(rows, columns=["image", "rank", "condition", "code", "confidence", "logit"])
-
-    def save(self, folder: Path) -> tuple[Path, Path]:
-        """Writes ``predictions.csv`` and ``predictions.json`` and returns their paths."""
-        table, tree = folder / "predictions.csv", folder / "predictions.json"
-        frame = self.frame()
-        for column in ("image", "condition", "code"):
-            frame[column] = frame[column].map(without_formula)
-        write_text(table, frame.to_csv(index=False))
-        content = {
-            "calibrated": self.calibrated,
-            "scores": self.scores,
-            "images": [asdict(item) for item in self.differentials],
-            "unreadable": [{"image": image, "reason": reason} for image, reason in self.unreadable],
-        }
-        write_json(tree, content)
-        return table, tree
-
-    def table(self) -> Table:
-        """The differentials as a table for the terminal; the files hold whole paths."""
-        heading = "confidence" if self.calibrated else "score (uncalibrated)"
-        table = Table(title="Not a diagnosis: ranked conditions for research use")
-        for column in ("image", "#", "condition", "ICD-10-CM", heading):
-            table.add_column(column, justify="right" if column in ("#", heading) else "left", overflow="fold")
-        for item in self.differentials:
-            for candidate in item.candidates:
-                table.add_row(
-                    escape(Path(item.image).name) if candidate.rank == 1 else "",
-                    str(candidate.rank),
-                    escape(candidate.condition),
-                    candidate.code,
-                    f"{candidate.confidence:.3g}",
-                    end_section=candidate.rank == len(item.candidates),
-                )
-        return table
-
-
-def without_formula(text: str) -> str:
-    """A text that no spreadsheet runs: one like a formula gets an apostrophe in front (``-123.png`` is none)."""
-    risky = text.startswith(("=", "+", "@", "\t", "\r")) or (
-        text.startswith("-") and re.fullmatch(r"-[\w./ ]*", text) is None
-    )
-    return f"'{text}" if risky else text
 
 
 def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -154,23 +64,20 @@ def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def _batches(
     images: Sequence[Path], spec: ImageSpec, batch_size: int, unreadable: list[tuple[str, str]]
-) -> Iterator[tuple[list[Path], Tensor]]:
-    """Readable images in batches ``[B, 3, H, W]``; the others are appended to ``unreadable``."""
-    paths: list[Path] = []
-    pixels: list[np.ndarray] = []
-    for path in tracked(images, "ranking conditions", "images"):
+) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
+    """Readable images in batches ``[B, 3, H, W]`` with their faults; the others are appended to ``unreadable``."""
+    batch: list[tuple[Path, np.ndarray, str]] = []
+    for position, path in enumerate(tracked(images, "ranking conditions", "images"), start=1):
         try:
-            image = read_image(path, spec.size, bits=spec.bits)
+            square = read_image(path, spec.size, bits=spec.bits)
+            with Image.open(path) as image:
+                batch.append((path, square, fault(square, image.size)))
         except UserError as error:
             unreadable.append((str(path), str(error)))
-            continue
-        paths.append(path)
-        pixels.append(image)
-        if len(paths) == batch_size:
-            yield paths, normalize(np.stack(pixels), spec)
-            paths, pixels = [], []
-    if paths:
-        yield paths, normalize(np.stack(pixels), spec)
+        if batch and (len(batch) == batch_size or position == len(images)):
+            paths, squares, faults = zip(*batch, strict=True)
+            yield list(paths), normalize(np.stack(squares), spec), list(faults)
+            batch = []
 
 
 def ranked(
@@ -210,11 +117,13 @@ class Classifier:
         model: in evaluation mode, on the device where it runs.
         payload: of its checkpoint: conditions, codes, prompts, calibration.
         refit: ranks the conditions in place of their prompts; None: the prompts do.
+        kept: the refit that familiarity is measured by, whoever ranks; None: the checkpoint holds none.
     """
 
     model: TwoTower
     payload: Mapping[str, Any]
     refit: Refit | None = None
+    kept: Refit | None = None
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -237,6 +146,43 @@ class Classifier:
             return self.refit(features)
         return self.model.logits(self.model.project_images(features), self.texts)
 
+    @cached_property
+    def rule(self) -> Familiarity | None:
+        """Says how familiar a photograph is; None: the checkpoint is from before there was that."""
+        rule = read_familiarity(self.payload)
+        return None if rule and rule.distance and self.kept is None else rule
+
+    def familiarity(self, features: Tensor, faults: Sequence[str]) -> list[float | None]:
+        """p-value of each of ``[B, F]`` pooled features with their faults ("" for none); None where it is not known."""
+        if self.rule is None:
+            return [None] * len(faults)
+        logits = self.model.logits(self.model.project_images(features), self.texts) if self.kept is None else None
+        return [float(p) for p in familiarity(self.rule, self.kept, features, logits, faults)]
+
+    def case(
+        self, name: str, photographs: Sequence[Differential], logits: np.ndarray, top_k: int, pooling: CasePooling
+    ) -> Differential:
+        """The answer of a case from those of its n photographs and their ``[n, C]`` logits, calibrated and pooled.
+
+        Unfamiliar photographs are left out of a case that has others; a case is as familiar as its most familiar one.
+        """
+        seen, familiar = (
+            [row for row, one in enumerate(photographs) if one.candidates and not (one.unfamiliar and strict)]
+            for strict in (False, True)
+        )
+        by, rows = self.calibration or _PROBABLE, familiar or seen
+        p = max((one.familiarity for one in photographs if one.familiarity is not None), default=None)
+        why = "" if familiar else photographs[0].unfamiliar
+        if not rows:
+            return Differential("", (), p, why, name)
+        calibrated = logits[rows].astype(np.float64) / by["temperature"] + by["bias"]
+        pooled = pool_logits(calibrated, np.zeros(len(rows), dtype=np.int64), pooling)[0]
+        return Differential("", self.ranked((pooled - by["bias"]) * by["temperature"], top_k), p, why, name)
+
+    def ranked(self, logits: np.ndarray, top_k: int) -> tuple[Candidate, ...]:
+        """The ``top_k`` most likely conditions, from ``[C]`` logits."""
+        return ranked(logits, self.payload["conditions"], self.payload["codes"], self.calibration, top_k)
+
     def target(self, column: int) -> Target:
         """What a map of a condition is drawn for: its logit against the mean of all."""
         if self.refit is not None:
@@ -244,30 +190,53 @@ class Classifier:
         return against_the_mean(self.texts)[column]
 
     @torch.no_grad()
-    def predict(self, images: str | Path | Sequence[str | Path], top_k: int = 5, batch_size: int = 16) -> PredictionRun:
-        """Ranks the conditions for every image among files and folders.
+    def predict(
+        self,
+        images: str | Path | Sequence[str | Path],
+        top_k: int = 5,
+        batch_size: int = 16,
+        cases: CasesOf | None = None,
+        pooling: CasePooling = "mean_logit",
+    ) -> PredictionRun:
+        """Ranks the conditions for every image among files and folders, and for every case of them.
+
+        Args:
+            images: files and folders.
+            top_k: conditions of an image or case.
+            batch_size: images encoded at once.
+            cases: from paths to the name of each one's case; None: no answers of cases.
+            pooling: how the photographs of a case become one answer, see `Classifier.case`.
 
         Raises:
             UserError: a path does not exist, no image can be read, or the checkpoint names no conditions.
         """
-        files, payload = find_images(images), self.payload
+        files = find_images(images)
         if not files:
             raise UserError("no image was given: name a file, a folder, or a list of them that is not empty")
         if not self.conditions:
             raise no_conditions("the checkpoint")
+        case_of = cases(files) if cases else {}
         unreadable: list[tuple[str, str]] = []
         found: list[Differential] = []
-        for paths, pixels in _batches(files, self.model.image_spec, batch_size, unreadable):
+        scores: list[np.ndarray] = []
+        for paths, pixels, faults in _batches(files, self.model.image_spec, batch_size, unreadable):
             features = self.model.pooled_features(pixels.to(self.model.logit_scale.device))
-            logits = self.logits(features).cpu().numpy()
-            found += [
-                Differential(str(path), ranked(row, payload["conditions"], payload["codes"], self.calibration, top_k))
-                for path, row in zip(paths, logits, strict=True)
-            ]
+            scores += list(self.logits(features).cpu().numpy())
+            for path, p, wrong in zip(paths, self.familiarity(features, faults), faults, strict=True):
+                best = () if wrong == BLANK else self.ranked(scores[len(found)], top_k)
+                found.append(Differential(str(path), best, p, why_unfamiliar(p, wrong), case_of.get(path, "")))
         if not found:
             raise UserError(f"none of the {len(files)} files could be read; the first: {unreadable[0][1]}")
-        scores = "prompts" if self.refit is None else "refit"
-        return PredictionRun(tuple(found), tuple(unreadable), self.calibration is not None, scores)
+        rows: dict[str, list[int]] = {}
+        for row, one in enumerate(found):
+            rows.setdefault(one.case, []).append(row)
+        pooled = tuple(
+            self.case(name, [found[row] for row in of], np.array([scores[row] for row in of]), top_k, pooling)
+            for name, of in rows.items()
+            if case_of
+        )
+        whose, calibrated = "prompts" if self.refit is None else "refit", self.calibration is not None
+        return PredictionRun(tuple(found), tuple(unreadable), calibrated, whose, pooled, self.rule is not None)
 
 
 def load(
@@ -296,9 +265,8 @@ def load(
         model, payload = load_export(checkpoint)
     else:
         model, payload = load_model(checkpoint, base, trust)
-    refit = None
-    if scores != "prompts":
-        refit = read_refit(payload.get("refit"), len(payload["conditions"]), str(checkpoint))
-    if scores == "refit" and refit is None:
+    kept = read_refit(payload.get("refit"), len(payload["conditions"]), str(checkpoint))
+    if scores == "refit" and kept is None:
         raise UserError(f"scores=refit: {checkpoint} holds no refit; use scores=prompts, or train with refit=kernel")
-    return Classifier(model.to(chosen), payload, None if refit is None else refit.to(chosen))
+    kept = None if kept is None else kept.to(chosen)
+    return Classifier(model.to(chosen), payload, None if scores == "prompts" else kept, kept)

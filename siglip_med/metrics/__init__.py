@@ -5,6 +5,17 @@ from siglip_med.metrics.baselines import chance, chance_intervals, crm, label_fr
 from siglip_med.metrics.bootstrap import Bootstrap, Interval, PairedResult
 from siglip_med.metrics.calibration import Calibration, calibration_metrics, fit_calibration, reliability_table
 from siglip_med.metrics.candidates import candidate_retrieval, print_sample
+from siglip_med.metrics.cases import (
+    IN_CASES,
+    PER_CASE,
+    POOLINGS,
+    CasePooling,
+    against_images,
+    case_metrics,
+    has_cases,
+    per_case,
+    pool_logits,
+)
 from siglip_med.metrics.conformal import conformal_report, fit_conformal, nonconformity
 from siglip_med.metrics.external import (
     DRAWS,
@@ -38,9 +49,16 @@ from siglip_med.metrics.names import (
     saturation,
     table_label,
 )
-from siglip_med.metrics.nearness import FAR_HALF, IN_FAR_HALF, far_half, far_half_metrics
+from siglip_med.metrics.nearness import (
+    FAR_HALF,
+    IN_FAR_HALF,
+    IN_UNFAMILIAR,
+    far_half,
+    far_half_metrics,
+    without_unfamiliar,
+)
 from siglip_med.metrics.per_image import write_per_image
-from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics.predictions import UNFAMILIAR, Predictions
 from siglip_med.metrics.probe import fit_probe
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
 from siglip_med.metrics.resampling import CaseStatistics, Scores
@@ -59,19 +77,25 @@ __all__ = [
     "DRAWS",
     "FAR_HALF",
     "HEADLINE_METRICS",
+    "IN_CASES",
     "IN_FAR_HALF",
+    "IN_UNFAMILIAR",
     "KEY_METRICS",
     "LOWER_IS_BETTER",
     "NEARNESS",
     "NEED_SCORES",
+    "PER_CASE",
+    "POOLINGS",
     "RESAMPLED_METRICS",
     "REWEIGHTED",
     "SET_METRICS",
     "SUMMARY_METRICS",
+    "UNFAMILIAR",
     "UNKNOWN",
     "Answers",
     "Bootstrap",
     "Calibration",
+    "CasePooling",
     "CaseStatistics",
     "Compared",
     "Explained",
@@ -83,12 +107,14 @@ __all__ = [
     "Scores",
     "Yardstick",
     "adjust_prior",
+    "against_images",
     "answers",
     "best_rank",
     "by_chart",
     "by_group",
     "calibration_metrics",
     "candidate_retrieval",
+    "case_metrics",
     "chance",
     "chance_intervals",
     "choose_thresholds",
@@ -108,12 +134,15 @@ __all__ = [
     "fit_conformal",
     "fit_kernel_ridge",
     "fit_probe",
+    "has_cases",
     "headline_metrics",
     "label_distance",
     "label_frequency_predictions",
     "label_some",
     "metric_label",
     "nonconformity",
+    "per_case",
+    "pool_logits",
     "precision_at",
     "print_sample",
     "rank_own_labels",
@@ -123,6 +152,7 @@ __all__ = [
     "subgroup_metrics",
     "table_label",
     "text_to_image",
+    "without_unfamiliar",
     "worst_gaps",
     "write_per_image",
 ]

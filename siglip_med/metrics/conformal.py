@@ -39,8 +39,9 @@ class ConformalSets:
     temperature: float
 
     def sets(self, predictions: Predictions) -> np.ndarray:
-        """``[N, C]`` bool, the prediction set of each image."""
-        return nonconformity(predictions.logits, self.score, self.temperature) <= self.threshold
+        """``[N, C]`` bool, the prediction set of each image: all conditions where the image is unfamiliar."""
+        inside = nonconformity(predictions.logits, self.score, self.temperature) <= self.threshold
+        return inside | predictions.unfamiliar[:, None]
 
 
 def nonconformity(logits: np.ndarray, score: Score, temperature: float = 1.0) -> np.ndarray:

@@ -23,7 +23,9 @@ FRAME_COLUMNS = ("image", "image_id", "case", "skin_tone", "sex", "age_group", "
 _ARRAYS = (
     "logits", "labels", "primary", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings",
 )  # fmt: skip
-_NEAREST = "nearest"
+_OPTIONAL = ("nearest", "familiarity")
+UNFAMILIAR = 0.05
+"""Familiarity below which an image is unlike those that the model was trained on: 95% of validation are kept."""
 _NAMES = ("conditions", "codes", "groups", "chapters", "blocks")
 
 
@@ -48,6 +50,8 @@ class Predictions:
         provenance: drawings or photographs, of which data set; None where nobody said.
         nearest: ``[N]`` float32, cosine to the training image that looks most alike by the base's features; ``[0]``
             where that was not looked for.
+        familiarity: ``[N]`` float32, p-value of each image against validation (`docs/metrics.md`); ``[0]`` where
+            the run knows none.
 
     Raises:
         ValueError: a shape, a range or a column breaks the description above.
@@ -71,6 +75,7 @@ class Predictions:
     blocks: tuple[str, ...] = ()
     provenance: Provenance | None = None
     nearest: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    familiarity: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.float32))
 
     def __post_init__(self) -> None:
         """Check shapes and ranges once, so that no metric has to."""
@@ -132,6 +137,11 @@ class Predictions:
         """``[N]`` case of each image, as text: the unit that is resampled and never straddles a split."""
         return self.frame["case"].to_numpy(dtype=str)
 
+    @property
+    def unfamiliar(self) -> np.ndarray:
+        """``[N]`` bool, images whose familiarity is below `UNFAMILIAR`; none where it is not known."""
+        return self.familiarity < UNFAMILIAR if len(self.familiarity) else np.zeros(len(self), dtype=bool)
+
     def take(self, rows: np.ndarray) -> "Predictions":
         """The same predictions for some images: ``rows`` are positions (repeats allowed) or an ``[N]`` bool mask."""
         rows = np.asarray(rows)
@@ -144,6 +154,7 @@ class Predictions:
             frame=self.frame.iloc[rows].reset_index(drop=True),
             image_embeddings=self.image_embeddings[rows] if len(self.image_embeddings) else self.image_embeddings,
             nearest=self.nearest[rows] if len(self.nearest) else self.nearest,
+            familiarity=self.familiarity[rows] if len(self.familiarity) else self.familiarity,
         )
 
     def with_logits(self, logits: np.ndarray) -> "Predictions":
@@ -165,9 +176,8 @@ class Predictions:
         meta |= {"provenance": self.provenance.as_dict() if self.provenance else None}
         images = self.frame.astype(str).to_csv(index=False, lineterminator="\n")
         write_text(folder / IMAGES_FILE, images)
-        arrays: dict[str, Any] = {
-            name: getattr(self, name) for name in (*_ARRAYS, *([_NEAREST] if len(self.nearest) else []))
-        }
+        there = [name for name in _OPTIONAL if len(getattr(self, name))]
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_ARRAYS, *there)}
         write_whole(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **arrays))
         write_json(folder / META_FILE, meta, indent=1)
 
@@ -196,7 +206,7 @@ class Predictions:
             if frame["image_id"].duplicated().any():
                 raise ValueError(f"{IMAGES_FILE} holds an image_id twice")
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in (*_ARRAYS, _NEAREST) if name in file or name != _NEAREST}
+                arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if name in file or name in _ARRAYS}
             names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
             content: dict[str, Any] = arrays | names
             provenance = Provenance.read(meta.get("provenance"), str(folder / META_FILE))
@@ -229,8 +239,9 @@ def _check_shapes(predictions: Predictions) -> None:
         raise ValueError(f"text_embeddings has shape {p.text_embeddings.shape}, expected ({conditions}, E)")
     if p.image_embeddings.ndim != 2 or len(p.image_embeddings) not in (0, images):
         raise ValueError(f"image_embeddings has shape {p.image_embeddings.shape}, expected ({images}, E) or (0, E)")
-    if p.nearest.shape not in ((0,), (images,)):
-        raise ValueError(f"nearest has shape {p.nearest.shape}, expected ({images},) or (0,)")
+    for name in _OPTIONAL:
+        if getattr(p, name).shape not in ((0,), (images,)):
+            raise ValueError(f"{name} has shape {getattr(p, name).shape}, expected ({images},) or (0,)")
     if len(p.frame) != images:
         raise ValueError(f"frame has {len(p.frame)} rows, expected {images}")
     for name, required in (("codes", True), ("groups", True), ("chapters", False), ("blocks", False)):

@@ -20,6 +20,7 @@ from siglip_med.models.device import Device, choose_device
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.exported import family_of, load_export
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
+from siglip_med.models.familiarity import Familiarity, read_familiarity
 from siglip_med.models.frozen_blocks import as_written, encoder_layers
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.logits import Logits
@@ -37,6 +38,7 @@ __all__ = [
     "Device",
     "DualEncoder",
     "DualEncoderSettings",
+    "Familiarity",
     "Frozen",
     "FullFineTune",
     "JointTwoTower",
@@ -69,6 +71,7 @@ __all__ = [
     "model_builders",
     "model_node",
     "read_checkpoint",
+    "read_familiarity",
     "read_refit",
     "read_trained",
     "siglip",

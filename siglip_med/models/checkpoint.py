@@ -17,6 +17,7 @@ from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
+from siglip_med.models.familiarity import Familiarity
 from siglip_med.models.refit import Refit
 from siglip_med.models.two_tower import TwoTower
 
@@ -71,6 +72,7 @@ class Payload(BaseModel):
     baselines: dict[str, dict[str, Any] | None] = {}
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
     refit: dict[Literal["about", "arrays"], Any] | None = None
+    familiarity: Familiarity | None = None
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -339,12 +341,15 @@ def _weights_for(
     return weights
 
 
-def finalize_checkpoint(path: str | Path, refit: Refit | None = None, **entries: Any) -> None:
-    """Writes the refit and results (``metrics``, …) into a finished run's checkpoint, whole or not at all."""
+def finalize_checkpoint(
+    path: str | Path, refit: Refit | None = None, familiarity: Familiarity | None = None, **entries: Any
+) -> None:
+    """Writes refit, familiarity and results (``metrics``, …) into a finished run's checkpoint, whole or not at all."""
     path = Path(path)
     checkpoint = read_checkpoint(path)
     checkpoint[PAYLOAD] |= {name: _plain(value) for name, value in entries.items()}
     checkpoint[PAYLOAD]["refit"] = None if refit is None else refit.stored()
+    checkpoint[PAYLOAD]["familiarity"] = None if familiarity is None else familiarity.model_dump()
     write_checkpoint(checkpoint, path)
 
 

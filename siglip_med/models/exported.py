@@ -24,6 +24,7 @@ from siglip_med.core.seals import check_sums
 from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS, Calibrated, check_conditions
 from siglip_med.models.dual import DualEncoder
+from siglip_med.models.familiarity import Familiarity
 from siglip_med.models.joint import ClipTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.refit import REFIT_FILE
 from siglip_med.models.two_tower import TwoTower
@@ -61,6 +62,7 @@ class About(BaseModel):
     logit_bias: FiniteFloat
     calibration: Calibrated | None
     refit: str | None = None
+    familiarity: Familiarity | None = None
     model: Family
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
 
@@ -113,7 +115,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
 
     Returns:
         The model in evaluation mode, and of a checkpoint's payload what the folder holds: ``conditions``, ``codes``,
-        ``prompts``, ``calibration``, ``refit``.
+        ``prompts``, ``calibration``, ``refit``, ``familiarity``.
 
     Raises:
         UserError: the folder is no such export, was altered, or its files do not fit each other.
@@ -145,7 +147,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
     if dual:
         _load_heads(model, folder / HEADS_FILE)
     model.image_spec = replace(model.image_spec, bits=about.image_bits)
-    found = about.model_dump(include={"conditions", "codes", "prompts", "calibration"})
+    found = about.model_dump(include={"conditions", "codes", "prompts", "calibration", "familiarity"})
     if about.refit is not None:
         found["refit"] = {"about": about.refit, "arrays": _load(folder / REFIT_FILE)}
     return model.eval(), found

@@ -48,6 +48,15 @@ class Refit(nn.Module):
         Raises:
             UserError: the features are those of another tower.
         """
+        kernel = torch.exp(-_precise(self.width) * self._squared(features))
+        return (kernel @ _precise(self.weights) + _precise(self.offset)).float()
+
+    def distances(self, features: Tensor) -> Tensor:
+        """``[B]`` root mean squared difference of standardized features to the nearest center; errors of `forward`."""
+        return self._squared(features).amin(dim=1).sqrt().float()
+
+    def _squared(self, features: Tensor) -> Tensor:
+        """``[B, M]`` squared distances to the centers over F."""
         if features.shape[1] != len(self.mean):
             raise UserError(
                 f"refit: it was fitted on {len(self.mean)} features an image, this model gives {features.shape[1]}: "
@@ -56,8 +65,7 @@ class Refit(nn.Module):
         centers = _precise(self.centers)
         x = (_precise(features) - _precise(self.mean)) / _precise(self.scale)
         squared = (x * x).sum(1, keepdim=True) + (centers * centers).sum(1) - 2 * x @ centers.T
-        kernel = torch.exp(-_precise(self.width) / len(self.mean) * squared.clamp(min=0))
-        return (kernel @ _precise(self.weights) + _precise(self.offset)).float()
+        return squared.clamp(min=0) / len(self.mean)
 
     def against_the_mean(self, features: Tensor, column: int) -> Tensor:
         """``[B]`` logit of a condition less the mean of all, for ``[B, F]`` features: what a map is drawn of."""

@@ -8,8 +8,9 @@ from siglip_med.core.provenance import sentence
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.page import Page, Section, write_page
+from siglip_med.report.sections.cases import cases_section
 from siglip_med.report.sections.conditions import conditions_section, confusion_section
-from siglip_med.report.sections.confidence import calibration_section, prediction_sets_section
+from siglip_med.report.sections.confidence import calibration_section, familiarity_section, prediction_sets_section
 from siglip_med.report.sections.explanations import mistakes_section
 from siglip_med.report.sections.groups import subgroups_section
 from siglip_med.report.sections.headline import cards, headline_section, lead
@@ -35,12 +36,14 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     evidence = Evidence.gather(inputs, settings)
     sections: list[Section] = [
         headline_section(evidence),
+        *([cases_section(evidence)] if evidence.case_intervals else []),
         subgroups_section(evidence),
         hierarchy_section(evidence),
         confusion_section(evidence),
         conditions_section(evidence),
         calibration_section(evidence),
         prediction_sets_section(evidence),
+        familiarity_section(evidence),
         embedding_section(evidence),
         curves_section(inputs),
     ]

@@ -21,8 +21,10 @@ from siglip_med.metrics import (
     crm,
     far_half,
     fit_calibration,
+    has_cases,
     headline_metrics,
     label_frequency_predictions,
+    per_case,
 )
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.verdict import AGAINST, farthest, verdict
@@ -77,6 +79,7 @@ class Evidence:
     reranked: Predictions
     values: dict[str, dict[str, float]]
     intervals: dict[str, Interval]
+    case_intervals: dict[str, Interval]
     baselines: dict[str, Intervals | None]
     changes: dict[str, PairedResult]
     answers: Answers
@@ -125,6 +128,7 @@ class Evidence:
             reranked=reranked,
             values=values,
             intervals=intervals,
+            case_intervals=resampling.intervals(per_case(test)) if has_cases(test) else {},
             baselines=baselines,
             changes=changes or {},
             answers=given,

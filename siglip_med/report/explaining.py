@@ -37,11 +37,12 @@ def explain(
     """
     near, lacking = beside(checkpoint, classifier.model)
     notes = [lacking] if lacking else []
-    chosen, left = predictions.differentials[:most], len(predictions.differentials) - most
+    answered = [item for item in predictions.differentials if item.candidates]
+    if blank := len(predictions.differentials) - len(answered):
+        notes.append(f"{blank:,} photographs are not on the page: there is nothing in them")
+    chosen, left = answered[:most], len(answered) - most
     if left > 0:
-        notes.append(
-            f"{left:,} of {len(predictions.differentials):,} photographs are not on the page (explain_most={most})"
-        )
+        notes.append(f"{left:,} of {len(answered):,} photographs are not on the page (explain_most={most})")
     sections = [
         _section(classifier, item, number, near, notes)
         for number, item in enumerate(tracked(chosen, "explaining", "photographs"), start=1)
@@ -89,7 +90,8 @@ def _section(
     best, path = item.candidates[0], Path(item.image)
     target = classifier.target(classifier.conditions.index(best.condition))
     found = _explanation(classifier, path, number, {"": target}, near, notes)
-    answer = f"{best.condition} ({best.code}), {best.confidence:.0%}"
+    sure = f"unfamiliar: {item.unfamiliar}" if item.unfamiliar else f"{best.confidence:.0%}"
+    answer = f"{best.condition} ({best.code}), {sure}"
     figure, tables = explanation_parts(found, f"{PAGE}_{number:03d}", answer)
     return Section(f"photograph-{number}", f"{path.name}: {answer}", (item.image,), tables, (figure,))
 

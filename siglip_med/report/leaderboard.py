@@ -9,7 +9,17 @@ import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
 
-from siglip_med.metrics import CHOOSING, FAR_HALF, IN_FAR_HALF, KEY_METRICS, LOWER_IS_BETTER, saturation, table_label
+from siglip_med.metrics import (
+    CHOOSING,
+    FAR_HALF,
+    IN_CASES,
+    IN_FAR_HALF,
+    KEY_METRICS,
+    LOWER_IS_BETTER,
+    PER_CASE,
+    saturation,
+    table_label,
+)
 from siglip_med.report.summary import OWN
 from siglip_med.sweeps import differing
 
@@ -23,8 +33,8 @@ def columns(runs: pd.DataFrame) -> dict[str, str]:
     counts = runs["conditions"].dropna().astype(int) if "conditions" in runs else pd.Series(dtype=int)
     named = {RANKED_BY: f"val {_heading(CHOOSING, counts)}"}
     named |= {f"tuned/test/{name}": _heading(name, counts) for name in _TEST}
-    far = {name: _heading(name, counts) for name in IN_FAR_HALF}
-    named |= {f"tuned/test/{FAR_HALF}{name}": f"{heading}, far half" for name, heading in far.items()}
+    for prefix, names, which in ((PER_CASE, IN_CASES, "per case"), (FAR_HALF, IN_FAR_HALF, "far half")):
+        named |= {f"tuned/test/{prefix}{name}": f"{_heading(name, counts)}, {which}" for name in names}
     own = f"tuned/test/{OWN}"
     named |= {column: column.removeprefix(own) for column in map(str, runs) if column.startswith(own)}
     return {column: heading for column, heading in named.items() if column in runs}

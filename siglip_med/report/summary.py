@@ -20,18 +20,23 @@ from siglip_med.metrics import (
     KEY_METRICS,
     NEARNESS,
     NEED_SCORES,
+    PER_CASE,
     SUMMARY_METRICS,
     Bootstrap,
     Interval,
     PairedResult,
     Predictions,
+    case_metrics,
     chance,
     classification_summary,
     far_half_metrics,
+    has_cases,
     headline_metrics,
     label_frequency_predictions,
+    per_case,
     subgroup_metrics,
     table_label,
+    without_unfamiliar,
 )
 from siglip_med.report.data_card import DATA_CARD
 from siglip_med.report.evidence import (
@@ -62,10 +67,14 @@ class SplitPredictions:
     features: tuple[np.ndarray, np.ndarray] = field(default=(_NONE, _NONE), compare=False, repr=False)
 
     def metrics(self) -> dict[str, float]:
-        """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation."""
+        """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation.
+
+        Where cases have several images, ``<split>/case_<metric>`` too: of one answer a case, the mean of its logits.
+        """
         values: dict[str, float] = {}
         for split, predictions in (("val", self.val), ("test", self.test)):
             metrics = headline_metrics(predictions) | classification_summary(self.val, predictions)
+            metrics |= case_metrics(predictions)
             values |= {f"{split}/{name}": value for name, value in metrics.items()}
         values |= {f"test/{name}": value for name, value in far_half_metrics(self.test).items()}
         return values
@@ -94,6 +103,8 @@ class RunSummary:
         self.frequency_metrics = headline_metrics(label_frequency_predictions(tuned.test))
         self.chance_metrics = chance(tuned.test)
         self.intervals = bootstrap.intervals(tuned.test, KEY_METRICS)
+        cases = bootstrap.intervals(per_case(tuned.test), KEY_METRICS) if has_cases(tuned.test) else {}
+        self.case_intervals = {PER_CASE + name: interval for name, interval in cases.items()}
         self.changes = bootstrap.paired([(tuned.test, zero_shot.test)], KEY_METRICS)
         tests = {name: one.test for name, one in self.beside.items()}
         self.beside_metrics = {
@@ -129,11 +140,15 @@ class RunSummary:
             "seed": seed,
             "conditions": len(self.tuned.test.conditions),
             "metrics": _defined(self.metrics()),
-            "test_intervals": {key: _defined(asdict(value)) for key, value in self.intervals.items()}
+            "test_intervals": {
+                key: _defined(asdict(value)) for key, value in (self.intervals | self.case_intervals).items()
+            }
             | {f"{OWN}{key}": _defined(asdict(value)) for key, value in self.own.items()},
             "test_baselines": self.baselines_for_model_card(),
             "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
         }
+        if known_familiar := without_unfamiliar(self.tuned.test)[0]:
+            content["familiarity"] = _defined(known_familiar)
         if self.look_alikes:
             known = {} if self._look_alikes is None else self._look_alikes.summary()
             quarters = subgroup_metrics(self.tuned.test, [NEARNESS], KEY_METRICS).to_dict("records")
@@ -160,7 +175,8 @@ class RunSummary:
         images, cases = self.size
         table = Table(title=f"test split: {images} images of {cases} cases")
         ours = "tuned" if self.prompts is None else "tuned, refit"
-        for heading in ("", ours, "change", *self.baselines):
+        per_case = ["per case"] * bool(self.case_intervals)
+        for heading in ("", ours, *per_case, "change", *self.baselines):
             table.add_column(heading, justify="left" if not heading else "right")
         values = {CHANCE: self.chance_metrics, FREQUENCY: self.frequency_metrics} | self.beside_metrics
         for name in SUMMARY_METRICS:
@@ -169,14 +185,20 @@ class RunSummary:
             table.add_row(
                 table_label(name, len(self.tuned.test.conditions)),
                 _number(tuned) + _range(self.intervals.get(name)),
+                *(self._per_case(name) for _ in per_case),
                 f"{tuned - zero_shot:+.3f}" + _range(self.changes.get(name), "+.3f"),
                 *(self._beside(baseline, name, of.get(baseline)) for baseline in self.baselines),
             )
         for name, interval in self.own.items():
             zero_shot, tuned = (of[f"test/{OWN}{name}"] for of in (self.zero_shot_metrics, self.tuned_metrics))
             others = (_number(zero_shot) if baseline == ZERO_SHOT else "" for baseline in self.baselines)
-            table.add_row(escape(name), _number(tuned) + _range(interval), f"{tuned - zero_shot:+.3f}", *others)
+            ours = _number(tuned) + _range(interval)
+            table.add_row(escape(name), ours, *[""] * len(per_case), f"{tuned - zero_shot:+.3f}", *others)
         return table
+
+    def _per_case(self, name: str) -> str:
+        interval = self.case_intervals.get(PER_CASE + name)
+        return "" if interval is None else _number(interval.estimate) + _range(interval)
 
     def _beside(self, baseline: str, metric: str, value: float | None) -> str:
         found = self.baselines[baseline]
@@ -189,6 +211,7 @@ class RunSummary:
         console.print(
             f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
             "chance and class prior never look at the image; ↓ lower is better"
+            + ("; per case: one answer a case, the mean of its images' logits" if self.case_intervals else "")
         )
         for name in PROBES:
             known = self.probes.get(name)

@@ -17,7 +17,7 @@ from siglip_med.report.differences import PREDICTIONS
 from siglip_med.report.evidence import BESIDE, PROMPTS
 from siglip_med.report.summary import RunSummary
 from siglip_med.runs.results import save_scores
-from siglip_med.runs.scoring import answers, predict, predict_part, refit
+from siglip_med.runs.scoring import answers, familiar, predict, predict_part, refit
 from siglip_med.runs.stored import OpenedRun
 
 Derivation = Literal["interpolation", "crm"]
@@ -79,14 +79,14 @@ def derive_interpolation(folder: Path, run: OpenedRun, report: ReportSettings) -
     fitted = None
     if run.refit is not None:  # of other weights: fitted again on these
         fitted = refit(components, prompts, config["evaluation"]["refit_images"], config["seed"])
-    after = answers(fitted, prompts)
+    rule, after = familiar(components, fitted, answers(fitted, prompts))
     place = folder / "interpolation"
     target = place / "checkpoints" / "best.ckpt"
     target.parent.mkdir(parents=True, exist_ok=True)
     content = read_checkpoint(run.checkpoint)
     write_checkpoint(content | {"state_dict": {f"model.{name}": value for name, value in state.items()}}, target)
     summary = RunSummary(before, after, report.resampling, prompts=None if fitted is None else prompts)
-    save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target, fitted)
+    save_scores(place, summary, f"{config['name']}, interpolated", config["seed"], target, fitted, rule)
     parts = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
     parts |= {} if fitted is None else {BESIDE[PROMPTS]: prompts.test}
     return Derived(place, parts)

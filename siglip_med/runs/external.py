@@ -40,13 +40,14 @@ from siglip_med.metrics import (
     label_some,
     rank_own_labels,
     subgroup_metrics,
+    without_unfamiliar,
 )
-from siglip_med.models import PromptEnsemble, Refit
+from siglip_med.models import PromptEnsemble, Refit, read_familiarity
 from siglip_med.report.external_page import ExternalFindings, build_external_page
 from siglip_med.report.page import plain, write_page
 from siglip_med.runs.components import Components
 from siglip_med.runs.folder import run_folder
-from siglip_med.runs.scoring import predict_part
+from siglip_med.runs.scoring import predict_part, with_familiarity
 from siglip_med.runs.stored import OpenedRun, saved_predictions
 
 FOLDER = "external"
@@ -93,7 +94,10 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
         part: predict_part(components, part, run.refit) for part in ("val", "test")
     }
     ranked, features = _ranked(components, images, own)
-    theirs = _judged(components, yardstick, ranked, features, run.refit, judged)
+    theirs, features = _judged(components, yardstick, ranked, features, run.refit, judged), features[judged]
+    if (known := read_familiarity(run.payload)) is not None:
+        images.keep(np.flatnonzero(judged))
+        theirs = with_familiarity(replace(components, data=images), "test", theirs, known, run.refit, features)
     theirs = replace(theirs, split=images.title, meta=theirs.meta | {"run": folder.name, "external": images.title})
     ours = yardstick.internal(found["test"])
     rule = fit_conformal(found["val"], temperature=fit_calibration(found["val"]).temperature)
@@ -127,7 +131,11 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
         prior=prior,
         labelled=labelled,
         too_many=too_many,
-        notes=[*(f"{item.count:,} {table.unit} left out: {item.reason}" for item in table.left_out), *table.notes],
+        notes=[
+            *without_unfamiliar(theirs)[1],
+            *(f"{item.count:,} {table.unit} left out: {item.reason}" for item in table.left_out),
+            *table.notes,
+        ],
         notice=sentence(table.provenance),
     )
     place = output or folder / FOLDER / images.title

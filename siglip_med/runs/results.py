@@ -12,7 +12,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.seals import write_sidecar
 from siglip_med.data.splitting.look_alikes import LOOK_ALIKES, SplitLookAlikes
 from siglip_med.metrics import CHOOSING, fit_calibration, write_per_image
-from siglip_med.models import Refit, finalize_checkpoint, load_trained, write_checkpoint
+from siglip_med.models import Familiarity, Refit, finalize_checkpoint, load_trained, write_checkpoint
 from siglip_med.report.data_card import write_data_card
 from siglip_med.report.evidence import BESIDE, PROMPTS
 from siglip_med.report.summary import RunSummary
@@ -73,13 +73,18 @@ def save_untrained(trainer: pl.Trainer, module: FineTuneModule) -> Path | None:
 
 
 def save_results(
-    settings: FineTuneSettings, trainer: pl.Trainer, summary: RunSummary, best: Path | None, refit: Refit | None
+    settings: FineTuneSettings,
+    trainer: pl.Trainer,
+    summary: RunSummary,
+    best: Path | None,
+    refit: Refit | None,
+    familiarity: Familiarity,
 ) -> None:
     """Writes predictions, metrics.json, the dashboards, and the results inside the best checkpoint."""
     # Only now: it draws, and a run should not wait for matplotlib before its first step.
     from siglip_med.report.tensorboard import custom_scalar_layout, write_dashboards
 
-    save_scores(Path(settings.paths.output_dir), summary, settings.name, settings.seed, best, refit)
+    save_scores(Path(settings.paths.output_dir), summary, settings.name, settings.seed, best, refit, familiarity)
     hyperparameters: dict[str, Any] = flat(settings, left_out=("paths", "callbacks", "logger"))
     results = summary.metrics()
     shown = dict.fromkeys((CHOOSING, "r_at_1", "r_at_5", "icd_distance_all"))
@@ -96,7 +101,13 @@ def save_results(
 
 
 def save_scores(
-    folder: Path, summary: RunSummary, name: str, seed: int, checkpoint: Path | None, refit: Refit | None = None
+    folder: Path,
+    summary: RunSummary,
+    name: str,
+    seed: int,
+    checkpoint: Path | None,
+    refit: Refit | None = None,
+    familiarity: Familiarity | None = None,
 ) -> None:
     """Writes predictions and metrics.json of a run, and the results inside its checkpoint.
 
@@ -107,6 +118,7 @@ def save_scores(
         seed: of the run.
         checkpoint: the one that gave the numbers, or None.
         refit: what answered, or None: the prompts did.
+        familiarity: of photographs to the model.
     """
     for part, predictions in {
         "val": summary.tuned.val,
@@ -126,6 +138,7 @@ def save_scores(
         finalize_checkpoint(
             checkpoint,
             refit,
+            familiarity,
             metrics=summary.for_model_card(),
             baselines=summary.baselines_for_model_card(),
             own_metrics=summary.own_for_model_card(),

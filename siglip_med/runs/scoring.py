@@ -3,14 +3,17 @@
 import time
 from dataclasses import dataclass, replace
 
+import numpy as np
 from rich.console import Console
 
+from siglip_med.data.quality import FAULTS
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes
 from siglip_med.inference import predict_split, probe_splits
+from siglip_med.inference.familiarity import distances, split_faults
 from siglip_med.inference.probe import look_alikes
 from siglip_med.inference.refit import fit_refit, refit_answers
-from siglip_med.metrics import Predictions
-from siglip_med.models import Refit
+from siglip_med.metrics import UNFAMILIAR, Predictions
+from siglip_med.models import Familiarity, Refit
 from siglip_med.report.evidence import PROBES
 from siglip_med.report.summary import SplitPredictions
 from siglip_med.runs.components import Components
@@ -26,13 +29,16 @@ def predict(components: Components) -> SplitPredictions:
     return SplitPredictions(val, test, (of_val, of_test))
 
 
-def predict_part(components: Components, split: str, fitted: Refit | None = None) -> Predictions:
-    """Scores one split by the prompts, or by a refit, without a bar; arguments as in `predict_split`."""
+def predict_part(
+    components: Components, split: str, fitted: Refit | None = None, rule: Familiarity | None = None
+) -> Predictions:
+    """Scores one split by the prompts, or by a refit, without a bar; arguments as in `predict_split` and `familiar`."""
     c = components
     frame, features = predict_split(
         c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress=False
     )
-    return frame if fitted is None else refit_answers(fitted.cpu(), features, frame)
+    found = frame if fitted is None else refit_answers(fitted.cpu(), features, frame)
+    return found if rule is None else with_familiarity(components, split, found, rule, fitted, features)
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,54 @@ def answers(refit: Refit | None, prompts: SplitPredictions) -> SplitPredictions:
         for features, frame in zip(prompts.features, (prompts.val, prompts.test), strict=True)
     )
     return replace(prompts, val=val, test=test)
+
+
+def familiar(
+    components: Components, refit: Refit | None, tuned: SplitPredictions, rule: Familiarity | None = None
+) -> tuple[Familiarity, SplitPredictions]:
+    """Says how familiar validation and test photographs are, and prints how many of test are not.
+
+    Args:
+        components: with the trained model.
+        refit: of the run, or None.
+        tuned: the run's answers, with the features of their images.
+        rule: of an earlier fit; None fits one on validation.
+    """
+    of_val, of_test = (_faults(components, split) for split in ("val", "test"))
+    if rule is None:
+        rule = Familiarity.fit(tuned.val.logits, distances(refit, tuned.features[0]), of_val, FAULTS)
+    val = _judged(tuned.val, rule, refit, tuned.features[0], of_val)
+    test = _judged(tuned.test, rule, refit, tuned.features[1], of_test)
+    by = "energy and nearest training image" if rule.distance else "energy alone (refit=null keeps no training image)"
+    said = [f"by {by}, p < {UNFAMILIAR:g} against {len(val):,} validation images"]
+    said += [f"{test.unfamiliar.sum():,} of {len(test):,} test images are unfamiliar"]
+    said += ["validation is too small to call any without a fault so"] * (len(val) <= 1 / UNFAMILIAR - 1)
+    said += [f"{name} ones are usual here" for name in FAULTS if name not in rule.faults]
+    Console().print(f"  familiarity: {'; '.join(said)}", soft_wrap=True, highlight=False, markup=False)
+    return rule, replace(tuned, val=val, test=test)
+
+
+def with_familiarity(
+    components: Components,
+    split: str,
+    predictions: Predictions,
+    rule: Familiarity,
+    refit: Refit | None,
+    features: np.ndarray,
+) -> Predictions:
+    """Predictions of a split that know how familiar each image is; ``features`` are its ``[N, F]`` pooled ones."""
+    return _judged(predictions, rule, refit, features, _faults(components, split))
+
+
+def _faults(components: Components, split: str) -> list[str]:
+    found = split_faults(components.data, split, components.model.image_spec)
+    if lost := sum(one is None for one in found):
+        Console().print(f"  {lost:,} files of {split} are gone since they were read: their quality is taken for good")
+    return [one or "" for one in found]
+
+
+def _judged(
+    predictions: Predictions, rule: Familiarity, refit: Refit | None, features: np.ndarray, faults: list[str]
+) -> Predictions:
+    p = rule.p_values(predictions.logits, distances(refit, features), faults)
+    return replace(predictions, familiarity=p.astype(np.float32))

@@ -198,3 +198,25 @@ def test_the_shape_follows_the_camera_and_what_is_left_out_is_said():
     file = io.BytesIO()
     Image.new("RGBA", (20, 20), (200, 10, 10, 90)).save(file, "PNG")
     assert "over white" in " ".join(read_photograph(file.getvalue(), "photo", ImageSpec(32), 10_000).notes)
+
+
+def test_the_page_opens_what_is_unfamiliar_and_refuses_what_is_blank(answerer, drawing):
+    known = answerer.answer(answerer.read(drawing.read_bytes(), "skin.png"))
+    assert "Show them all the same" not in views.differential(answerer, replace(known, unfamiliar=""))
+    strange = replace(known, unfamiliar="unlike the photographs of training")
+    words = answerer.score(strange, ["x"])
+    for html in (views.differential(answerer, strange), views.sentences(words, answerer, strange)):
+        notice, opened = html.split("<details>")
+        assert "unlike the photographs of training" in notice
+        assert "%" not in notice
+        assert "%" in opened
+    assert len(answerer.prediction_set(strange, 0.8).columns) == len(strange.logits)
+    both = [replace(known, unfamiliar=""), strange]
+    case = answerer.case(both)
+    assert [c.confidence for c in case.candidates] == pytest.approx([c.confidence for c in known.candidates[:5]])
+    assert "1 unfamiliar left out" in views.case(answerer, both)
+    assert views.case(answerer, both[:1]) == ""
+    black = io.BytesIO()
+    Image.new("RGB", (80, 80)).save(black, "PNG")
+    with pytest.raises(UserError, match=r"^black\.png is blank"):
+        answerer.answer(answerer.read(black.getvalue(), "black.png"))

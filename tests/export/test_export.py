@@ -14,11 +14,12 @@ from transformers import pipeline
 
 from siglip_med.core.errors import UserError
 from siglip_med.data.images import read_image
+from siglip_med.data.quality import FAULTS
 from siglip_med.export import export_checkpoint, model_card
 from siglip_med.export.card import metric_rows
 from siglip_med.export.merge import merged_copy
 from siglip_med.export.recipes import loading_recipe
-from siglip_med.models import TwoTower, finalize_checkpoint, load_model, read_refit
+from siglip_med.models import Familiarity, Refit, TwoTower, finalize_checkpoint, load_model, read_refit
 from siglip_med.models.refit import REFIT_FILE
 from tests.models import runs, tiny
 
@@ -32,15 +33,19 @@ STRANGER = """
 import json, sys
 sys.modules["siglip_med"] = None  # importing it from here on fails
 import torch
+import numpy
 torch.set_num_threads(1)
+torch.set_grad_enabled(False)
 for job in json.load(open(sys.argv[1])):
     given = torch.load(job["inputs"], weights_only=True)
-    names = {"folder": job["folder"], **job["bases"], **given}
+    about = json.load(open(job["folder"] + "/conditions.json"))
+    names = {"folder": job["folder"], "np": numpy, "about": about, **job["bases"], **given}
     exec(job["recipe"], names)
     logits = [torch.as_tensor(names["logits"]).detach()]
     exec(job["refit"], names)
     logits.append(torch.as_tensor(names["logits"]).detach())
-    torch.save(logits, job["output"])
+    exec(job["familiarity"], names)
+    torch.save([*logits, torch.as_tensor(names.get("familiarity", 0))], job["output"])
 """
 
 
@@ -61,6 +66,13 @@ def inputs_of(model: TwoTower) -> dict[str, object]:
     return {"pixels": pixels, "pixel_values": runs.images(), "tokens": tokens}
 
 
+@torch.no_grad()
+def measured(model: TwoTower, refit: Refit, pixels: torch.Tensor) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Logits of the refit, distances to the nearest training image, and no fault."""
+    features = model.pooled_features(pixels)
+    return refit(features).numpy(), refit.distances(features).numpy(), [""] * len(pixels)
+
+
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
     """Trains, saves, exports in three forms, and lets one stranger load everything."""
@@ -74,7 +86,9 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
         calibration = {"temperature": 1.25, "bias": -0.5}
         checkpoint = runs.save(model, node, root / variant / "best.ckpt", metrics=METRICS, calibration=calibration)
         refit = None if variant == WITHOUT_REFIT else runs.refit(model)
-        finalize_checkpoint(checkpoint, refit)
+        validation = runs.images(50, model.image_spec.size)
+        rule = None if refit is None else Familiarity.fit(*measured(model, refit, validation), FAULTS)
+        finalize_checkpoint(checkpoint, refit, rule)
         torch.save(inputs_of(model), root / variant / "inputs.pt")
         names = ("vision", "text") if kind == "dual_encoder" else ("path",)
         bases = {("base" if name == "path" else f"{name}_base"): node[name] for name in names}
@@ -86,13 +100,19 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
                 "inputs": str(root / variant / "inputs.pt"),
                 "recipe": loading_recipe(model, format),
                 "refit": loading_recipe(model, format, refit is not None)[len(loading_recipe(model, format)) :],
+                "familiarity": loading_recipe(model, format, refit is not None, True).removeprefix(
+                    loading_recipe(model, format, refit is not None)
+                ),
                 "output": str(root / variant / f"{format}.pt"),
                 "expected": runs.scores(model).detach(),
                 "refitted": None if refit is None else refit(model.pooled_features(runs.images())).detach(),
+                "familiar": None if rule is None else rule.p_values(*measured(model, refit, runs.images())),
             }
     listing = root / "jobs.json"
     listing.write_text(
-        json.dumps([{k: v for k, v in job.items() if k not in ("expected", "refitted")} for job in jobs.values()])
+        json.dumps(
+            [{k: v for k, v in job.items() if k not in ("expected", "refitted", "familiar")} for job in jobs.values()]
+        )
     )
     subprocess.run([sys.executable, "-c", STRANGER, str(listing)], check=True, cwd=root, timeout=200)
     return jobs
@@ -102,16 +122,18 @@ def exports(tmp_path_factory) -> dict[tuple[str, str], dict]:
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_stranger_gets_the_same_logits_from_the_cards_own_lines(variant, format, exports):
     job = exports[variant, format]
-    found, refitted = torch.load(job["output"], weights_only=True)
+    found, refitted, familiar = torch.load(job["output"], weights_only=True)
     assert found.shape == (3, 3)
     assert torch.allclose(found, job["expected"], atol=1e-4), (found - job["expected"]).abs().max()
     card = Path(job["folder"], "README.md").read_text(encoding="utf-8")
-    assert job["recipe"] + job["refit"] in card
+    assert job["recipe"] + job["refit"] + job["familiarity"] in card
     if variant == WITHOUT_REFIT:
         assert job["refit"] == ""
         assert "refit" not in card
         assert not Path(job["folder"], REFIT_FILE).exists()
         return
+    assert familiar.tolist() == pytest.approx(job["familiar"].tolist(), abs=2.5 / 51)  # float32: a rank or two apart
+    assert 'print("familiarity", familiarity[0])' in card
     # as confidences: training left the images' features nearly alike, and standardizing them enlarges what float32 lost
     torch.testing.assert_close(refitted.float().sigmoid(), job["refitted"].sigmoid(), atol=1e-5, rtol=0)
     assert "features of the training images" in card
@@ -142,7 +164,9 @@ PASTE = """
 import contextlib, io, json, os, sys
 sys.modules["siglip_med"] = None  # importing it from here on fails
 import torch
+import numpy
 torch.set_num_threads(1)
+torch.set_grad_enabled(False)
 for job in json.load(open(sys.argv[1])):
     os.chdir(job["folder"])
     lines, names, printed = open("README.md").read().split("```python\\n")[1].split("```")[0], {}, io.StringIO()
@@ -179,7 +203,9 @@ def test_the_cards_lines_run_as_pasted_and_rank_a_gray_image(variant, format, pa
     found = pasted[variant, format]
     assert torch.allclose(found["logits"].float(), expected, atol=1e-3), (found["logits"] - expected).abs().max()
     order = [payload["conditions"][c] for c in expected[0].argsort(descending=True)]
-    assert [line.split()[1] for line in found["printed"].splitlines()] == order
+    lines = found["printed"].splitlines()
+    assert [line.split()[1] for line in lines if not line.startswith("familiarity")] == order
+    assert len(lines) == len(order) + (refit is not None)
 
 
 DRAWN = {"kind": "drawings", "name": "siglip-med's synthetic drawings", "license": "that of siglip-med"}

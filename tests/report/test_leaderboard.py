@@ -32,13 +32,14 @@ def test_means_are_ranked_by_validation(tmp_path):
     assert table["R@5"][0] == f"0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}"
 
 
-def test_the_half_farthest_from_training_has_its_own_columns(tmp_path):
+@pytest.mark.parametrize(("prefix", "heading"), [("far_half_", "far half"), ("case_", "per case")])
+def test_the_half_farthest_from_training_and_the_cases_have_their_own_columns(tmp_path, prefix, heading):
     write_run(tmp_path, "alone", 0, 0.5, 0.25)
     path = tmp_path / "alone_0" / "metrics.json"
     result = json.loads(path.read_text())
-    result["metrics"]["tuned/test/far_half_r_at_1"] = 0.125
+    result["metrics"][f"tuned/test/{prefix}r_at_1"] = 0.125
     path.write_text(json.dumps(result))
-    assert summarize(read_runs(tmp_path))["R@1, far half"][0] == "0.125 ± –"
+    assert summarize(read_runs(tmp_path))[f"R@1, {heading}"][0] == "0.125 ± –"
 
 
 def test_one_seed_has_no_deviation(tmp_path):

@@ -20,8 +20,11 @@ from siglip_med.inference.neighbour import Neighbour
 from siglip_med.metrics import (
     Bootstrap,
     Predictions,
+    fit_calibration,
+    fit_conformal,
     headline_metrics,
     label_frequency_predictions,
+    per_case,
 )
 from siglip_med.report import (
     Page,
@@ -35,9 +38,11 @@ from siglip_med.report import (
     write_page,
     write_report,
 )
+from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import Explanation
 from siglip_med.report.page import plain, sort_key
 from siglip_med.report.sections.conditions import recall_by_condition
+from siglip_med.report.sections.confidence import familiarity_section
 from siglip_med.report.sections.explanations import mistakes_section
 from tests.report.synthetic_run import synthetic_predictions
 
@@ -149,6 +154,39 @@ def test_json_holds_the_metrics_unrounded(report):
     assert content["limits"]["config"] == {"seed": 0}
 
 
+def test_metrics_are_per_case_too_where_cases_have_several_images(report):
+    given, content = inputs(), json.loads((report.parent / "report.json").read_text())
+    expected = headline_metrics(per_case(given.test))
+    for metric, interval in content["headline"]["case_intervals"].items():
+        assert (np.nan if interval["estimate"] is None else interval["estimate"]) == pytest.approx(
+            expected[metric], nan_ok=True
+        ), metric
+    single, case = (headline_metrics(one)["mrr"] for one in (given.test, per_case(given.test)))
+    shown = re.findall(r"\| mean reciprocal rank .*", (report.parent / "report.md").read_text())[0].split(" | ")
+    assert (shown[1][:5], shown[2][:5]) == (f"{single:.3f}", f"{case:.3f}")
+    assert content["cases"]["poolings"]["mean_logit/test"]["mrr"] == pytest.approx(case)
+    sets = fit_conformal(per_case(given.val), 0.9, temperature=fit_calibration(given.val).temperature)
+    assert content["cases"]["sets"]["mean_set_size"] == sets.sets(per_case(given.test)).sum(axis=1).mean()
+    alone = [one.take(np.unique(one.cases, return_index=True)[1]) for one in (given.test, given.val, given.zero_shot)]
+    assert not Evidence.gather(inputs(test=alone[0], val=alone[1], zero_shot=alone[2]), SETTINGS).case_intervals
+
+
+def test_what_is_unfamiliar_is_counted_and_the_others_judged_without_it(report):
+    assert "before familiarity" in report.read_text()
+    test = inputs().test
+    rng = np.random.default_rng(0)
+    for p, shown in ((rng.uniform(size=len(test)), True), (np.ones(len(test)), False)):
+        known = replace(test, familiarity=p.astype(np.float32))
+        section = familiarity_section(Evidence.gather(inputs(test=known), SETTINGS))
+        kept = headline_metrics(test.take(np.flatnonzero(p.astype(np.float32) >= 0.05)))
+        assert section.data["unfamiliar"] == (p < 0.05).sum()
+        assert section.data["r_at_5"] == kept["r_at_5"]
+        rows = section.tables[0].rows
+        assert rows[1][3].startswith(f"{kept['mrr']:.3f} [")
+        assert (rows[2][1] != "–") == shown  # nothing is undefined, not 0, where no image is
+    assert fit_conformal(inputs().val, 0.5).sets(replace(test, familiarity=np.zeros(len(test), np.float32))).all()
+
+
 def test_page_and_markdown_show_the_same_rounded_number(report):
     value = f"{headline_metrics(inputs().test)['r_at_1']:.3f}"
     for text in (report.read_text(), (report.parent / "report.md").read_text()):
@@ -184,7 +222,13 @@ def test_with_five_conditions_every_table_says_that_r_at_5_is_always_1():
             named = [cell for cell in cells if re.search(r"R@5|AHD@5", cell)]
             assert all("always 1" in cell or "the same for every order" in cell for cell in named), named
             said[section.key] = said.get(section.key, 0) + len(named)
-    assert {key for key, count in said.items() if count} == {"headline", "subgroups", "hierarchy", "conditions"}
+    assert {key for key, count in said.items() if count} == {
+        "headline",
+        "cases",
+        "subgroups",
+        "hierarchy",
+        "conditions",
+    }
     assert "R@5 (all 5 candidates: always 1)" in page.sections[0].tables[-1].columns
     assert any("always 1" in card.label for card in page.cards)
     assert page.lead.endswith("in 100% (all 5 conditions: always 1).")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from siglip_med.metrics import CHOOSING, KEY_METRICS, SUMMARY_METRICS, Bootstrap, table_label
+from siglip_med.metrics import CHOOSING, KEY_METRICS, SUMMARY_METRICS, Bootstrap, per_case, table_label
 from siglip_med.report.summary import RunSummary, SplitPredictions
 from tests.report.synthetic_run import synthetic_predictions
 
@@ -41,6 +41,12 @@ def test_key_metrics_have_intervals_on_screen_in_json_and_for_the_model_card(tmp
         assert f"[{expected[name].low:.3f}, {expected[name].high:.3f}]" in list(judged.table().columns[1].cells)[row]
         change = content["metrics"][f"tuned/test/{name}"] - content["metrics"][f"zero_shot/test/{name}"]
         assert content["test_changes"][name]["difference"] == pytest.approx(change)
+    cases = Bootstrap(50).intervals(per_case(judged.tuned.test), KEY_METRICS)
+    for name in KEY_METRICS:
+        assert content["test_intervals"][f"case_{name}"]["high"] == cases[name].high
+        assert content["metrics"][f"tuned/test/case_{name}"] == cases[name].estimate
+        shown = list(judged.table().columns[2].cells)[SUMMARY_METRICS.index(name)]
+        assert shown == f"{cases[name].estimate:.3f} [{cases[name].low:.3f}, {cases[name].high:.3f}]"
     assert set(judged.for_model_card()) == set(KEY_METRICS)
     assert {"zero_shot", "tuned", "label_frequency", "chance"} == {key.split("/")[0] for key in content["metrics"]}
     assert f"chance/test/{CHOOSING}" in content["metrics"]

@@ -2,9 +2,18 @@
 
 import numpy as np
 
-from siglip_med.metrics import calibration_metrics, conformal_report, fit_conformal, reliability_table
+from siglip_med.metrics import (
+    IN_UNFAMILIAR,
+    UNFAMILIAR,
+    calibration_metrics,
+    conformal_report,
+    fit_conformal,
+    reliability_table,
+    table_label,
+    without_unfamiliar,
+)
 from siglip_med.report.evidence import ZERO_SHOT, Evidence
-from siglip_med.report.page import Figure, Section, Table, number, percent
+from siglip_med.report.page import Figure, Section, Table, number, percent, with_range
 from siglip_med.report.plots import reliability_figure, set_size_figure, to_png
 
 _METRICS = {
@@ -104,7 +113,8 @@ def prediction_sets_section(evidence: Evidence) -> Section:
             "conformal prediction). Compare its mean size with the fixed list of five at the coverage that the "
             "five reach.",
             f"The promise is for images like the {len(evidence.val):,} of the validation split "
-            f"({len(np.unique(evidence.val.cases)):,} cases), on average, not for each kind of patient.",
+            f"({len(np.unique(evidence.val.cases)):,} cases), on average, not for each kind of patient. The set of an "
+            "unfamiliar photograph is all conditions.",
         ),
         tables=(Table("Coverage and size on the test split", columns, tuple(rows)),),
         figures=(
@@ -117,4 +127,34 @@ def prediction_sets_section(evidence: Evidence) -> Section:
             ),
         ),
         data=reports,
+    )
+
+
+def familiarity_section(evidence: Evidence) -> Section:
+    """How many photographs are unlike those of training, and the metrics of the others."""
+    test, conditions = evidence.test, len(evidence.test.conditions)
+    values, said = without_unfamiliar(test)
+    groups = {"all": test, "familiar": test.take(~test.unfamiliar), "unfamiliar": test.take(test.unfamiliar)}
+    resampling = evidence.settings.resampling
+    rows = tuple(
+        (
+            f"{name}: {len(group):,} images of {len(np.unique(group.cases)):,} cases",
+            *(map(with_range, resampling.intervals(group, IN_UNFAMILIAR).values()) if len(group) else ()),
+            *(number(None) for _ in IN_UNFAMILIAR if not len(group)),
+        )
+        for name, group in groups.items()
+        if said
+    )
+    columns = ("", *(table_label(name, conditions) for name in IN_UNFAMILIAR))
+    return Section(
+        key="familiarity",
+        title="Images unlike those of training",
+        paragraphs=(
+            *(said or ["Not known: the run is from before familiarity was; train it again"]),
+            "Familiarity is a p-value against validation, by the distance to the nearest training image and the energy "
+            f"of the logits. Below {UNFAMILIAR:g}, or with a fault (blank, dark, blurred, "
+            "tiny) that validation hardly has, predict.py and the page say so in place of confidences.",
+        ),
+        tables=(Table("With and without them", columns, rows),) if rows else (),
+        data=values,
     )

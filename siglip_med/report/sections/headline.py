@@ -26,6 +26,7 @@ _DRAWN = (
     "ece",
 )  # fmt: skip
 _DRAWS = (0, 1, 2, 3, 4)
+_CASES = ("per case",)
 
 
 def cards(evidence: Evidence) -> tuple[Card, ...]:
@@ -66,7 +67,7 @@ def lead(evidence: Evidence) -> str:
 def headline_section(evidence: Evidence) -> Section:
     """Every headline metric with its interval, beside the baselines."""
     ours = f"{RUN} [{evidence.settings.coverage:.0%} interval]"
-    columns = ["", ours, "change from zero-shot", *evidence.baselines, CRM]
+    columns = ["", ours, *_CASES * bool(evidence.case_intervals), "change from zero-shot", *evidence.baselines, CRM]
     tables = tuple(
         Table(title, tuple(columns), tuple(_row(evidence, metric) for metric in metrics))
         for title, metrics in by_group().items()
@@ -117,6 +118,7 @@ def headline_section(evidence: Evidence) -> Section:
                 for name, found in evidence.baselines.items()
             },
             "intervals": {name: asdict(interval) for name, interval in evidence.intervals.items()},
+            "case_intervals": {name: asdict(interval) for name, interval in evidence.case_intervals.items()},
             "own_metrics": {name: asdict(interval) for name, interval in evidence.own_metrics.items()},
             "changes_from_zero_shot": {name: asdict(result) for name, result in evidence.changes.items()},
             "defined_conditions": defined,
@@ -129,6 +131,7 @@ def _row(evidence: Evidence, metric: str) -> tuple[str, ...]:
     return (
         table_label(metric, len(evidence.test.conditions)),
         with_range(evidence.intervals[metric]),
+        *(with_range(evidence.case_intervals[metric]) for _ in _CASES if evidence.case_intervals),
         changed if evidence.zero_shot is not None else NOT_MEASURED,
         *(_of_baseline(evidence, name, metric) for name in evidence.baselines),
         number(evidence.values[CRM].get(metric)),
