@@ -14,6 +14,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_csv
 from siglip_med.core.image_spec import ImageSpec
 from siglip_med.core.ranges import PositiveShare
+from siglip_med.core.signals import leave_signals_to_parent
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.bit_depth import BitDepth, bits_in_use
@@ -247,7 +248,7 @@ class DataModule(LabeledData):
             collate_fn=passthrough_collate,
             pin_memory=self.pins_memory,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_one_of_many,
         )
 
 
@@ -256,6 +257,7 @@ def write_bad_images(path: Path, bad: tuple[BadImage, ...] | list[BadImage]) -> 
     write_csv(path, ("row", "image", "reason"), ((item.row, item.image, item.reason) for item in bad))
 
 
-def _one_thread(worker: int) -> None:
-    """A worker is one process of many; OpenCV would start a thread per core in each."""
+def _one_of_many(worker: int) -> None:
+    """A worker is one process of many: OpenCV would start a thread per core in each, and signals are for the first."""
     cv2.setNumThreads(0)
+    leave_signals_to_parent()

@@ -9,13 +9,15 @@ import torch
 
 from siglip_med.core.config import shipped_targets, targets
 from siglip_med.core.errors import UserError
+from siglip_med.core.signals import interruptible
 from siglip_med.core.trust import check_trusted, vouched
+from siglip_med.data.labeled import LabeledData
 from siglip_med.runs.folder import claim, locked, mark
-from siglip_med.runs.resume import ResumePoint, check_same, find_run, find_same, is_extended
+from siglip_med.runs.resume import ResumePoint, check_same, deciding, find_run, find_same, is_extended
 from siglip_med.runs.settings import RunSettings
+from siglip_med.training.agreement import Agreement
 from siglip_med.training.checkpointing import Checkpoints, is_trial
 from siglip_med.training.loggers import take_back
-from siglip_med.training.preemption import interruptible
 
 
 def checkpoints_of(trainer: pl.Trainer) -> Checkpoints | None:
@@ -83,7 +85,7 @@ def session(settings: RunSettings, trainer: pl.Trainer, point: ResumePoint | Non
 def fit(
     trainer: pl.Trainer,
     module: pl.LightningModule,
-    data: pl.LightningDataModule,
+    data: LabeledData,
     point: ResumePoint | None,
     settings: RunSettings,
 ) -> None:
@@ -95,6 +97,9 @@ def fit(
         checkpoints = checkpoints_of(trainer)
         if checkpoints is not None:
             checkpoints.over = point.finished and not is_extended(point.settings, settings.model_dump())
+    facts = {path: str(value) for path, value in deciding(settings.model_dump(mode="json")).items()}
+    facts |= {"the step to begin at": str(0 if point is None else point.step), "the split": data.split.hash[:16]}
+    trainer.callbacks.append(Agreement(facts | {"the data table": data.table.digest()}))
     trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
 

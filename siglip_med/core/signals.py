@@ -1,8 +1,10 @@
-"""What a run does on a signal to stop: by a scheduler (SIGTERM, SIGUSR1) or by its user (Ctrl-C)."""
+"""What a command does on a signal to stop: by a scheduler (SIGTERM, SIGUSR1), its user (Ctrl-C), a closed terminal."""
 
 import os
 import signal
+import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 from rich.console import Console
 
 SIGNALS = tuple(
-    number for name in ("SIGTERM", "SIGUSR1", "SIGINT") if (number := getattr(signal, name, None)) is not None
+    number for name in ("SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None
 )
+
+CLEARING = 5.0
+"""Seconds after a signal in which another one, but for Ctrl-C, is the same one repeated."""
 
 
 class Stopped(BaseException):  # as KeyboardInterrupt: no library may take it for an error of its own and wrap it
@@ -30,8 +35,13 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no library may take it fo
 
     @property
     def exit_status(self) -> int:
-        """128 + signal: 143 for SIGTERM, 138 for SIGUSR1 on Linux, 130 for Ctrl-C."""
+        """128 + signal: 143 for SIGTERM, 138 for SIGUSR1 on Linux, 130 for Ctrl-C, 129 for SIGHUP."""
         return 128 + self.signal
+
+    @property
+    def name(self) -> str:
+        """Of the signal."""
+        return signal.Signals(self.signal).name
 
 
 class Interruption:
@@ -44,6 +54,7 @@ class Interruption:
     def __init__(self) -> None:
         self.received: int | None = None
         self._armed = False
+        self._since = 0.0
         self._process = os.getpid()
 
     def arm(self) -> None:
@@ -59,12 +70,18 @@ class Interruption:
     def _install(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                signal.signal(number, self._handle)
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a job in a shell's background
+                    signal.signal(number, self._handle)
 
     def _handle(self, number: int, frame: Any) -> None:
         if os.getpid() != self._process:
             return  # a data worker: its parent decides
+        if number == getattr(signal, "SIGHUP", None):
+            _leave_terminal()
         again, self.received = self.received is not None, number
+        if again and number != signal.SIGINT and time.monotonic() - self._since < CLEARING:
+            return  # torchrun repeats what the process group had already: let the first one clear up
+        self._since = time.monotonic()
         if not self._armed or (again and number == signal.SIGINT):
             raise Stopped(number)
         if not again:
@@ -74,6 +91,33 @@ class Interruption:
                 soft_wrap=True,
                 highlight=False,
             )
+
+
+def _leave_terminal() -> None:
+    """What is printed to a terminal that was closed would be an error; files and pipes still take it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def leave_signals_to_parent() -> None:
+    """In a data worker: a signal to the whole process group is the parent's to answer; the parent's own still ends it.
+
+    Needs `signal.sigwaitinfo`, which tells who sent a signal (Linux); elsewhere a worker dies of it, as PyTorch has it.
+    """
+    if not hasattr(signal, "sigwaitinfo"):
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    parent = os.getppid()
+
+    def wait() -> None:
+        while signal.sigwaitinfo(SIGNALS).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True, name="signals").start()
 
 
 @contextmanager
