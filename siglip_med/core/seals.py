@@ -7,6 +7,7 @@ behind the data of a NumPy file it is never looked at: other readers take both a
 
 import hashlib
 import io
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,17 @@ def write_sealed(path: str | Path, write: Callable[[Any], object], archive: bool
         sealing.finish(_LENGTH.to_bytes(2, "little") if archive else b"")
 
     write_whole(path, sealed)
+
+
+def seal(written: Path, path: Path) -> None:
+    """Ends a file that is complete with its seal, and moves it into place."""
+    with written.open("r+b") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0, io.SEEK_END)
+        file.write(_MARK + digest.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    written.replace(path)
 
 
 def check_sealed(path: str | Path) -> str | None:

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.core.config import config_dir, typed
-from siglip_med.core.errors import UserError, fail
+from siglip_med.core.errors import UserError, fail, of_the_machine
 from siglip_med.core.shell import null_groups_removed, other_command, setting
 from siglip_med.core.signals import Stopped
 from siglip_med.launch.command_line import (
@@ -117,9 +117,13 @@ def _job(command: str, config: DictConfig) -> Any:
         if command in RUNS and HydraConfig.get().mode == RunMode.MULTIRUN:
             return run_once(config, partial(_do, command, folder))
         return _do(command, folder, config)
-    except UserError as error:
+    except Exception as error:
+        line = error if isinstance(error, UserError) else of_the_machine(error)
+        if line is None:
+            raise
+        logging.getLogger(__name__).debug("hydra.verbose=true shows where", exc_info=error)
         remove_if_untouched(folder)
-        fail(error)
+        fail(line)
     except Stopped as stopped:
         remove_if_untouched(folder)
         print(_farewell(command, stopped, folder), file=sys.stderr)

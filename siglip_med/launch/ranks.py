@@ -161,15 +161,16 @@ def _environment() -> Any:
     """Lightning's view of the launcher that started several processes; None where none did."""
     if not any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_NTASKS")):
         return None
-    from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning.fabric.plugins import environments
 
-    found = next((kind() for kind in (TorchElasticEnvironment, SLURMEnvironment) if kind.detect()), None)
+    kinds = (environments.TorchElasticEnvironment, environments.SLURMEnvironment)  # type: ignore[attr-defined]
+    found = next((kind() for kind in kinds if kind.detect()), None)
     return None if found is None or found.world_size() == 1 else found
 
 
 def _store(ranks: Ranks, address: str, port: int) -> Any:
     """The store that PyTorch's process group will use too: kept by torchrun, or by the first process."""
-    from torch.distributed import PrefixStore, TCPStore
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     mine = ranks.rank == 0 and not kept

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -44,10 +45,10 @@ class Job:
     """The processes of one command under a launcher, in a session of their own; what they print goes to a file."""
 
     def __init__(self, launcher: str, cache: Path, screen: Path, words: list[str], slow: float = 0.0) -> None:
-        script = ["train.py"] if not slow else ["-m", "tests.launch.slowly", str(slow)]
+        script = ["train.py"] if not slow else ["-m", "tests.launch.slowly"]
         self.screen = screen
         base = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "SIGLIP_MED_CACHE": str(cache)}
-        base |= {"PYTHONPATH": str(REPOSITORY)}
+        base |= {"PYTHONPATH": str(REPOSITORY), "PAUSE": str(slow)}
         commands = [(base, [*TORCHRUN, *script])] if launcher == "torchrun" else [(base, script)]
         if launcher == "srun":
             with socket.socket() as free:
@@ -79,11 +80,8 @@ class Job:
             raise AssertionError(f"still there after {seconds:.0f} s: {self.tail()}") from None
         finally:
             for process in self.processes:
-                with open(os.devnull) as _:
-                    try:
-                        os.killpg(process.pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     def kill(self, rank: int) -> None:
         """Kills one rank, as the kernel does a process that takes too much memory."""
@@ -145,6 +143,7 @@ def fresh_and_killed(launcher: str, cache: Path, place: Path, rank: int) -> floa
     began = time.monotonic()
     assert 0 not in job.wait(60), job.tail()
     taken = time.monotonic() - began
+    Console().print(job.tail()[-1200:], highlight=False, markup=False)
     job = Job(launcher, cache, place / "again.log", [*WORDS, f"paths.log_dir={broken}"])
     assert set(job.wait()) == {0}, job.tail()
     assert "runs there have these settings" in job.screen.read_text()

@@ -1,12 +1,12 @@
 """``train.py`` with a pause before each step, so that a test can do something between two."""
 
-import sys
+import os
 import time
 
 from siglip_med.launch import launch
 
 if __name__ == "__main__":
-    pause = float(sys.argv.pop(1))
+    pause = float(os.environ["PAUSE"])
     from siglip_med.training.module import TwoTowerModule
 
     original = TwoTowerModule.on_train_batch_start if hasattr(TwoTowerModule, "on_train_batch_start") else None
