@@ -56,8 +56,8 @@ def of_a_worker(error: BaseException) -> str | None:
     text = str(error)
     if "DataLoader timed out" in text:
         return (
-            f"the processes that make batches gave none for {WORKER_PATIENCE:.0f} s: see whether their disk answers, or set "
-            "data.num_workers=0"
+            f"the processes that make batches gave none for {WORKER_PATIENCE:.0f} s: see whether their disk answers, "
+            "or set data.num_workers=0"
         )
     if "DataLoader worker" not in text:
         return None

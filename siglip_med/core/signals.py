@@ -5,7 +5,7 @@ import signal
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,22 @@ class Interruption:
 
     While it is armed (during training) a signal is noted, and the run stops between two steps, when its checkpoint is
     written; a second Ctrl-C ends it at once. Otherwise a signal raises `Stopped` where it arrives.
+
+    Attributes:
+        received: the signal, if there was one.
+        leave: ends the process in place of `Stopped`, while libraries are imported: an exception out of nowhere leaves
+            some of them half made, and is lost in others.
     """
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.leave: Callable[[Stopped], None] | None = None
         self._armed = False
         self._since = 0.0
         self._process = os.getpid()
+
+    def __reduce__(self) -> Any:
+        return Interruption, ()  # a job in a process of its own has its own
 
     def arm(self) -> None:
         """From now on a signal waits for the end of the step; takes back what a library may have installed since."""
@@ -82,6 +91,9 @@ class Interruption:
         if again and number != signal.SIGINT and time.monotonic() - self._since < CLEARING:
             return  # torchrun repeats what the process group had already: let the first one clear up
         self._since = time.monotonic()
+        if self.leave is not None:
+            self.leave(Stopped(number))
+            os._exit(128 + number)
         if not self._armed or (again and number == signal.SIGINT):
             raise Stopped(number)
         if not again:

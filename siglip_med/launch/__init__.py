@@ -16,13 +16,19 @@ def launch(command: str) -> None:
             config in ``conf/``.
     """
     try:
-        with interruptible():
+        with interruptible() as interruption:
+            interruption.leave = say
             from siglip_med.launch import entry
 
-            entry.launch(command)
-    except Stopped as stopped:  # before or after its job, which says more
-        print(f"stopped by {stopped.name}; to start it again: the same command", file=sys.stderr)
+            entry.launch(command, interruption)
+    except Stopped as stopped:  # after its job, which says more
+        say(stopped)
         raise SystemExit(stopped.exit_status) from None
+
+
+def say(stopped: Stopped) -> None:
+    """The line of a command that was stopped before it did anything."""
+    print(f"stopped by {stopped.name}; to start it again: the same command", file=sys.stderr, flush=True)
 
 
 NAMES = ("train", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo")

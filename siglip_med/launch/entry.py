@@ -13,13 +13,15 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail, of_the_machine
 from siglip_med.core.shell import null_groups_removed, other_command, setting
-from siglip_med.core.signals import Stopped
+from siglip_med.core.signals import Interruption, Stopped
+from siglip_med.launch import say
 from siglip_med.launch.command_line import (
     SWEEP,
     arguments,
@@ -39,7 +41,7 @@ RUNS = frozenset({"train"})
 """Commands that can resume a run."""
 
 
-def launch(command: str) -> None:
+def launch(command: str, interruption: Interruption | None = None) -> None:
     """Runs a command; see `siglip_med.launch.launch`, which catches signals from its first moment."""
     folder = config_dir()
     if "--version" in arguments():
@@ -59,7 +61,10 @@ def launch(command: str) -> None:
             if ranks.rank:
                 told = [*told, "hydra.output_subdir=null"]  # the first process writes it
             sys.argv[1:] = [*words, *told]
-            hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
+            interruption = interruption or Interruption()
+            interruption.leave = interruption.leave and partial(_leave, told, ranks)
+            job = partial(_job, command, interruption)
+            hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(job)()
     except UserError as error:
         fail(error)
 
@@ -106,7 +111,17 @@ def _override(key: str, value: Path) -> str:
     return shlex.split(setting(key, value))[0]
 
 
-def _job(command: str, config: DictConfig) -> Any:
+def _leave(words: Sequence[str], ranks: Ranks, stopped: Stopped) -> None:
+    """What is left to do when a command is stopped before its job: the folder that was made for it goes."""
+    for word in words:
+        if word.startswith("hydra.run.dir="):
+            remove_if_untouched(Path(str(OverridesParser.create().parse_override(word).value())))
+    say(stopped)
+    if ranks.store is not None:
+        ranks.close(stopped.exit_status)
+
+
+def _job(command: str, interruption: Interruption, config: DictConfig) -> Any:
     """One Hydra job; what it returns is what a sweep optimizes.
 
     A `UserError` becomes one line and exit status 2, and the empty run folder is removed. A run that was stopped exits
@@ -115,8 +130,8 @@ def _job(command: str, config: DictConfig) -> Any:
     folder = Path(HydraConfig.get().runtime.output_dir)
     try:
         if command in RUNS and HydraConfig.get().mode == RunMode.MULTIRUN:
-            return run_once(config, partial(_do, command, folder))
-        return _do(command, folder, config)
+            return run_once(config, partial(_do, command, interruption, folder))
+        return _do(command, interruption, folder, config)
     except Exception as error:
         line = error if isinstance(error, UserError) else of_the_machine(error)
         if line is None:
@@ -130,9 +145,10 @@ def _job(command: str, config: DictConfig) -> Any:
         raise SystemExit(stopped.exit_status) from None
 
 
-def _do(command: str, folder: Path, config: DictConfig) -> Any:
+def _do(command: str, interruption: Interruption, folder: Path, config: DictConfig) -> Any:
     module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
     _quiet_libraries()
+    interruption.leave = None  # from here on a signal leaves time to clear up
     if command in RUNS:
         config = _with_own_settings(command, config, folder)
     return module.show(module.run(typed(config, module.Settings)))
