@@ -2,7 +2,9 @@
 
 import errno
 import re
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # it takes long to import
@@ -13,8 +15,8 @@ EXIT_STATUS = 2
 
 WORKER_PATIENCE = 600.0
 """Seconds that a batch is waited for: processes that hang say nothing of themselves."""
-NOT_HANDED_OVER = 28
-"""Exit status of a process whose batch did not fit into the shared memory."""
+SHARED_MEMORY = Path("/dev/shm")
+"""By it processes hand over batches; Docker gives it 64 MB."""
 _FILES = {
     getattr(errno, name)
     for name in (
@@ -61,10 +63,10 @@ def of_a_worker(error: BaseException) -> str | None:
         )
     if "DataLoader worker" not in text:
         return None
-    if "Bus error" in text or f"exit code {NOT_HANDED_OVER}." in text:
+    if "Bus error" in text or (SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free <= 64 * 2**20):
         return (
-            "the shared memory by which processes hand over batches, /dev/shm, is full: make it larger (docker run "
-            "--shm-size=8g), or lower data.num_workers (0 needs none) or data.batch_size"
+            f"the shared memory by which processes hand over batches, {SHARED_MEMORY}, is full or too small: make it "
+            "larger (docker run --shm-size=8g), or lower data.num_workers (0 needs none) or data.batch_size"
         )
     return (
         "a process that makes batches died (out of memory, or killed from outside): lower data.num_workers or "

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader
 
-from siglip_med.core.errors import NOT_HANDED_OVER, WORKER_PATIENCE
+from siglip_med.core.errors import WORKER_PATIENCE
 from siglip_med.core.signals import leave_signals_to_parent
 from siglip_med.data.batch import Batch
 
@@ -52,6 +52,6 @@ def _one_of_many(worker: int) -> None:
 
 
 def _not_handed_over(error: BaseException, batch: Any) -> None:
-    if "memory" not in str(error) and "No space" not in str(error):
+    if "No space" not in str(error):
         traceback.print_exception(error)
-    os._exit(NOT_HANDED_OVER)
+    os._exit(1)
