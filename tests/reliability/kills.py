@@ -167,7 +167,7 @@ def check(whole: Path, broken: Path) -> None:
 
 def commands(cache: Path, run: Path) -> dict[str, Callable[[Path], None]]:
     """What is killed."""
-    frozen = ("model/adaptation=frozen", "features=cached", "data.eval_batch_size=64", "logger=null")
+    frozen = ("model/adaptation=frozen", "features=cached", "data.eval_batch_size=64")
     return {
         "start and checkpoints": training(cache),
         "feature store": lambda place: training(cache, *frozen, f"features.cache_dir={place}/features")(place),
