@@ -7,14 +7,13 @@ behind the data of a NumPy file it is never looked at: other readers take both a
 
 import hashlib
 import io
-import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.files import write_text, write_whole
+from siglip_med.core.files import put_in_place, write_text, write_whole
 
 SUMS = "SHA256SUMS"
 _MARK = b"siglip-med sha256 "
@@ -52,9 +51,7 @@ def seal(written: Path, path: Path) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0, io.SEEK_END)
         file.write(_MARK + digest.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    written.replace(path)
+    put_in_place(written, path)
 
 
 def check_sealed(path: str | Path) -> str | None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,10 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no library may take it fo
     def name(self) -> str:
         """Of the signal."""
         return signal.Signals(self.signal).name
+
+    def say(self) -> None:
+        """Prints the line of a command that has nothing to resume."""
+        print(f"stopped by {self.name}; to start it again: the same command", file=sys.stderr, flush=True)
 
 
 class Interruption:

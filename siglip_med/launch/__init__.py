@@ -1,6 +1,5 @@
 """From a command line to a command: Hydra, jobs of a sweep, several processes, help."""
 
-import sys
 from functools import partial
 
 from siglip_med.core.signals import Stopped, interruptible
@@ -17,18 +16,13 @@ def launch(command: str) -> None:
     """
     try:
         with interruptible() as interruption:
-            interruption.leave = say
+            interruption.leave = Stopped.say
             from siglip_med.launch import entry
 
             entry.launch(command, interruption)
     except Stopped as stopped:  # after its job, which says more
-        say(stopped)
+        stopped.say()
         raise SystemExit(stopped.exit_status) from None
-
-
-def say(stopped: Stopped) -> None:
-    """The line of a command that was stopped before it did anything."""
-    print(f"stopped by {stopped.name}; to start it again: the same command", file=sys.stderr, flush=True)
 
 
 NAMES = ("train", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo")

@@ -21,7 +21,6 @@ from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail, of_the_machine
 from siglip_med.core.shell import null_groups_removed, other_command, setting
 from siglip_med.core.signals import Interruption, Stopped
-from siglip_med.launch import say
 from siglip_med.launch.command_line import (
     SWEEP,
     arguments,
@@ -116,7 +115,7 @@ def _leave(words: Sequence[str], ranks: Ranks, stopped: Stopped) -> None:
     for word in words:
         if word.startswith("hydra.run.dir="):
             remove_if_untouched(Path(str(OverridesParser.create().parse_override(word).value())))
-    say(stopped)
+    stopped.say()
     if ranks.store is not None:
         ranks.close(stopped.exit_status)
 
