@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LOWEST := huggingface,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types docs wheel lowest tensorboard test-gpu bench debug-losses pretrain chaos sweep-chaos soak flips mutations clean
+.PHONY: help setup train test lint format types docs wheel lowest tensorboard test-gpu bench debug-losses pretrain chaos kills launchers stopped sweep-chaos soak flips mutations clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -71,6 +71,15 @@ chaos: setup  ## kill 30 runs at random moments, resume them, compare them with 
 
 soak: setup  ## train for half an hour, and watch memory and open handles
 	$(BIN)/python -m tests.reliability.soak
+
+kills: setup  ## kill each command at some of its changes of the disk; the same command ends as the unbroken one (a quarter of an hour)
+	$(BIN)/python -m tests.reliability.kills --every 10
+
+launchers: setup  ## two processes by Lightning, torchrun and srun's variables: fresh, killed, resumed, named (twenty minutes)
+	$(BIN)/python -m tests.launch.launchers
+
+stopped: setup  ## stop every command by signals at many moments (a quarter of an hour)
+	$(BIN)/python -m tests.launch.stopped
 
 sweep-chaos: setup  ## kill sweeps of 12, 6 and 8 jobs half-way, give them again, compare their tables with unbroken ones
 	$(BIN)/python -m tests.sweeps.chaos

@@ -23,10 +23,10 @@ LIBRARIES = (
 TRAINING = f"{LIBRARIES}, lightning.pytorch, albumentations, cv2, torchmetrics, sklearn, scipy, ot"
 TO_FIRST_STEP = """
 import os, sys
-from siglip_med.launch import entry
+import siglip_med.launch
 from siglip_med.training.module import FineTuneModule
 FineTuneModule.on_train_batch_end = lambda *_: os._exit(0)
-entry.train()
+siglip_med.launch.train()
 """
 
 

@@ -1,6 +1,5 @@
 """Shows a trained model on a page to click: a photograph dropped there gets a differential and what it rests on."""
 
-import signal
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from rich.console import Console
 
 from siglip_med.core.extras import require
+from siglip_med.core.signals import interruptible
 from siglip_med.demo.answers import Answerer
 from siglip_med.demo.limits import Limits
 from siglip_med.inference import load
@@ -138,10 +138,9 @@ def show(result: Result) -> None:
         )
     if result.server.token is None:
         say("token=none: every user of this machine can open the page and use the model")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    with result.server.running(result.answerer, result.coverage) as url:
-        say(f"page: {url} (Ctrl-C ends it)")
-        stop.wait()
-    say("ended; every photograph is forgotten")
+    try:
+        with interruptible(), result.server.running(result.answerer, result.coverage) as url:
+            say(f"page: {url} (Ctrl-C ends it)")
+            threading.Event().wait()
+    finally:
+        say("ended; every photograph is forgotten")

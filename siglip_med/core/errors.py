@@ -1,6 +1,10 @@
 """The one error that is written for a person."""
 
+import errno
+import re
+import shutil
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:  # it takes long to import
@@ -8,6 +12,19 @@ if TYPE_CHECKING:  # it takes long to import
 
 EXIT_STATUS = 2
 """Exit status of a run that stopped because something the user gave is wrong."""
+
+WORKER_PATIENCE = 600.0
+"""Seconds that a batch is waited for: processes that hang say nothing of themselves."""
+SHARED_MEMORY = Path("/dev/shm")
+"""By it processes hand over batches; Docker gives it 64 MB."""
+_FILES = {
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "EFBIG", "EIO", "ESTALE", "EMFILE", "ENFILE"),
+        *("ENOMEM", "ENOTDIR", "EISDIR", "ENOENT", "EBUSY", "ENXIO"),
+    )
+    if hasattr(errno, name)
+}
 
 
 class UserError(Exception):
@@ -21,6 +38,40 @@ class UserError(Exception):
 def one_line(error: object, most: int | None = None) -> str:
     """What a library said, on one line (of at most so many characters); its type where it said nothing."""
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def of_the_machine(error: BaseException) -> UserError | None:
+    """An error of files or memory, Python's or a library's, as one line; None for any other: it is a bug."""
+    text = one_line(error, 300)
+    if isinstance(error, OSError) and error.errno in _FILES:
+        return UserError(f"{error.filename or 'a file'}: {error.strerror}; see to the disk or the folder")
+    if re.search(r"\(os error \d+\)", text):  # as libraries in Rust report files: safetensors, tokenizers
+        return UserError(f"a file cannot be read or written: {text}")
+    if isinstance(error, MemoryError) or re.search("(?i)(allocate|out of|enough|insufficient) memory", text):
+        return UserError(f"there is not enough memory ({text}): lower batch sizes and data.num_workers, or free some")
+    worker = of_a_worker(error)
+    return None if worker is None else UserError(worker)
+
+
+def of_a_worker(error: BaseException) -> str | None:
+    """What happened to a process that makes batches, and what to do; None for any other error."""
+    text = str(error)
+    if "DataLoader timed out" in text:
+        return (
+            f"the processes that make batches gave none for {WORKER_PATIENCE:.0f} s: see whether their disk answers, "
+            "or set data.num_workers=0"
+        )
+    if "DataLoader worker" not in text:
+        return None
+    if "Bus error" in text or (SHARED_MEMORY.is_dir() and shutil.disk_usage(SHARED_MEMORY).free <= 64 * 2**20):
+        return (
+            f"the shared memory by which processes hand over batches, {SHARED_MEMORY}, is full or too small: make it "
+            "larger (docker run --shm-size=8g), or lower data.num_workers (0 needs none) or data.batch_size"
+        )
+    return (
+        "a process that makes batches died (out of memory, or killed from outside): lower data.num_workers or "
+        "data.batch_size"
+    )
 
 
 def first_fault(error: "ValidationError") -> str:

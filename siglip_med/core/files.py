@@ -1,17 +1,20 @@
 """Writes files whole: under a temporary name beside their own, moved into place when every byte is on the disk."""
 
 import csv
+import hashlib
 import io
 import itertools
 import json
 import os
 import secrets
+import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from siglip_med.core.errors import UserError, one_line
 
@@ -30,7 +33,7 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
             of that name is as it was.
     """
     path = Path(path)
-    with _named(path):
+    with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # short, so that a long name does not become too long
         temporary = path.with_name(f".{secrets.token_hex(8)}.part")
@@ -42,6 +45,13 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def put_in_place(written: Path, path: Path) -> None:
+    """Moves a complete file under its name when every byte is on the disk."""
+    with written.open("rb") as file:
+        os.fsync(file.fileno())
+    written.replace(path)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -60,7 +70,7 @@ def append_text(path: str | Path, text: str) -> None:
     Raises:
         UserError: as `write_whole`.
     """
-    with _named(Path(path)), Path(path).open("a", encoding="utf-8", newline="") as file:
+    with named(Path(path)), Path(path).open("a", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -86,26 +96,69 @@ def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[o
 def whole_folder(path: str | Path) -> Iterator[Path]:
     """A folder that appears under its name when the block ends, and not at all if the block raises.
 
+    What a killed process left of it goes when it is made again.
+
     Args:
         path: of a folder that does not exist yet; folders above it are made.
 
     Yields:
         An empty folder beside it, to be filled.
+
+    Raises:
+        UserError: it cannot be made, or another process is making it.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as temporary:
-        folder = Path(temporary) / path.name
-        folder.mkdir()
-        yield folder
-        allowed = stat.S_IMODE(folder.stat().st_mode)
-        for item in folder.rglob("*"):  # some libraries write what their owner alone may read
-            item.chmod(allowed if item.is_dir() else allowed & 0o666)
-        folder.rename(path)
+    place = path.with_name(f".part-{hashlib.sha256(path.name.encode()).hexdigest()[:16]}")
+    with named(path):
+        place.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(place / "lock", timeout=0):
+            folder = place / "folder"
+            shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+            folder.mkdir()
+            try:
+                yield folder
+                allowed = stat.S_IMODE(folder.stat().st_mode)
+                for item in folder.rglob("*"):  # some libraries write what their owner alone may read
+                    item.chmod(allowed if item.is_dir() else allowed & 0o666)
+                folder.rename(path)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+    except Timeout:
+        raise UserError(f"{path}: another process is writing it; give another folder, or wait") from None
+
+
+class Mapped:
+    """Watches a file that is mapped into memory: to read behind its end would kill the process without a word.
+
+    A file that is removed, or replaced by another one, is none of its concern: what is mapped stays.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.open("rb")
+        self._size = self._bytes()
+
+    def __reduce__(self) -> Any:
+        return Mapped, (self._path,)
+
+    def check(self) -> None:
+        """Before each use.
+
+        Raises:
+            UserError: the file is shorter than it was.
+        """
+        if (now := self._bytes()) < self._size:
+            raise UserError(
+                f"{self._path} was {self._size:,} bytes long and has {now:,} now: something has cut it during the run; "
+                "remove it while no run uses it, and it is made again"
+            )
+
+    def _bytes(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """An error of the file system as one line that names the path."""
     try:
         yield

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.files import write_json
+from siglip_med.core.files import Mapped, write_json
 from siglip_med.core.seals import crc
 from siglip_med.data.images import BadImageError, decode, read_bytes
 
@@ -85,6 +85,7 @@ class PixelCache:
         self.side, self.bits = side, bits
         self.max_pixels = max_pixels
         self._pixels: np.ndarray | None = None
+        self._mapped: Mapped | None = None
         self._sums = np.empty(0, dtype=np.int64)
         self._checked = np.empty(0, dtype=bool)
 
@@ -119,9 +120,12 @@ class PixelCache:
         """``[B, side, side, 3]`` uint8 copy of the squares at ``records`` (``[B]``); each is checked on first use.
 
         Raises:
-            UserError: one is no longer what was decoded.
+            UserError: one is no longer what was decoded, or the file was cut.
         """
-        squares = self._view()[records]
+        view = self._view()
+        assert self._mapped is not None
+        self._mapped.check()
+        squares = view[records]
         for record, square in zip(records, squares, strict=True):
             if not self._checked[record]:
                 if crc(square) != self._sums[record]:
@@ -134,7 +138,7 @@ class PixelCache:
 
     def __getstate__(self) -> dict[str, Any]:
         # A worker opens the file itself: pickling a memory map would copy all of it.
-        return self.__dict__ | {"_pixels": None}
+        return self.__dict__ | {"_pixels": None, "_mapped": None}
 
     @property
     def _item(self) -> int:
@@ -146,6 +150,10 @@ class PixelCache:
 
     def _view(self) -> np.ndarray:
         if self._pixels is None:
+            try:
+                self._mapped = Mapped(self._pixel_file)
+            except FileNotFoundError as error:
+                raise UserError(f"{self._pixel_file} is gone: resume the run, and it is made again") from error
             count = self._pixel_file.stat().st_size // self._item
             shape = (count, self.side, self.side, 3)
             self._pixels = np.memmap(self._pixel_file, dtype=np.uint8, mode="r", shape=shape)

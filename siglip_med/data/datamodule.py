@@ -1,14 +1,14 @@
 """Source, split, cache, sampling and augmentation, joined into the loaders that Lightning asks for."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import cv2
 import numpy as np
 from pydantic import Field, NonNegativeInt
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_csv
@@ -200,11 +200,11 @@ class DataModule(LabeledData):
         dataset = self._dataset(self.chosen_rows(split, chosen))
         return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
 
-    def table_loader(self, view: int | None = None) -> DataLoader[Batch]:
-        """Every image of the table in order, in one process, for features that are kept; or its augmented ``view``."""
+    def table_loader(self, view: int | None = None, start: int = 0) -> DataLoader[Batch]:
+        """The table's images in order from ``start`` on, for features that are kept; or their augmented ``view``."""
         dataset = self._dataset(np.arange(len(self.table)), augmented=view is not None)
-        sampler = ShardSampler(dataset) if view is None else ViewSampler(dataset, view)
-        return self._loader(dataset, sampler, self.eval_batch_size)
+        every: Iterable[Draw | int] = ShardSampler(dataset) if view is None else ViewSampler(dataset, view)
+        return self._loader(dataset, list(every)[start:], self.eval_batch_size)
 
     def save_bad_images(self, path: Path) -> None:
         """Writes the skipped images as a CSV (row, image, reason); no file where there is none."""
@@ -236,7 +236,7 @@ class DataModule(LabeledData):
         return ImageDataset(self.table, rows, self.cache, self.records, self.image, augment)
 
     def _loader(
-        self, dataset: ImageDataset, sampler: Sampler[Draw] | Sampler[int], size: int, drop_last: bool = False
+        self, dataset: ImageDataset, sampler: Iterable[Draw | int], size: int, drop_last: bool = False
     ) -> DataLoader[Batch]:
         return TimedLoader(
             dataset,
@@ -247,15 +247,9 @@ class DataModule(LabeledData):
             collate_fn=passthrough_collate,
             pin_memory=self.pins_memory,
             persistent_workers=self.num_workers > 0,
-            worker_init_fn=_one_thread,
         )
 
 
 def write_bad_images(path: Path, bad: tuple[BadImage, ...] | list[BadImage]) -> None:
     """A CSV of images that cannot be used: row, image, reason; in place only when whole."""
     write_csv(path, ("row", "image", "reason"), ((item.row, item.image, item.reason) for item in bad))
-
-
-def _one_thread(worker: int) -> None:
-    """A worker is one process of many; OpenCV would start a thread per core in each."""
-    cv2.setNumThreads(0)

@@ -1,11 +1,17 @@
-"""The loader of every split, which knows how long batches were waited for."""
+"""The loader of every split, which knows how long batches were waited for, and what became of its processes."""
 
+import multiprocessing.queues
+import os
+import traceback
 from collections.abc import Iterator
 from time import perf_counter
 from typing import Any
 
+import cv2
 from torch.utils.data import DataLoader
 
+from siglip_med.core.errors import WORKER_PATIENCE
+from siglip_med.core.signals import leave_signals_to_parent
 from siglip_med.data.batch import Batch
 
 
@@ -13,6 +19,11 @@ class TimedLoader(DataLoader[Batch]):
     """PyTorch's loader, and the seconds that its user has waited for batches so far, over all epochs."""
 
     waited = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("num_workers"):
+            kwargs |= {"timeout": WORKER_PATIENCE, "worker_init_fn": _one_of_many}
+        super().__init__(*args, **kwargs)
 
     def __iter__(self) -> Any:
         """The batches; workers start at once, as in PyTorch."""
@@ -28,3 +39,19 @@ class TimedLoader(DataLoader[Batch]):
             finally:
                 self.waited += perf_counter() - asked
             yield batch
+
+
+def _one_of_many(worker: int) -> None:
+    """A worker is one process of many: OpenCV would start a thread per core in each, and signals are for the first.
+
+    A batch that cannot be handed over would be waited for in vain: its process ends instead.
+    """
+    cv2.setNumThreads(0)
+    leave_signals_to_parent()
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_not_handed_over)  # type: ignore[attr-defined]
+
+
+def _not_handed_over(error: BaseException, batch: Any) -> None:
+    if "No space" not in str(error):
+        traceback.print_exception(error)
+    os._exit(1)

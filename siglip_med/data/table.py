@@ -1,5 +1,6 @@
 """The one table that every source becomes, whatever its files looked like."""
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,11 @@ class ImageTable:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits: the hash of all rows and labels in their order."""
+        rows = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
+        return hashlib.sha256(rows.tobytes() + np.ascontiguousarray(self.labels).tobytes()).hexdigest()[:16]
 
     @property
     def cases(self) -> np.ndarray:

@@ -6,19 +6,23 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.core.config import config_dir, typed
-from siglip_med.core.errors import UserError, fail
+from siglip_med.core.errors import UserError, fail, of_the_machine
 from siglip_med.core.shell import null_groups_removed, other_command, setting
+from siglip_med.core.signals import Interruption, Stopped
 from siglip_med.launch.command_line import (
+    SWEEP,
     arguments,
     check_words,
     is_child,
@@ -30,18 +34,14 @@ from siglip_med.launch.command_line import (
 )
 from siglip_med.launch.help import help_text, version_line, wants_help
 from siglip_med.launch.jobs import run_once
+from siglip_med.launch.ranks import Ranks, joined
 
 RUNS = frozenset({"train"})
 """Commands that can resume a run."""
 
 
-def launch(command: str) -> None:
-    """Runs a command as typed: the body of ``train.py`` and of the installed ``siglip-med-train``, for every command.
-
-    Args:
-        command: the name of a module of `siglip_med.commands`, which has ``Settings``, ``run`` and ``show``, and of its
-            config in ``conf/``.
-    """
+def launch(command: str, interruption: Interruption | None = None) -> None:
+    """Runs a command; see `siglip_med.launch.launch`, which catches signals from its first moment."""
     folder = config_dir()
     if "--version" in arguments():
         print(version_line())
@@ -50,18 +50,22 @@ def launch(command: str) -> None:
         print(help_text(folder, command), end="")
         return
     try:
-        words = own_configs_first(folder, arguments())
-        config = check_words(folder, command, words)
-        words = null_groups_removed(folder, command, words)
-        sys.argv[1:] = [*words, *run_folder_words(command, words, config)]
+        with joined() if command in RUNS else nullcontext(Ranks()) as ranks:
+            words = own_configs_first(folder, arguments())
+            config = check_words(folder, command, words)
+            words = null_groups_removed(folder, command, words)
+            if ranks.size > 1 and SWEEP & set(words):
+                raise UserError("-m: each job of a sweep is one process; start it without torchrun or srun")
+            told = ranks.told("words", lambda: run_folder_words(command, words, config))
+            if ranks.rank:
+                told = [*told, "hydra.output_subdir=null"]  # the first process writes it
+            sys.argv[1:] = [*words, *told]
+            interruption = interruption or Interruption()
+            interruption.leave = interruption.leave and partial(_leave, told, ranks)
+            job = partial(_job, command, interruption)
+            hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(job)()
     except UserError as error:
         fail(error)
-    hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(partial(_job, command))()
-
-
-NAMES = ("train", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo")
-train, tune, evaluate, predict, export, convert, check, labels, demo = (partial(launch, name) for name in NAMES)
-"""Entry points of the console scripts."""
 
 
 def run_folder_words(command: str, words: Sequence[str], config: DictConfig | None) -> list[str]:
@@ -78,54 +82,72 @@ def run_folder_words(command: str, words: Sequence[str], config: DictConfig | No
     if config is None or command == "tune" or is_child() or any(is_flag(word) for word in words):
         return []  # processes share a study; a sweep gives each job a folder, and a flag of Hydra's own starts no run
     wanted = Path(OmegaConf.to_container(config.hydra.run, resolve=True)["dir"])  # type: ignore[index,call-overload]
+    named = any(word.startswith("hydra.run.dir=") for word in words)
+    resume = []
     if command in RUNS and config.resume is not None:
-        found = _run_to_resume(config, wanted)
+        found = _run_to_resume(config, wanted, named)
         if found is not None:
-            return [_override("hydra.run.dir", found), "hydra.output_subdir=null"]
-    if any(word.startswith("hydra.run.dir=") for word in words):
-        return []
-    return [_override("hydra.run.dir", make_exclusively(wanted))]
+            return [_override(k, found) for k in ("hydra.run.dir", "resume")] + ["hydra.output_subdir=null"]
+        resume = ["resume=null"]
+    return [*([] if named else [_override("hydra.run.dir", make_exclusively(wanted))]), *resume]
 
 
-def _run_to_resume(config: DictConfig, wanted: Path) -> Path | None:
-    from siglip_med.runs.resume import find_run, find_same
+def _run_to_resume(config: DictConfig, wanted: Path, named: bool) -> Path | None:
+    from siglip_med.runs.resume import find_auto, find_run
 
-    if config.resume != "auto":
-        return find_run(str(config.resume)).folder
-    config.paths.output_dir = str(wanted)
-    point = find_same(plain_settings(config), wanted)
-    return None if point is None else point.folder
+    if config.resume == "auto":
+        config.paths.output_dir = str(wanted)
+        point, why = find_auto(plain_settings(config), wanted, neighbors=not named)
+        print(f"resume=auto: {why}", file=sys.stderr)
+        return None if point is None else point.folder
+    point = find_run(str(config.resume))
+    if named and wanted.resolve() != point.folder:
+        raise UserError(f"hydra.run.dir={wanted}: a run is resumed in its own folder, {point.folder}; leave it out")
+    return point.folder
 
 
 def _override(key: str, value: Path) -> str:
     return shlex.split(setting(key, value))[0]
 
 
-def _job(command: str, config: DictConfig) -> Any:
+def _leave(words: Sequence[str], ranks: Ranks, stopped: Stopped) -> None:
+    """What is left to do when a command is stopped before its job: the folder that was made for it goes."""
+    for word in words:
+        if word.startswith("hydra.run.dir="):
+            remove_if_untouched(Path(str(OverridesParser.create().parse_override(word).value())))
+    stopped.say()
+    if ranks.store is not None:
+        ranks.close(stopped.exit_status)
+
+
+def _job(command: str, interruption: Interruption, config: DictConfig) -> Any:
     """One Hydra job; what it returns is what a sweep optimizes.
 
     A `UserError` becomes one line and exit status 2, and the empty run folder is removed. A run that was stopped exits
     with 128 + the signal.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    from siglip_med.training.preemption import Stopped
-
     try:
         if command in RUNS and HydraConfig.get().mode == RunMode.MULTIRUN:
-            return run_once(config, partial(_do, command, folder))
-        return _do(command, folder, config)
-    except UserError as error:
+            return run_once(config, partial(_do, command, interruption, folder))
+        return _do(command, interruption, folder, config)
+    except Exception as error:
+        line = error if isinstance(error, UserError) else of_the_machine(error)
+        if line is None:
+            raise
+        logging.getLogger(__name__).debug("hydra.verbose=true shows where", exc_info=error)
         remove_if_untouched(folder)
-        fail(error)
+        fail(line)
     except Stopped as stopped:
         remove_if_untouched(folder)
         print(_farewell(command, stopped, folder), file=sys.stderr)
         raise SystemExit(stopped.exit_status) from None
 
 
-def _do(command: str, folder: Path, config: DictConfig) -> Any:
+def _do(command: str, interruption: Interruption, folder: Path, config: DictConfig) -> Any:
     module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
     _quiet_libraries()
+    interruption.leave = None  # from here on a signal leaves time to clear up
     if command in RUNS:
         config = _with_own_settings(command, config, folder)
     return module.show(module.run(typed(config, module.Settings)))
@@ -154,15 +176,15 @@ def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictCo
     return config
 
 
-def _farewell(command: str, stopped: Any, folder: Path) -> str:
-    import signal
-
-    name = signal.Signals(stopped.signal).name
+def _farewell(command: str, stopped: Stopped, folder: Path) -> str:
+    name = stopped.name
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         place = setting("hydra.sweep.dir", str(HydraConfig.get().sweep.dir))
         return f"the sweep was stopped by {name}; to resume it: the same command with {place}"
     if command == "tune":
         return f"the study was stopped by {name}; to resume it: the same command"
+    if command not in RUNS:
+        return f"stopped by {name}; to start it again: the same command"
     if stopped.folder is None and not (folder / "checkpoints").is_dir():
         return f"stopped by {name} before the first checkpoint: start it again"
     where = "" if stopped.step is None else f" at step {stopped.step}"

@@ -54,7 +54,7 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
     Raises:
         Stopped: the process got a signal to stop; the job stays marked as interrupted.
     """
-    from siglip_med.training.preemption import Stopped
+    from siglip_med.core.signals import Stopped
 
     hydra = HydraConfig.get()
     folder, words = Path(hydra.runtime.output_dir), tuple(hydra.overrides.task)

@@ -127,14 +127,27 @@ def find_same(now: Mapping[str, Any], folder: Path, neighbors: bool = True) -> R
     Raises:
         UserError: its checkpoints are damaged.
     """
+    return find_auto(now, folder, neighbors)[0]
+
+
+def find_auto(now: Mapping[str, Any], folder: Path, neighbors: bool = True) -> tuple[ResumePoint | None, str]:
+    """As `find_same`, with a sentence on what was found and why it was taken, or not."""
     folders = [folder]
     if neighbors and folder.parent.is_dir():
         folders += [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
-    found = [(record["started"], path) for path in folders if (record := read_record(path)) and _same(record, now)]
+    there = {path: record for path in folders if (record := read_record(path))}
+    found = [path for path, record in there.items() if not _differing(record, now)]
+    where = folder.parent if neighbors else folder
+    if not there:
+        return None, f"no run in {where}: a new one begins"
+    newest = max(found or there, key=lambda path: (path == folder, there[path]["started"]))
     if not found:
-        return None
-    newest = folder if folder in [path for _, path in found] else max(found)[1]
-    return find_run(str(newest))
+        key, own, given = _differing(there[newest], now)[0]
+        count = f"none of {len(there)} runs in {where} has" if neighbors else f"the run in {where} has not"
+        return None, f"{count} these settings, the newest has {key}={own} and not {given}: a new one begins"
+    point = find_run(str(newest))
+    state = "is finished" if point.finished else "goes on"
+    return point, f"{newest} {state}, at step {point.step}; {len(found)} of {len(there)} runs there have these settings"
 
 
 def own_settings(
@@ -248,13 +261,14 @@ def _within(path: str, names: Sequence[str]) -> bool:
     return any(path == name or path.startswith(f"{name}.") for name in names)
 
 
-def _same(record: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def _differing(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """The settings that a run and a command line do not share, with both values."""
     stored = record["settings"]
     before, after = str(_text(stored, "paths", "output_dir")), str(_text(now, "paths", "output_dir"))
     a, b = dict(leaves(_moved(stored, before, after))), dict(leaves(now))
     free = (*MAY_CHANGE, *_OWN)
-    paths = [path for path in a.keys() | b.keys() if not _within(path, free)]
-    return all(_equal(a.get(path, _ABSENT), b.get(path, _ABSENT)) for path in paths)
+    both = [(path, a.get(path, _ABSENT), b.get(path, _ABSENT)) for path in sorted(a.keys() | b.keys())]
+    return [(path, x, y) for path, x, y in both if not (_within(path, free) or _equal(x, y))]
 
 
 def _text(node: Mapping[str, Any], *keys: str) -> Any:

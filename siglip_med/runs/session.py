@@ -1,5 +1,6 @@
 """One run from its first moment to its last: its folder, signals, logs, and the checkpoint it is resumed from."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -8,14 +9,16 @@ import lightning.pytorch as pl
 import torch
 
 from siglip_med.core.config import shipped_targets, targets
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, of_a_worker
+from siglip_med.core.signals import interruptible
 from siglip_med.core.trust import check_trusted, vouched
+from siglip_med.data.labeled import LabeledData
 from siglip_med.runs.folder import claim, locked, mark
-from siglip_med.runs.resume import ResumePoint, check_same, find_run, find_same, is_extended
+from siglip_med.runs.resume import ResumePoint, check_same, deciding, find_run, find_same, is_extended
 from siglip_med.runs.settings import RunSettings
+from siglip_med.training.agreement import Agreement
 from siglip_med.training.checkpointing import Checkpoints, is_trial
 from siglip_med.training.loggers import take_back
-from siglip_med.training.preemption import interruptible
 
 
 def checkpoints_of(trainer: pl.Trainer) -> Checkpoints | None:
@@ -65,17 +68,18 @@ def session(settings: RunSettings, trainer: pl.Trainer, point: ResumePoint | Non
                 claim(folder, plain)
                 held.enter_context(locked(folder))
             elif main:
+                for cut in folder.rglob(".*.part"):  # what a killed process was writing
+                    cut.unlink()
                 mark(folder, False, plain)
 
         try:
             yield begin
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if (what := of_a_worker(error)) is not None:
+                raise UserError(f"{what}, then resume={folder}") from error
+            if trainer.world_size == 1 or not re.search("(?i)by peer|remote process|broken pipe|nccl|gloo", str(error)):
                 raise
-            raise UserError(
-                "a process that makes batches died (out of memory, or killed from outside): lower data.num_workers "
-                f"or data.batch_size, then resume={folder}"
-            ) from error
+            raise UserError(f"another process of this run has ended: see what it said, then resume={folder}") from error
         if main:
             mark(folder, True, plain)
 
@@ -83,7 +87,7 @@ def session(settings: RunSettings, trainer: pl.Trainer, point: ResumePoint | Non
 def fit(
     trainer: pl.Trainer,
     module: pl.LightningModule,
-    data: pl.LightningDataModule,
+    data: LabeledData,
     point: ResumePoint | None,
     settings: RunSettings,
 ) -> None:
@@ -95,6 +99,10 @@ def fit(
         checkpoints = checkpoints_of(trainer)
         if checkpoints is not None:
             checkpoints.over = point.finished and not is_extended(point.settings, settings.model_dump())
+    facts = {path: str(value) for path, value in deciding(settings.model_dump(mode="json")).items()}
+    facts |= {"the step to begin at": str(0 if point is None else point.step), "the split": data.split.hash[:16]}
+    agreement = Agreement(facts | {"the data table": data.table.digest()})
+    trainer.callbacks.append(agreement)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
 
 

@@ -19,8 +19,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from pydantic import PositiveFloat, PositiveInt
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.signals import Interruption, Stopped
 from siglip_med.models import read_checkpoint, write_checkpoint
-from siglip_med.training.preemption import Interruption, Stopped
 
 POSITION = "siglip_med_position"
 """Entry of a checkpoint: ``epoch``, ``batches`` of it that are done, ``step``, and whether the run is ``finished``."""

@@ -2,20 +2,25 @@
 
 import hashlib
 import logging
+import math
+import os
 import shutil
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from pydantic import Field, PositiveFloat
 from rich.console import Console
 from torch.utils.data import DataLoader, DistributedSampler
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.files import Mapped, named
 from siglip_med.core.progress import tracked
-from siglip_med.core.seals import check_sealed, write_sealed
+from siglip_med.core.seals import check_sealed, seal
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
@@ -34,9 +39,11 @@ Views = Annotated[int, Field(ge=0, le=1000)]
 class FeatureDataset(SplitDataset):
     """Features of one split in several views; a draw's random seed chooses the view."""
 
-    def __init__(self, views: Sequence[np.ndarray], table: ImageTable, rows: np.ndarray) -> None:
+    def __init__(
+        self, views: Sequence[np.ndarray], table: ImageTable, rows: np.ndarray, mapped: Sequence[Mapped] = ()
+    ) -> None:
         """Takes features ``[N, F]`` or states ``[N, L, D]`` of the whole table a view, and the split's ``[n]`` rows."""
-        self.rows = rows
+        self.rows, self._mapped = rows, mapped
         self._views = views
         self._labels = torch.from_numpy(table.labels)
 
@@ -44,6 +51,8 @@ class FeatureDataset(SplitDataset):
         """A batch of B: features ``[B, F]`` or states ``[B, L, D]``, labels ``[B, C]``, table rows ``[B]``."""
         draws = item if isinstance(item, Draws) else Draws(np.array([item]), np.zeros(1, dtype=np.int64))
         rows = self.rows[draws.positions].astype(np.int64)
+        for file in self._mapped:
+            file.check()
         index = torch.from_numpy(rows)
         return Batch(torch.from_numpy(self._lookup(rows, draws.seeds)), self._labels[index], index)
 
@@ -138,6 +147,7 @@ class FeatureDataModule(LabeledData):
         folder = Path(cache_dir) / "features"
         keys = {view: folder / f"{self._key(model, view)}.npy" for view in (None, *range(views))}
         self._compute(model, keys)
+        self._mapped = [Mapped(path) for path in keys.values()] if self._blocks else []
         kept = [np.load(path, mmap_mode="r" if self._blocks else None) for path in keys.values()]
         self._plain, self._views = kept[:1], kept[1:] or kept[:1]
         self.kept = None if self._blocks else kept[0]
@@ -156,18 +166,18 @@ class FeatureDataModule(LabeledData):
             UserError: as in `DataModule.train_dataloader`.
         """
         inner = self._inner
-        dataset = FeatureDataset(self._views, self.table, self.split.train)
+        dataset = FeatureDataset(self._views, self.table, self.split.train, self._mapped)
         sampler = self.training_sampler(dataset, inner.batch_size, inner.drop_last)
         return self._loader(dataset, sampler, inner.batch_size, inner.drop_last)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's share of the validation features."""
-        dataset = FeatureDataset(self._plain, self.table, self.split.val)
+        dataset = FeatureDataset(self._plain, self.table, self.split.val, self._mapped)
         return self._loader(dataset, ShardSampler(dataset, *self.world_size_and_rank()), self._inner.eval_batch_size)
 
     def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
         """A whole split, or its chosen rows, without augmentation, in the order of `rows`."""
-        dataset = FeatureDataset(self._plain, self.table, self.chosen_rows(split, chosen))
+        dataset = FeatureDataset(self._plain, self.table, self.chosen_rows(split, chosen), self._mapped)
         return self._loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
 
     def _loader(
@@ -190,7 +200,7 @@ class FeatureDataModule(LabeledData):
         """Computes what is not there, or is not as it was written."""
         for path in paths.values():
             if path.is_file() and (wrong := check_sealed(path)) is not None:
-                Console(stderr=True).print(f"{path} {wrong}: computing it again", soft_wrap=True, markup=False)
+                _say(f"{path} {wrong}: computing it again")
                 path.unlink()
         missing = {view: path for view, path in paths.items() if not path.is_file()}
         if missing and self._blocks:
@@ -198,7 +208,7 @@ class FeatureDataModule(LabeledData):
         for view, path in missing.items():
             what = f"states after block {self._blocks}" if self._blocks else "embedding the images"
             name = what if view is None else f"{what}, view {view}"
-            embed(model, self._inner.table_loader(view), path, np.dtype(self._dtype), name)
+            embed(model, self._inner, view, path, np.dtype(self._dtype), name)
 
     def _announce(self, model: TwoTower, paths: Sequence[Path]) -> None:
         """Says what the states will take on disk, before anything is computed."""
@@ -216,7 +226,7 @@ class FeatureDataModule(LabeledData):
                 f"features: the states after block {self._blocks} would take {size} in {folder} (allowed are "
                 f"{self._limit:g} GB, free are {free:.1f}); raise features.max_gigabytes, or lower features.views"
             )
-        Console(stderr=True).print(f"features: states after block {self._blocks}: {size} in {folder}", soft_wrap=True)
+        _say(f"features: states after block {self._blocks}: {size} in {folder}")
 
     def _key(self, model: TwoTower, view: int | None) -> str:
         """Hash of everything that the features depend on: files, order, weights, size, augmentation."""
@@ -230,31 +240,92 @@ class FeatureDataModule(LabeledData):
 
 
 @torch.no_grad()
-def embed(model: TwoTower, loader: DataLoader[Batch], path: Path, dtype: np.dtype, description: str) -> None:
-    """Writes ``[n, F]`` features, or ``[n, L, D]`` states, of a loader's images in its order; a whole file or none.
+def embed(model: TwoTower, data: DataModule, view: int | None, path: Path, dtype: np.dtype, description: str) -> None:
+    """Writes ``[N, F]`` features, or ``[N, L, D]`` states, of the table's images: a whole file, or a hidden part.
+
+    What a process that was killed has written stays, but for its last batch, and is gone on with. A second process that
+    wants the same file waits for the first.
+
+    Args:
+        model: whose vision tower is frozen, whole or in its first blocks.
+        data: of the table.
+        view: an augmented one; None for the images as they are.
+        path: of the file.
+        dtype: of the values.
+        description: of the work, for the screen.
 
     Raises:
-        UserError: a value is too large for ``dtype``.
+        UserError: a value is too large for ``dtype``, or the file cannot be written.
     """
     training = model.training
     model.eval()
     device = model.logit_scale.device
     read = model.image_states if model.frozen_blocks("vision") else model.image_features
-    images = len(cast(Sized, loader.sampler))
-
-    def write(file: IO[bytes]) -> None:
-        done = 0
-        for batch in tracked(loader, description):
-            values = read(batch.images.to(device)).float().cpu().numpy().astype(dtype)
-            if not np.isfinite(values).all():
-                raise UserError(f"features: a state is beyond the range of {dtype}: set features.dtype=float32")
-            if done == 0:
-                header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
-                np.lib.format.write_array_header_1_0(file, header | {"shape": (images, *values.shape[1:])})
-            file.write(values.tobytes())
-            done += len(values)
-
+    partial = path.with_name(f".{path.name}.part")
     try:
-        write_sealed(path, write)
+        with named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _alone(Path(f"{partial}.lock")):
+                if path.is_file():
+                    return
+                done = _whole_batches(partial, data.eval_batch_size)
+                if done:
+                    _say(
+                        f"features: {done:,} of {len(data.table):,} images were embedded before, by a run that was cut"
+                    )
+                with partial.open("r+b" if done else "wb") as file:
+                    file.seek(0, os.SEEK_END)
+                    for batch in tracked(data.table_loader(view, done), description):
+                        values = read(batch.images.to(device)).float().cpu().numpy().astype(dtype)
+                        if not np.isfinite(values).all():
+                            raise UserError(
+                                f"features: a state is beyond the range of {dtype}: set features.dtype=float32"
+                            )
+                        if file.tell() == 0:
+                            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
+                            shape = (len(data.table), *values.shape[1:])
+                            np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+                        file.write(values.tobytes())
+                        file.flush()
+                        os.fsync(file.fileno())  # what lies before the last batch can be relied on
+                seal(partial, path)
+    except UserError:
+        partial.unlink(missing_ok=True)
+        raise
     finally:
         model.train(training)
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Waits until no other process computes the same features, and says so; a killed one's lock is gone with it."""
+    lock = FileLock(place)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _say("features: another process computes them; waiting for it")
+        lock.acquire()
+    try:
+        yield
+        place.unlink(missing_ok=True)  # whoever waited for it finds the features
+    finally:
+        lock.release()
+
+
+def _whole_batches(partial: Path, size: int) -> int:
+    """How many images a file that was cut has whole and on the disk; what lies behind them is taken off."""
+    try:
+        with partial.open("r+b") as file:
+            np.lib.format.read_magic(file)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            header, each = file.tell(), math.prod(shape[1:]) * dtype.itemsize
+            rows = min((partial.stat().st_size - header) // each, shape[0])
+            done = max(0, (rows - 1) // size) * size
+            file.truncate(header + done * each)
+            return done
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _say(text: str) -> None:
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)

@@ -13,8 +13,8 @@ import tomllib
 import pytest
 from omegaconf import OmegaConf, open_dict
 
+from siglip_med import launch
 from siglip_med.core.config import config_dir, validate_config
-from siglip_med.launch import entry
 from siglip_med.launch.command_line import check_words, own_configs_first
 from tests.docs.blocks import PAGES, READ_ONLY, ROOT, Block, blocks, commands, every_block
 
@@ -159,7 +159,7 @@ def check_command(words):
 
 def check_settings(command, words):
     """Composes and validates a command line as the command itself does before it reads data."""
-    assert hasattr(entry, command)
+    assert hasattr(launch, command)
     folder = config_dir()
     words = [PATHS.sub("x", word) for word in words if word != "…"]
     if "--cfg" in words:

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from siglip_med.commands import train
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
+from siglip_med.core.signals import Stopped
 from siglip_med.launch import entry
 from siglip_med.launch.command_line import check_words
 from tests.short_runs import CONF, compose_config
@@ -142,7 +143,7 @@ def test_a_run_that_was_stopped_says_where_and_how_to_resume(tmp_path, monkeypat
     monkeypatch.setattr(entry.sys, "argv", [script])
     if kept:
         (tmp_path / "checkpoints").mkdir()
-    stopped = SimpleNamespace(signal=signal.SIGTERM, step=step, folder=None)
+    stopped = Stopped(signal.SIGTERM, step)
     line = entry._farewell("train", stopped, tmp_path)
     assert line.startswith(said)
     assert line.endswith(str(tmp_path)) == kept

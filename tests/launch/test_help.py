@@ -35,7 +35,7 @@ def test_every_option_of_every_group_of_train_is_explained():
 
 
 def test_a_command_prints_it_and_runs_nothing(tmp_path):
-    code = "from siglip_med.launch.entry import predict; predict()"
+    code = "from siglip_med.launch import predict; predict()"
     done = subprocess.run(
         [sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=tmp_path, check=True, timeout=100
     )

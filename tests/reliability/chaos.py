@@ -26,11 +26,11 @@ from rich.progress import track
 
 from siglip_med.commands import train
 from siglip_med.core.config import config_dir, typed
+from siglip_med.core.signals import Stopped
 from siglip_med.launch.command_line import check_words, plain_settings
 from siglip_med.launch.entry import _quiet_libraries, run_folder_words
 from siglip_med.runs.resume import find_same, own_settings
-from siglip_med.training.preemption import Stopped
-from tests.training.test_resume import assert_same_run
+from tests.runs.test_resume import assert_same_run
 
 WORDS = [
     "experiment=published",

@@ -23,9 +23,9 @@ from rich.console import Console
 
 from siglip_med.commands import train
 from siglip_med.core.config import config_dir, typed
+from siglip_med.core.signals import Stopped
 from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.models import read_checkpoint
-from siglip_med.training.preemption import Stopped
 
 WORDS = [
     "experiment=layered",

@@ -5,12 +5,17 @@ import re
 import resource
 import shutil
 import signal
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from siglip_med.commands import train
+from siglip_med.core import errors
 from siglip_med.core.errors import UserError
+from siglip_med.data import loader
 from siglip_med.data.dataset import ImageDataset
 from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
@@ -92,3 +97,71 @@ def test_images_that_go_during_a_run_are_not_missed(cache, tmp_path, after_steps
     train.run(settings)  # the pixels of every image were read before training began
     assert (tmp_path / "run" / "metrics.json").is_file()
     assert re.search(r"nearest training cases: all .* without thumbnails \(.* does not exist", capsys.readouterr().out)
+
+
+def test_a_batch_that_shared_memory_does_not_take_costs_one_line(cache, tmp_path, monkeypatch, capfd):
+    """The worker's thread that hands it over fails, and the main process would wait for ever."""
+    original = ImageDataset.__getitems__
+
+    def full(self, items):
+        if torch.utils.data.get_worker_info() is not None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))
+        return original(self, items)
+
+    monkeypatch.setattr(ImageDataset, "__getitems__", full)
+    monkeypatch.setattr(errors, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(errors.shutil, "disk_usage", lambda _: SimpleNamespace(free=64 * 2**20))
+    line = refusal(small_settings(cache, tmp_path / "run", *WORDS, "data.num_workers=1"))
+    assert f"hand over batches, {tmp_path}, is full or too small" in line
+    assert "--shm-size" in line
+    assert f"resume={tmp_path / 'run'}" in line
+
+
+def test_processes_that_hang_are_not_waited_for_for_ever(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "WORKER_PATIENCE", 1.0)
+    monkeypatch.setattr(ImageDataset, "__getitems__", lambda *_: time.sleep(60))
+    line = refusal(small_settings(cache, tmp_path / "run", *WORDS, "data.num_workers=1"))
+    assert "the processes that make batches gave none for" in line
+    assert "data.num_workers=0" in line
+
+
+@pytest.mark.parametrize(("fault", "said"), [("cut", "has cut it during the run"), ("removed", None)])
+def test_a_cache_that_is_cut_during_a_run_is_noticed_and_one_that_is_removed_read_on(
+    fault, said, cache, tmp_path, after_steps
+):
+    own = tmp_path / "cache"
+
+    def spoil():
+        (pixels,) = own.rglob("pixels.bin")
+        os.truncate(pixels, 1000) if fault == "cut" else pixels.unlink()
+
+    after_steps(2, spoil)
+    settings = small_settings(own, tmp_path / "run", *WORDS)
+    if said is None:
+        train.run(settings)
+    else:
+        assert said in refusal(settings)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/data/x"), "/data/x: No space left on device"),
+        (OSError(36, "File name too long", "y" * 300), "File name too long"),
+        (PermissionError(13, "Permission denied", "/data"), "/data: Permission denied"),
+        (MemoryError(), "there is not enough memory (MemoryError)"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory:\nyou tried"), "there is not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "there is not enough memory (CUDA out of memory.)"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "a file cannot be read or written: I/O"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "is full or too small"),
+        (KeyError("a bug"), None),
+        (OSError("a bug without a number"), None),
+    ],
+)
+def test_an_error_of_the_machine_is_one_line_and_a_bug_is_none(error, said):
+    line = errors.of_the_machine(error)
+    assert (line is None) == (said is None)
+    if said is not None:
+        assert said in str(line)
+        assert "\n" not in str(line)

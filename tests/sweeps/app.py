@@ -29,7 +29,7 @@ class App:
         self.done: list[DictConfig] = []
         monkeypatch.setattr(entry, "_do", self._job)
 
-    def _job(self, command: str, folder: Path, config: DictConfig) -> float:
+    def _job(self, command: str, interruption: Any, folder: Path, config: DictConfig) -> float:
         self.done.append(config)
         value = self.answer(config)
         metrics = {"tuned/val/mrr": value, "tuned/test/r_at_1": value / 2}

@@ -62,7 +62,7 @@ def start(words: Sequence[str], folder: Path) -> "subprocess.Popen[bytes]":
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     environment["SIGLIP_MED_CACHE"] = f"{folder.parent}/cache"
     tunes = any(word.startswith("experiments=") for word in words)
-    command = ["-c", "from siglip_med.launch.entry import tune; tune()"] if tunes else ["train.py", "-m"]
+    command = ["-c", "from siglip_med.launch import tune; tune()"] if tunes else ["train.py", "-m"]
     place = f"folder={folder}" if tunes else f"hydra.sweep.dir={folder}"
     with folder.with_suffix(".log").open("ab") as screen:
         return subprocess.Popen(

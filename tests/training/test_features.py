@@ -8,12 +8,18 @@ import torch
 
 from siglip_med.core.config import instantiate
 from siglip_med.core.errors import UserError
+from siglip_med.core.seals import check_sealed
 from siglip_med.data.look_alikes import whitened
 from siglip_med.runs.building import build, build_module
 from siglip_med.training import features
 from tests.models import tiny
 from tests.models.tiny import write_dual
 from tests.short_runs import small_settings
+
+
+class Killed(BaseException):
+    """Stands for the end of a process: nothing of the program may catch it."""
+
 
 CPU = torch.device("cpu")
 FROZEN = ["model=dual_encoder", "model/adaptation=frozen", "features=cached"]
@@ -67,6 +73,44 @@ def test_a_second_run_with_another_split_reads_the_features_of_the_first(
     other = build(settings, CPU)
     assert other.data.split.hash != components.data.split.hash
     assert np.array_equal(other.data._plain[0], components.data._plain[0])
+
+
+@pytest.mark.parametrize("view", [None, 1])
+def test_features_that_were_cut_are_gone_on_with_within_a_batch(components, tmp_path, monkeypatch, capsys, view):
+    """Bytes of a batch that was being written, or was not on the disk yet, are not relied on."""
+    data, model = components.data._inner, components.model
+    monkeypatch.setattr(data, "eval_batch_size", 32)
+    whole, broken, seen = tmp_path / "whole.npy", tmp_path / "broken.npy", []
+    features.embed(model, data, view, whole, np.dtype("float32"), "all")
+    loader = data.table_loader
+
+    def cut(view=None, start=0):
+        seen.append(start)
+        batches = list(loader(view, start))
+        yield from batches[:5] if start == 0 else batches
+        if start == 0:
+            raise Killed
+
+    monkeypatch.setattr(data, "table_loader", cut)
+    with pytest.raises(Killed):
+        features.embed(model, data, view, broken, np.dtype("float32"), "cut")
+    (partial,) = tmp_path.glob(".*.part")
+    with partial.open("ab") as file:
+        file.write(b"torn")
+    features.embed(model, data, view, broken, np.dtype("float32"), "again")
+    assert seen == [0, 4 * 32]
+    assert "features: 128 of 260 images were embedded before" in capsys.readouterr().err.replace("\n", " ")
+    assert broken.read_bytes() == whole.read_bytes()
+    assert check_sealed(broken) is None
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.npy", "broken.npy"}
+
+
+@pytest.mark.parametrize("rest", [b"", b"\x93NUMPY\x01", b"no features at all"])
+def test_a_part_that_is_too_short_or_something_else_is_begun_anew(components, tmp_path, rest):
+    data, model = components.data._inner, components.model
+    (tmp_path / ".new.npy.part").write_bytes(rest)
+    features.embed(model, data, None, tmp_path / "new.npy", np.dtype("float32"), "anew")
+    assert np.array_equal(np.load(tmp_path / "new.npy"), components.data._plain[0])
 
 
 def test_another_augmentation_or_a_changed_file_is_computed_anew(components, towers, cache, tmp_path):

@@ -7,10 +7,10 @@ import pytest
 
 from siglip_med.commands import train
 from siglip_med.core.config import instantiate
+from siglip_med.core.signals import Interruption, Stopped, interruptible
 from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import TwoTowerModule
-from siglip_med.training.preemption import Interruption, Stopped, interruptible
 from tests.short_runs import small_settings
 
 WORDS = ["trainer.max_steps=5", "data.batch_size=32", "callbacks.loss_diagnostics=null"]
