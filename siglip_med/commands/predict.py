@@ -7,11 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, PositiveInt
 from rich.console import Console
 
+from siglip_med.core.case_pooling import CasePooling
 from siglip_med.core.errors import UserError
 from siglip_med.inference import PredictionRun, find_images, load
 from siglip_med.inference.cases import by_pattern, by_table
 from siglip_med.inference.photographs import CasesOf, ChosenScores
-from siglip_med.metrics import CasePooling
 from siglip_med.models import Device
 
 

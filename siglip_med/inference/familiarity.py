@@ -1,9 +1,12 @@
 """Familiarity at work: fitted on a run's validation photographs, asked of any other."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +16,13 @@ from torch import Tensor
 from siglip_med.core.errors import UserError
 from siglip_med.core.image_spec import ImageSpec
 from siglip_med.core.progress import tracked
-from siglip_med.data import LabeledData
+from siglip_med.core.ranges import UNFAMILIAR
 from siglip_med.data.images import read_image
 from siglip_med.data.quality import FAULTS, fault
-from siglip_med.metrics import UNFAMILIAR
 from siglip_med.models import Familiarity, Refit
+
+if TYPE_CHECKING:
+    from siglip_med.data import LabeledData  # which loads Lightning: whoever predicts does not wait for it
 
 BLANK = FAULTS[0]
 """The fault of a photograph without content: no condition is ranked for it."""

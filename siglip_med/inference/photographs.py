@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from siglip_med.core.case_pooling import CasePooling, pool_logits
 from siglip_med.core.errors import UserError
 from siglip_med.core.image_spec import ImageSpec
 from siglip_med.core.progress import tracked
@@ -20,7 +21,6 @@ from siglip_med.data.quality import fault
 from siglip_med.inference.differentials import Candidate, Differential, PredictionRun
 from siglip_med.inference.familiarity import BLANK, familiarity, why_unfamiliar
 from siglip_med.inference.maps import Target, against_the_mean
-from siglip_med.metrics import CasePooling, pool_logits
 from siglip_med.models import (
     Device,
     Familiarity,

@@ -120,8 +120,8 @@ class Ranks:
                 self.store.set("ended", json.dumps([self.rank, status]))
             end = time.monotonic() + (2 * BEAT if status else MISSED * BEAT)
             while self.rank == 0 and time.monotonic() < end:  # it may keep the store: the others finish first
-                others = [rank for rank in range(1, self.size) if self._has(f"alive/{rank}")]
-                if all(self.store.get(f"alive/{rank}") == b"done" for rank in others):
+                others = [f"alive/{rank}" for rank in range(1, self.size)]
+                if all(self._has(other) and self.store.get(other) == b"done" for other in others):
                     break
                 time.sleep(0.05)
         except RuntimeError:

@@ -8,13 +8,10 @@ from siglip_med.metrics.candidates import candidate_retrieval, print_sample
 from siglip_med.metrics.cases import (
     IN_CASES,
     PER_CASE,
-    POOLINGS,
-    CasePooling,
     against_images,
     case_metrics,
     has_cases,
     per_case,
-    pool_logits,
 )
 from siglip_med.metrics.conformal import conformal_report, fit_conformal, nonconformity
 from siglip_med.metrics.external import (
@@ -58,7 +55,7 @@ from siglip_med.metrics.nearness import (
     without_unfamiliar,
 )
 from siglip_med.metrics.per_image import write_per_image
-from siglip_med.metrics.predictions import UNFAMILIAR, Predictions
+from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.probe import fit_probe
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
 from siglip_med.metrics.resampling import CaseStatistics, Scores
@@ -85,17 +82,14 @@ __all__ = [
     "NEARNESS",
     "NEED_SCORES",
     "PER_CASE",
-    "POOLINGS",
     "RESAMPLED_METRICS",
     "REWEIGHTED",
     "SET_METRICS",
     "SUMMARY_METRICS",
-    "UNFAMILIAR",
     "UNKNOWN",
     "Answers",
     "Bootstrap",
     "Calibration",
-    "CasePooling",
     "CaseStatistics",
     "Compared",
     "Explained",
@@ -142,7 +136,6 @@ __all__ = [
     "metric_label",
     "nonconformity",
     "per_case",
-    "pool_logits",
     "precision_at",
     "print_sample",
     "rank_own_labels",

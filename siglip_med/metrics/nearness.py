@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from siglip_med.core.ranges import UNFAMILIAR
 from siglip_med.metrics.headline import headline_metrics
-from siglip_med.metrics.predictions import UNFAMILIAR, Predictions
+from siglip_med.metrics.predictions import Predictions
 
 FAR_HALF = "far_half_"
 """What the names of metrics of the half farthest from training begin with."""

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.files import write_json, write_text, write_whole
 from siglip_med.core.provenance import Provenance
+from siglip_med.core.ranges import UNFAMILIAR
 
 FORMAT_VERSION = 2
 IMAGES_FILE = "images.csv"
@@ -24,8 +25,6 @@ _ARRAYS = (
     "logits", "labels", "primary", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings",
 )  # fmt: skip
 _OPTIONAL = ("nearest", "familiarity")
-UNFAMILIAR = 0.05
-"""Familiarity below which an image is unlike those that the model was trained on: 95% of validation are kept."""
 _NAMES = ("conditions", "codes", "groups", "chapters", "blocks")
 
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from rich.console import Console
 
+from siglip_med.core.ranges import UNFAMILIAR
 from siglip_med.data.quality import FAULTS
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes
 from siglip_med.inference import predict_split, probe_splits
 from siglip_med.inference.familiarity import distances, split_faults
 from siglip_med.inference.probe import look_alikes
 from siglip_med.inference.refit import fit_refit, refit_answers
-from siglip_med.metrics import UNFAMILIAR, Predictions
+from siglip_med.metrics import Predictions
 from siglip_med.models import Familiarity, Refit
 from siglip_med.report.evidence import PROBES
 from siglip_med.report.summary import SplitPredictions

@@ -65,7 +65,7 @@ def test_a_checkpoint_that_is_not_there_gives_the_port_back(tmp_path):
     assert caught.value.__traceback__ is not None  # it holds the command's variables: no garbage collector closed it
 
 
-def test_what_the_page_lacks_and_who_can_reach_it_is_said(monkeypatch, capsys):
+def test_what_the_page_lacks_and_who_can_reach_it_is_said(capsys):
     class Nothing:
         host = "0.0.0.0"
         token = None
@@ -74,7 +74,6 @@ def test_what_the_page_lacks_and_who_can_reach_it_is_said(monkeypatch, capsys):
         def running(self, answerer, coverage):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
     with pytest.raises(KeyboardInterrupt):
         demo.show(demo.Result(Nothing(), Nothing(), 0.9, "no training cases: why"))
     said = capsys.readouterr().out

@@ -12,12 +12,13 @@ from sklearn.neighbors import NearestNeighbors
 
 from siglip_med.commands import predict as command
 from siglip_med.core.errors import UserError
+from siglip_med.core.ranges import UNFAMILIAR
 from siglip_med.data.quality import BLURRED, DARK, FAULTS, fault
 from siglip_med.export import export_checkpoint
 from siglip_med.inference import load
 from siglip_med.inference.cases import by_pattern, by_table
 from siglip_med.inference.familiarity import distances
-from siglip_med.metrics import UNFAMILIAR, Predictions, fit_conformal
+from siglip_med.metrics import Predictions, fit_conformal
 from siglip_med.models import Familiarity, Refit, read_checkpoint, read_familiarity, write_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ PROGRAM = """
 import sys, time
 from siglip_med.core.errors import UserError, fail
 from siglip_med.launch import ranks
-ranks.BEAT, ranks._GRACE = 0.1, 0.3
+ranks.BEAT, ranks._GRACE, ranks.MISSED = 0.1, 0.3, 50
 
 class Environment:  # Lightning's takes seconds to import
     main_address, main_port = "127.0.0.1", int(sys.argv[3])
@@ -36,6 +36,8 @@ def decide():
 try:
     with ranks.joined() as here:
         print(here.told("words", decide), flush=True)
+        while sys.argv[1] == "goes on" and not here._has("alive/1"):
+            time.sleep(0.05)
         if sys.argv[1] == "waits":
             time.sleep(60)
         if sys.argv[1] == "stops" and here.rank:

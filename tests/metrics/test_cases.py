@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy.special import expit, logit
 
+from siglip_med.core.case_pooling import POOLINGS, pool_logits
 from siglip_med.metrics import Bootstrap, Predictions, against_images, case_metrics, headline_metrics, per_case
-from siglip_med.metrics.cases import POOLINGS, pool_logits
 from siglip_med.sources import ScinSource
 from tests.metrics.simulated import make_predictions
 

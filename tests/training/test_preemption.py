@@ -13,6 +13,15 @@ from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import TwoTowerModule
 from tests.short_runs import small_settings
 
+
+@pytest.fixture(autouse=True)
+def heeded():
+    """A suite that a shell started in its background ignores Ctrl-C, and so would these runs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 WORDS = ["trainer.max_steps=5", "data.batch_size=32", "callbacks.loss_diagnostics=null"]
 
 

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import numpy as np
 
+from siglip_med.core.case_pooling import POOLINGS
 from siglip_med.metrics import (
-    POOLINGS,
     against_images,
     conformal_report,
     fit_conformal,

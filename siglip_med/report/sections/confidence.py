@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from siglip_med.core.ranges import UNFAMILIAR
 from siglip_med.metrics import (
     IN_UNFAMILIAR,
-    UNFAMILIAR,
     calibration_metrics,
     conformal_report,
     fit_conformal,
