@@ -28,7 +28,8 @@ from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data.dataset import normalize
 from siglip_med.data.quality import FAULTS, fault
 from siglip_med.inference.familiarity import distances, familiarity
-from siglip_med.metrics import UNFAMILIAR, Bootstrap, Predictions, against_images, fit_kernel_ridge
+from siglip_med.core.ranges import UNFAMILIAR
+from siglip_med.metrics import Bootstrap, Predictions, against_images, fit_kernel_ridge
 from siglip_med.models import Familiarity, Refit
 from siglip_med.runs.scoring import answers, familiar, predict
 from siglip_med.runs.stored import open_run

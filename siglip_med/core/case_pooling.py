@@ -9,7 +9,7 @@ POOLINGS: tuple[CasePooling, ...] = get_args(CasePooling)
 
 
 def pool_logits(logits: np.ndarray, case: np.ndarray, how: CasePooling = "mean_logit") -> np.ndarray:
-    """One row of logits a case.
+    """One row of logits per case.
 
     Args:
         logits: ``[N, C]`` on the sigmoid scale, p = sigmoid(logit); calibrated ones where probabilities are pooled.

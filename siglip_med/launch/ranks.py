@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -23,6 +23,8 @@ BEAT = 3.0
 """Seconds between two signs of life."""
 MISSED = 10
 """So many beats of one's own without a sign of another: it has died. Beats and no clock: Ctrl-Z stops both."""
+LAST = 30.0
+"""Seconds that the process that keeps what they share waits for the others, at the end."""
 _GRACE = 5.0
 
 
@@ -34,11 +36,13 @@ class Ranks:
         rank: of this process, 0 to size - 1.
         size: how many there are.
         store: what they share; None where there is one process alone, or the first has started the others.
+        keeps: whether it ends with this process.
     """
 
     rank: int = 0
     size: int = 1
     store: Any = None
+    keeps: bool = False
     _over: threading.Event = field(default_factory=threading.Event)
 
     def told(self, key: str, decide: Callable[[], Any]) -> Any:
@@ -109,6 +113,8 @@ class Ranks:
                 file=sys.stderr,
                 flush=True,
             )
+        with suppress(RuntimeError):  # the store is gone
+            self.store.set(f"alive/{self.rank}", "done")
         os._exit(status)
 
     def close(self, status: int) -> None:
@@ -118,8 +124,8 @@ class Ranks:
             self.store.set(f"alive/{self.rank}", "done")
             if status:
                 self.store.set("ended", json.dumps([self.rank, status]))
-            end = time.monotonic() + (2 * BEAT if status else MISSED * BEAT)
-            while self.rank == 0 and time.monotonic() < end:  # it may keep the store: the others finish first
+            end = time.monotonic() + LAST
+            while self.keeps and time.monotonic() < end:  # the others are told and finish first
                 others = [f"alive/{rank}" for rank in range(1, self.size)]
                 if all(self._has(other) and self.store.get(other) == b"done" for other in others):
                     break
@@ -173,7 +179,7 @@ def _store(ranks: Ranks, address: str, port: int) -> Any:
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    mine = ranks.rank == 0 and not kept
+    mine = ranks.keeps = ranks.rank == 0 and not kept
     end = time.monotonic() + PATIENCE
     while True:
         try:

@@ -1,4 +1,4 @@
-"""One answer a case: the scores of a case's images pooled into one row, and what that gains over its single images."""
+"""One answer per case: the scores of its images pooled into one row, and what that gains over single images."""
 
 from dataclasses import dataclass, replace
 

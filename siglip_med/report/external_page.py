@@ -123,7 +123,12 @@ def build_external_page(f: ExternalFindings) -> Page:
         for name, one in f.compared.items()
     )
     weighted = (
-        (metric_label(name), with_range(one.reweighted), _signed(one.change), _share(one.share))
+        (
+            metric_label(name),
+            with_range(one.reweighted),
+            _signed(one.change),
+            _share(one.share) if f.compared[name].difference.high < 0 else number(None),
+        )
         for name, one in f.explained.items()
     )
     names = tuple(next(iter(f.labelled.values()), {}))
@@ -150,7 +155,7 @@ def build_external_page(f: ExternalFindings) -> Page:
         "why",
         "Why it differs",
         (
-            *f.by_em(),
+            *map(_sentence, f.by_em()),
             f"Temperature and biases are fitted on so many labelled cases, drawn {DRAWS} times, and judged on the "
             "others; 0 is the fit of the run's validation.",
             *(f"{k} cases are more than half of the set, and left out." for k in f.too_many),
@@ -158,7 +163,7 @@ def build_external_page(f: ExternalFindings) -> Page:
         (
             Table(
                 "Conditions as frequent as in training",
-                ("metric", "re-weighted", "change", "share of the drop (–: none)"),
+                ("metric", "re-weighted", "change", "share of the drop (–: none beyond its interval)"),
                 tuple(weighted),
             ),
             Table(
@@ -175,8 +180,7 @@ def build_external_page(f: ExternalFindings) -> Page:
         (
             "Images whose labels are all unknown are not judged. Change matches.csv and give it back: "
             "external.matches=…/matches.csv.",
-            *f.seen(),
-            *f.notes,
+            *map(_sentence, (*f.seen(), *f.notes)),
         ),
         (
             Table(
@@ -214,6 +218,10 @@ def _own_labels_table(found: Mapping[str, Mapping[str, Mapping[str, Interval]]])
     names = tuple(next(iter(next(iter(found.values())).values())))
     caption = "The set's own labels, ranked by their prompts, known to the model or not"
     return Table(caption, ("model", "images", *map(metric_label, names)), rows, text_columns=2)
+
+
+def _sentence(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}."
 
 
 def _label(name: str) -> str:

@@ -69,7 +69,7 @@ class SplitPredictions:
     def metrics(self) -> dict[str, float]:
         """``<split>/<metric>`` for both splits; thresholds of precision, recall and F1 come from validation.
 
-        Where cases have several images, ``<split>/case_<metric>`` too: of one answer a case, the mean of its logits.
+        Where cases have several images, ``<split>/case_<metric>`` too: of one answer per case, the mean of its logits.
         """
         values: dict[str, float] = {}
         for split, predictions in (("val", self.val), ("test", self.test)):
@@ -211,7 +211,7 @@ class RunSummary:
         console.print(
             f"brackets: {self.coverage:.0%} bootstrap interval over cases; "
             "chance and class prior never look at the image; ↓ lower is better"
-            + ("; per case: one answer a case, the mean of its images' logits" if self.case_intervals else "")
+            + ("; per case: one answer per case, the mean of its images' logits" if self.case_intervals else "")
         )
         for name in PROBES:
             known = self.probes.get(name)

@@ -133,8 +133,8 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
         too_many=too_many,
         notes=[
             *without_unfamiliar(theirs)[1],
-            *(f"{item.count:,} {table.unit} left out: {item.reason}" for item in table.left_out),
-            *table.notes,
+            *(f"{item.count:,} {table.unit} left out: {_as_typed(item.reason)}" for item in table.left_out),
+            *map(_as_typed, table.notes),
         ],
         notice=sentence(table.provenance),
     )
@@ -158,8 +158,13 @@ def _read(node: Node, components: Components) -> ExternalData:
         images.prepare_data()
         images.setup()
     except UserError as error:
-        raise UserError(re.sub(r"(?<![\w./])data\.(?=[a-z])", "external.", str(error))) from error
+        raise UserError(_as_typed(str(error))) from error
     return images
+
+
+def _as_typed(text: str) -> str:
+    """Settings of ``data`` under the name that they have here."""
+    return re.sub(r"(?<![\w./])data\.(?=[a-z])", "external.", text)
 
 
 def _yardstick(

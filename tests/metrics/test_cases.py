@@ -1,4 +1,4 @@
-"""One answer a case: each pooling by a naive loop, the paired gain, and SCIN's real cases."""
+"""One answer per case: each pooling by a naive loop, the paired gain, and SCIN's real cases."""
 
 import math
 from dataclasses import replace

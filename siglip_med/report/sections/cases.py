@@ -1,4 +1,4 @@
-"""What one answer a case is worth beside an answer a photograph."""
+"""What one answer per case is worth beside an answer per photograph."""
 
 from dataclasses import asdict
 
@@ -20,7 +20,7 @@ _SHOWN = ("r_at_1", "r_at_5", "mrr", "macro_r_at_1", "icd_distance_all")
 
 
 def cases_section(evidence: Evidence) -> Section:
-    """One answer a case against an answer an image, paired; each pooling on validation and test; prediction sets."""
+    """One answer per case against an answer per image, paired; each pooling on validation and test; prediction sets."""
     fit, test, settings = evidence.calibration, evidence.test, evidence.settings
     conditions, gain = len(test.conditions), against_images(test, settings.resampling)
     rows = tuple(
@@ -47,13 +47,13 @@ def cases_section(evidence: Evidence) -> Section:
     differ = len(np.unique(case[(labels[case] != test.positive).any(axis=1)]))
     return Section(
         key="cases",
-        title="One answer a case",
+        title="One answer per case",
         paragraphs=(
             "The answer of a case is pooled from those of its images: the mean of their logits, unless said otherwise. "
             "Images beside it are weighted so that every case counts alike; the difference is of the same cases.",
             f"A case lists what any of its images lists; in {differ:,} of {len(labels):,} cases the images differ in "
             "that. Its primary condition is its first image's.",
-            f"Sets a case of {settings.set_coverage:.0%} stated coverage, their length chosen on the cases of "
+            f"Prediction sets per case, of {settings.set_coverage:.0%} stated coverage, chosen on the cases of "
             f"validation, hold a positive condition in {percent(sets['coverage_any'])} of cases with "
             f"{number(sets['mean_set_size'], 2)} conditions on average.",
         ),
