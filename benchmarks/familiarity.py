@@ -25,10 +25,10 @@ from torch.nn.functional import normalize as unit
 from transformers import AutoModel
 
 from siglip_med.core.image_spec import ImageSpec
+from siglip_med.core.ranges import UNFAMILIAR
 from siglip_med.data.dataset import normalize
 from siglip_med.data.quality import FAULTS, fault
 from siglip_med.inference.familiarity import distances, familiarity
-from siglip_med.core.ranges import UNFAMILIAR
 from siglip_med.metrics import Bootstrap, Predictions, against_images, fit_kernel_ridge
 from siglip_med.models import Familiarity, Refit
 from siglip_med.runs.scoring import answers, familiar, predict
