@@ -1,7 +1,6 @@
 """Ranks conditions for photographs: a table on the screen, predictions.csv and predictions.json."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -11,7 +10,7 @@ from siglip_med.core.case_pooling import CasePooling
 from siglip_med.core.errors import UserError
 from siglip_med.inference import PredictionRun, find_images, load
 from siglip_med.inference.cases import by_pattern, by_table
-from siglip_med.inference.photographs import CasesOf, ChosenScores
+from siglip_med.inference.photographs import ChosenScores
 from siglip_med.models import Device
 
 
@@ -72,18 +71,15 @@ def run(settings: Settings) -> Result:
     Raises:
         UserError: the checkpoint, its base or the device is not available, or no image can be read.
     """
-    cases: CasesOf | None = None
-    if settings.case_pattern is not None:
-        cases = partial(by_pattern, pattern=settings.case_pattern)
-    if settings.case_table is not None:
-        if cases:
-            raise UserError("case_pattern and case_table: give one of them")
-        cases = partial(by_table, table=Path(settings.case_table), column=settings.case_column)
+    pattern, table = settings.case_pattern, settings.case_table
+    if pattern is not None and table is not None:
+        raise UserError("case_pattern and case_table: give one of them")
     found = find_images(settings.images)  # a wrong path, pattern or table stops here, before the model is loaded
-    if cases:
-        cases(found)
+    cases = {} if pattern is None else by_pattern(found, pattern)
+    if table is not None:
+        cases = by_table(found, Path(table), settings.case_column)
     model = load(settings.checkpoint, settings.base, settings.device, settings.trust, settings.scores)
-    predictions = model.predict(settings.images, settings.top_k, settings.batch_size, cases, settings.pooling)
+    predictions = model.predict(found, settings.top_k, settings.batch_size, cases, settings.pooling)
     folder = Path(settings.output_dir)
     files = predictions.save(folder)
     if not settings.explain:

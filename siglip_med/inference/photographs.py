@@ -1,6 +1,6 @@
 """Photographs in, a differential out: the most likely conditions with code and confidence."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -34,8 +34,6 @@ from siglip_med.models import (
     read_refit,
 )
 
-CasesOf = Callable[[Sequence[Path]], Mapping[Path, str]]
-"""From paths to the case that each belongs to."""
 ChosenScores = Literal["auto", "refit", "prompts"]
 """Whose scores rank the conditions: the refit's, the prompts', or (auto) the refit's where there is one."""
 _PROBABLE = {"temperature": 1.0, "bias": 0.0}
@@ -195,7 +193,7 @@ class Classifier:
         images: str | Path | Sequence[str | Path],
         top_k: int = 5,
         batch_size: int = 16,
-        cases: CasesOf | None = None,
+        cases: Mapping[Path, str] | None = None,
         pooling: CasePooling = "mean_logit",
     ) -> PredictionRun:
         """Ranks the conditions for every image among files and folders, and for every case of them.
@@ -204,7 +202,7 @@ class Classifier:
             images: files and folders.
             top_k: conditions of an image or case.
             batch_size: images encoded at once.
-            cases: from paths to the name of each one's case; None: no answers of cases.
+            cases: path of each file -> its case; None or empty: no answers of cases.
             pooling: how the photographs of a case become one answer, see `Classifier.case`.
 
         Raises:
@@ -215,7 +213,7 @@ class Classifier:
             raise UserError("no image was given: name a file, a folder, or a list of them that is not empty")
         if not self.conditions:
             raise no_conditions("the checkpoint")
-        case_of = cases(files) if cases else {}
+        case_of = cases or {}
         unreadable: list[tuple[str, str]] = []
         found: list[Differential] = []
         scores: list[np.ndarray] = []

@@ -30,16 +30,13 @@ def predict(components: Components) -> SplitPredictions:
     return SplitPredictions(val, test, (of_val, of_test))
 
 
-def predict_part(
-    components: Components, split: str, fitted: Refit | None = None, rule: Familiarity | None = None
-) -> Predictions:
-    """Scores one split by the prompts, or by a refit, without a bar; arguments as in `predict_split` and `familiar`."""
+def predict_part(components: Components, split: str, fitted: Refit | None = None) -> Predictions:
+    """Scores one split by the prompts, or by a refit, without a bar; arguments as in `predict_split`."""
     c = components
     frame, features = predict_split(
         c.model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress=False
     )
-    found = frame if fitted is None else refit_answers(fitted.cpu(), features, frame)
-    return found if rule is None else with_familiarity(components, split, found, rule, fitted, features)
+    return frame if fitted is None else refit_answers(fitted.cpu(), features, frame)
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,11 @@ from siglip_med.report import (
     Section,
     Table,
     build_report,
-    read_curves,
     write_page,
     write_report,
 )
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import Explanation
-from siglip_med.report.page import plain, sort_key
 from siglip_med.report.sections.conditions import recall_by_condition
 from siglip_med.report.sections.confidence import familiarity_section
 from siglip_med.report.sections.explanations import mistakes_section
@@ -302,53 +300,6 @@ def test_broken_predictions_leave_no_report(tmp_path):
     with pytest.raises(UserError, match="different images"):
         write_report(inputs(zero_shot=renamed), tmp_path / "report", SETTINGS)
     assert not (tmp_path / "report").exists()
-
-
-def test_curves_from_tensorboard_csv_logger_and_scalars_agree(tmp_path):
-    from torch.utils.tensorboard import SummaryWriter
-
-    rows = [("loss/total", 0, 1.5), ("loss/total", 10, 0.5), ("val/r_at_5", 10, 0.25)]
-    for kind in ("events", "csv", "scalars", "none"):
-        (tmp_path / kind).mkdir()
-    with SummaryWriter(tmp_path / "events" / "tensorboard") as writer:
-        for tag, step, value in rows:
-            writer.add_scalar(tag, value, step)
-    wide = pd.DataFrame({"step": [0, 10], "loss/total": [1.5, 0.5], "val/r_at_5": [None, 0.25]})
-    (tmp_path / "csv" / "csv").mkdir()
-    wide.to_csv(tmp_path / "csv" / "csv" / "metrics.csv", index=False)
-    pd.DataFrame(rows, columns=["tag", "step", "value"]).to_csv(tmp_path / "scalars" / "scalars.csv", index=False)
-    for kind in ("events", "csv", "scalars"):
-        found = sorted(read_curves(tmp_path / kind).itertuples(index=False, name=None))
-        assert found == rows, kind
-    assert read_curves(tmp_path / "none").empty
-
-
-def test_a_scalars_file_without_steps_is_refused(tmp_path):
-    (tmp_path / "scalars.csv").write_text("tag,value\nloss/total,1\n")
-    with pytest.raises(UserError, match=r"scalars\.csv: no column step"):
-        read_curves(tmp_path)
-
-
-def test_json_has_no_numpy_and_no_nan():
-    value = {"a": np.float32(0.5), "b": [np.nan, np.inf, 1], "c": np.arange(2), 3: (np.bool_(True), "x")}
-    assert plain(value) == {"a": 0.5, "b": [None, None, 1], "c": [0, 1], "3": [True, "x"]}
-    json.dumps(plain(value), allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("cell", "key"),
-    [
-        ("0.483 [0.431, 0.530]", "0.483"),
-        ("+0.120 [+0.081, +0.160], p < 0.001", "0.120"),
-        ("-0.5", "-0.5"),
-        ("1,204", "1204"),
-        ("9.5%", "9.5"),
-        ("–", ""),
-        ("not measured", ""),
-    ],
-)
-def test_a_column_of_numbers_is_sorted_by_its_first_number(cell, key):
-    assert sort_key(cell) == key
 
 
 def test_a_page_says_first_what_its_images_are_then_what_was_found(tmp_path):
