@@ -44,9 +44,14 @@ class Stopped(BaseException):  # as KeyboardInterrupt: no library may take it fo
         """Of the signal."""
         return signal.Signals(self.signal).name
 
+    @property
+    def line(self) -> str:
+        """Of a command that has nothing to resume."""
+        return f"stopped by {self.name}; to start it again: the same command"
+
     def say(self) -> None:
-        """Prints the line of a command that has nothing to resume."""
-        print(f"stopped by {self.name}; to start it again: the same command", file=sys.stderr, flush=True)
+        """Prints the line."""
+        print(self.line, file=sys.stderr, flush=True)
 
 
 class Interruption:

@@ -184,7 +184,7 @@ def _farewell(command: str, stopped: Stopped, folder: Path) -> str:
     if command == "tune":
         return f"the study was stopped by {name}; to resume it: the same command"
     if command not in RUNS:
-        return f"stopped by {name}; to start it again: the same command"
+        return stopped.line
     if stopped.folder is None and not (folder / "checkpoints").is_dir():
         return f"stopped by {name} before the first checkpoint: start it again"
     where = "" if stopped.step is None else f" at step {stopped.step}"
