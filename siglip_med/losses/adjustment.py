@@ -1,5 +1,6 @@
 """Logit adjustment: while training, frequent conditions start ahead, so that they are not favored afterwards."""
 
+import torch
 from torch import Tensor
 
 from siglip_med.losses.pair_batch import PairBatch
@@ -27,3 +28,10 @@ def adjusted_logits(batch: PairBatch, adjustment: float) -> Tensor:
         return batch.logits
     prior = batch.needed("condition_counts").clamp_min(1.0).log()
     return batch.logits + adjustment * (prior - prior.mean())[batch.needed("text_condition")]
+
+
+def decided(logits: Tensor, batch: PairBatch) -> Tensor:
+    """``[B, T]`` logits without the pairs that broad labels leave undecided: the lowest number there, in no softmax."""
+    if batch.undecided is None:
+        return logits
+    return logits.masked_fill(batch.undecided, torch.finfo(logits.dtype).min)

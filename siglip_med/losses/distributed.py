@@ -50,6 +50,7 @@ def gather_pair_batch(batch: PairBatch, text_key: Tensor | None = None) -> PairB
         image=images,
         text=texts[first],
         labels=None if batch.labels is None else _gather(batch.labels, image_counts),
+        broad_labels=None if batch.broad_labels is None else _gather(batch.broad_labels, image_counts),
         text_condition=None if batch.text_condition is None else _gather(batch.text_condition, text_counts)[first],
         given_targets=(
             None

@@ -44,4 +44,5 @@ class EyeSigmoid:
         logits = batch.logits[paired][:, own_text]
         diagonal = torch.eye(len(paired), dtype=logits.dtype, device=logits.device)
         weight = float(max(len(paired) - 1, 1)) if self.pos_weight == "batch" else self.pos_weight
-        return weighted_sigmoid(logits, diagonal, weight, self.reduction) + batch.zero
+        undecided = None if batch.undecided is None else batch.undecided[paired][:, own_text]
+        return weighted_sigmoid(logits, diagonal, weight, self.reduction, undecided) + batch.zero

@@ -55,6 +55,8 @@ class HardNegatives:
         count = positive.sum(dim=1, keepdim=True)
         positive_cosine = (batch.cosine * positive).sum(dim=1, keepdim=True) / count.clamp_min(1)
         negative = ~positive & (count > 0)
+        if batch.undecided is not None:
+            negative &= ~batch.undecided
         if self.exclude_within is not None:
             # D is made of tenths that binary fractions only approximate.
             negative &= batch.min_dissimilarity > self.exclude_within + 1e-6

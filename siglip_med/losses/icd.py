@@ -17,8 +17,9 @@ class IcdGeometric:
 
     With distance d = 1 - cosine, dissimilarity s and weights w that sum to 1, ``squared`` is ``sum w (d - s)^2`` and
     ``correlation`` is 1 minus the weighted Pearson correlation of d and s, which is free of scale. The loss is 0 where
-    there is no pair to compare. Images without a label, and a text or image compared with itself, are left out.
-    Unscaled it is about 0.03 where the sigmoid term is about 1: give it a scale.
+    there is no pair to compare. Images without a label, and a text or image compared with itself, are left out,
+    and so are pairs that a broad label leaves undecided. Unscaled it is about 0.03 where the sigmoid term is about 1:
+    give it a scale.
 
     Args:
         pairs: ``cross`` compares images with texts against S (the nearest label of the image); ``text`` the texts
@@ -61,7 +62,8 @@ class IcdGeometric:
         """Cosine, dissimilarity and validity of each pair."""
         if self.pairs == "cross":
             dissimilarity = batch.min_dissimilarity
-            return batch.cosine, dissimilarity, batch.labeled[:, None].expand_as(dissimilarity)
+            valid = batch.possible.any(dim=1)[:, None].expand_as(dissimilarity)
+            return batch.cosine, dissimilarity, valid if batch.undecided is None else valid & ~batch.undecided
         if self.pairs == "text":
             of_others = ~torch.eye(len(batch.text), dtype=torch.bool, device=batch.text.device)
             return batch.text_cosine, batch.text_dissimilarity, of_others

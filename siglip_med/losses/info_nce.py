@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from siglip_med.core.errors import UserError
-from siglip_med.losses.adjustment import adjusted_logits
+from siglip_med.losses.adjustment import adjusted_logits, decided
 from siglip_med.losses.pair_batch import PairBatch
 
 
@@ -18,7 +18,8 @@ class InfoNCE:
     """Cross-entropy against the positives, shared evenly over several of them (by weight, where P has weights).
 
     With diagonal targets it is CLIP's loss; with several positives UniCL's. Images without a positive text and texts
-    without a positive image are left out.
+    without a positive image are left out; a text that a broad
+    label of an image leaves undecided is in no softmax with it.
 
     Args:
         direction: ``image_to_text`` is a softmax over the texts of each image, ``text_to_image`` over the images of
@@ -54,9 +55,10 @@ class InfoNCE:
     def __call__(self, batch: PairBatch) -> Tensor:
         losses = []
         if self.direction != "text_to_image":
-            losses.append(_cross_entropy(adjusted_logits(batch, self.adjustment), batch.targets))
+            logits = decided(adjusted_logits(batch, self.adjustment), batch)
+            losses.append(_cross_entropy(logits, batch.targets))
         if self.direction != "image_to_text":
-            losses.append(_cross_entropy(batch.logits.T, batch.targets.T))
+            losses.append(_cross_entropy(decided(batch.logits, batch).T, batch.targets.T))
         return torch.stack(losses).mean() + batch.zero
 
 

@@ -26,6 +26,8 @@ class PairBatch:
         dissimilarity: ``[C, C]`` the matrix D in [0, 1], or None.
         condition_counts: ``[C]`` images of each condition that an epoch draws, or None.
         given_targets: ``[B, T]`` targets of image-caption pairs; None where labels give them.
+        broad_labels: ``[B, K]`` weights of labels that stand above several conditions, or None: there is none.
+        broad_members: ``[K, C]`` bool, the conditions below each of them.
     """
 
     image: Tensor
@@ -37,6 +39,8 @@ class PairBatch:
     dissimilarity: Tensor | None = None
     condition_counts: Tensor | None = None
     given_targets: Tensor | None = None
+    broad_labels: Tensor | None = None
+    broad_members: Tensor | None = None
 
     @classmethod
     def build(
@@ -49,6 +53,8 @@ class PairBatch:
         text_condition: Tensor,
         dissimilarity: Tensor | None = None,
         condition_counts: Tensor | None = None,
+        broad_labels: Tensor | None = None,
+        broad_members: Tensor | None = None,
     ) -> "PairBatch":
         """A batch of labeled images; embeddings are cast to float32 before they are normalized.
 
@@ -61,6 +67,8 @@ class PairBatch:
             text_condition: ``[T]`` int64, the condition that each text describes.
             dissimilarity: ``[C, C]`` the matrix D in [0, 1].
             condition_counts: ``[C]`` images of each condition that an epoch draws.
+            broad_labels: ``[B, K]`` weights of labels above several conditions.
+            broad_members: ``[K, C]`` bool, the conditions below each of them.
 
         Raises:
             ValueError: shapes do not fit together.
@@ -73,6 +81,9 @@ class PairBatch:
             _check_shape("dissimilarity", dissimilarity, (conditions, conditions))
         if condition_counts is not None:
             _check_shape("condition_counts", condition_counts, (conditions,))
+        if broad_labels is not None and broad_members is not None:
+            _check_shape("broad_labels", broad_labels, (image.shape[0], broad_members.shape[0]))
+            _check_shape("broad_members", broad_members, (broad_members.shape[0], conditions))
         return cls(
             *_embeddings(image, text, dtype),
             logit_scale.to(dtype),
@@ -81,6 +92,8 @@ class PairBatch:
             text_condition=text_condition.long(),
             dissimilarity=None if dissimilarity is None else dissimilarity.to(image.device, dtype),
             condition_counts=None if condition_counts is None else condition_counts.to(image.device, dtype),
+            broad_labels=None if broad_labels is None else broad_labels.to(dtype),
+            broad_members=broad_members,
         )
 
     @classmethod
@@ -141,6 +154,41 @@ class PairBatch:
         return ((self.targets if self.labels is None else self.labels) > 0).any(dim=1)
 
     @cached_property
+    def undecided(self) -> Tensor | None:
+        """``[B, T]`` bool: neither positive nor negative, since a broad label of the image may mean it; None: none is.
+
+        A broad label that holds one of the image's own conditions leaves its other conditions undecided all the same.
+        """
+        if self.broad_labels is None:
+            return None
+        return self._below(self.broad_labels > 0)[:, self.needed("text_condition")] & ~(self.targets > 0)
+
+    @cached_property
+    def open_labels(self) -> Tensor:
+        """``[B, K]`` broad labels that hold none of the image's own conditions: more is not known of it."""
+        assert self.broad_labels is not None and self.broad_members is not None
+        own = (self.needed("labels") > 0).to(self.broad_labels)
+        return self.broad_labels * (_matmul(own, self.broad_members.to(own)) == 0)
+
+    @cached_property
+    def broad_distance(self) -> Tensor:
+        """``[K, T]`` D of each text's condition and the nearest condition below each broad label."""
+        assert self.broad_members is not None
+        table = self.needed("dissimilarity")[:, self.needed("text_condition")]
+        return table.masked_fill(~self.broad_members[:, :, None], torch.inf).amin(dim=1)
+
+    @cached_property
+    def possible(self) -> Tensor:
+        """``[B, C]`` bool: the image's conditions, and those below its open broad labels."""
+        own = self.needed("labels") > 0
+        return own if self.broad_labels is None else own | self._below(self.open_labels > 0)
+
+    def _below(self, listed: Tensor) -> Tensor:
+        """``[B, C]`` bool: conditions below one of the broad labels that are listed, ``[B, K]`` bool."""
+        assert self.broad_members is not None
+        return _matmul(listed.float(), self.broad_members.T.float()) > 0
+
+    @cached_property
     def text_dissimilarity(self) -> Tensor:
         """``[T, T]`` D of the conditions of two texts."""
         condition = self.needed("text_condition")
@@ -150,7 +198,7 @@ class PairBatch:
     def min_dissimilarity(self) -> Tensor:
         """``[B, T]`` S: D of the nearest label of image i and the condition of text j; 1 for an image without a label.
 
-        It is 0 for every positive.
+        It is 0 for every positive, and for every condition below a broad label that is all that is known.
         """
         return self._nearest_label(self.needed("dissimilarity")[:, self.needed("text_condition")])
 
@@ -164,7 +212,7 @@ class PairBatch:
 
         It gathers a row for each label that is positive: masking a ``[B, C, K]`` expansion would grow with B C K.
         """
-        image, condition = (self.needed("labels") > 0).nonzero(as_tuple=True)
+        image, condition = self.possible.nonzero(as_tuple=True)
         rows = table[condition]
         nearest = table.new_ones(self.image.shape[0], table.shape[1])
         return nearest.scatter_reduce(0, image[:, None].expand_as(rows), rows, "amin")

@@ -19,7 +19,8 @@ PosWeight = float | Literal["batch", "condition"]
 class MultiPositiveSigmoid:
     """Binary cross-entropy of every image-text pair, with several positives per row.
 
-    With targets P and logits z the loss of a pair is ``w_j P softplus(-z) + (1 - P) softplus(z)``.
+    With targets P and logits z the loss of a pair is ``w_j P softplus(-z) + (1 - P) softplus(z)``; a pair that a broad
+    label leaves undecided counts nowhere.
 
     Args:
         reduction: ``balanced`` is the mean over positives plus the mean over negatives (each weighted by P and
@@ -58,10 +59,17 @@ class MultiPositiveSigmoid:
     def __call__(self, batch: PairBatch) -> Tensor:
         positives = (batch.targets > 0).to(batch.targets) if self.targets == "hard" else batch.targets
         weight = _pos_weight(batch, self.pos_weight)
-        return weighted_sigmoid(adjusted_logits(batch, self.adjustment), positives, weight, self.reduction) + batch.zero
+        logits = adjusted_logits(batch, self.adjustment)
+        return weighted_sigmoid(logits, positives, weight, self.reduction, batch.undecided) + batch.zero
 
 
-def weighted_sigmoid(logits: Tensor, targets: Tensor, pos_weight: Tensor | float, reduction: Reduction) -> Tensor:
+def weighted_sigmoid(
+    logits: Tensor,
+    targets: Tensor,
+    pos_weight: Tensor | float,
+    reduction: Reduction,
+    undecided: Tensor | None = None,
+) -> Tensor:
     """`MultiPositiveSigmoid` on bare tensors.
 
     Args:
@@ -69,17 +77,19 @@ def weighted_sigmoid(logits: Tensor, targets: Tensor, pos_weight: Tensor | float
         targets: ``[B, T]`` in [0, 1].
         pos_weight: factor of the positive part, a number or broadcast to ``[B, T]``.
         reduction: see `MultiPositiveSigmoid`.
+        undecided: ``[B, T]`` bool, pairs that are left out; None: none is.
 
     Returns:
         0-dim loss.
     """
-    negatives = 1.0 - targets
+    negatives = 1.0 - targets if undecided is None else (1.0 - targets).masked_fill(undecided, 0.0)
     positive_loss = pos_weight * targets * F.softplus(-logits)
     negative_loss = negatives * F.softplus(logits)
     if reduction == "balanced":
         return _share(positive_loss, targets) + _share(negative_loss, negatives)
     total = (positive_loss + negative_loss).sum()
-    return total / (targets.numel() if reduction == "mean" else targets.shape[0])
+    pairs = targets.numel() if undecided is None else (~undecided).sum().clamp_min(1)
+    return total / (pairs if reduction == "mean" else targets.shape[0])
 
 
 def _share(loss: Tensor, weight: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from siglip_med.losses.adjustment import adjusted_logits
+from siglip_med.losses.adjustment import adjusted_logits, decided
 from siglip_med.losses.pair_batch import PairBatch
 
 
@@ -14,7 +14,8 @@ from siglip_med.losses.pair_batch import PairBatch
 class SoftLabelSoftmax:
     """Cross-entropy over the prompts of each image with targets ``softmax(-S / temperature)``.
 
-    The loss is the mean over the labeled images; 0 where there is none.
+    The loss is the mean over the labeled images; 0 where there is none. A text that a broad label of an image leaves
+    undecided is in no softmax with it.
 
     Args:
         temperature: how far the target spreads over the tree, in units of D. Near 0 only the image's own conditions
@@ -41,6 +42,8 @@ class SoftLabelSoftmax:
     adjustment: NonNegativeFloat = 0.0
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        target = F.softmax(-batch.min_dissimilarity / self.temperature, dim=1)
-        row = -(target * F.log_softmax(adjusted_logits(batch, self.adjustment), dim=1)).sum(dim=1)
-        return (row * batch.labeled).sum() / batch.labeled.sum().clamp_min(1) + batch.zero
+        target = F.softmax(decided(-batch.min_dissimilarity / self.temperature, batch), dim=1)
+        log_probability = F.log_softmax(decided(adjusted_logits(batch, self.adjustment), batch), dim=1)
+        row = -(target * log_probability).sum(dim=1)
+        judged = batch.labeled if batch.undecided is None else batch.labeled & ~batch.undecided.all(dim=1)
+        return (row * judged).sum() / judged.sum().clamp_min(1) + batch.zero

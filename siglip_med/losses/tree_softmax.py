@@ -22,7 +22,8 @@ class TreeSoftmax:
     above a condition holds the prompts whose conditions are within h of it in D; where D is ultrametric, as the
     heights of common ancestors are, these are the nodes of its tree. The loss of an image is
     ``- sum_k share_k sum_l weights[l] log p(node of k at height l / L)``, where its conditions k share the mass by
-    their labels. Its optimum has the right conditions first, which that of squared distances has not. The loss of a
+    their labels. A label above several conditions (see `PairBatch.open_labels`) shares in it as they do: the least node
+    that is known of it has the mass of all of them. Its optimum has the right conditions first, which that of squared distances has not. The loss of a
     batch is the mean over the images with a positive text; 0 where there is none.
 
     Args:
@@ -46,17 +47,33 @@ class TreeSoftmax:
             raise UserError(f"the tree softmax's weights {list(self.weights)} must sum to 1, not {sum(self.weights):g}")
 
     def __call__(self, batch: PairBatch) -> Tensor:
-        mass = batch.targets.sum(dim=1, keepdim=True)
-        share = batch.targets / torch.where(mass > 0, mass, torch.ones_like(mass))
-        image, text = batch.targets.nonzero(as_tuple=True)
+        image, weight, distance = self._labels(batch)
+        mass = torch.zeros_like(batch.image[:, 0]).index_add(0, image, weight)
+        logits = adjusted_logits(batch, self.adjustment)
+        if batch.undecided is not None:
+            inside = batch.possible[:, batch.needed("text_condition")]
+            logits = logits.masked_fill(batch.undecided & ~inside, torch.finfo(logits.dtype).min)
         # Of log-probabilities, not of logits: the difference of two sums would lose all digits where a node is certain.
-        log_probability = F.log_softmax(adjusted_logits(batch, self.adjustment), dim=1)
+        log_probability = F.log_softmax(logits, dim=1)
         # Whole rows: the gradient of an index would be added up element by element.
         of_image = log_probability.index_select(0, image)
-        distance = batch.text_dissimilarity.index_select(0, text)
         path = torch.zeros_like(of_image[:, 0])
-        for level, weight in enumerate(self.weights):
+        for level, of_level in enumerate(self.weights):
             # D is made of fractions that binary ones only approximate.
             of_node = of_image.masked_fill(distance > level / len(self.weights) + 1e-6, -torch.inf)
-            path = path + weight * of_node.logsumexp(dim=1)
-        return batch.zero - (share[image, text] * path).sum() / (mass > 0).sum().clamp_min(1)
+            path = path + of_level * of_node.logsumexp(dim=1)
+        return batch.zero - (weight / mass[image] * path).sum() / (mass > 0).sum().clamp_min(1)
+
+    @staticmethod
+    def _labels(batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Image ``[P]``, weight ``[P]`` and D to every text ``[P, T]`` of each positive, then of each open broad label."""
+        image, text = batch.targets.nonzero(as_tuple=True)
+        weight, distance = batch.targets[image, text], batch.text_dissimilarity.index_select(0, text)
+        if batch.broad_labels is None:
+            return image, weight, distance
+        of, label = batch.open_labels.nonzero(as_tuple=True)
+        below = batch.broad_distance[label]
+        shown = (below <= 0).any(dim=1)  # a pool of texts may hold none of its conditions
+        parts = (image, of[shown]), (weight, batch.open_labels[of, label][shown]), (distance, below[shown])
+        images, weights, distances = (torch.cat(part) for part in parts)
+        return images, weights, distances
