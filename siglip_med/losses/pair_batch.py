@@ -166,7 +166,8 @@ class PairBatch:
     @cached_property
     def open_labels(self) -> Tensor:
         """``[B, K]`` broad labels that hold none of the image's own conditions: more is not known of it."""
-        assert self.broad_labels is not None and self.broad_members is not None
+        assert self.broad_labels is not None
+        assert self.broad_members is not None
         own = (self.needed("labels") > 0).to(self.broad_labels)
         return self.broad_labels * (_matmul(own, self.broad_members.to(own)) == 0)
 

@@ -22,9 +22,9 @@ class TreeSoftmax:
     above a condition holds the prompts whose conditions are within h of it in D; where D is ultrametric, as the
     heights of common ancestors are, these are the nodes of its tree. The loss of an image is
     ``- sum_k share_k sum_l weights[l] log p(node of k at height l / L)``, where its conditions k share the mass by
-    their labels. A label above several conditions (see `PairBatch.open_labels`) shares in it as they do: the least node
-    that is known of it has the mass of all of them. Its optimum has the right conditions first, which that of squared distances has not. The loss of a
-    batch is the mean over the images with a positive text; 0 where there is none.
+    their labels. A label above several conditions (see `PairBatch.open_labels`) shares in it as they do: its node has
+    the mass of all of them. The optimum has the right conditions first, which that of squared distances has not. The
+    loss of a batch is the mean over the images with a positive text or such a label; 0 where there is none.
 
     Args:
         weights: L of them, from the condition itself upwards, with sum 1. Five meet the levels of ICD: condition,
@@ -66,7 +66,7 @@ class TreeSoftmax:
 
     @staticmethod
     def _labels(batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Image ``[P]``, weight ``[P]`` and D to every text ``[P, T]`` of each positive, then of each open broad label."""
+        """Image and weight ``[P]`` and D to each text ``[P, T]``, of the positives and then of the open broad labels."""
         image, text = batch.targets.nonzero(as_tuple=True)
         weight, distance = batch.targets[image, text], batch.text_dissimilarity.index_select(0, text)
         if batch.broad_labels is None:
