@@ -51,34 +51,36 @@ def match_labels(labels: Sequence[str], conditions: ConditionSet, codes: str | P
         >>> match_labels(["bcc", "L40"], load_conditions(["Basal Cell Carcinoma", "Psoriasis"]))[1]
         Match(external='L40', code='L40', kind='coarser', conditions=('Psoriasis',))
     """
-    book, given = read_code_book(), {} if codes is None else _read_codes(Path(codes))
-    return tuple(_match(label, _code(label, given), conditions, book) for label in labels)
+    book, given = read_code_book(), {} if codes is None else read_codes(Path(codes))
+    return tuple(match_label(label, code_of(label, given), conditions, book) for label in labels)
 
 
-def _match(label: str, code: str, conditions: ConditionSet, book: CodeBook) -> Match:
+def match_label(label: str, code: str, conditions: ConditionSet, book: CodeBook) -> Match:
+    """Matches one label, of a code of any level ("": none), as `match_labels` does."""
     if named := tuple(c.name for c in conditions if fold(c.name) == fold(label)):
         return Match(label, code, "same name", named)
-    path = _path(code, book)
+    path = path_of(code, book)
     if path is None:
         return Match(label, "", "unknown")
     if equal := tuple(c.name for c in conditions if c.path == path):
         return Match(label, code, "same code", equal)
-    node = _stands_for(path, book)
+    node = stands_for(path, book)
     if below := tuple(c.name for c in conditions if c.path[: len(node)] == node):
         return Match(label, code, "coarser", below)
-    above = {c.name: node for c in conditions if path[: len(node := _stands_for(c.path, book))] == node}
+    above = {c.name: node for c in conditions if path[: len(node := stands_for(c.path, book))] == node}
     deepest = max(map(len, above.values()), default=0)
     nearest = tuple(name for name, node in above.items() if len(node) == deepest)
     return Match(label, code, "finer" if nearest else "unknown", nearest)
 
 
-def _stands_for(path: tuple[str, ...], book: CodeBook) -> tuple[str, ...]:
+def stands_for(path: tuple[str, ...], book: CodeBook) -> tuple[str, ...]:
     """The node that a code means: its category where it is the unspecified code of it."""
     code, parent = book.codes.get(path[-1]), book.codes.get(path[-2]) if len(path) > 1 else None
     return path[:-1] if code and parent and code.title == f"{parent.title}, unspecified" else path
 
 
-def _code(label: str, given: Mapping[str, str]) -> str:
+def code_of(label: str, given: Mapping[str, str]) -> str:
+    """The code of a label: the given one (folded name -> code), the curated tables', or the label itself; "": none."""
     known = lookup().get(fold(label))
     return given.get(fold(label)) or (known.code if known else _key(label))
 
@@ -90,14 +92,16 @@ def _key(text: str) -> str:
     return code.code if code else heading if heading in book.headings else ""
 
 
-def _path(key: str, book: CodeBook) -> tuple[str, ...] | None:
+def path_of(key: str, book: CodeBook) -> tuple[str, ...] | None:
+    """Keys from the chapter down to a code, category, block or chapter; None where there is no such node."""
     if key in book.codes or not key:
         return book.codes[key].path if key else None
     above = (code.path[: code.path.index(key) + 1] for code in book.codes.values() if key in code.path[:2])
     return next(above, None)
 
 
-def _read_codes(path: Path) -> dict[str, str]:
+def read_codes(path: Path) -> dict[str, str]:
+    """Reads a CSV with ``condition`` and ``code`` of any level: folded name -> node of ICD-10-CM."""
     text = read_csv(path, required=("condition", "code"))
     found: dict[str, str] = {}
     for number, row in text.numbered():

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -59,8 +59,7 @@ class ExternalData(DataModule):
 
     def keep(self, rows: np.ndarray) -> None:
         """Keeps ``[n]`` rows of the table alone."""
-        frame = self.table.frame.iloc[rows].reset_index(drop=True)
-        self.table = replace(self.table, frame=frame, labels=self.table.labels[rows])
+        self.table = self.table.take(rows)
         self.records = self.records[rows]
         self._divide()
 
@@ -95,7 +94,7 @@ def find_leaks(table: ImageTable, seen: ImageTable, rows: np.ndarray, distance: 
     Raises:
         UserError: an image of the run's cannot be read, so that nothing could be said.
     """
-    part = replace(seen, frame=seen.frame.iloc[rows].reset_index(drop=True), labels=seen.labels[rows])
+    part = seen.take(rows)
     place = dict(zip(_digests(part), rows.tolist(), strict=True))
     identical = np.array([place.get(digest, -1) for digest in _digests(table)])
     pairs = near_duplicate_pairs(perceptual_hashes(table, "skip"), distance, perceptual_hashes(part))

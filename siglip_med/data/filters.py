@@ -17,8 +17,7 @@ def keep_rows(table: ImageTable, mask: np.ndarray, reason: str, asked: bool = Fa
     if mask.all():
         return table
     left_out = sum_up([*table.left_out, LeftOut(reason, int((~mask).sum()), asked)])
-    frame = table.frame[mask].reset_index(drop=True)
-    return replace(table, frame=frame, labels=table.labels[mask], left_out=left_out)
+    return replace(table.take(mask), left_out=left_out)
 
 
 def keep_conditions(table: ImageTable, names: Sequence[str], reason: str = "none of the conditions kept") -> ImageTable:

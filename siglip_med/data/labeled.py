@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from siglip_med.core.errors import UserError
 from siglip_med.data.batch import Batch
 from siglip_med.data.dataset import EpochSampler, SplitDataset
-from siglip_med.data.sampling import SamplingStrategy, effective_counts
+from siglip_med.data.sampling import PerSource, SamplingStrategy, effective_counts
 from siglip_med.data.splitting import Split
 from siglip_med.data.table import ImageTable
 
@@ -50,7 +50,16 @@ class LabeledData(pl.LightningDataModule, ABC):
         """``[C]`` int64: images of an epoch's draws that list each condition, which is what a loss is trained on."""
         rows = self.split.train
         labels, primary = self.table.labels[rows], self.table.frame["primary"].to_numpy()[rows]
-        return effective_counts(labels, self.sampling.indices(labels, primary, np.random.default_rng(self.seed)))
+        sampling = self.sampling_of(rows)
+        return effective_counts(labels, sampling.indices(labels, primary, np.random.default_rng(self.seed)))
+
+    def sampling_of(self, rows: np.ndarray) -> SamplingStrategy:
+        """The strategy for these rows of the table; one per source is told whose they are."""
+        if not isinstance(self.sampling, PerSource):
+            return self.sampling
+        if "source" not in self.table.frame:
+            raise UserError(f"{self.table.source}: data/sampling=per_source is for data=mixture; this is one source")
+        return self.sampling.of(self.table.frame["source"].to_numpy(dtype=str)[rows])
 
     def rows(self, split: str) -> np.ndarray:
         """Table rows of a split (``train``, ``val`` or ``test``), in the order of `full_loader`."""
@@ -64,7 +73,8 @@ class LabeledData(pl.LightningDataModule, ABC):
     def training_sampler(self, dataset: SplitDataset, batch_size: int, drop_last: bool) -> EpochSampler:
         """This rank's share of an epoch's draws, from where the run is; a UserError where that fills no batch."""
         labels, primary = self.table.labels[dataset.rows], self.table.frame["primary"].to_numpy()[dataset.rows]
-        sampler = EpochSampler(dataset, self.sampling, labels, primary, self.seed, *self.world_size_and_rank())
+        sampling = self.sampling_of(dataset.rows)
+        sampler = EpochSampler(dataset, sampling, labels, primary, self.seed, *self.world_size_and_rank())
         if drop_last and len(sampler) < batch_size:
             raise UserError(
                 f"{self.table.source}: {len(sampler):,} training images a rank do not fill one batch of "

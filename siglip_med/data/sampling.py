@@ -1,6 +1,6 @@
 """Which training images an epoch draws, so that rare conditions are seen; positions only, no copies of images."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,6 +31,43 @@ class Natural:
     def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """A random order of all positions; see `SamplingStrategy`."""
         return generator.permutation(len(labels))
+
+
+@dataclass(frozen=True)
+class PerSource:
+    """As many draws as images, every source of a mixture as often as every other; within a source another strategy.
+
+    Args:
+        within: which images of one source an epoch draws; small sources go through its draws again.
+    """
+
+    within: SamplingStrategy = field(default_factory=Natural)
+
+    def of(self, sources: np.ndarray) -> SamplingStrategy:
+        """The strategy for training images of ``[n]`` sources, by name."""
+        return _OfSources(self.within, sources)
+
+    def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """As of one source: what ``within`` draws; see `SamplingStrategy`."""
+        return self.within.indices(labels, primary, generator)
+
+
+@dataclass(frozen=True)
+class _OfSources:
+    within: SamplingStrategy
+    sources: np.ndarray
+
+    def indices(self, labels: np.ndarray, primary: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        names = np.unique(self.sources)
+        share, rest = divmod(len(labels), len(names))
+        drawn = []
+        for place, name in enumerate(names):
+            rows, wanted = np.flatnonzero(self.sources == name), share + (place < rest)
+            order = np.empty(0, dtype=np.int64)
+            while len(order) < wanted:
+                order = np.concatenate([order, rows[self.within.indices(labels[rows], primary[rows], generator)]])
+            drawn.append(order[:wanted])
+        return generator.permutation(np.concatenate(drawn))
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,9 @@ class ImageTable:
         unit: what was counted: rows of a file, images, files of a folder.
         provenance: drawings or photographs, of which data set, under which license.
         thumbnails: whether the data's licence lets a run keep and show small copies of its images.
+        broad: names of the conditions below each of K labels that stand above several.
+        broad_labels: ``[N, K]`` float32 in [0, 1], the weights of these; None where K is 0. An image that has no other
+            label is for training alone; its ``primary`` is the first condition below.
     """
 
     frame: pd.DataFrame
@@ -53,6 +56,8 @@ class ImageTable:
     unit: str = "rows"
     provenance: Provenance = field(default_factory=Provenance)
     thumbnails: bool = False
+    broad: tuple[tuple[str, ...], ...] = ()
+    broad_labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -60,7 +65,26 @@ class ImageTable:
     def digest(self) -> str:
         """Sixteen hexadecimal digits: the hash of all rows and labels in their order."""
         rows = pd.util.hash_pandas_object(self.frame, index=False).to_numpy()
-        return hashlib.sha256(rows.tobytes() + np.ascontiguousarray(self.labels).tobytes()).hexdigest()[:16]
+        labels = [self.labels] if self.broad_labels is None else [self.labels, self.broad_labels]
+        parts = [rows.tobytes(), *(np.ascontiguousarray(part).tobytes() for part in labels)]
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+    def take(self, rows: np.ndarray) -> "ImageTable":
+        """The rows at ``[n]`` positions, or where ``[N]`` bools are true, renumbered from 0."""
+        frame = self.frame.iloc[np.flatnonzero(rows) if rows.dtype == bool else rows].reset_index(drop=True)
+        broad = None if self.broad_labels is None else self.broad_labels[rows]
+        return replace(self, frame=frame, labels=self.labels[rows], broad_labels=broad)
+
+    @property
+    def only_broad(self) -> np.ndarray:
+        """``[N]`` bool: the image has no label but such that stand above several conditions."""
+        return np.asarray((self.labels <= 0).all(axis=1))
+
+    def broad_members(self) -> np.ndarray:
+        """``[K, C]`` bool: the conditions below each of the K labels that stand above several."""
+        return np.array([[name in below for name in self.conditions] for below in self.broad]).reshape(
+            len(self.broad), len(self.conditions)
+        )
 
     @property
     def cases(self) -> np.ndarray:

@@ -70,8 +70,9 @@ def look_alikes(
 
 
 def some_training_rows(data: LabeledData, limit: int | None, seed: int) -> np.ndarray:
-    """Rows of the training images, or of ``limit`` of them by chance."""
+    """Rows of the training images of which a condition is known, or of ``limit`` of them by chance."""
     train = np.asarray(data.split.train)
+    train = train[~data.table.only_broad[train]]
     if limit is None or limit >= len(train):
         return train
     return np.random.default_rng((seed, 4)).choice(train, size=limit, replace=False)

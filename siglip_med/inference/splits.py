@@ -11,6 +11,7 @@ from siglip_med.conditions import ConditionSet
 from siglip_med.core.progress import tracked
 from siglip_med.data import LabeledData
 from siglip_med.metrics import Predictions
+from siglip_med.metrics.predictions import FRAME_COLUMNS
 from siglip_med.models import PromptEnsemble, TwoTower
 
 
@@ -54,7 +55,7 @@ def predict_split(
         logits=logits,
         labels=data.table.labels[rows],
         primary=frame["primary"].to_numpy(),
-        frame=frame[["image", "image_id", "case", "skin_tone", "sex", "age_group", "site"]],
+        frame=frame[[*FRAME_COLUMNS, *(["source"] if "source" in frame else [])]],
         conditions=conditions.names,
         codes=conditions.codes,
         groups=conditions.groups,

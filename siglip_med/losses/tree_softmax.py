@@ -66,7 +66,7 @@ class TreeSoftmax:
 
     @staticmethod
     def _labels(batch: PairBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """Image and weight ``[P]`` and D to each text ``[P, T]``, of the positives and then of the open broad labels."""
+        """Image and weight ``[P]`` and D to each text ``[P, T]``: of the positives, then of the open broad labels."""
         image, text = batch.targets.nonzero(as_tuple=True)
         weight, distance = batch.targets[image, text], batch.text_dissimilarity.index_select(0, text)
         if batch.broad_labels is None:

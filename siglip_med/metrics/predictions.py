@@ -36,7 +36,8 @@ class Predictions:
         logits: ``[N, C]`` float32, image against the ensembled prompt of each condition (sigmoid scale).
         labels: ``[N, C]`` float32 in [0, 1]; > 0 means positive.
         primary: ``[N]`` int, the image's first condition.
-        frame: N rows of the table (image, image_id, case, skin_tone, sex, age_group, site), unknown = "".
+        frame: N rows of the table (image, image_id, case, skin_tone, sex, age_group, site; and source where several
+            are mixed), unknown = "".
         conditions: the C names; ``codes``: their ICD-10-CM codes; ``groups``: their coarse groups.
         dissimilarity: ``[C, C]`` the matrix D.
         train_counts: ``[C]`` images per condition in the training split (the class prior, head/middle/tail).

@@ -12,7 +12,7 @@ from siglip_med.metrics.predictions import Predictions
 
 NEARNESS = "nearness to training"
 """Quarters of the test images by the cosine of the base's features to the nearest training image, nearest last."""
-ATTRIBUTES = ("skin_tone", "sex", "age_group", "site", "frequency", NEARNESS)
+ATTRIBUTES = ("source", "skin_tone", "sex", "age_group", "site", "frequency", NEARNESS)
 UNKNOWN = "unknown"
 FREQUENCIES = ("head", "middle", "tail")
 _GAP_COLUMNS = ("attribute", "metric", "best", "worst", "gap", "groups", "small_groups", "gap_with_small")
@@ -47,6 +47,8 @@ def subgroup_masks(
         [('sex', 'unknown', [True, True])]
     """
     for attribute in attributes:
+        if attribute == "source" and attribute not in predictions.frame:
+            continue  # one source
         if attribute == "frequency":
             group = frequency_groups(predictions.train_counts)[predictions.primary]
             names = [name for name in FREQUENCIES if (group == name).any()]

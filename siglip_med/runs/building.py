@@ -42,6 +42,9 @@ def build_module(
         primary=torch.tensor(data.table.frame["primary"].to_numpy(copy=True)),
         metrics=RetrievalMetrics(dissimilarity, components.conditions.chapters, components.conditions.blocks),
         seed=settings.seed,
+        broad=None
+        if data.table.broad_labels is None
+        else (torch.from_numpy(data.table.broad_labels), torch.from_numpy(data.table.broad_members())),
     )
     module.checkpoint_payload = checkpoint_payload(
         model,

@@ -140,6 +140,7 @@ class FineTuneModule(TwoTowerModule):
         primary: Tensor,
         metrics: RetrievalMetrics,
         seed: int,
+        broad: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Takes the parts and the tables that steps look things up in.
 
@@ -154,6 +155,8 @@ class FineTuneModule(TwoTowerModule):
             primary: ``[N]`` first condition of each row of the table.
             metrics: accumulates the validation metrics.
             seed: of dropout.
+            broad: ``[N, K]`` labels that stand above several conditions, and ``[K, C]`` bool, the conditions below
+                each; None: there is none.
         """
         super().__init__(model, loss, optimizer, seed)
         self.texts = texts
@@ -162,13 +165,21 @@ class FineTuneModule(TwoTowerModule):
         self.register_buffer("dissimilarity", dissimilarity.float(), persistent=False)
         self.register_buffer("condition_counts", condition_counts.float(), persistent=False)
         self.register_buffer("primary", primary, persistent=False)
+        self.has_broad = broad is not None
+        if broad is not None:
+            self.register_buffer("broad_labels", broad[0].float(), persistent=False)
+            self.register_buffer("broad_members", broad[1], persistent=False)
         self._text_embeddings: Tensor | None = None
         self._kept_texts: Tensor | None = None
         self._text_is_frozen = model.text_is_frozen
 
     def pair(self, batch: Batch) -> tuple[PairBatch, Tensor]:
         """Encodes the images and the prompts of the step's pool, each prompt once."""
-        texts = self.texts.sample(batch.labels, self.global_step)
+        broad, members, shown = None, None, batch.labels
+        if self.has_broad:
+            broad, members = self.get_buffer("broad_labels")[batch.index], self.get_buffer("broad_members")
+            shown = shown + broad @ members.float()
+        texts = self.texts.sample(shown, self.global_step)
         pairs = PairBatch.build(
             image=self.model.encode_images(batch.images),
             text=self._encode(texts),
@@ -178,6 +189,8 @@ class FineTuneModule(TwoTowerModule):
             text_condition=texts.condition,
             dissimilarity=self.get_buffer("dissimilarity"),
             condition_counts=self.get_buffer("condition_counts"),
+            broad_labels=broad,
+            broad_members=members,
         )
         return pairs, texts.condition
 

@@ -118,7 +118,7 @@ class SplitReport:
 def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split_hash: str) -> SplitReport:
     """Counts what a split did; ``groups`` is ``[N]``, what should not be separated."""
     listed = table.labels > 0
-    primary = np.eye(len(table.conditions), dtype=bool)[table.frame["primary"].to_numpy()]
+    primary = listed & np.eye(len(table.conditions), dtype=bool)[table.frame["primary"].to_numpy()]
     order = np.argsort(-listed.sum(axis=0), kind="stable")
     cases = table.cases
     return SplitReport(

@@ -114,11 +114,23 @@ def make_split(table: ImageTable, splitter: Splitter, seed: int) -> Split:
             that would be passed over.
     """
     _check_given(table, splitter)
-    parts = splitter.parts(table, seed)
+    parts = _parts(table, splitter, seed)
     for name in SPLITS:
         if not (parts == name).any():
             raise UserError(f"{table.source}: no image is in {name}; give more cases or other data.splitter settings")
     return _split(table, parts)
+
+
+def _parts(table: ImageTable, splitter: Splitter, seed: int) -> np.ndarray:
+    """``[N]`` str; groups with an image of which no single condition is known are for training."""
+    if not table.only_broad.any():
+        return splitter.parts(table, seed)
+    groups = leak_groups(table)
+    training = np.isin(groups, groups[table.only_broad])
+    parts = np.full(len(table), "train", dtype="U5")
+    if not training.all():
+        parts[~training] = splitter.parts(table.take(~training), seed)
+    return parts
 
 
 def _check_given(table: ImageTable, splitter: Splitter) -> None:
