@@ -169,7 +169,7 @@ def instantiate(node: Any, **given: Any) -> Any:
         **given: arguments that the program provides.
     """
     try:
-        return hydra.utils.instantiate(node, **given)
+        return hydra.utils.instantiate(node, _convert_="partial", **given)
     except InstantiationException as error:
         cause: BaseException | None = error.__cause__
         while cause is not None and not isinstance(cause, UserError):

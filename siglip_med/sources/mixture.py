@@ -39,7 +39,7 @@ class MixtureSource:
     conditions: Chosen = "union"
     codes: str | None = None
     held_out: str | None = None
-    near_duplicate_distance: Distance | None = None
+    near_duplicate_distance: Distance | None = 4
 
     def __post_init__(self) -> None:
         if len(self.sources) < 2:
@@ -163,7 +163,10 @@ def _known(table: ImageTable) -> ImageTable:
     table = keep_rows(table, ~table.only_broad | broad, "no label of theirs means a condition of the mixture")
     judged = table.frame["source_split"].isin(("val", "test")).to_numpy()
     reason = "no single condition is known, and their own split keeps them for validation or test"
-    return keep_rows(table, ~(table.only_broad & judged), reason)
+    table = keep_rows(table, ~(table.only_broad & judged), reason)
+    alone = int(table.only_broad.sum())
+    said = f"of {alone:,} images no single condition is known: they and their cases train, and none judges the model"
+    return table.with_notes(said) if alone else table
 
 
 def _tested(table: ImageTable, name: str) -> ImageTable:
