@@ -47,13 +47,6 @@ def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def put_in_place(written: Path, path: Path) -> None:
-    """Moves a complete file under its name when every byte is on the disk."""
-    with written.open("rb") as file:
-        os.fsync(file.fileno())
-    written.replace(path)
-
-
 def write_bytes(path: str | Path, content: bytes) -> None:
     """Writes bytes; see `write_whole`."""
     write_whole(path, lambda file: file.write(content))

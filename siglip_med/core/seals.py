@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.files import put_in_place, write_text, write_whole
+from siglip_med.core.files import write_text, write_whole
 
 SUMS = "SHA256SUMS"
 _MARK = b"siglip-med sha256 "
@@ -43,15 +43,6 @@ def write_sealed(path: str | Path, write: Callable[[Any], object], archive: bool
         sealing.finish(_LENGTH.to_bytes(2, "little") if archive else b"")
 
     write_whole(path, sealed)
-
-
-def seal(written: Path, path: Path) -> None:
-    """Ends a file that is complete with its seal, and moves it into place."""
-    with written.open("r+b") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        file.seek(0, io.SEEK_END)
-        file.write(_MARK + digest.encode())
-    put_in_place(written, path)
 
 
 def check_sealed(path: str | Path) -> str | None:

@@ -136,6 +136,11 @@ class PixelCache:
                 self._checked[record] = True
         return squares
 
+    def digests(self, records: np.ndarray) -> list[str]:
+        """The content of each of ``[N]`` records, as 32 hexadecimal digits."""
+        of = {record: digest for digest, record in self._read_index().records.items()}
+        return [of[record] for record in records.tolist()]
+
     def __getstate__(self) -> dict[str, Any]:
         # A worker opens the file itself: pickling a memory map would copy all of it.
         return self.__dict__ | {"_pixels": None, "_mapped": None}

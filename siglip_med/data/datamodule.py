@@ -200,11 +200,18 @@ class DataModule(LabeledData):
         dataset = self._dataset(self.chosen_rows(split, chosen))
         return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
 
-    def table_loader(self, view: int | None = None, start: int = 0) -> DataLoader[Batch]:
-        """The table's images in order from ``start`` on, for features that are kept; or their augmented ``view``."""
-        dataset = self._dataset(np.arange(len(self.table)), augmented=view is not None)
-        every: Iterable[Draw | int] = ShardSampler(dataset) if view is None else ViewSampler(dataset, view)
-        return self._loader(dataset, list(every)[start:], self.eval_batch_size)
+    @property
+    def contents(self) -> list[str]:
+        """The N images' contents, as 32 hexadecimal digits each."""
+        return self.cache.digests(self.records)
+
+    def table_loader(self, rows: np.ndarray, view: int | None = None) -> DataLoader[Batch]:
+        """Images of the table, in the order of ``rows``, for features that are kept; or their augmented ``view``."""
+        dataset = self._dataset(rows, augmented=view is not None)
+        if view is None:
+            return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
+        contents = self.contents
+        return self._loader(dataset, ViewSampler([contents[row] for row in rows], view), self.eval_batch_size)
 
     def save_bad_images(self, path: Path) -> None:
         """Writes the skipped images as a CSV (row, image, reason); no file where there is none."""

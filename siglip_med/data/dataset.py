@@ -1,5 +1,6 @@
 """From positions in a split to batches: what is drawn when, and how pixels become the model's input."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -171,10 +172,11 @@ class ShardSampler(DistributedSampler[int]):
 
 
 class ViewSampler(Sampler[Draw]):
-    """Every image once, in order, each with the random seed of one numbered view: same number, same images."""
+    """Every image once, in order, each with a random seed of its content and of a numbered view, in whatever table."""
 
-    def __init__(self, dataset: SplitDataset, view: int) -> None:
-        self._seeds = np.random.default_rng(view).integers(2**63, size=len(dataset))
+    def __init__(self, contents: Sequence[str], view: int) -> None:
+        digests = (hashlib.blake2b(f"{view} {content}".encode(), digest_size=8).digest() for content in contents)
+        self._seeds = [int.from_bytes(digest, "little") >> 1 for digest in digests]
 
     def __len__(self) -> int:
         return len(self._seeds)

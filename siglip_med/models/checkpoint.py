@@ -229,12 +229,12 @@ def model_node(
     if isinstance(base, str):
         if "path" not in node:
             raise UserError(
-                f"{path} has two bases, {payload['base']['name']}: give base.vision=folder base.text=folder"
+                f"{path} has two bases, {payload['base']['name']}: give 'base={{vision: folder, text: folder}}'"
             )
         return node | {"path": base, "revision": None}
     unknown = sorted(key for key in base or {} if key not in node)
     if unknown:
-        raise UserError(f"base.{unknown[0]}: {path} has no such base; give base=folder")
+        raise UserError(f"base={{{unknown[0]}: …}}: {path} has no such base; give base=folder")
     return node | dict(base or {})
 
 

@@ -30,7 +30,7 @@ from siglip_med.data.splitting import Splitter
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.models import PromptEnsemble, TwoTower, check_prompts
 from siglip_med.runs.settings import ConditionSettings
-from siglip_med.training.features import FeatureDataModule
+from siglip_med.training.features import FeatureDataModule, kept_where_frozen
 
 Build = Callable[..., Any]
 """Builds an object from a node and from arguments of the program."""
@@ -48,7 +48,7 @@ def data_builders(trust: Sequence[str] = ()) -> Builders:
 @cache
 def _shipped_builders() -> Builders:
     named = [get_class(name) for name in sorted(shipped_targets()) if name.startswith("siglip_med.") and _is_part(name)]
-    return builders(DataModule, FeatureDataModule, parts=named)
+    return builders(DataModule, FeatureDataModule, kept_where_frozen, parts=named)
 
 
 def _is_part(name: str) -> bool:
@@ -125,8 +125,6 @@ def build_components(
     """
     model = model.to(device)
     images = build_data(data, model, seed, build)
-    if features is None and images.look_alikes == "join":
-        raise UserError(f"data.look_alikes=join: features=null keeps no features of a frozen tower; {HOW_ELSE}")
     if len(images.conditions) < 2:
         raise UserError(
             f"{images.table.source}: has the one condition {images.conditions[0]!r}, so nothing to tell apart; "
@@ -134,6 +132,8 @@ def build_components(
         )
     found = load_conditions(images.conditions, codes=conditions.codes)
     source: LabeledData = images if features is None else build(features, datamodule=images, model=model)
+    if source is images and images.look_alikes == "join":
+        raise UserError(f"data.look_alikes=join: no features of a frozen tower are kept; {HOW_ELSE}")
     distances = dissimilarity(
         found,
         geometry=conditions.geometry,

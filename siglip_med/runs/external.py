@@ -49,6 +49,7 @@ from siglip_med.runs.components import Components
 from siglip_med.runs.folder import run_folder
 from siglip_med.runs.scoring import predict_part, with_familiarity
 from siglip_med.runs.stored import OpenedRun, saved_predictions
+from siglip_med.training.features import kept_where_frozen
 
 FOLDER = "external"
 
@@ -88,12 +89,12 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
     images.keep(np.flatnonzero(images.keep_leaks | ~leaks.left_out))
     own, zero_shot = as_conditions(matches, components.conditions), None
     if images.zero_shot:
-        zero_shot = _ranked(components, images, own)[0]
+        zero_shot = _ranked(run, images, own)[0]
     components.model.load_trainable_state(trained)
     found = saved_predictions(folder, run.payload) or {
         part: predict_part(components, part, run.refit) for part in ("val", "test")
     }
-    ranked, features = _ranked(components, images, own)
+    ranked, features = _ranked(run, images, own)
     theirs, features = _judged(components, yardstick, ranked, features, run.refit, judged), features[judged]
     if (known := read_familiarity(run.payload)) is not None:
         images.keep(np.flatnonzero(judged))
@@ -184,11 +185,15 @@ def _yardstick(
     return Yardstick.of(accept, counts), known[kept]
 
 
-def _ranked(components: Components, images: ExternalData, own: ConditionSet) -> tuple[Predictions, np.ndarray]:
-    """The set's own labels ranked by their prompts, and the pooled features of its images: one pass over them."""
-    model, none_nearer = components.model, 1.0 - np.eye(len(own))
+def _ranked(run: OpenedRun, images: ExternalData, own: ConditionSet) -> tuple[Predictions, np.ndarray]:
+    """The set's own labels ranked by their prompts, and the pooled features of its images: one pass over them.
+
+    Features of a frozen tower are kept where the run keeps its own.
+    """
+    model, none_nearer, kept = run.components.model, 1.0 - np.eye(len(own)), run.stored.features
+    data = images if kept is None else kept_where_frozen(images, model, kept["cache_dir"])
     prompts = [evaluation_prompts(ConditionSet((one,)))[0] for one in own]  # two labels may have the same words
-    return predict_split(model, PromptEnsemble(prompts, model.tokenize), images, own, none_nearer, "test")
+    return predict_split(model, PromptEnsemble(prompts, model.tokenize), data, own, none_nearer, "test")
 
 
 def _judged(

@@ -2,25 +2,20 @@
 
 import hashlib
 import logging
-import math
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from pydantic import Field, PositiveFloat
-from rich.console import Console
 from torch.utils.data import DataLoader, DistributedSampler
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.files import Mapped, named
+from siglip_med.core.files import Mapped
 from siglip_med.core.progress import tracked
-from siglip_med.core.seals import check_sealed, seal
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
 from siglip_med.data.datamodule import DataModule
@@ -30,6 +25,7 @@ from siglip_med.data.labeled import LabeledData
 from siglip_med.data.loader import TimedLoader
 from siglip_med.data.table import ImageTable
 from siglip_med.models import TwoTower
+from siglip_med.training.feature_store import FeatureStore, keys_of, say
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +36,9 @@ class FeatureDataset(SplitDataset):
     """Features of one split in several views; a draw's random seed chooses the view."""
 
     def __init__(
-        self, views: Sequence[np.ndarray], table: ImageTable, rows: np.ndarray, mapped: Sequence[Mapped] = ()
+        self, views: Sequence["Rows"], table: ImageTable, rows: np.ndarray, mapped: Sequence[Mapped] = ()
     ) -> None:
-        """Takes features ``[N, F]`` or states ``[N, L, D]`` of the whole table a view, and the split's ``[n]`` rows."""
+        """Takes features ``[N, F]`` or states ``[N, L, D]`` of the whole table, by view, and the split's rows."""
         self.rows, self._mapped = rows, mapped
         self._views = views
         self._labels = torch.from_numpy(table.labels)
@@ -111,12 +107,12 @@ class FeatureDataModule(LabeledData):
         dtype: Literal["float16", "float32"] = "float16",
         max_gigabytes: PositiveFloat = 20.0,
     ) -> None:
-        """Computes the features of the whole table, or reads those of an earlier run with the same files and weights.
+        """Computes the features of the whole table, but for photographs that a run with the same base has computed.
 
         Args:
             datamodule: ready data.
             model: its vision backbone must be frozen, whole or in its first blocks.
-            cache_dir: where features are kept; any split of the same table shares them.
+            cache_dir: where features are kept, by each photograph's content: any table with it shares them.
             views: augmented views of each image to train on; 0: the image as it is.
             dtype: of kept states (an image has hundreds of vectors); pooled features are float32 in any case.
             max_gigabytes: states that would take more than this on disk are refused.
@@ -145,12 +141,15 @@ class FeatureDataModule(LabeledData):
         self._limit = max_gigabytes
         self.table, self.sampling, self.seed = datamodule.table, datamodule.sampling, datamodule.seed
         folder = Path(cache_dir) / "features"
-        keys = {view: folder / f"{self._key(model, view)}.npy" for view in (None, *range(views))}
-        self._compute(model, keys)
-        self._mapped = [Mapped(path) for path in keys.values()] if self._blocks else []
-        kept = [np.load(path, mmap_mode="r" if self._blocks else None) for path in keys.values()]
+        stores = [FeatureStore(folder / self._key(model, v), np.dtype(self._dtype)) for v in (None, *range(views))]
+        records = self._compute(model, dict(zip((None, *range(views)), stores, strict=True)))
+        kept: list[Rows] = [Placed(store.values(), of) for store, of in zip(stores, records, strict=True)]
+        if self._blocks:
+            self._mapped = [Mapped(store.values_file) for store in stores]
+        else:
+            self._mapped, kept = [], [one[np.arange(len(self.table))] for one in kept]
         self._plain, self._views = kept[:1], kept[1:] or kept[:1]
-        self.kept = None if self._blocks else kept[0]
+        self.kept = None if self._blocks else np.asarray(kept[0])
         if datamodule.look_alikes == "join":
             if self.kept is None:
                 raise UserError(f"data.look_alikes=join: a tower with trained blocks keeps no features; {HOW_ELSE}")
@@ -196,29 +195,27 @@ class FeatureDataModule(LabeledData):
         """As of the data module that this is made from."""
         self._inner.save_bad_images(path)
 
-    def _compute(self, model: TwoTower, paths: dict[int | None, Path]) -> None:
-        """Computes what is not there, or is not as it was written."""
-        for path in paths.values():
-            if path.is_file() and (wrong := check_sealed(path)) is not None:
-                _say(f"{path} {wrong}: computing it again")
-                path.unlink()
-        missing = {view: path for view, path in paths.items() if not path.is_file()}
-        if missing and self._blocks:
-            self._announce(model, list(missing.values()))
-        for view, path in missing.items():
-            what = f"states after block {self._blocks}" if self._blocks else "embedding the images"
-            name = what if view is None else f"{what}, view {view}"
-            embed(model, self._inner, view, path, np.dtype(self._dtype), name)
+    def _compute(self, model: TwoTower, stores: Mapping[int | None, FeatureStore]) -> list[np.ndarray]:
+        """Computes what a store has not, or has not as it was written; ``[N]`` records of the table's rows in each."""
+        keys = keys_of(self._inner.contents)
+        missing = {view: int((store.find(keys) < 0).sum()) for view, store in stores.items()}
+        if any(missing.values()) and self._blocks:
+            self._announce(model, stores, sum(missing.values()))
+        for view, store in stores.items():
+            if missing[view]:
+                what = f"states after block {self._blocks}" if self._blocks else "embedding the images"
+                embed(model, self._inner, keys, store, what if view is None else f"{what}, view {view}", view)
+        return [store.find(keys) for store in stores.values()]
 
-    def _announce(self, model: TwoTower, paths: Sequence[Path]) -> None:
+    def _announce(self, model: TwoTower, stores: Mapping[int | None, FeatureStore], missing: int) -> None:
         """Says what the states will take on disk, before anything is computed."""
-        batch = next(iter(self._inner.table_loader(None)))
-        images = batch.images[:2].to(model.logit_scale.device)
-        states = model.image_states(images)
+        batch = next(iter(self._inner.table_loader(np.arange(min(2, len(self.table))))))
+        states = model.image_states(batch.images.to(model.logit_scale.device))
         each = states[0].numel() * np.dtype(self._dtype).itemsize
-        total = each * len(self.table) * len(paths) / 1e9
-        size = f"{len(self.table):,} images x {len(paths)} x {each / 1e3:,.0f} kB = {total:.2f} GB"
-        folder = paths[0].parent
+        total = each * missing / 1e9
+        part = f" ({missing:,} are missing)" if missing < len(self.table) * len(stores) else ""
+        size = f"{len(self.table):,} images x {len(stores)}{part} x {each / 1e3:,.0f} kB = {total:.2f} GB"
+        folder = next(iter(stores.values())).folder.parent
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free / 1e9
         if total > self._limit or total > free:
@@ -226,106 +223,94 @@ class FeatureDataModule(LabeledData):
                 f"features: the states after block {self._blocks} would take {size} in {folder} (allowed are "
                 f"{self._limit:g} GB, free are {free:.1f}); raise features.max_gigabytes, or lower features.views"
             )
-        _say(f"features: states after block {self._blocks}: {size} in {folder}")
+        say(f"features: states after block {self._blocks}: {size} in {folder}")
 
     def _key(self, model: TwoTower, view: int | None) -> str:
-        """Hash of everything that the features depend on: files, order, weights, size, augmentation."""
-        images = self.table.frame["image"]
-        stats = [(self.table.root / image).stat() for image in images]
-        files = [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in zip(images, stats, strict=True)]
+        """Hash of everything but the photograph that its features depend on: weights, size, augmentation."""
         drawn = "" if view is None else f"{view} {vars(self._inner.augmentation) if self._inner.augmentation else None}"
         kept = [f"states after block {self._blocks}, {self._dtype}"] if self._blocks else []
-        parts = (model.base.fingerprint, repr(model.image_spec), str(self.table.root.resolve()), *files, drawn, *kept)
+        parts = (model.base.fingerprint, repr(model.image_spec), drawn, *kept)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-@torch.no_grad()
-def embed(model: TwoTower, data: DataModule, view: int | None, path: Path, dtype: np.dtype, description: str) -> None:
-    """Writes ``[N, F]`` features, or ``[N, L, D]`` states, of the table's images: a whole file, or a hidden part.
+def kept_where_frozen(
+    datamodule: DataModule,
+    model: TwoTower,
+    cache_dir: str,
+    views: Views = 0,
+    dtype: Literal["float16", "float32"] = "float16",
+    max_gigabytes: PositiveFloat = 20.0,
+) -> LabeledData:
+    """A `FeatureDataModule` of these arguments where the vision tower is frozen whole; else the images themselves."""
+    if not model.vision_is_frozen:
+        return datamodule
+    logger.info("features=auto: the vision tower is frozen, so each image is embedded once; features=null never keeps")
+    return FeatureDataModule(datamodule, model, cache_dir, views, dtype, max_gigabytes)
 
-    What a process that was killed has written stays, but for its last batch, and is gone on with. A second process that
-    wants the same file waits for the first.
+
+@dataclass(frozen=True)
+class Placed:
+    """Records of a store as rows of a table: ``[n]`` rows give the values of their records."""
+
+    values: np.ndarray
+    records: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of an array of all rows."""
+        return (len(self.records), *self.values.shape[1:])
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(self.values[self.records[rows]])
+
+
+Rows = np.ndarray | Placed
+"""Features by row of the table: in memory, or on disk."""
+
+
+@torch.no_grad()
+def embed(
+    model: TwoTower,
+    data: DataModule,
+    keys: np.ndarray,
+    store: FeatureStore,
+    description: str,
+    view: int | None = None,
+) -> None:
+    """Adds to a store what it lacks of a table's images: features ``[F]``, or states ``[L, D]``.
+
+    What a process that was killed has written stays, and is gone on with. A second process that computes the same waits
+    for the first.
 
     Args:
         model: whose vision tower is frozen, whole or in its first blocks.
         data: of the table.
-        view: an augmented one; None for the images as they are.
-        path: of the file.
-        dtype: of the values.
+        keys: ``[N]`` of its images.
+        store: of this tower and view.
         description: of the work, for the screen.
+        view: an augmented one; None for the images as they are.
 
     Raises:
-        UserError: a value is too large for ``dtype``, or the file cannot be written.
+        UserError: a value is too large for the store's type, or the store cannot be written.
     """
     training = model.training
     model.eval()
     device = model.logit_scale.device
     read = model.image_states if model.frozen_blocks("vision") else model.image_features
-    partial = path.with_name(f".{path.name}.part")
     try:
-        with named(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with _alone(Path(f"{partial}.lock")):
-                if path.is_file():
-                    return
-                done = _whole_batches(partial, data.eval_batch_size)
-                if done:
-                    _say(
-                        f"features: {done:,} of {len(data.table):,} images were embedded before, by a run that was cut"
+        with store.writing() as writer:
+            absent = np.flatnonzero(store.find(keys) < 0)
+            missing = np.sort(list({keys[row].tobytes(): row for row in absent[::-1]}.values()))
+            if len(missing) < len(keys):
+                say(f"features: {len(keys) - len(absent):,} of {len(keys):,} images are kept already")
+            start = 0
+            for batch in tracked(data.table_loader(missing, view), description):
+                values = read(batch.images.to(device)).float().cpu().numpy().astype(store.dtype)
+                if not np.isfinite(values).all():
+                    raise UserError(
+                        f"features: a state is beyond the range of {store.dtype}: set features.dtype=float32"
                     )
-                with partial.open("r+b" if done else "wb") as file:
-                    file.seek(0, os.SEEK_END)
-                    for batch in tracked(data.table_loader(view, done), description):
-                        values = read(batch.images.to(device)).float().cpu().numpy().astype(dtype)
-                        if not np.isfinite(values).all():
-                            raise UserError(
-                                f"features: a state is beyond the range of {dtype}: set features.dtype=float32"
-                            )
-                        if file.tell() == 0:
-                            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
-                            shape = (len(data.table), *values.shape[1:])
-                            np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
-                        file.write(values.tobytes())
-                        file.flush()
-                        os.fsync(file.fileno())  # what lies before the last batch can be relied on
-                seal(partial, path)
-    except UserError:
-        partial.unlink(missing_ok=True)
-        raise
+                writer.append(keys[missing[start : start + len(values)]], values)
+                start += len(values)
     finally:
         model.train(training)
-
-
-@contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Waits until no other process computes the same features, and says so; a killed one's lock is gone with it."""
-    lock = FileLock(place)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _say("features: another process computes them; waiting for it")
-        lock.acquire()
-    try:
-        yield
-        place.unlink(missing_ok=True)  # whoever waited for it finds the features
-    finally:
-        lock.release()
-
-
-def _whole_batches(partial: Path, size: int) -> int:
-    """How many images a file that was cut has whole and on the disk; what lies behind them is taken off."""
-    try:
-        with partial.open("r+b") as file:
-            np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-            header, each = file.tell(), math.prod(shape[1:]) * dtype.itemsize
-            rows = min((partial.stat().st_size - header) // each, shape[0])
-            done = max(0, (rows - 1) // size) * size
-            file.truncate(header + done * each)
-            return done
-    except (FileNotFoundError, ValueError):
-        return 0
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)

@@ -95,7 +95,7 @@ def test_both_bases_of_a_dual_encoder_can_move(tmp_path):
     moved = {name: str(tmp_path / "moved" / name) for name in ("vision", "text")}
     loaded, _ = load_model(path, moved)
     assert torch.allclose(runs.scores(loaded), runs.scores(model), atol=1e-6)
-    assert "give base.vision=folder base.text=folder" in refusal(load_model, path, str(tmp_path / "moved"))
+    assert "give 'base={vision: folder, text: folder}'" in refusal(load_model, path, str(tmp_path / "moved"))
     assert "has no such base" in refusal(load_model, path, {"image": "x"})
 
 

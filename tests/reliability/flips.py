@@ -20,12 +20,13 @@ from transformers import AutoModel
 from siglip_med.commands import train
 from siglip_med.conditions.user_map import read_user_map
 from siglip_med.core.errors import UserError
-from siglip_med.core.seals import check_sealed, write_sealed, write_sidecar
+from siglip_med.core.seals import write_sidecar
 from siglip_med.data.cache import PixelCache
 from siglip_med.data.splitting import Split
 from siglip_med.export import export_checkpoint
 from siglip_med.launch.entry import _quiet_libraries
 from siglip_med.models import load_model, read_checkpoint, siglip
+from siglip_med.training.feature_store import FeatureStore, keys_of
 from tests.short_runs import small_settings
 
 CODES = "condition,code\nEczema,L30.9\nPsoriasis,L40.0\nUrticaria,L50.9\nMelanoma,C43.9\n"
@@ -44,9 +45,10 @@ def subjects(folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
     store = next((folder / "cache" / "images").glob("pixels-*"))
     side = int(store.name.split("-")[1])
     limit = int(store.name.rpartition("-")[2])
-    features = folder / "features.npy"
-    values = np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32)
-    write_sealed(features, lambda file: np.save(file, values))
+    kept = FeatureStore(folder / "features", np.dtype("float32"))
+    keys = keys_of([f"{number:032x}" for number in range(50)])
+    with kept.writing() as writer:
+        writer.append(keys, np.random.default_rng(0).normal(size=(50, 20)).astype(np.float32))
     paths = [table.root / name for name in table.frame["image"]]
 
     def pixels() -> object:
@@ -54,11 +56,11 @@ def subjects(folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
         records, reasons = cache.add(paths)
         return cache.read(records).tobytes(), reasons
 
-    def feature_file() -> object:
-        wrong = check_sealed(features)
-        if wrong is not None:
-            raise UserError(f"{features} {wrong}")
-        return np.load(features).tobytes()
+    def features() -> object:
+        records = kept.find(keys)
+        if (records < 0).any():
+            raise UserError("a run computes these again")
+        return kept.values()[records].tobytes()
 
     def checkpoint() -> object:
         loaded = read_checkpoint(best)
@@ -79,7 +81,9 @@ def subjects(folder: Path) -> dict[str, tuple[Path, Callable[[], object]]]:
         "export: settings": (exported / "config.json", export),
         "image cache: pixels": (store / "pixels.bin", pixels),
         "image cache: index": (store / "index.json", pixels),
-        "feature cache": (features, feature_file),
+        "feature store: values": (kept.values_file, features),
+        "feature store: index": (kept.folder / "index.bin", features),
+        "feature store: shape": (kept.folder / "shape.json", features),
         "split": (split, lambda: Split.load(split, table).parts.tolist()),
         "codes": (codes, lambda: str(read_user_map(codes))),
     }

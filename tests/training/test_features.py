@@ -1,20 +1,22 @@
 """Features of a frozen tower: the same numbers as encoding the images, computed once."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from siglip_med.core.config import instantiate
+from siglip_med.commands import train
+from siglip_med.core.config import instantiate, typed
 from siglip_med.core.errors import UserError
-from siglip_med.core.seals import check_sealed
 from siglip_med.data.look_alikes import whitened
 from siglip_med.runs.building import build, build_module
 from siglip_med.training import features
+from siglip_med.training.feature_store import FeatureStore, keys_of
 from tests.models import tiny
 from tests.models.tiny import write_dual
-from tests.short_runs import small_settings
+from tests.short_runs import compose_config, small_settings
 
 
 class Killed(BaseException):
@@ -77,40 +79,85 @@ def test_a_second_run_with_another_split_reads_the_features_of_the_first(
 
 @pytest.mark.parametrize("view", [None, 1])
 def test_features_that_were_cut_are_gone_on_with_within_a_batch(components, tmp_path, monkeypatch, capsys, view):
-    """Bytes of a batch that was being written, or was not on the disk yet, are not relied on."""
+    """Bytes that no index names are not relied on, and nothing that it names is computed again."""
     data, model = components.data._inner, components.model
     monkeypatch.setattr(data, "eval_batch_size", 32)
-    whole, broken, seen = tmp_path / "whole.npy", tmp_path / "broken.npy", []
-    features.embed(model, data, view, whole, np.dtype("float32"), "all")
+    keys, whole, broken, seen = keys_of(data.contents), store(tmp_path / "whole"), store(tmp_path / "broken"), []
+    features.embed(model, data, keys, whole, "all", view)
     loader = data.table_loader
 
-    def cut(view=None, start=0):
-        seen.append(start)
-        batches = list(loader(view, start))
-        yield from batches[:5] if start == 0 else batches
-        if start == 0:
+    def cut(rows, view=None):
+        seen.append(len(rows))
+        batches = list(loader(rows, view))
+        yield from batches[:4] if len(seen) == 1 else batches
+        if len(seen) == 1:
             raise Killed
 
     monkeypatch.setattr(data, "table_loader", cut)
     with pytest.raises(Killed):
-        features.embed(model, data, view, broken, np.dtype("float32"), "cut")
-    (partial,) = tmp_path.glob(".*.part")
-    with partial.open("ab") as file:
-        file.write(b"torn")
-    features.embed(model, data, view, broken, np.dtype("float32"), "again")
-    assert seen == [0, 4 * 32]
-    assert "features: 128 of 260 images were embedded before" in capsys.readouterr().err.replace("\n", " ")
-    assert broken.read_bytes() == whole.read_bytes()
-    assert check_sealed(broken) is None
-    assert {path.name for path in tmp_path.iterdir()} == {"whole.npy", "broken.npy"}
+        features.embed(model, data, keys, broken, "cut", view)
+    for torn in (broken.values_file, broken.folder / "index.bin"):
+        with torn.open("ab") as file:
+            file.write(b"torn")
+    features.embed(model, data, keys, broken, "again", view)
+    assert seen == [260, 260 - 4 * 32]
+    assert "features: 128 of 260 images are kept already" in capsys.readouterr().err.replace("\n", " ")
+    for name in ("values.bin", "index.bin"):
+        assert (broken.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
-@pytest.mark.parametrize("rest", [b"", b"\x93NUMPY\x01", b"no features at all"])
-def test_a_part_that_is_too_short_or_something_else_is_begun_anew(components, tmp_path, rest):
-    data, model = components.data._inner, components.model
-    (tmp_path / ".new.npy.part").write_bytes(rest)
-    features.embed(model, data, None, tmp_path / "new.npy", np.dtype("float32"), "anew")
-    assert np.array_equal(np.load(tmp_path / "new.npy"), components.data._plain[0])
+def test_a_copied_folder_another_order_and_a_part_of_a_table_are_read_and_not_computed(
+    components, towers, cache, tmp_path, monkeypatch
+):
+    table = components.data.table
+    shutil.copytree(table.root, tmp_path / "moved" / "elsewhere")
+    rows = np.random.default_rng(0).permutation(len(table))[:200]
+    names = np.array(table.conditions)[table.frame["primary"]]
+    lines = [f'{table.frame["image"][row]},"{names[row]}"' for row in rows]
+    (tmp_path / "moved" / "elsewhere" / "labels.csv").write_text("\n".join(["image,condition", *lines]))
+
+    def computed_again(*_):
+        raise AssertionError("the features were there")
+
+    monkeypatch.setattr(features, "embed", computed_again)
+    own = ["data=csv", f"data.source.root={tmp_path / 'moved' / 'elsewhere'}", "data.num_workers=0"]
+    places = [f"paths.cache_dir={cache}", f"paths.output_dir={tmp_path}"]
+    settings = typed(compose_config(*FROZEN, *towers, *own, *places, "seed=1"), train.Settings)
+    again = build(settings, CPU).data
+    assert np.array_equal(again.kept, components.data.kept[rows])
+
+
+def test_a_damaged_record_is_computed_again_alone_and_said(components, tmp_path, capsys):
+    data, model, kept = components.data._inner, components.model, store(tmp_path / "kept")
+    keys = keys_of(data.contents)
+    features.embed(model, data, keys, kept, "all")
+    before, record = kept.values()[kept.find(keys)].copy(), 7 * before_bytes(kept)
+    with kept.values_file.open("r+b") as file:
+        file.seek(record + 2)
+        file.write(b"\xff\xff")
+    assert (kept.find(keys) < 0).sum() == 1
+    assert "1 of 260 records are damaged: computing them again" in capsys.readouterr().err.replace("\n", " ")
+    features.embed(model, data, keys, kept, "again")
+    torch.testing.assert_close(kept.values()[kept.find(keys)], before, atol=1e-5, rtol=1e-4)
+
+
+def store(folder):
+    return FeatureStore(folder, np.dtype("float32"))
+
+
+def before_bytes(kept):
+    return kept.values().strides[0]
+
+
+@pytest.mark.parametrize("file", ["values.bin", "index.bin", "shape.json"])
+@pytest.mark.parametrize("rest", [b"", b"[", b"no features at all"])
+def test_a_store_that_is_something_else_is_begun_anew(components, tmp_path, file, rest):
+    data, model, kept = components.data._inner, components.model, store(tmp_path / "new")
+    kept.folder.mkdir()
+    (kept.folder / file).write_bytes(rest)
+    keys = keys_of(data.contents)
+    features.embed(model, data, keys, kept, "anew")
+    assert np.array_equal(kept.values()[kept.find(keys)], components.data.kept)
 
 
 def test_another_augmentation_or_a_changed_file_is_computed_anew(components, towers, cache, tmp_path):
@@ -171,8 +218,8 @@ def test_adapters_on_kept_states_end_at_the_weights_of_adapters_on_pixels(cache,
 
 def test_half_precision_states_change_an_embedding_by_less_than_a_thousandth(cache, tmp_path, deep_towers):
     parts = build(small_settings(cache, tmp_path, *deep_towers, "features=cached"), CPU)
-    assert parts.data._plain[0].dtype == np.float16
-    assert isinstance(parts.data._plain[0], np.memmap)
+    assert parts.data._plain[0].values.dtype == np.float16
+    assert isinstance(parts.data._plain[0].values, np.memmap)
     parts.model.eval()
     kept, pixels = next(iter(parts.data.full_loader("val"))), next(iter(parts.data._inner.full_loader("val")))
     with torch.no_grad():
@@ -183,7 +230,7 @@ def test_half_precision_states_change_an_embedding_by_less_than_a_thousandth(cac
 def test_states_that_would_not_fit_are_refused_before_they_are_computed(cache, tmp_path, deep_towers):
     views = ["augmentation=light", "features=cached", "features.views=3", "features.max_gigabytes=1e-5"]
     overrides = [*deep_towers, *views]
-    with pytest.raises(UserError, match=r"260 images x \d x .* = 0\.\d+ GB .*allowed are 1e-05 GB"):
+    with pytest.raises(UserError, match=r"260 images x 4 .*x .* = 0\.\d+ GB .*allowed are 1e-05 GB"):
         build(small_settings(cache, tmp_path, *overrides), CPU)
 
 
