@@ -13,6 +13,7 @@ from rich.table import Table as ScreenTable
 from siglip_med.core.config import Builds, Node, instantiate
 from siglip_med.core.errors import UserError
 from siglip_med.data.external import ExternalData
+from siglip_med.data.splitting.report import SplitReport
 from siglip_med.metrics import Predictions
 from siglip_med.models import (
     Device,
@@ -162,6 +163,7 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         data_card=folder / DATA_CARD if (folder / DATA_CARD).is_file() else None,
         explanations=explanations,
         explanation_notes=notes,
+        split=SplitReport.load(folder / "split_report.json"),
     )
     place = folder if derived is None else derived.folder
     return write_report(inputs, Path(settings.output) if settings.output else place / "report", report)

@@ -31,7 +31,7 @@ from siglip_med.metrics.headline import defined_conditions, headline_metrics
 from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
 from siglip_med.metrics.kernel_ridge import fit_kernel_ridge
 from siglip_med.metrics.label_errors import find_label_errors, precision_at
-from siglip_med.metrics.malignancy import RISKS, DecisionCurve, decision_curve, malignant, malignant_question
+from siglip_med.metrics.malignancy import MALIGNANT, RISKS, DecisionCurve, decision_curve, malignant, malignant_question
 from siglip_med.metrics.names import (
     BASELINES,
     CHOOSING,
@@ -89,6 +89,7 @@ __all__ = [
     "IN_UNFAMILIAR",
     "KEY_METRICS",
     "LOWER_IS_BETTER",
+    "MALIGNANT",
     "NEARNESS",
     "NEED_SCORES",
     "PER_CASE",

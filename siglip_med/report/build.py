@@ -15,6 +15,8 @@ from siglip_med.report.sections.explanations import mistakes_section
 from siglip_med.report.sections.groups import subgroups_section
 from siglip_med.report.sections.headline import cards, headline_section, lead
 from siglip_med.report.sections.hierarchy import hierarchy_section
+from siglip_med.report.sections.operating import operating_section
+from siglip_med.report.sections.participants import participants_section
 from siglip_med.report.sections.pictures import curves_section, embedding_section, photographs_section
 
 REPORT_NAME = "report"
@@ -37,6 +39,7 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     sections: list[Section] = [
         headline_section(evidence),
         *([cases_section(evidence)] if evidence.case_intervals else []),
+        operating_section(evidence),
         subgroups_section(evidence),
         hierarchy_section(evidence),
         confusion_section(evidence),
@@ -46,6 +49,7 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
         familiarity_section(evidence),
         embedding_section(evidence),
         curves_section(inputs),
+        participants_section(inputs.split, evidence.test),
     ]
     if settings.images:
         sections.append(photographs_section(evidence, inputs))
