@@ -4,7 +4,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from siglip_med.core.files import write_text
 from siglip_med.core.provenance import sentence
+from siglip_med.report.checklist import CHECKLIST, checklist
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.page import Page, Section, write_page
@@ -79,8 +81,12 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     )
 
 
-def write_report(inputs: ReportInputs, folder: Path, settings: ReportSettings | None = None) -> Path:
+def write_report(
+    inputs: ReportInputs, folder: Path, settings: ReportSettings | None = None, with_checklist: bool = False
+) -> Path:
     """Writes ``report.html`` (self-contained), ``report.md`` with ``figures/``, and ``report.json``, or nothing.
+
+    ``with_checklist``: ``checklist.md`` too; see `siglip_med.report.checklist`.
 
     Nothing is written before the whole report is built; errors are those of `build_report`.
 
@@ -92,4 +98,7 @@ def write_report(inputs: ReportInputs, folder: Path, settings: ReportSettings | 
     if inputs.data_card is not None:
         card = os.path.relpath(inputs.data_card.resolve(), folder.resolve())
         page = replace(page, links={"data card: what the images are, and what was left out": Path(card).as_posix()})
+    if with_checklist:
+        page = replace(page, links={**page.links, "TRIPOD+AI checklist, filled in as far as a program can": CHECKLIST})
+        write_text(folder / CHECKLIST, checklist(inputs, page))
     return write_page(page, folder, REPORT_NAME)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -55,6 +55,7 @@ class ReportInputs:
         curves: columns ``tag``, ``step``, ``value``; may be empty.
         meta: the run.
         split: what became of every row and who is in each split, if the run says it.
+        external: what validations on other data sets found, by name: their ``metrics.json``.
         image_root: folder that ``test.frame["image"]`` is relative to; needed for photographs alone.
         image_bits: in use of photographs with 16 bits per channel.
         explanations: of the surest mistakes, by whoever has the model; shown where photographs are.
@@ -73,6 +74,7 @@ class ReportInputs:
     explanations: tuple[Explanation, ...] = ()
     explanation_notes: tuple[str, ...] = ()
     split: SplitReport | None = None
+    external: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

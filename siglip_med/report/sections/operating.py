@@ -135,14 +135,17 @@ def _malignant_words(test: Predictions, columns: np.ndarray, found: dict[str, Ma
 
 def _malignant_tables(found: dict[str, MalignantFindings]) -> list[Table]:
     rows = tuple(
-        (f"{unit}, {p.fixed} {p.share:g} on validation", *(with_range(p.reached[n]) for n in REACHED))
+        (
+            f"{unit}, {p.fixed} {p.share:g} on validation",
+            *(with_range(p.reached[n]) for n in REACHED),
+            with_range(one.auc),
+        )
         for unit, one in found.items()
         for p in one.points
     )
-    tables = [Table("Malignant against the rest", ("", "sensitivity", "specificity", "PPV", "NPV"), rows)] * bool(rows)
-    if rows:
-        areas = tuple((unit, with_range(one.auc)) for unit, one in found.items())
-        tables.append(Table("Area under the ROC curve, malignant against the rest", ("", "AUC"), areas))
+    tables = [
+        Table("Malignant against the rest", ("", "sensitivity", "specificity", "PPV", "NPV", "AUC"), rows)
+    ] * bool(rows)
     places = [int(np.abs(RISKS - risk).argmin()) for risk in _ROWS]
     benefits = tuple(
         (
@@ -183,7 +186,7 @@ def smallest_words(evidence: Evidence, cases: np.ndarray) -> str:
     told = np.flatnonzero(cases >= least)
     words = (
         f"The smallest group that is spoken of has {least:,} cases (report.smallest_group); a smaller one has a dash "
-        f"(–), which is not 0. Were all {least:,} right, {percent(1 - 0.05 ** (1 / least))} of such patients could "
+        f"(–), which is not 0. Were all {least:,} right, {percent(1 - 0.05 ** (1 / least))} of such answers could "
         f"still be wrong (95%). {len(told)} of {len(names)} conditions have as many cases in the test split"
     )
     if not len(told):

@@ -25,7 +25,7 @@ def participants_section(split: SplitReport | None, test: Predictions) -> Sectio
         *((f"→ {name}", f"{split.images[name]:,}", f"{split.cases[name]:,}", "") for name in SPLITS),
         ("judged here: images", f"{judged:,}", f"{len(set(test.cases)):,}", ""),
     ]
-    said = ["Rows were left out before the split, so they belong to none. A case is never split."]
+    said = ["A case is never split; what was left out was so before the split."]
     said += [f"{note}." if not note.endswith(".") else note for note in split.notes]
     if judged != split.images["test"]:
         said.append(f"The test split has {split.images['test']:,} images, but {judged:,} are judged here.")

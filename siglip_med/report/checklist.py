@@ -1,0 +1,82 @@
+"""TRIPOD+AI (Collins et al., BMJ 2024;385:e078378): the items that a program can know of a run, filled in."""
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+from siglip_med.data.table import SPLITS
+from siglip_med.report.inputs import ReportInputs
+from siglip_med.report.page import Page, environment
+
+CHECKLIST = "checklist.md"
+_AUTHORS = "**for the authors**"
+_NOT_RECORDED = "not recorded in this run's files"
+
+
+def checklist(inputs: ReportInputs, page: Page) -> str:
+    """The checklist as Markdown; every item says what the run's files say, or is marked for the authors."""
+
+    def of(key: str) -> str:
+        return _node(inputs.meta.config, key)
+
+    def fact(name: str) -> str:
+        return page.facts.get(name) or _NOT_RECORDED
+
+    return (
+        environment()
+        .get_template("checklist.md.jinja")
+        .render(
+            page=page,
+            name=inputs.meta.name,
+            authors=_AUTHORS,
+            version=version("siglip-med"),
+            of=of,
+            fact=fact,
+            left_out=_left_out(inputs),
+            sizes=_sizes(inputs),
+            headline="; ".join(f"{card.label} {card.value} {card.interval}".rstrip() for card in page.cards),
+            external="; ".join(external_line(name, found) for name, found in inputs.external.items())
+            or "no external validation in the run's folder",
+        )
+    )
+
+
+def external_line(name: str, found: Mapping[str, Any]) -> str:
+    """R@1 and MRR of an external validation with their intervals, from its ``metrics.json``."""
+    images, cases = found["judged"]
+    values = {label: found["compared"][key]["external"] for key, label in (("r_at_1", "R@1"), ("mrr", "MRR"))}
+    told = (
+        f"{label} {one['estimate']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" if None not in one.values() else label
+        for label, one in values.items()
+    )
+    return f"{name}, {images:,} images of {cases:,} cases: {', '.join(told)}"
+
+
+def _node(config: Mapping[str, Any], key: str) -> str:
+    """A node of the config in one line: what it builds and its plain values; no paths of a machine."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return _NOT_RECORDED
+        node = node[part]
+    if not isinstance(node, Mapping):
+        return "none" if node is None else str(node)
+    plain = {k: v for k, v in node.items() if isinstance(v, bool | int | float | str) and not {"/", "\\"} & set(str(v))}
+    name = str(plain.pop("_target_", "")).rpartition(".")[2]
+    values = ", ".join(f"{k}={v}" for k, v in plain.items() if not k.startswith("_"))
+    return f"{name} ({values})" if values else name or "none"
+
+
+def _sizes(inputs: ReportInputs) -> str:
+    if inputs.split is None:
+        sizes = {one.split: (len(one), len(set(one.cases))) for one in (inputs.val, inputs.test)}
+    else:
+        sizes = {name: (inputs.split.images[name], inputs.split.cases[name]) for name in SPLITS}
+    return "; ".join(f"{name} {images:,} images of {cases:,} cases" for name, (images, cases) in sizes.items())
+
+
+def _left_out(inputs: ReportInputs) -> str:
+    if (split := inputs.split) is None:
+        return _NOT_RECORDED
+    reasons = "; ".join(f"{one.count:,} left out: {one.reason}" for one in split.left_out) or "none left out"
+    return f"{split.read:,} {split.unit} read, {split.used:,} used; {reasons}"
