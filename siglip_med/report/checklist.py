@@ -20,25 +20,23 @@ def checklist(inputs: ReportInputs, page: Page) -> str:
         return _node(inputs.meta.config, key)
 
     def fact(name: str) -> str:
-        return page.facts.get(name) or _NOT_RECORDED
+        return page.facts.get(name, "").rstrip(".") or _NOT_RECORDED
 
-    return (
-        environment()
-        .get_template("checklist.md.jinja")
-        .render(
-            page=page,
-            name=inputs.meta.name,
-            authors=_AUTHORS,
-            version=version("siglip-med"),
-            of=of,
-            fact=fact,
-            left_out=_left_out(inputs),
-            sizes=_sizes(inputs),
-            headline="; ".join(f"{card.label} {card.value} {card.interval}".rstrip() for card in page.cards),
-            external="; ".join(external_line(name, found) for name, found in inputs.external.items())
-            or "no external validation in the run's folder",
-        )
+    elsewhere = [external_line(name, found) for name, found in inputs.external.items()]
+    template = environment().get_template("checklist.md.jinja")
+    filled = template.render(
+        page=page,
+        name=inputs.meta.name,
+        authors=_AUTHORS,
+        version=version("siglip-med"),
+        of=of,
+        fact=fact,
+        left_out=_left_out(inputs),
+        sizes=_sizes(inputs),
+        headline="; ".join(f"{card.label} {card.value} {card.interval}".rstrip() for card in page.cards),
+        external="; ".join(elsewhere) or "no external validation in the run's folder",
     )
+    return filled + "\n"
 
 
 def external_line(name: str, found: Mapping[str, Any]) -> str:
