@@ -1,6 +1,5 @@
 """Shows a trained model on a page to click: a photograph dropped there gets a differential and what it rests on."""
 
-import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,8 +19,7 @@ from siglip_med.inference import load
 from siglip_med.inference.neighbours import beside
 from siglip_med.metrics import CHOOSING, Predictions, table_label
 from siglip_med.models import Device, read_checkpoint
-from siglip_med.report.checklist import external_line
-from siglip_med.report.page import bounds, number
+from siglip_med.report.checklist import external_line, stated
 from siglip_med.runs.external import read_external
 from siglip_med.runs.folder import read_record, run_folder
 from siglip_med.runs.stored import saved_predictions
@@ -138,7 +136,7 @@ def about(checkpoint: Path, payload: Mapping[str, Any]) -> tuple[str, ...]:
         else f" on {split.images['test']:,} images of {split.cases['test']:,} cases of the same data"
     )
     metrics, conditions = payload.get("metrics") or {}, len(payload["conditions"])
-    told = [f"{table_label(name, conditions)} {_told(metrics[name])}" for name in _HEADLINE if name in metrics]
+    told = [f"{table_label(name, conditions)} {stated(metrics[name])}" for name in _HEADLINE if name in metrics]
     elsewhere = [external_line(name, found) for name, found in read_external(folder).items()]
     when, much = began or "on a day that is not recorded here", size or "a number of images that is not recorded here"
     return (
@@ -146,13 +144,6 @@ def about(checkpoint: Path, payload: Mapping[str, Any]) -> tuple[str, ...]:
         f"Tested{of}: {', '.join(told)}." if told else "Its test is not recorded here; the card of an export has it.",
         f"Tested elsewhere: {'; '.join(elsewhere)}." if elsewhere else "No test on another data set is recorded here.",
     )
-
-
-def _told(value: Any) -> str:
-    """A metric as a checkpoint keeps it, with its interval; what is undefined is a dash."""
-    stated = value if isinstance(value, Mapping) else {"estimate": value}
-    low, high = (math.nan if stated.get(end) is None else stated[end] for end in ("low", "high"))
-    return f"{number(stated['estimate'])} {bounds(low, high)}".rstrip()
 
 
 def validation_predictions(checkpoint: Path) -> Predictions | None:

@@ -39,10 +39,14 @@ def malignant_question(predictions: Predictions, calibration: Calibration, colum
 
 @dataclass(frozen=True)
 class DecisionCurve:
-    """Net benefit per image at each of `RISKS`: of acting on the model, and on everybody; on nobody it is 0."""
+    """Net benefit per image at each of `RISKS`: of acting on the model, on everybody, and the first less the second.
+
+    Of acting on nobody it is 0.
+    """
 
     model: list[Interval]
     everybody: list[Interval]
+    gain: list[Interval]
 
 
 def decision_curve(validation: YesNo, test: YesNo, bootstrap: Bootstrap) -> DecisionCurve:
@@ -55,6 +59,7 @@ def decision_curve(validation: YesNo, test: YesNo, bootstrap: Bootstrap) -> Deci
     fit = fit_sigmoid(validation.scores[:, 0], validation.positive[:, 0])
     probability, positive = expit(test.scores / fit.temperature + fit.bias), test.positive
     worth = np.where(positive, 1.0, -RISKS / (1.0 - RISKS))
-    values = np.concatenate([np.where(probability >= RISKS, worth, 0.0), worth], axis=1)
+    chosen = np.where(probability >= RISKS, worth, 0.0)
+    values = np.concatenate([chosen, worth, chosen - worth], axis=1)
     found = bootstrap.ratios(by_case(values, test.cases), by_case(np.ones_like(values), test.cases))
-    return DecisionCurve(found[: len(RISKS)], found[len(RISKS) :])
+    return DecisionCurve(*(found[start : start + len(RISKS)] for start in range(0, len(found), len(RISKS))))

@@ -1,12 +1,13 @@
 """TRIPOD+AI (Collins et al., BMJ 2024;385:e078378): the items that a program can know of a run, filled in."""
 
+import math
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
 from siglip_med.data.table import SPLITS
 from siglip_med.report.inputs import ReportInputs
-from siglip_med.report.page import Page, environment
+from siglip_med.report.page import Page, bounds, environment, number
 
 CHECKLIST = "checklist.md"
 _AUTHORS = "**for the authors**"
@@ -42,12 +43,16 @@ def checklist(inputs: ReportInputs, page: Page) -> str:
 def external_line(name: str, found: Mapping[str, Any]) -> str:
     """R@1 and MRR of an external validation with their intervals, from its ``metrics.json``."""
     images, cases = found["judged"]
-    values = {label: found["compared"][key]["external"] for key, label in (("r_at_1", "R@1"), ("mrr", "MRR"))}
-    told = (
-        f"{label} {one['estimate']:.3f} [{one['low']:.3f}, {one['high']:.3f}]" if None not in one.values() else label
-        for label, one in values.items()
-    )
-    return f"{name}, {images:,} images of {cases:,} cases: {', '.join(told)}"
+    compared = {label: found["compared"][key]["external"] for key, label in (("r_at_1", "R@1"), ("mrr", "MRR"))}
+    told = ", ".join(f"{label} {stated(one)}" for label, one in compared.items())
+    return f"{name}, {images:,} images of {cases:,} cases: {told}"
+
+
+def stated(value: Mapping[str, Any] | float) -> str:
+    """A metric as files keep it, with its interval where it has one; what is undefined is a dash."""
+    of = value if isinstance(value, Mapping) else {"estimate": value}
+    low, high = (math.nan if of.get(end) is None else of[end] for end in ("low", "high"))
+    return f"{number(of['estimate'])} {bounds(low, high)}".rstrip()
 
 
 def _node(config: Mapping[str, Any], key: str) -> str:

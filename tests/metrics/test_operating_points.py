@@ -174,3 +174,7 @@ def test_a_decision_curve_beside_a_loop_and_another_logistic_fit():
         assert curve.model[place].estimate == pytest.approx(benefit / 400, abs=1e-3)
         assert curve.model[place].low <= curve.model[place].estimate <= curve.model[place].high
     assert curve.everybody[9].high > curve.everybody[9].low
+    for gain, model, everybody in zip(curve.gain, curve.model, curve.everybody, strict=True):
+        assert gain.estimate == pytest.approx(model.estimate - everybody.estimate)
+    wide = curve.model[9].high - curve.everybody[9].low - (curve.model[9].low - curve.everybody[9].high)
+    assert curve.gain[9].high - curve.gain[9].low < wide  # paired: the same cases for both

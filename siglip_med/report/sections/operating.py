@@ -153,12 +153,13 @@ def _malignant_tables(found: dict[str, MalignantFindings]) -> list[Table]:
             with_range(one.curve.model[place]),
             with_range(one.curve.everybody[place]),
             "0",
+            with_range(one.curve.gain[place]),
         )
         for unit, one in found.items()
         if one.curve is not None
         for place in places
     )
-    columns = ("", "by the model", "everybody", "nobody")
+    columns = ("", "by the model", "everybody", "nobody", "model less everybody")
     return tables + [Table("Net benefit, malignant against the rest", columns, benefits)] * bool(benefits)
 
 
