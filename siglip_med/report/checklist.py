@@ -41,11 +41,12 @@ def checklist(inputs: ReportInputs, page: Page) -> str:
 
 
 def external_line(name: str, found: Mapping[str, Any]) -> str:
-    """R@1 and MRR of an external validation with their intervals, from its ``metrics.json``."""
+    """R@1 and MRR of an external validation with their intervals, from its ``metrics.json``; drawings are named."""
     images, cases = found["judged"]
     compared = {label: found["compared"][key]["external"] for key, label in (("r_at_1", "R@1"), ("mrr", "MRR"))}
     told = ", ".join(f"{label} {stated(one)}" for label, one in compared.items())
-    return f"{name}, {images:,} images of {cases:,} cases: {told}"
+    drawings = " (DRAWINGS)" if "DRAWINGS" in str(found.get("notice")) else ""
+    return f"{name}{drawings}, {images:,} images of {cases:,} cases: {told}"
 
 
 def stated(value: Mapping[str, Any] | float) -> str:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from siglip_med.commands.demo import about
-from siglip_med.core.provenance import Provenance
+from siglip_med.core.provenance import Provenance, sentence
 from siglip_med.demo import views
 from siglip_med.metrics import table_label
 from tests.demo.conftest import LIMITS
@@ -40,8 +40,13 @@ def test_external_validations_beside_the_run_are_told(answerer, short_run, tmp_p
     place = tmp_path / "external" / "clinic"
     place.mkdir(parents=True)
     (place / "metrics.json").write_text(json.dumps({"judged": [1200, 300], "compared": found}))
+    (tmp_path / "external" / "drawn").mkdir()
+    drawn = {"judged": [2, 1], "compared": found, "notice": sentence(Provenance("drawings", "Ours", "CC0"))}
+    (tmp_path / "external" / "drawn" / "metrics.json").write_text(json.dumps(drawn))
     told = about(tmp_path / "checkpoints" / "best.ckpt", answerer.classifier.payload)
-    assert told[2] == "Tested elsewhere: clinic, 1,200 images of 300 cases: R@1 0.250 [0.200, 0.300], MRR –."
+    numbers = "R@1 0.250 [0.200, 0.300], MRR –"
+    first = f"Tested elsewhere: clinic, 1,200 images of 300 cases: {numbers}"
+    assert told[2] == f"{first}; drawn (DRAWINGS), 2 images of 1 cases: {numbers}."
 
 
 def test_a_checkpoint_alone_says_what_is_not_recorded(answerer, tmp_path):
