@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siglip_med.commands import evaluate
+from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut
@@ -23,6 +25,7 @@ from siglip_med.report.sections.operating import operating_section
 from siglip_med.report.sections.participants import participants_section
 from siglip_med.runs.external import read_external
 from tests.report.synthetic_run import synthetic_predictions
+from tests.short_runs import compose_config
 
 SETTINGS = ReportSettings(bootstrap=20, map_images=20)
 CODES = ("C43.9", "D22.9", "C44.91", "C46.0", "")
@@ -196,3 +199,14 @@ def test_a_damaged_external_validation_stops(tmp_path):
     (place / "metrics.json").write_text('{"judged": [1, 1]}')
     with pytest.raises(UserError, match=r"clinic/metrics\.json cannot be read"):
         read_external(tmp_path)
+
+
+def test_a_checklist_is_of_one_run_and_wrong_settings_are_named(tmp_path):
+    def asked(*overrides):
+        return typed(compose_config(f"paths.output_dir={tmp_path}", *overrides, name="evaluate"), evaluate.Settings)
+
+    with pytest.raises(UserError, match="checklist=true is filled in of one run"):
+        evaluate.run(asked("compare=[a,b]", "checklist=true"))
+    for wrong in ("malignant=[C4]", "smallest_group=0", "specificity=1.0", "sensitivity=0"):
+        with pytest.raises(UserError, match=f"report.{wrong.split('=')[0]}"):
+            asked(f"report.{wrong}")
