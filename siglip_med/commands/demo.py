@@ -1,26 +1,33 @@
 """Shows a trained model on a page to click: a photograph dropped there gets a differential and what it rests on."""
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from rich.console import Console
 
 from siglip_med.core.extras import require
 from siglip_med.core.signals import interruptible
+from siglip_med.data.splitting.report import SplitReport
 from siglip_med.demo.answers import Answerer
 from siglip_med.demo.limits import Limits
 from siglip_med.inference import load
 from siglip_med.inference.neighbours import beside
-from siglip_med.metrics import Predictions
+from siglip_med.metrics import CHOOSING, Predictions, table_label
 from siglip_med.models import Device, read_checkpoint
-from siglip_med.runs.folder import run_folder
+from siglip_med.report.checklist import external_line, stated
+from siglip_med.runs.external import read_external
+from siglip_med.runs.folder import read_record, run_folder
 from siglip_med.runs.stored import saved_predictions
 
 if TYPE_CHECKING:
     from siglip_med.demo.server import DemoServer
+
+_HEADLINE = ("r_at_1", "r_at_5", CHOOSING)
 
 
 class Settings(BaseModel):
@@ -104,8 +111,39 @@ def build_answerer(settings: Settings) -> tuple[Answerer, str]:
         settings.top_k,
         validation_predictions(checkpoint),
         training,
+        about(checkpoint, classifier.payload),
     )
     return answerer, lacking
+
+
+def about(checkpoint: Path, payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """When the model was trained, on how much, and what tests found: a sentence each, also for what is not recorded.
+
+    Args:
+        checkpoint: with the files of its run around it; of an export nothing is.
+        payload: of the checkpoint.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    folder = checkpoint if checkpoint.is_dir() else run_folder(checkpoint)
+    record, split = read_record(folder), SplitReport.load(folder / "split_report.json")
+    began = None if record is None else datetime.fromtimestamp(record["started"], UTC).strftime("%Y-%m-%d")
+    size = None if split is None else f"{split.images['train']:,} images of {split.cases['train']:,} cases"
+    of = (
+        ""
+        if split is None
+        else f" on {split.images['test']:,} images of {split.cases['test']:,} cases of the same data"
+    )
+    metrics, conditions = payload.get("metrics") or {}, len(payload["conditions"])
+    told = [f"{table_label(name, conditions)} {stated(metrics[name])}" for name in _HEADLINE if name in metrics]
+    elsewhere = [external_line(name, found) for name, found in read_external(folder).items()]
+    when, much = began or "on a day that is not recorded here", size or "a number of images that is not recorded here"
+    return (
+        f"Trained {when}, on {much}.",
+        f"Tested{of}: {', '.join(told)}." if told else "Its test is not recorded here; the card of an export has it.",
+        f"Tested elsewhere: {'; '.join(elsewhere)}." if elsewhere else "No test on another data set is recorded here.",
+    )
 
 
 def validation_predictions(checkpoint: Path) -> Predictions | None:

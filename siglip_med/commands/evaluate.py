@@ -13,6 +13,7 @@ from rich.table import Table as ScreenTable
 from siglip_med.core.config import Builds, Node, instantiate
 from siglip_med.core.errors import UserError
 from siglip_med.data.external import ExternalData
+from siglip_med.data.splitting.report import SplitReport
 from siglip_med.metrics import Predictions
 from siglip_med.models import (
     Device,
@@ -26,7 +27,7 @@ from siglip_med.report.explaining import explain_mistakes
 from siglip_med.report.inputs import Explanation
 from siglip_med.report.page import Table
 from siglip_med.runs.derived import Derivation, Derived, derive_crm, derive_interpolation
-from siglip_med.runs.external import validate_external
+from siglip_med.runs.external import read_external, validate_external
 from siglip_med.runs.folder import run_folder
 from siglip_med.runs.settings import PathSettings
 from siglip_med.runs.stored import OpenedRun, image_root, open_run, predict_run, run_meta, saved_predictions
@@ -48,6 +49,7 @@ class Settings(BaseModel):
         recompute: whether to predict again where the run folder holds predictions of this checkpoint.
         output: folder of the report; None for ``<run folder>/report``, and of an external set
             ``<run folder>/external/<name>``.
+        checklist: whether to write ``checklist.md`` beside the report: TRIPOD+AI, filled in as far as a program can.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -62,6 +64,7 @@ class Settings(BaseModel):
     derive: Derivation | None
     recompute: bool
     output: str | None
+    checklist: bool = False
     report: Node
     paths: PathSettings
 
@@ -83,6 +86,10 @@ def run(settings: Settings) -> Result:
     """
     logging.getLogger("tensorboard").setLevel(logging.WARNING)
     report: ReportSettings = instantiate(settings.report)
+    if settings.checklist and (settings.external is not None or settings.compare is not None):
+        raise UserError(
+            "checklist=true is filled in of one run: give checkpoint=…/best.ckpt alone, without external and compare"
+        )
     if settings.external is not None:
         return validate(settings, settings.external, report)
     if settings.checkpoint is not None and settings.compare is None:
@@ -162,9 +169,12 @@ def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> 
         data_card=folder / DATA_CARD if (folder / DATA_CARD).is_file() else None,
         explanations=explanations,
         explanation_notes=notes,
+        external=read_external(folder),
+        split=SplitReport.load(folder / "split_report.json"),
     )
     place = folder if derived is None else derived.folder
-    return write_report(inputs, Path(settings.output) if settings.output else place / "report", report)
+    output = Path(settings.output) if settings.output else place / "report"
+    return write_report(inputs, output, report, settings.checklist)
 
 
 def explained(

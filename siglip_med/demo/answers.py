@@ -92,6 +92,8 @@ class Answerer:
     top_k: int
     validation: Predictions | None = None
     training: Neighbours | None = None
+    about: tuple[str, ...] = ()
+    """What the model was trained on, and what its test found, a sentence each."""
     icd: Icd = field(init=False)
     _one: Lock = field(init=False, repr=False, compare=False, default_factory=Lock)
     """Held while the model works: a map changes how its attentions are computed."""

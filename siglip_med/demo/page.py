@@ -49,7 +49,7 @@ def theme() -> gr.Theme:
 def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, coverage: float) -> gr.Blocks:
     """Lays the page out and wires it; ``coverage`` is what the slider starts with."""
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.HTML(views.banner(), elem_id="sm-banner")
+        gr.HTML(views.banner(answerer), elem_id="sm-banner")
         gr.HTML(views.heading(answerer, limits))
         with gr.Row():
             with gr.Column(scale=5, min_width=340, elem_id="sm-left"):

@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from siglip_med.core.image_spec import ImageSpec
+from siglip_med.core.provenance import Provenance, sentence
 from siglip_med.demo.answers import Answer, Answerer, PredictionSet, SentenceScore
 from siglip_med.demo.limits import Limits
 from siglip_med.demo.photograph import SHOWN_SIDE, Photograph
@@ -28,15 +29,21 @@ def style() -> str:
     return (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
 
 
-def banner() -> str:
+def banner(answerer: Answerer) -> str:
     """What stays in sight wherever the page is scrolled to."""
-    return _render("banner", warning=WARNING)
+    return _render("banner", warning=WARNING, provenance=_provenance(answerer))
 
 
 def heading(answerer: Answerer, limits: Limits) -> str:
     """Which model this is, and what happens to a photograph that is dropped here."""
     payload = answerer.classifier.payload
-    return _render("heading", source=Path(answerer.source).name, answerer=answerer, payload=payload, limits=limits)
+    made = sentence(_provenance(answerer))
+    source = Path(answerer.source).name
+    return _render("heading", source=source, answerer=answerer, payload=payload, limits=limits, made=made)
+
+
+def _provenance(answerer: Answerer) -> Provenance | None:
+    return Provenance.read(answerer.classifier.payload.get("provenance"), answerer.source)
 
 
 def messages(lines: Sequence[str]) -> str:

@@ -86,6 +86,7 @@ def _about(model: TwoTower, payload: Mapping[str, Any], refit: Refit | None) -> 
         "calibration": payload["calibration"],
         "refit": None if refit is None else refit.about,
         "familiarity": payload.get("familiarity"),
+        "provenance": payload.get("provenance"),
         "image": {"size": model.image_spec.size, "mean": model.image_spec.mean, "std": model.image_spec.std},
         "image_bits": model.image_spec.bits,
         "max_text_length": model.max_text_length,

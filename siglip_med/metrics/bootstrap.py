@@ -151,15 +151,17 @@ class Bootstrap:
         Raises:
             UserError: no image.
         """
+        values = np.asarray(values, dtype=np.float64)[:, None]
         if len(values) == 0:
             raise UserError("an interval needs at least one image; this split or group is empty")
-        case = np.unique(cases, return_inverse=True)[1]
-        values = np.asarray(values, dtype=np.float64)
-        sums = np.bincount(case, weights=np.nan_to_num(values))
-        counts = np.bincount(case, weights=np.isfinite(values))
+        return self.ratios(by_case(np.nan_to_num(values), cases), by_case(np.isfinite(values), cases))[0]
+
+    def ratios(self, sums: np.ndarray, counts: np.ndarray) -> list[Interval]:
+        """Intervals of M means, all on the same resamples: ``[G, M]`` sums of G cases and how many images they add."""
         with np.errstate(invalid="ignore"):
-            means = [(weights @ sums) / (weights @ counts) for weights in self.weights(len(sums), self.seed)]
-            return self.interval(float(sums.sum() / counts.sum()), np.concatenate(means))
+            drawn = [(weights @ sums) / (weights @ counts) for weights in self.weights(len(sums), self.seed)]
+            whole, rows = sums.sum(axis=0) / counts.sum(axis=0), np.concatenate(drawn).T
+        return [self.interval(float(estimate), row) for estimate, row in zip(whole, rows, strict=True)]
 
     def function(self, predictions: Predictions, function: Callable[[Predictions], float]) -> Interval:
         """Interval of any metric, by rebuilding the predictions of every resample: slow.
@@ -221,6 +223,17 @@ class Bootstrap:
         p_value = (1 + int(as_far.sum())) / (len(resampled) + 1)
         factor = norm.ppf(0.5 + self.coverage / 2) + norm.ppf(0.8)
         return PairedResult(difference, interval.low, interval.high, p_value, float(factor * resampled.std()))
+
+
+def by_case(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
+    """``[G, M]`` sums of ``[N, M]`` values over the images of each case, in the order of the cases' names.
+
+    Examples:
+        >>> by_case(np.array([[1.0], [2.0], [4.0]]), np.array(["b", "a", "b"])).tolist()
+        [[2.0], [5.0]]
+    """
+    names, case = np.unique(cases, return_inverse=True)
+    return np.stack([np.bincount(case, column, minlength=len(names)) for column in values.T], axis=1)
 
 
 def _aligned(a: Predictions, b: Predictions) -> Predictions:

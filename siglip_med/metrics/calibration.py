@@ -130,6 +130,11 @@ def fit_calibration(predictions: Predictions) -> Calibration:
             f"split {predictions.split!r}: calibration needs positive and negative (image, condition) pairs, this "
             "split has only one kind; give it more images or conditions"
         )
+    return fit_sigmoid(logits, positive)
+
+
+def fit_sigmoid(logits: np.ndarray, positive: np.ndarray) -> Calibration:
+    """Temperature and bias for ``[M]`` logits of which both kinds of outcome are there; see `fit_calibration`."""
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         scaled = logits * np.exp(-parameters[0])

@@ -65,6 +65,7 @@ class About(BaseModel):
     familiarity: Familiarity | None = None
     model: Family
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
+    provenance: dict[Literal["kind", "name", "license"], str] | None = None
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -115,7 +116,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
 
     Returns:
         The model in evaluation mode, and of a checkpoint's payload what the folder holds: ``conditions``, ``codes``,
-        ``prompts``, ``calibration``, ``refit``, ``familiarity``.
+        ``prompts``, ``calibration``, ``refit``, ``familiarity``, ``provenance``.
 
     Raises:
         UserError: the folder is no such export, was altered, or its files do not fit each other.
@@ -147,7 +148,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
     if dual:
         _load_heads(model, folder / HEADS_FILE)
     model.image_spec = replace(model.image_spec, bits=about.image_bits)
-    found = about.model_dump(include={"conditions", "codes", "prompts", "calibration", "familiarity"})
+    found = about.model_dump(include={"conditions", "codes", "prompts", "calibration", "familiarity", "provenance"})
     if about.refit is not None:
         found["refit"] = {"about": about.refit, "arrays": _load(folder / REFIT_FILE)}
     return model.eval(), found

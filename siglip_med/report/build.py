@@ -4,7 +4,9 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from siglip_med.core.files import write_text
 from siglip_med.core.provenance import sentence
+from siglip_med.report.checklist import CHECKLIST, checklist
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs, ReportSettings
 from siglip_med.report.page import Page, Section, write_page
@@ -15,6 +17,8 @@ from siglip_med.report.sections.explanations import mistakes_section
 from siglip_med.report.sections.groups import subgroups_section
 from siglip_med.report.sections.headline import cards, headline_section, lead
 from siglip_med.report.sections.hierarchy import hierarchy_section
+from siglip_med.report.sections.operating import operating_section
+from siglip_med.report.sections.participants import participants_section
 from siglip_med.report.sections.pictures import curves_section, embedding_section, photographs_section
 
 REPORT_NAME = "report"
@@ -37,6 +41,7 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     sections: list[Section] = [
         headline_section(evidence),
         *([cases_section(evidence)] if evidence.case_intervals else []),
+        operating_section(evidence),
         subgroups_section(evidence),
         hierarchy_section(evidence),
         confusion_section(evidence),
@@ -46,6 +51,7 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
         familiarity_section(evidence),
         embedding_section(evidence),
         curves_section(inputs),
+        participants_section(inputs.split, evidence.test),
     ]
     if settings.images:
         sections.append(photographs_section(evidence, inputs))
@@ -75,8 +81,12 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     )
 
 
-def write_report(inputs: ReportInputs, folder: Path, settings: ReportSettings | None = None) -> Path:
+def write_report(
+    inputs: ReportInputs, folder: Path, settings: ReportSettings | None = None, with_checklist: bool = False
+) -> Path:
     """Writes ``report.html`` (self-contained), ``report.md`` with ``figures/``, and ``report.json``, or nothing.
+
+    ``with_checklist``: ``checklist.md`` too; see `siglip_med.report.checklist`.
 
     Nothing is written before the whole report is built; errors are those of `build_report`.
 
@@ -88,4 +98,7 @@ def write_report(inputs: ReportInputs, folder: Path, settings: ReportSettings | 
     if inputs.data_card is not None:
         card = os.path.relpath(inputs.data_card.resolve(), folder.resolve())
         page = replace(page, links={"data card: what the images are, and what was left out": Path(card).as_posix()})
+    if with_checklist:
+        page = replace(page, links={**page.links, "TRIPOD+AI checklist, filled in as far as a program can": CHECKLIST})
+        write_text(folder / CHECKLIST, checklist(inputs, page))
     return write_page(page, folder, REPORT_NAME)

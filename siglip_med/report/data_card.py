@@ -18,7 +18,6 @@ _NOT_LOOKED_FOR = {
 def data_card(report: SplitReport, look_alikes: str = "") -> str:
     """The card as Markdown; ``look_alikes`` says how many images look alike across splits, once that is known."""
     r = report
-    tones = sum(sum(counts.values()) for tone, counts in r.skin_tones.items() if tone)
     unasked = sum(item.count for item in r.left_out if not item.asked)
     near = [note for note in r.notes if "near-duplicate" in note or "look-alike" in note]
     lines = [
@@ -59,11 +58,11 @@ def data_card(report: SplitReport, look_alikes: str = "") -> str:
         *(near or [_NOT_LOOKED_FOR[r.provenance.kind]]),
         "",
         *(["## Look-alikes", "", look_alikes, ""] if look_alikes else []),
-        "## Skin tones",
+        "## People",
         "",
-        f"Fitzpatrick types as the data set gives them; it says none for {r.used - tones:,} of {r.used:,} images.",
+        "As the data set gives them: images (cases) by split. A case with several values counts with each.",
         "",
-        *_table(("type", *SPLITS), _counts({tone or "not said": n for tone, n in r.skin_tones.items()})),
+        *_table(("", *SPLITS), people_rows(r)),
         "## Conditions",
         "",
         "Images that list each, by split.",
@@ -80,6 +79,17 @@ def write_data_card(report: SplitReport, folder: Path, look_alikes: str = "") ->
     """Writes ``DATA_CARD.md`` into a run folder, whole or not at all."""
     write_text(folder / DATA_CARD, data_card(report, look_alikes))
     return folder / DATA_CARD
+
+
+def people_rows(report: SplitReport) -> list[tuple[str, ...]]:
+    """Rows of a table: column and value, then images (cases) in each split; what is never given is one row."""
+    rows = []
+    for column, found in report.people.items():
+        for value, of in found.items():
+            said = "not given for any image" if set(found) == {""} else value or "not given"
+            cells = (f"{of[split][0]:,} ({of[split][1]:,})" for split in SPLITS)
+            rows.append((f"{column.replace('_', ' ')}: {said}", *cells))
+    return rows
 
 
 def _counts(counts: dict[str, dict[str, int]]) -> list[tuple[str, ...]]:

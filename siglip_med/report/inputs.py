@@ -3,16 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.ranges import Coverage
+from siglip_med.data.splitting.report import SplitReport
 from siglip_med.inference.neighbour import Neighbour
-from siglip_med.metrics import Bootstrap, Interval, Predictions
+from siglip_med.metrics import MALIGNANT, Bootstrap, Interval, Predictions
+from siglip_med.metrics.operating_points import Fixed
 
+Category = Annotated[str, Field(pattern="^[A-Z][0-9][0-9A-Z]$")]
+"""A three-character category of ICD-10-CM, e.g. ``C43``."""
 CURVE_COLUMNS = ("tag", "step", "value")
 SCALARS_FILE = "scalars.csv"
 
@@ -49,6 +54,8 @@ class ReportInputs:
         data_card: the run's data card, if it has one.
         curves: columns ``tag``, ``step``, ``value``; may be empty.
         meta: the run.
+        split: what became of every row and who is in each split, if the run says it.
+        external: what validations on other data sets found, by name: their ``metrics.json``.
         image_root: folder that ``test.frame["image"]`` is relative to; needed for photographs alone.
         image_bits: in use of photographs with 16 bits per channel.
         explanations: of the surest mistakes, by whoever has the model; shown where photographs are.
@@ -66,6 +73,8 @@ class ReportInputs:
     data_card: Path | None = None
     explanations: tuple[Explanation, ...] = ()
     explanation_notes: tuple[str, ...] = ()
+    split: SplitReport | None = None
+    external: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,10 @@ class ReportSettings:
         seed: of the bootstrap, the distractors and the map.
         images: whether to show photographs (thumbnails); a report with them should not be published.
         image_root: folder of the photographs; None for the one of the run's data.
+        specificity: fixed on validation, where the sensitivity is asked for.
+        sensitivity: fixed on validation, where the specificity is asked for.
+        smallest_group: cases that a group must have for its sensitivity, specificity or AUC to be told.
+        malignant: three-character categories of ICD-10-CM that are malignant; the other conditions are the rest.
     """
 
     bootstrap: PositiveInt = 1000
@@ -91,6 +104,15 @@ class ReportSettings:
     seed: NonNegativeInt = 0
     images: bool = False
     image_root: str | None = None
+    specificity: Coverage = 0.9
+    sensitivity: Coverage = 0.95
+    smallest_group: PositiveInt = 10
+    malignant: tuple[Category, ...] = MALIGNANT
+
+    @property
+    def points(self) -> tuple[tuple[Fixed, float], ...]:
+        """What is fixed on validation, and at which value."""
+        return ("specificity", self.specificity), ("sensitivity", self.sensitivity)
 
     @property
     def resampling(self) -> Bootstrap:

@@ -100,21 +100,27 @@ class Page:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_page(page: Page, folder: Path, name: str) -> Path:
-    """Writes ``<name>.html``, ``<name>.md``, ``<name>.json`` and the Markdown's ``figures/``.
-
-    The HTML page holds its figures and its style and fetches nothing. Each file is replaced in one step.
-    """
-    environment = Environment(
+def environment() -> Environment:
+    """Finds the templates; ``cell`` keeps a text inside its cell of a Markdown table."""
+    templates = Environment(
         loader=PackageLoader("siglip_med.report"),
         autoescape=select_autoescape(("html.jinja",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"cell": lambda text: text.replace("|", "\\|"), "unbroken": _unbroken, "sort_key": sort_key}
-    html = environment.get_template("page.html.jinja").render(page=page)
-    markdown = environment.get_template("page.md.jinja").render(page=page)
+    templates.filters |= {"cell": lambda text: text.replace("|", "\\|"), "unbroken": _unbroken, "sort_key": sort_key}
+    return templates
+
+
+def write_page(page: Page, folder: Path, name: str) -> Path:
+    """Writes ``<name>.html``, ``<name>.md``, ``<name>.json`` and the Markdown's ``figures/``.
+
+    The HTML page holds its figures and its style and fetches nothing. Each file is replaced in one step.
+    """
+    templates = environment()
+    html = templates.get_template("page.html.jinja").render(page=page)
+    markdown = templates.get_template("page.md.jinja").render(page=page)
     for section in page.sections:
         for figure in section.figures:
             write_bytes(folder / "figures" / f"{figure.name}.png", figure.png)

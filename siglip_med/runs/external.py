@@ -1,11 +1,13 @@
 """A run's model on another clinic's data set: matched, cleared of what the run has seen, judged, written."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from siglip_med.conditions.matching import (
     write_matches,
 )
 from siglip_med.core.config import Node, instantiate
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.files import whole_folder, write_csv, write_json
 from siglip_med.core.provenance import sentence
 from siglip_med.data.external import ExternalData, Leaks, find_leaks
@@ -150,6 +152,18 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
         write_json(fresh / "metrics.json", plain(asdict(findings)))
         write_page(build_external_page(findings), fresh, "index")
     return External(findings, theirs, place / "index.html")
+
+
+def read_external(folder: Path) -> dict[str, dict[str, Any]]:
+    """Name -> ``metrics.json`` of what validations of a run on other data sets found; a UserError for a damaged one."""
+    found = {}
+    for path in sorted((folder / FOLDER).glob("*/metrics.json")):
+        try:
+            found[path.parent.name] = dict(json.loads(path.read_bytes()))
+            _ = found[path.parent.name]["judged"], found[path.parent.name]["compared"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} cannot be read ({one_line(error)}); remove it, or validate again") from error
+    return found
 
 
 def _read(node: Node, components: Components) -> ExternalData:

@@ -117,7 +117,8 @@ def test_a_report_predicts_again_where_it_must(
     predicted, checkpoint = checkpoint_says(**payload(metrics_of)), folder / "checkpoints" / "last.ckpt"
     run(settings(f"checkpoint={checkpoint}", f"output={tmp_path / 'out'}", *overrides))
     assert predicted == [expected]
-    inputs, target, _ = reported[0]
+    inputs, target, _, checklist = reported[0]
+    assert not checklist
     assert (inputs.test, inputs.val, inputs.zero_shot) == (OTHER, VAL, TEST)
     assert inputs.meta.facts["checkpoint"] == "checkpoints/last.ckpt"
     assert target == tmp_path / "out"

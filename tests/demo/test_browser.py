@@ -180,7 +180,8 @@ def test_the_warning_is_in_sight_wherever_the_page_is_scrolled_to(page, drawing)
         box = page.locator("#sm-banner").bounding_box()
         assert box is not None
         assert 0 <= box["y"] < 100
-        assert page.locator("#sm-banner strong").inner_text() == "Not a diagnostic device."
+        strong = page.locator("#sm-banner strong").all_inner_texts()
+        assert strong == ["Not a diagnostic device.", "Trained on DRAWINGS,"]
 
 
 def test_what_cannot_be_read_is_said_and_the_rest_is_judged(page, drawing, monkeypatch):

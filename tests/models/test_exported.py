@@ -38,7 +38,7 @@ def test_an_export_scores_as_its_checkpoint_does(exported):
     assert found.image_spec == expected.image_spec
     upper = {name: value.tolist() for name, value in found.tokenize(["Red SCALY"]).items()}
     assert upper == {name: value.tolist() for name, value in expected.tokenize(["Red SCALY"]).items()}
-    for key in ("conditions", "codes", "prompts", "calibration"):
+    for key in ("conditions", "codes", "prompts", "calibration", "provenance"):
         assert about[key] == payload[key]
 
 

@@ -21,7 +21,9 @@ def synthetic_predictions(
     labels = np.zeros((images, conditions), dtype=np.float32)
     primary = np.empty(images, dtype=np.int64)
     for row in range(images):
-        positive = rng.choice(conditions, size=rng.integers(1, 4), replace=False, p=share / share.sum())
+        positive = rng.choice(
+            conditions, size=rng.integers(1, min(4, conditions)), replace=False, p=share / share.sum()
+        )
         labels[row, positive] = np.linspace(0.9, 0.3, len(positive))
         primary[row] = positive[0]
     same = np.array([[a[:1] == b[:1] for a in codes] for b in codes])

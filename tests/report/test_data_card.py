@@ -14,9 +14,10 @@ from siglip_med.report.data_card import data_card
 
 def card() -> str:
     tones = ("1", "1", "6", "", "6", "1")
+    sexes = ("female", "female", "male", "male", "female", "female")
     rows = [
-        TableRow(f"{n}.png", {"Acne": 1.0} if n % 2 else {"A|B": 1.0}, n + 1, case=f"c{n}", skin_tone=tone)
-        for n, tone in enumerate(tones)
+        TableRow(f"{n}.png", {"Acne": 1.0} if n % 2 else {"A|B": 1.0}, n + 1, case=case, skin_tone=tone, sex=sex)
+        for n, (case, tone, sex) in enumerate(zip(("c0", "c0", "c2", "c3", "c4", "c5"), tones, sexes, strict=True))
     ]
     left = [LeftOut("no condition", 3), LeftOut("filtered", 2, asked=True)]
     table = build_table(rows, root=Path("x"), source="/home/someone/labels.csv", left_out=left, notes=["one note"])
@@ -36,9 +37,11 @@ def test_every_count_is_the_tables():
         "| filtered | 2 | yes |",
         "- one note",
         "| val | 2 | 2 |",
-        "| 6 | 1 | 1 | 0 |",
-        "| not said | 0 | 1 | 0 |",
-        "it says none for 1 of 6 images",
+        "| skin tone: 6 | 1 (1) | 1 (1) | 0 (0) |",
+        "| skin tone: not given | 0 (0) | 1 (1) | 0 (0) |",
+        "| sex: female | 2 (1) | 1 (1) | 1 (1) |",
+        "| sex: male | 1 (1) | 1 (1) | 0 (0) |",
+        "| site: not given for any image | 3 (2) | 2 (2) | 1 (1) |",
         "| Acne | 1 | 1 | 1 |",
         "| A\\|B | 2 | 1 | 0 |",
         "Not looked for",

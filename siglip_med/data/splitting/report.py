@@ -1,16 +1,21 @@
 """What a split did: counts by condition, divergence of the label shares, straddling groups, missing conditions."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 from scipy.spatial.distance import jensenshannon
 
+from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.files import write_json, write_text
 from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut, largest_case
 from siglip_med.data.splitting.stratification import straddling_groups
 from siglip_med.data.table import SPLITS, ImageTable
+
+PEOPLE = ("sex", "age_group", "skin_tone", "site")
+"""Columns of a table that say who is in it, as far as a data set gives them."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ class SplitReport:
         left_out: how many were left out before the split, and why.
         largest_case: the case with the most images, and how many.
         notes: what was changed before the split.
-        skin_tones: by Fitzpatrick type (empty: not said), then by split: images.
         provenance: drawings or photographs, of which data set.
+        people: by column of `PEOPLE`, value (empty: not said) and split: images and cases. A case with several values
+            counts with each.
     """
 
     source: str
@@ -62,8 +68,18 @@ class SplitReport:
     missing: list[MissingCondition]
     largest_case: tuple[str, int]
     notes: list[str]
-    skin_tones: dict[str, dict[str, int]]
     provenance: Provenance
+    people: dict[str, dict[str, dict[str, tuple[int, int]]]] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path) -> "SplitReport | None":
+        """What `save` wrote, also before there was ``people``; None where there is no file, a UserError if damaged."""
+        if not path.is_file():
+            return None
+        try:
+            return TypeAdapter(cls).validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise UserError(f"{path}: this report of a split is damaged: {first_fault(error)}; remove it") from error
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON, and as readable text beside it; each in place only when whole."""
@@ -138,8 +154,8 @@ def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split
         missing=_missing(table.conditions, listed, parts, groups),
         largest_case=largest_case(cases),
         notes=list(table.notes),
-        skin_tones=_by_value(table.frame["skin_tone"].to_numpy(dtype=str), parts),
         provenance=table.provenance,
+        people={name: _by_value(table.frame[name].to_numpy(dtype=str), parts, cases) for name in PEOPLE},
     )
 
 
@@ -159,9 +175,13 @@ def _counts(
     return {conditions[c]: {name: int(by_split[name][c]) for name in SPLITS} for c in order}
 
 
-def _by_value(values: np.ndarray, parts: np.ndarray) -> dict[str, dict[str, int]]:
+def _by_value(values: np.ndarray, parts: np.ndarray, cases: np.ndarray) -> dict[str, dict[str, tuple[int, int]]]:
     known = sorted(np.unique(values).tolist(), key=lambda value: (not value, value))  # the unknown ones last
-    return {value: {name: int(((values == value) & (parts == name)).sum()) for name in SPLITS} for value in known}
+
+    def count(chosen: np.ndarray) -> tuple[int, int]:
+        return int(chosen.sum()), len(np.unique(cases[chosen]))
+
+    return {value: {name: count((values == value) & (parts == name)) for name in SPLITS} for value in known}
 
 
 def _missing(

@@ -22,6 +22,10 @@ def subgroups_section(evidence: Evidence) -> Section:
     recorded = table[table["group"] != UNKNOWN]["attribute"].unique()
     absent = [name.replace("_", " ") for name in table["attribute"].unique() if name not in recorded]
     table = table[table["attribute"].isin(recorded)].reset_index(drop=True)
+    few = table["cases"] < settings.smallest_group
+    ends = [f"{name}{end}" for name in RESAMPLED_METRICS for end in ("", "_low", "_high")]
+    table.loc[few, ends] = float("nan")
+    left = [f"{row['attribute']} {row['group']}".replace("_", " ") for row in table[few].to_dict("records")]
     gaps = worst_gaps(table, RESAMPLED_METRICS)
     figure = subgroup_figure(
         table, {name: table_label(name, conditions, short=True) for name in _DRAWN}, evidence.values[RUN]
@@ -54,7 +58,8 @@ def subgroups_section(evidence: Evidence) -> Section:
         paragraphs=(
             "Skin tone is the Fitzpatrick type. Frequency is the third of the conditions that the image's "
             "primary label belongs to by training images (head, middle, tail). Groups of fewer than 30 images "
-            f"are hatched, marked as few and left out of the gap; the last column puts them back.{missing}",
+            f"are hatched, marked as few and left out of the gap; the last column puts them back.{missing}"
+            + (f" Under {settings.smallest_group} cases, so without numbers: {', '.join(left)}." if left else ""),
             "Nearness is the cosine of the base's features to the training image that looks most alike: the same "
             "lesion in training and test is a leak, so the farthest quarter says more of new patients than the mean.",
             "A gap is a difference between groups as they are in this test split: groups also differ in which "
