@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat
 from rich.console import Console
 
 from siglip_med.core.config import Builds, Node
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import SeveralErrors, UserError
 from siglip_med.core.files import write_text
 from siglip_med.data import DataModule
 from siglip_med.data.look_alike_files import find_look_alikes, save_groups
@@ -23,6 +23,9 @@ from siglip_med.report.data_page import DataFindings, build_data_page, findings_
 from siglip_med.report.page import write_page
 from siglip_med.runs.components import build_components, build_model
 from siglip_med.runs.settings import ConditionSettings, PathSettings
+
+LISTED = 100
+"""Most faults of a table that are printed."""
 
 
 class Settings(BaseModel):
@@ -70,8 +73,14 @@ def run(settings: Settings) -> Result:
     Raises:
         UserError: a run on this data would stop too.
     """
-    model = build_model(settings.model, settings.seed)
-    components = build_components(model, settings.data, None, settings.conditions, settings.seed, choose_device("cpu"))
+    model, s = build_model(settings.model, settings.seed), settings
+    try:
+        components = build_components(model, s.data, None, s.conditions, s.seed, choose_device("cpu"))
+    except SeveralErrors as error:
+        for fault in error.every[:LISTED]:
+            Console(stderr=True).print(f"  {fault}", soft_wrap=True, highlight=False, markup=False)
+        rest = f", of which {LISTED} are listed" if len(error.every) > LISTED else ""
+        raise UserError(f"{len(error.every):,} faults in the table{rest}: mend them, and check again") from error
     data = components.data
     assert isinstance(data, DataModule)
     table = data.table

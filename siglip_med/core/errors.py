@@ -4,6 +4,8 @@ import errno
 import re
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -33,6 +35,36 @@ class UserError(Exception):
     Commands print the message alone and exit with `EXIT_STATUS`; every other exception is a bug and keeps its
     traceback.
     """
+
+
+class Faults:
+    """Collects what is wrong with the rows of a table, so that a person mends all of it at once."""
+
+    def __init__(self) -> None:
+        self.found: list[UserError] = []
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Keeps a `UserError` (of several, each) for `stop`."""
+        try:
+            yield
+        except UserError as error:
+            self.found += error.every if isinstance(error, SeveralErrors) else [error]
+
+    def stop(self) -> None:
+        """Raises what was found: nothing, the one error, or `SeveralErrors`."""
+        if len(self.found) > 1:
+            raise SeveralErrors(self.found)
+        if self.found:
+            raise self.found[0]
+
+
+class SeveralErrors(UserError):
+    """Several things are wrong: its line is the first one, and how many others there are; ``every`` has each."""
+
+    def __init__(self, every: Sequence[UserError]) -> None:
+        super().__init__(f"{every[0]} (and {len(every) - 1:,} more such faults, which siglip-med-check lists)")
+        self.every = list(every)
 
 
 def one_line(error: object, most: int | None = None) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import Faults, UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut, format_counts, sum_up
 from siglip_med.data.values import SKIN_TONES
@@ -204,25 +204,32 @@ def build_table(
 
 def _check_rows(rows: Sequence[TableRow], source: str) -> None:
     seen: dict[tuple[str, str], int] = {}
+    faults = Faults()
     for row in rows:
-        where = f"{source}, row {row.source_row}"
-        check_image_path(row.image, where)
-        for name, weight in row.weights.items():
-            if not name.strip():
-                raise UserError(f"{where}: a condition has an empty name; remove the stray separator")
-            if not math.isfinite(weight) or not 0 <= weight <= 1:
-                raise UserError(f"{where}: the weight of {name!r} is {weight}; a weight is a number from 0 to 1")
-        if row.skin_tone not in SKIN_TONES:
-            raise UserError(f"{where}: skin tone {row.skin_tone!r} is none of {', '.join(SKIN_TONES[1:])}")
-        if row.source_split not in ("", *SPLITS):
-            raise UserError(f"{where}: split {row.source_split!r} is none of {', '.join(SPLITS)}")
-        key = (row.case or row.image, str(PurePosixPath(row.image)))
-        if key in seen:
-            raise UserError(
-                f"{where}: {row.image} is listed already in row {seen[key]}; keep one row an image, "
-                "with all its conditions in it"
-            )
-        seen[key] = row.source_row
+        with faults.catching():
+            _check_row(row, f"{source}, row {row.source_row}", seen)
+    faults.stop()
+
+
+def _check_row(row: TableRow, where: str, seen: dict[tuple[str, str], int]) -> None:
+    """Checks one row; ``seen`` has the row of each image of each case that was checked before."""
+    check_image_path(row.image, where)
+    for name, weight in row.weights.items():
+        if not name.strip():
+            raise UserError(f"{where}: a condition has an empty name; remove the stray separator")
+        if not math.isfinite(weight) or not 0 <= weight <= 1:
+            raise UserError(f"{where}: the weight of {name!r} is {weight}; a weight is a number from 0 to 1")
+    if row.skin_tone not in SKIN_TONES:
+        raise UserError(f"{where}: skin tone {row.skin_tone!r} is none of {', '.join(SKIN_TONES[1:])}")
+    if row.source_split not in ("", *SPLITS):
+        raise UserError(f"{where}: split {row.source_split!r} is none of {', '.join(SPLITS)}")
+    key = (row.case or row.image, str(PurePosixPath(row.image)))
+    if key in seen:
+        raise UserError(
+            f"{where}: {row.image} is listed already in row {seen[key]}; keep one row per image, "
+            "with all its conditions in it"
+        )
+    seen[key] = row.source_row
 
 
 def check_image_path(image: str, where: str) -> None:

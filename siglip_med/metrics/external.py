@@ -231,7 +231,7 @@ def adjust_prior(external: Predictions, val: Predictions, group: np.ndarray, boo
     before = calibration.log_probabilities(external.logits)
     source = np.exp(calibration.log_probabilities(val.logits)).mean(axis=0, dtype=np.float64)
     prior = em_prior(np.exp(before), source)
-    after = before + np.log(np.maximum(prior, 1e-12) / np.maximum(source, 1e-12))
+    after = before + np.log(np.maximum(prior, 1e-12) / np.maximum(source, 1e-12)).astype(np.float32)
     truth = np.bincount(external.primary, minlength=len(group)) / len(external)
     trained = val.train_counts / max(val.train_counts.sum(), 1)
     distances = [

@@ -8,6 +8,7 @@ from scipy.special import log_softmax, logsumexp
 
 _LOG_TEMPERATURE_LIMIT = 6.0
 _STEPS = 1000
+_BLOCK = 8_192
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,11 @@ class BiasCorrected:
 
     def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """``[N, C]`` float32 logarithms of ``[N, C]`` logits' probabilities."""
-        scaled = logits / np.float32(self.temperature) + self.bias.astype(np.float32)
-        return np.asarray(log_softmax(scaled, axis=1), dtype=np.float32)
+        found, bias = np.empty(logits.shape, dtype=np.float32), self.bias.astype(np.float32)
+        for start in range(0, len(logits), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            found[rows] = log_softmax(logits[rows] / np.float32(self.temperature) + bias, axis=1)
+        return found
 
 
 def fit_bias_corrected(logits: np.ndarray, right: np.ndarray, start: BiasCorrected | None = None) -> BiasCorrected:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from siglip_med.core.csv_reading import TextTable, read_csv
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import Faults, UserError
 from siglip_med.data.accounting import LeftOut
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import (
@@ -140,22 +140,28 @@ class CsvSource(FolderSource):
             left_out.append(LeftOut(f"data.source.where: {column} is another", len(rows) - len(kept), asked=True))
             rows = kept
         reader = _Rows(self, text, columns)
-        table_rows = [reader.row(number, cells) for number, cells in rows]
+        table_rows, faults = [], Faults()
+        for number, cells in rows:
+            with faults.catching():
+                table_rows.append(reader.row(number, cells))
         empty = [name for name in reader.one_hot.values() if not any(row.weights.get(name) for row in table_rows)]
         if empty:
             shown = ", ".join(map(repr, empty[:3])) + (" …" if len(empty) > 3 else "")
             notes.append(f"{len(empty)} columns of conditions have no positive, so they are no conditions: {shown}")
         if self.group_column is None:
             notes.append("no group column: each image is its own case, which leaks where a patient has several")
-        return self.table_of(
-            table_rows,
-            text.path,
-            reader.raw_labels,
-            notes=notes,
-            left_out=left_out,
-            grouped=self.group_column is not None,
-            ordered=not self._one_hot,
-        )
+        with faults.catching():
+            table = self.table_of(
+                table_rows,
+                text.path,
+                reader.raw_labels,
+                notes=notes,
+                left_out=left_out,
+                grouped=self.group_column is not None,
+                ordered=not self._one_hot,
+            )
+        faults.stop()
+        return table
 
     def _read(self, path: Path, required: tuple[str, ...]) -> TextTable:
         return read_csv(path, encoding=self.encoding, delimiter=self.delimiter, hints=required)

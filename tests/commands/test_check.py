@@ -11,6 +11,7 @@ from siglip_med.commands.check import Settings, run
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from siglip_med.report.data_page import findings_lines
+from siglip_med.sources import CsvSource
 from tests.short_runs import compose_config
 
 
@@ -104,3 +105,19 @@ def test_look_alikes_are_shown_and_follow_what_a_person_says(folder, tmp_path):
     assert any("1 pairs marked yes" in line for line in findings_lines(again.findings))
     with pytest.raises(UserError, match="add it"):
         check(folder, tmp_path / "cache", "same=x.csv")
+
+
+def test_every_fault_of_a_table_is_told_at_once(folder, cache, capsys):
+    lines = [f"acne/{number}.png,acne,{number % 6 + 1}" for number in range(10)]
+    lines[1:8:2] = ["acne/1.png,acne,9", "../../x.png,acne,1", ",acne,2", "acne/7.png,acne|,3"]
+    lines.append("acne/2.png,eczema,1")
+    (folder / "labels.csv").write_text("\n".join(["image,condition,type", *lines]))
+    own = ("data=csv", "data.source.condition_separator='|'", "data.source.skin_tone_column=type")
+    with pytest.raises(UserError, match=r"^5 faults in the table: mend them, and check again$"):
+        check(folder, cache, *own)
+    told = capsys.readouterr().err.splitlines()
+    rows = [int(line.split("row ")[1].split(",")[0].split(":")[0]) for line in told if "labels.csv, row" in line]
+    assert sorted(rows) == [2, 4, 6, 8, 11]
+    source = CsvSource(root=str(folder), condition_separator="|", skin_tone_column="type")
+    with pytest.raises(UserError, match=r"row 2.*\(and 4 more such faults, which siglip-med-check lists\)$"):
+        source.load()
