@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,6 +210,17 @@ def test_a_server_that_gives_no_part_of_a_file_is_named(tars, tmp_path, monkeypa
         huggingface_rows._check_tar_end("http://x/train-000.tar")
     assert "train-000.tar: its end cannot be read alone" in caplog.text
     assert "whether it is truncated was not checked" in caplog.text
+
+
+def test_photographs_whose_names_have_capitals_or_dots_are_read_too(photographs, plain, tmp_path):
+    named = [
+        replace(item, name=item.name.replace(".jpg", (".jpg", ".JPG", ".v2.jpg", ".left.V2.Jpg")[number % 4]))
+        for number, item in enumerate(photographs)
+    ]
+    write_tar(tmp_path / "all.tar", named)
+    table = loaded(from_tars(tmp_path, tmp_path / "out", data_files=str(tmp_path / "all.tar")))
+    assert len(table) == len(photographs)
+    assert sorted(table.frame["case"]) == sorted(plain.load().frame["case"])
 
 
 def test_a_broken_photograph_and_a_missing_one_are_counted_and_left_to_the_policy(photographs, tmp_path):
