@@ -23,6 +23,9 @@ class TimedLoader(DataLoader[Batch]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("num_workers"):
             kwargs |= {"timeout": WORKER_PATIENCE, "worker_init_fn": _one_of_many}
+            if multiprocessing.get_start_method() not in multiprocessing.get_all_start_methods():
+                # a job of launcher=parallel is a process of joblib's own kind, which plain ones cannot be started as
+                kwargs["multiprocessing_context"] = multiprocessing.get_all_start_methods()[0]
         super().__init__(*args, **kwargs)
 
     def __iter__(self) -> Any:
