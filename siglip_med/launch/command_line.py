@@ -85,7 +85,10 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictCon
     Raises:
         UserError: a word cannot be read, or names what there is not; the message quotes it, and how to write it.
     """
-    if any(is_flag(word) and word not in SWEEP for word in words):
+    others = [word for word in words if is_flag(word) and word not in SWEEP]
+    if others and SWEEP & set(words):
+        raise UserError(f"{others[0]}: shows one run; leave {' and '.join(sorted(SWEEP & set(words)))} out")
+    if others:
         return None
     if not SWEEP & set(words):
         for word in words:
@@ -102,12 +105,15 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictCon
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
             jobs = [compose(config_name, c, return_hydra_config=True) for c in _combinations(overrides, parsed)]
-            return jobs[0]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         said = _short(str(error), folder, overrides)
         raise UserError(said + _meant(str(error), folder, config_name, overrides)) from error
     finally:
         GlobalHydra.instance().clear()
+    launcher = str(jobs[0].hydra.launcher.get("_target_"))
+    if launcher.endswith(".SlurmLauncher") and SWEEP & set(words) and shutil.which("srun") is None:
+        raise UserError("launcher=slurm: there is no srun here; start the sweep where SLURM takes jobs")
+    return jobs[0]
 
 
 def is_flag(word: str) -> bool:
@@ -170,7 +176,8 @@ def _meant(message: str, folder: Path, config_name: str, overrides: Sequence[str
     others = [word for word in overrides if word.split("=")[0].lstrip("+~") != unknown[1]]
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
-            there = compose(config_name, others, return_hydra_config=True)
+            first = _combinations(others, [_parse(word) for word in others])[0]
+            there = compose(config_name, first, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException):
         return ""  # another word is wrong too: first things first
     known = [name for name, _ in leaves(OmegaConf.to_container(there, resolve=False))]

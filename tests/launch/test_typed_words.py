@@ -31,6 +31,24 @@ def test_a_typo_names_the_nearest_setting(word, meant):
     assert said.endswith(f"; did you mean {meant}?") if meant else "did you mean" not in said
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["-m", "launcher=slurm", "seed=0,1", "hydra.launcher.partiton=x"],
+            r"did you mean hydra\.launcher\.partition\?$",
+        ),
+        (["-m", "launcher=slurm", "seed=0,1"], r"^launcher=slurm: there is no srun here; start the sweep where"),
+        (["-m", "seed=0,1", "--cfg", "hydra"], "^--cfg: shows one run; leave -m out$"),
+        (["--info", "--multirun", "seed=0,1"], "^--info: shows one run; leave --multirun out$"),
+    ],
+)
+def test_what_a_sweep_cannot_do_is_one_line(words, said, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=said):
+        check_words(config_dir(), "train", words)
+
+
 def test_two_typos_are_named_one_by_one():
     with pytest.raises(UserError, match=r"trainer\.max_stps"):
         check_words(config_dir(), "train", ["trainer.max_stps=3", "data.batch_sise=8"])
