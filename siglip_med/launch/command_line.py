@@ -110,10 +110,18 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictCon
         raise UserError(said + _meant(str(error), folder, config_name, overrides)) from error
     finally:
         GlobalHydra.instance().clear()
-    launcher = str(jobs[0].hydra.launcher.get("_target_"))
-    if launcher.endswith(".SlurmLauncher") and SWEEP & set(words) and shutil.which("srun") is None:
-        raise UserError("launcher=slurm: there is no srun here; start the sweep where SLURM takes jobs")
     return jobs[0]
+
+
+def check_launcher(config: DictConfig) -> None:
+    """Makes sure, before anything is made, that what starts the jobs of a sweep is there.
+
+    Raises:
+        UserError: it is SLURM, and there is none.
+    """
+    launcher = str(config.hydra.launcher.get("_target_"))
+    if launcher.endswith(".SlurmLauncher") and shutil.which("srun") is None:
+        raise UserError("launcher=slurm: there is no srun here; start the sweep where SLURM takes jobs")
 
 
 def is_flag(word: str) -> bool:

@@ -24,6 +24,7 @@ from siglip_med.core.signals import Interruption, Stopped
 from siglip_med.launch.command_line import (
     SWEEP,
     arguments,
+    check_launcher,
     check_words,
     is_child,
     is_flag,
@@ -53,6 +54,8 @@ def launch(command: str, interruption: Interruption | None = None) -> None:
         with joined() if command in RUNS else nullcontext(Ranks()) as ranks:
             words = own_configs_first(folder, arguments())
             config = check_words(folder, command, words)
+            if config is not None and SWEEP & set(words):
+                check_launcher(config)
             words = null_groups_removed(folder, command, words)
             if ranks.size > 1 and SWEEP & set(words):
                 raise UserError("-m: each job of a sweep is one process; start it without torchrun or srun")

@@ -1,8 +1,8 @@
 """One's own photographs: a folder and a CSV with one row per image."""
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -64,6 +64,8 @@ class CsvSource(FolderSource):
         age_column: years (put into decades) or an age group (kept as written).
         site_column: body site.
         split_column: train, val or test, for `GivenSplitter`.
+        split_rows: or files below the root, by split, that list the table's rows by number from 0 in their last column
+            (Derm7pt's split); a row that none lists has no split.
         encoding: of the CSV; None finds it.
         delimiter: one character between its fields; None finds it.
 
@@ -93,6 +95,7 @@ class CsvSource(FolderSource):
     age_column: Column | None = None
     site_column: Column | None = None
     split_column: Column | None = None
+    split_rows: dict[Literal["train", "val", "test"], str] | None = None
     encoding: Literal["utf-8", "utf-16", "latin-1", "cp1252"] | None = None
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
 
@@ -108,6 +111,8 @@ class CsvSource(FolderSource):
             raise UserError(
                 f"data.source.{shapes[0]}: the cells hold the weights; leave weight_column and condition_separator out"
             )
+        if self.split_rows and (self.split_column or self.join_table):
+            raise UserError("data.source.split_rows: counts rows of one table; leave split_column and join_table out")
         if (self.join_table is None) != (self.join_key is None):
             raise UserError("data.source: give join_table and join_key together: the second CSV and the shared column")
 
@@ -141,9 +146,11 @@ class CsvSource(FolderSource):
             rows = kept
         reader = _Rows(self, text, columns)
         table_rows, faults = [], Faults()
+        parts = self._split_rows(root, [number for number, _ in text.numbered()])
         for number, cells in rows:
             with faults.catching():
-                table_rows.append(reader.row(number, cells))
+                row = reader.row(number, cells)
+                table_rows.append(replace(row, source_split=parts[number]) if number in parts else row)
         empty = [name for name in reader.one_hot.values() if not any(row.weights.get(name) for row in table_rows)]
         if empty:
             shown = ", ".join(map(repr, empty[:3])) + (" …" if len(empty) > 3 else "")
@@ -162,6 +169,21 @@ class CsvSource(FolderSource):
             )
         faults.stop()
         return table
+
+    def _split_rows(self, root: Path, numbers: Sequence[int]) -> dict[int, str]:
+        """The split of each row of the file that `split_rows` lists."""
+        parts: dict[int, str] = {}
+        for part, name in (self.split_rows or {}).items():
+            listed = read_csv(root / name)
+            for at, cells in listed.numbered():
+                text = cells[listed.columns[-1]].strip()
+                place = int(text) if text.isdecimal() else -1
+                if not 0 <= place < len(numbers):
+                    raise UserError(f"{listed.where(at)}: {text!r} is no row of the table, 0 to {len(numbers) - 1:,}")
+                if (row := numbers[place]) in parts:
+                    raise UserError(f"{listed.where(at)}: row {text} is in {parts[row]} already; a row has one split")
+                parts[row] = part
+        return parts
 
     def _read(self, path: Path, required: tuple[str, ...]) -> TextTable:
         return read_csv(path, encoding=self.encoding, delimiter=self.delimiter, hints=required)

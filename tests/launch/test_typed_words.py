@@ -9,6 +9,7 @@ from siglip_med.core import shell
 from siglip_med.core.config import config_dir
 from siglip_med.core.errors import UserError
 from siglip_med.launch.command_line import check_words
+from siglip_med.launch.entry import launch
 
 
 @pytest.mark.parametrize(
@@ -38,15 +39,21 @@ def test_a_typo_names_the_nearest_setting(word, meant):
             ["-m", "launcher=slurm", "seed=0,1", "hydra.launcher.partiton=x"],
             r"did you mean hydra\.launcher\.partition\?$",
         ),
-        (["-m", "launcher=slurm", "seed=0,1"], r"^launcher=slurm: there is no srun here; start the sweep where"),
         (["-m", "seed=0,1", "--cfg", "hydra"], "^--cfg: shows one run; leave -m out$"),
         (["--info", "--multirun", "seed=0,1"], "^--info: shows one run; leave --multirun out$"),
     ],
 )
-def test_what_a_sweep_cannot_do_is_one_line(words, said, monkeypatch):
-    monkeypatch.setenv("PATH", "")
+def test_what_a_sweep_cannot_do_is_one_line(words, said):
     with pytest.raises(UserError, match=said):
         check_words(config_dir(), "train", words)
+
+
+def test_a_sweep_on_slurm_where_there_is_none_is_one_line(monkeypatch, capsys):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "argv", ["siglip-med-train", "-m", "launcher=slurm", "seed=0,1"])
+    with pytest.raises(SystemExit):
+        launch("train")
+    assert capsys.readouterr().err.startswith("error: launcher=slurm: there is no srun here; start the sweep where")
 
 
 def test_two_typos_are_named_one_by_one():

@@ -1,5 +1,7 @@
 """Published data sets from their configs alone: real headers, rows made up."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hydra.utils import instantiate
 from siglip_med.commands import train
 from siglip_med.conditions import load_conditions, training_prompts
 from siglip_med.core.config import typed
+from siglip_med.core.errors import UserError
 from tests.data.tables import write
 from tests.short_runs import compose_config, two_steps
 
@@ -94,6 +97,17 @@ def test_derm7pt(tmp_path):
     assert table.frame["image"].iloc[0] == "images/A/0d.jpg"
     assert len(table.conditions) == 5
     training_prompts(load_conditions(table.conditions))
+    source, split = source_of("derm7pt", tmp_path), {"train": "meta/train_indexes.csv", "test": "meta/test_indexes.csv"}
+    write(tmp_path / split["train"], "indexes\n0\n3\n4\n")
+    write(tmp_path / split["test"], "indexes\n2\n")
+    parts = replace(source, split_rows=split).load().frame["source_split"].tolist()
+    assert parts == ["train", "", "test", "train", "train"]
+    for wrong, message in (("5", "'5' is no row of the table, 0 to 4"), ("3", "row 3 is in train already")):
+        write(tmp_path / split["test"], f"indexes\n{wrong}\n")
+        with pytest.raises(UserError, match=message):
+            replace(source, split_rows=split).load()
+    with pytest.raises(UserError, match="leave split_column and join_table out"):
+        replace(source, split_rows=split, split_column="x")
 
 
 def test_fitzpatrick17k_c(tmp_path):
