@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.files import write_json, write_text, write_whole
+from siglip_med.core.outside import csv_text, frame_csv
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.ranges import UNFAMILIAR
 
@@ -174,8 +175,7 @@ class Predictions:
         meta = {"format": "siglip_med.predictions", "version": FORMAT_VERSION, "images": len(self), "split": self.split}
         meta |= {"meta": self.meta} | {name: list(getattr(self, name)) for name in _NAMES}
         meta |= {"provenance": self.provenance.as_dict() if self.provenance else None}
-        images = self.frame.astype(str).to_csv(index=False, lineterminator="\n")
-        write_text(folder / IMAGES_FILE, images)
+        write_text(folder / IMAGES_FILE, frame_csv(self.frame.astype(str)))
         there = [name for name in _OPTIONAL if len(getattr(self, name))]
         arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_ARRAYS, *there)}
         write_whole(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **arrays))
@@ -201,6 +201,7 @@ class Predictions:
                 if not (folder / name).is_file():
                     raise ValueError(f"no {name} there")
             frame = pd.read_csv(folder / IMAGES_FILE, dtype=str, keep_default_na=False, lineterminator="\n")
+            frame = frame.map(csv_text).rename(columns=csv_text)
             if len(frame) != meta["images"]:
                 raise ValueError(f"{IMAGES_FILE} has {len(frame)} rows, {META_FILE} says {meta['images']}")
             if frame["image_id"].duplicated().any():

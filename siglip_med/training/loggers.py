@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import missing
-from siglip_med.core.files import write_csv
+from siglip_med.core.files import write_text
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
@@ -75,11 +75,14 @@ def _keep_rows_before(logger: CSVLogger, step: int) -> None:
     path = Path(logger.log_dir) / "metrics.csv"
     if not path.is_file():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        place = header.index("step") if "step" in header else None
-        rows = [row for row in reader if len(row) == len(header) and place is not None and int(row[place]) < step]
+    first, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    header, *rows = csv.reader([first, *lines])
+    place = header.index("step") if "step" in header else None
+    kept = [
+        line
+        for line, row in zip(lines, rows, strict=True)
+        if len(row) == len(header) and place is not None and int(row[place]) < step
+    ]
     writer: Any = logger.experiment  # it removes the file when it is made
     writer.metrics_keys = list(header)
-    write_csv(path, header, rows)
+    write_text(path, first + "".join(kept))
