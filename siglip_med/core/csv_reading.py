@@ -223,7 +223,8 @@ def _encodings(data: bytes) -> tuple[str, ...]:
 
 def control_character(text: str) -> str | None:
     """The first character of a text that no table should have; None where there is none."""
-    return next((c for c in text if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n\r"), None)
+    ends = text.replace("\r\n", "\n")
+    return next((c for c in ends if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n"), None)
 
 
 def _check_characters(record: Sequence[str], header: Sequence[str], where: str) -> None:
