@@ -26,6 +26,8 @@ _ARRAYS = (
     "logits", "labels", "primary", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings",
 )  # fmt: skip
 _OPTIONAL = ("nearest", "familiarity")
+_UNIT = 0.02
+"""How far an embedding's length and a cosine may be off: half precision."""
 _NAMES = ("conditions", "codes", "groups", "chapters", "blocks")
 
 
@@ -223,9 +225,11 @@ class Predictions:
 def _check_shapes(predictions: Predictions) -> None:
     p = predictions
     images, conditions = len(p.logits), len(p.conditions)
-    for name in ("logits", "labels", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings"):
+    for name in (*(name for name in _ARRAYS if name != "primary"), *_OPTIONAL):
         if getattr(p, name).dtype.kind not in "fiu":
             raise ValueError(f"{name} holds {getattr(p, name).dtype}, not real numbers")
+    if p.primary.dtype.kind not in "iu":
+        raise ValueError(f"primary holds {p.primary.dtype}, not positions of conditions")
     expected = {
         "logits": (images, conditions),
         "labels": (images, conditions),
@@ -277,5 +281,13 @@ def _check_values(predictions: Predictions) -> None:
         np.isfinite(d).all() and (d >= 0).all() and (d <= 1).all() and np.allclose(d, d.T) and not np.diagonal(d).any()
     ):
         raise ValueError("dissimilarity must be symmetric with values from 0 to 1 and a zero diagonal")
-    if not (p.train_counts >= 0).all():
+    for name in ("text_embeddings", "image_embeddings"):
+        lengths = np.linalg.norm(getattr(p, name).astype(np.float64), axis=1)
+        if getattr(p, name).shape[1] and not (np.abs(lengths - 1) <= _UNIT).all():
+            raise ValueError(f"{name} holds a row that is not of length 1")
+    for name, low in (("nearest", -1.0), ("familiarity", 0.0)):
+        values = getattr(p, name)
+        if not ((values >= low - _UNIT) & (values <= 1 + _UNIT)).all():
+            raise ValueError(f"{name} holds values outside [{low:g}, 1]")
+    if not (np.isfinite(p.train_counts) & (p.train_counts >= 0)).all():
         raise ValueError("train_counts holds a negative or undefined count")

@@ -5,6 +5,7 @@ import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,12 +13,14 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from siglip_med.core.csv_reading import control_character
 from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.familiarity import Familiarity
+from siglip_med.models.hub import not_finite
 from siglip_med.models.refit import Refit
 from siglip_med.models.two_tower import TwoTower
 
@@ -48,6 +51,9 @@ def check_conditions(conditions: Sequence[str], codes: Sequence[str], prompts: S
     names = [name.strip() for name in conditions]
     if len(set(names)) < len(names) or not all(names):
         raise ValueError("a condition has no name, or two have the same")
+    odd = next((text for text in (*conditions, *codes, *chain(*prompts)) if control_character(text)), None)
+    if odd is not None:
+        raise ValueError(f"{odd[:40]!r} holds a control character")
     for name, texts in zip(names, prompts, strict=True):
         if not texts or not all(map(str.strip, texts)):
             raise ValueError(f"{name!r} has no prompt, or an empty one")
@@ -331,8 +337,10 @@ def _weights_for(
             f"{model.base.name} is another base (fingerprint {model.base.fingerprint}): load it on its own base"
         )
     weights = {name.removeprefix(STATE_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
-    undefined = next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
-    if undefined is not None:
+    other = next((name for name, tensor in weights.items() if not tensor.is_floating_point()), None)
+    if other is not None:
+        raise UserError(f"{path}: the trained weight {other} holds {weights[other].dtype}, not real numbers")
+    if (undefined := not_finite(weights)) is not None:
         raise UserError(f"{path}: the trained weight {undefined} is not finite: the run diverged; train it again")
     try:
         model.check_trainable_state(weights, partial)

@@ -25,6 +25,7 @@ from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS, Calibrated, check_conditions
 from siglip_med.models.dual import DualEncoder
 from siglip_med.models.familiarity import Familiarity
+from siglip_med.models.hub import not_finite
 from siglip_med.models.joint import ClipTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.refit import REFIT_FILE
 from siglip_med.models.two_tower import TwoTower
@@ -174,9 +175,12 @@ def _read_about(folder: Path) -> About:
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); {_AGAIN}") from error
+    if (undefined := not_finite(tensors)) is not None:
+        raise UserError(f"{path}: {undefined} is not finite; {_AGAIN}")
+    return tensors
 
 
 def _load_heads(model: TwoTower, path: Path) -> None:

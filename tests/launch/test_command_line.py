@@ -6,8 +6,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.shell import quoted, setting
 from siglip_med.core.outside import csv_cell
+from siglip_med.core.shell import quoted, setting
 from siglip_med.launch.command_line import check_words, make_exclusively
 from siglip_med.launch.entry import run_folder_words
 from tests.short_runs import CONF
