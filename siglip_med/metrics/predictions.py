@@ -210,7 +210,10 @@ class Predictions:
                 raise ValueError(f"{IMAGES_FILE} holds an image_id twice")
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if name in file or name in _ARRAYS}
-            names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
+            names = {name: tuple(meta[name]) for name in _NAMES}
+            odd = [name for name in _NAMES if not isinstance(meta[name], list) or not all(map(_is_text, meta[name]))]
+            if odd or not all(map(str.strip, meta["conditions"])):
+                raise ValueError(f"{META_FILE}: {(odd or ['conditions'])[0]} holds an entry that is no name")
             content: dict[str, Any] = arrays | names
             provenance = Provenance.read(meta.get("provenance"), str(folder / META_FILE))
             return cls(**content, frame=frame, split=meta["split"], meta=dict(meta["meta"]), provenance=provenance)
@@ -220,6 +223,10 @@ class Predictions:
                 f"{folder}: these predictions cannot be read ({reason}); write them again: train, or evaluate with "
                 "recompute=true"
             ) from error
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _check_shapes(predictions: Predictions) -> None:

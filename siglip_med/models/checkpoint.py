@@ -21,6 +21,7 @@ from siglip_med.core.trust import Builders, build_trusted, builders, check_trust
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.familiarity import Familiarity
 from siglip_med.models.hub import not_finite
+from siglip_med.models.reading import check_reading, reading
 from siglip_med.models.refit import Refit
 from siglip_med.models.two_tower import TwoTower
 
@@ -59,6 +60,16 @@ def check_conditions(conditions: Sequence[str], codes: Sequence[str], prompts: S
             raise ValueError(f"{name!r} has no prompt, or an empty one")
 
 
+class Base(BaseModel):
+    """Which base a checkpoint belongs to."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    revision: str | None
+    fingerprint: str
+
+
 class Payload(BaseModel):
     """The shape of what a checkpoint says of its run; a file may say anything."""
 
@@ -67,7 +78,7 @@ class Payload(BaseModel):
     format: str
     version: int
     config: dict[str, Any]
-    base: dict[Literal["name", "revision", "fingerprint"], str | None]
+    base: Base
     conditions: list[str]
     codes: list[str]
     prompts: list[list[str]]
@@ -79,6 +90,7 @@ class Payload(BaseModel):
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
     refit: dict[Literal["about", "arrays"], Any] | None = None
     familiarity: Familiarity | None = None
+    reading: str | None = None
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -109,6 +121,7 @@ def checkpoint_payload(
         "prompts": _plain(prompts),
         "split_hash": str(split_hash),
         "image_bits": model.image_spec.bits,
+        "reading": reading(model, prompts),
         "account": _plain(account),
         "provenance": provenance.as_dict() if provenance else None,
         "metrics": _plain(metrics or {}),
@@ -344,6 +357,7 @@ def _weights_for(
         raise UserError(f"{path}: the trained weight {undefined} is not finite: the run diverged; train it again")
     try:
         model.check_trainable_state(weights, partial)
+        check_reading(model, checkpoint[PAYLOAD]["prompts"], checkpoint[PAYLOAD].get("reading"), "it")
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return weights

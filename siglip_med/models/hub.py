@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from siglip_med.core.errors import UserError
@@ -104,7 +104,22 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
         raise UserError(f"the weights of {path} do not fit its config.json: {len(missing + wrong)} missing ({names})")
     if (undefined := not_finite(model.state_dict())) is not None:
         raise UserError(f"the weights of {path} are damaged: {undefined} is not finite; copy or download them again")
+    if (whole := _whole_numbers(path, model)) is not None:
+        raise UserError(
+            f"the weights of {path} are damaged: {whole} holds no real numbers; copy or download them again"
+        )
     return model
+
+
+def _whole_numbers(path: str, model: PreTrainedModel) -> str | None:
+    """The first parameter that a folder's files hold as integers: transformers would take them for weights."""
+    own = {name for name, _ in model.named_parameters()}
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in own & set(opened.keys()):
+                if "F" not in opened.get_slice(name).get_dtype():
+                    return name
+    return None
 
 
 def not_finite(weights: Mapping[str, torch.Tensor]) -> str | None:
@@ -116,7 +131,10 @@ def load_tokenizer(path: str, revision: str | None, mask: bool = True) -> Any:
     """The tokenizer that belongs to the model; without ``mask`` it leaves out the attention mask unless asked."""
     settings = {} if mask else {"model_input_names": ["input_ids"]}
     with explained(path, revision):
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **settings)
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{path}: its tokenizer names no pad_token; mend tokenizer_config.json, or download it again")
+    return tokenizer
 
 
 def load_image_processor(path: str, revision: str | None) -> Any:

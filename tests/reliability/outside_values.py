@@ -51,8 +51,20 @@ _OTHER = (
     "evaluation",
 )
 """Of a payload: what no answer depends on, and what may be any text."""
-_FREE = ("scores", "calibration", "familiarity", "refit", "conditions", "codes", "prompts")
-"""Where another value of the same type is another right one, and none is an earlier version's."""
+_FREE = (
+    "scores",
+    "calibration",
+    "familiarity",
+    "refit",
+    "conditions",
+    "codes",
+    "prompts",
+    "groups",
+    "blocks",
+    "chapters",
+    "adaptation",
+)
+"""Where another value of the same type is another right one, and none is an earlier version's, or the default."""
 
 
 def nested(depth: int) -> Any:
