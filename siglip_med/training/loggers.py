@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import missing
 from siglip_med.core.files import write_text
+from siglip_med.core.outside import printable
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
@@ -30,7 +31,7 @@ def wandb_logger(save_dir: str, project: str, name: str, offline: bool = False) 
     from lightning.pytorch.loggers import WandbLogger
 
     try:
-        return WandbLogger(save_dir=save_dir, project=project, name=name, offline=offline)
+        return WandbLogger(save_dir=save_dir, project=project, name=printable(name), offline=offline)
     except ModuleNotFoundError as error:
         raise UserError(missing("wandb", "logger=wandb", "wandb")) from error
 
@@ -49,7 +50,7 @@ def mlflow_logger(experiment_name: str, run_name: str, tracking_uri: str) -> "ML
     from lightning.pytorch.loggers import MLFlowLogger
 
     try:
-        return MLFlowLogger(experiment_name=experiment_name, run_name=run_name, tracking_uri=tracking_uri)
+        return MLFlowLogger(experiment_name=experiment_name, run_name=printable(run_name), tracking_uri=tracking_uri)
     except ModuleNotFoundError as error:
         raise UserError(missing("mlflow", "logger=mlflow", "mlflow")) from error
 

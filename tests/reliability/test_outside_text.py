@@ -321,7 +321,7 @@ def of_names(predictions: Predictions, names) -> Predictions:
 
 def test_a_whole_report_and_its_dashboards_of_hostile_names(tmp_path):
     plain = [f"name {n}" for n in range(len(HOSTILE))]
-    for kind, names in (("hostile", HOSTILE), ("plain", plain)):
+    for kind, names in (("hostile", ("a\tb", "a\nb", *HOSTILE)), ("plain", plain)):
         test, val = (
             of_names(synthetic_predictions(images=60, conditions=24, split=split), names) for split in ("test", "val")
         )
@@ -373,5 +373,5 @@ def test_figures_show_names_and_no_formula(tmp_path):
         pairs = zip(shown[:-2], names[-len(shown) : -2], strict=True)
         assert not [(text, name) for text, name in pairs if len(name) <= 24 and not text.startswith(name)]
         assert not obeyed("".join(shown))
-    conditions = ConditionSet(tuple(Condition(name, "L40", "", "", "", (), "", name, "") for name in HOSTILE[:10]))
+    conditions = ConditionSet(tuple(Condition(name, "", "", "", "", (), "", name, "") for name in HOSTILE[:10]))
     draw_heatmap(square[:10, :10], conditions, r"$\frac{1}{$", tmp_path / "d.png")
