@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LOWEST := huggingface,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types docs wheel lowest tensorboard test-gpu bench debug-losses pretrain chaos kills launchers stopped sweep-chaos soak flips mutations clean
+.PHONY: help setup train test lint format types docs wheel lowest tensorboard test-gpu bench debug-losses pretrain chaos kills launchers stopped sweep-chaos soak flips outside mutations clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ stopped: setup  ## stop every command by signals at many moments (a quarter of a
 
 sweep-chaos: setup  ## kill sweeps of 12, 6 and 8 jobs half-way, give them again, compare their tables with unbroken ones
 	$(BIN)/python -m tests.sweeps.chaos
+
+outside: setup  ## 500 changes to checkpoints, bases, exports and predictions: the right answer, or one line
+	$(BIN)/python -m tests.reliability.outside_values
 
 flips: setup  ## flip 500 bits in checkpoints, exports, caches, split and code files: each is noticed or changes nothing
 	$(BIN)/python -m tests.reliability.flips

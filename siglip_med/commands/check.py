@@ -6,11 +6,11 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat
-from rich.console import Console
 
 from siglip_med.core.config import Builds, Node
 from siglip_med.core.errors import SeveralErrors, UserError
 from siglip_med.core.files import write_text
+from siglip_med.core.outside import Console, frame_csv
 from siglip_med.data import DataModule
 from siglip_med.data.look_alike_files import find_look_alikes, save_groups
 from siglip_med.data.near_duplicates import near_duplicate_links
@@ -93,7 +93,7 @@ def run(settings: Settings) -> Result:
         marked = None if settings.same is None else Path(settings.same)
         features = whole_features(model, data)
         found = find_look_alikes(table, features, data.look_alikes_threshold, copies[:, :2], marked)
-        write_text(folder / LOOK_ALIKES, found.listed.to_csv(index=False, lineterminator="\n"))
+        write_text(folder / LOOK_ALIKES, frame_csv(found.listed))
         save_groups(folder / "groups.csv", table, found.groups)
     findings = DataFindings(
         table=table,
@@ -115,7 +115,7 @@ def show(result: Result) -> None:
     """Prints what was found, one line each, and where the page is."""
     console = Console()
     for line in (*findings_lines(result.findings), f"page: {result.page}"):
-        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
 def whole_features(model: TwoTower, data: DataModule) -> np.ndarray:

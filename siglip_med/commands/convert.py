@@ -1,8 +1,8 @@
 """Writes a model of open_clip, timm or PanDerm's authors as a folder that transformers, and ``train.py``, reads."""
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 
+from siglip_med.core.outside import Console
 from siglip_med.core.shell import other_command
 from siglip_med.models.conversion import Conversion, convert
 
@@ -29,4 +29,4 @@ def run(settings: Settings) -> Conversion:
 def show(result: Conversion) -> None:
     """Prints the folder, and the command that trains it."""
     command = f"{other_command('train')} {result.settings}"
-    Console().print(f"wrote {result.folder}; train it with\n{command}", soft_wrap=True, markup=False)
+    Console().print(f"wrote {result.folder}; train it with\n{command}", soft_wrap=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
-from rich.console import Console
 
 from siglip_med.core.extras import require
+from siglip_med.core.outside import Console
 from siglip_med.core.signals import interruptible
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.demo.answers import Answerer
@@ -163,7 +163,7 @@ def show(result: Result) -> None:
     from siglip_med.demo.server import is_loopback
 
     def say(text: str) -> None:
-        Console().print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
+        Console().print(f"  {text}", soft_wrap=True, highlight=False)
 
     if result.answerer.validation is None:
         say("no prediction sets: there are no validation predictions of this checkpoint beside it")

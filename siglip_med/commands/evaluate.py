@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as ScreenTable
 
 from siglip_med.core.config import Builds, Node, instantiate
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import Console
 from siglip_med.data.external import ExternalData
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.metrics import Predictions
@@ -106,14 +105,14 @@ def show(result: Result) -> None:
     """Prints the differences, if there are any, and where the page is."""
     console = Console(width=max(Console().width, 170))
     if result.differences is not None:
-        shown = ScreenTable(title=escape(result.differences.caption))
+        shown = ScreenTable(title=result.differences.caption)
         for position, heading in enumerate(result.differences.columns):
             shown.add_column(heading, justify="left" if position < 2 else "right", overflow="fold")
         for row in result.differences.rows:
-            shown.add_row(*map(escape, row))
+            shown.add_row(*row)
         console.print(shown)
     for line in (*result.lines, f"report: {result.page}"):
-        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
 def validate(settings: Settings, external: Node, report: ReportSettings) -> Result:
@@ -197,7 +196,7 @@ def explained(
         )
     found, notes = explain_mistakes(checkpoint, settings.base, settings.device, test, root, settings.trust)
     for note in notes:
-        Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
+        Console().print(f"  {note}", soft_wrap=True, highlight=False)
     return found, notes
 
 

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 
+from siglip_med.core.outside import Console
 from siglip_med.export import Format, export_checkpoint
 
 
@@ -35,4 +35,4 @@ def run(settings: Settings) -> Path:
 
 def show(folder: Path) -> None:
     """Says where the folder is."""
-    Console().print(f"wrote {folder}; README.md in it is the model card", soft_wrap=True, markup=False)
+    Console().print(f"wrote {folder}; README.md in it is the model card", soft_wrap=True)

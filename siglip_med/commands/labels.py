@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 from scipy.special import softmax
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_text
+from siglip_med.core.outside import Console, frame_csv
 from siglip_med.metrics import Predictions, find_label_errors
 from siglip_med.report.differences import PREDICTIONS
 
@@ -46,7 +46,7 @@ def run(settings: Settings) -> Result:
     folders = find_runs(settings.runs)
     ranking = rank_labels([Predictions.load(folder / PREDICTIONS / "test") for folder in folders], folders)
     path = Path(settings.output_dir) / "label_errors.csv"
-    write_text(path, ranking.to_csv(index=False))
+    write_text(path, frame_csv(ranking))
     return Result(ranking, path)
 
 
@@ -75,8 +75,8 @@ def show(result: Result) -> None:
     )
     for row in result.ranking.head(10).itertuples():
         line = f"  {row.confidence:.4f}  {row.image}: {row.given} → {row.suggested}"
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
-    console.print(f"  list: {result.path}", soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True, highlight=False)
+    console.print(f"  list: {result.path}", soft_wrap=True, highlight=False)
 
 
 def rank_labels(parts: list[Predictions], folders: list[Path]) -> pd.DataFrame:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PositiveInt
-from rich.console import Console
 
 from siglip_med.core.case_pooling import CasePooling
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import Console
 from siglip_med.inference import PredictionRun, find_images, load
 from siglip_med.inference.cases import by_pattern, by_table
 from siglip_med.inference.photographs import ChosenScores
@@ -99,13 +99,13 @@ def show(result: Result) -> None:
     console.print(f"ranked by the scores of the {result.predictions.scores}{others}", soft_wrap=True, highlight=False)
     if not result.predictions.calibrated:
         console.print("The checkpoint holds no calibration: read the scores as an order, not as probabilities.")
-    console.print(result.predictions.counts(), soft_wrap=True, highlight=False, markup=False)
+    console.print(result.predictions.counts(), soft_wrap=True, highlight=False)
     if result.predictions.cases:
         several = len(result.predictions.differentials), len(result.predictions.cases)
         console.print("{:,} photographs of {:,} cases; a case's rows stand below".format(*several), highlight=False)
     for _, reason in result.predictions.unreadable:
-        console.print(f"could not read {reason}", soft_wrap=True, highlight=False, markup=False)
-    console.print(f"wrote {result.table} and {result.tree}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"could not read {reason}", soft_wrap=True, highlight=False)
+    console.print(f"wrote {result.table} and {result.tree}", soft_wrap=True, highlight=False)
     if result.page is not None:
         for line in (*result.notes, f"where the model looks: {result.page}"):
-            console.print(line, soft_wrap=True, highlight=False, markup=False)
+            console.print(line, soft_wrap=True, highlight=False)

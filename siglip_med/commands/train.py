@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning.pytorch as pl
-from rich.console import Console
 from torch import Tensor
 
 from siglip_med.core.config import instantiate
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import Console
 from siglip_med.inference.neighbours import keep_training_cases
 from siglip_med.metrics import Bootstrap
 from siglip_med.models import (
@@ -118,7 +118,7 @@ def run(settings: Settings) -> Result:
                 save_look_alikes(components, probed.look_alikes, folder)
             save_results(settings, trainer, summary, best, fitted, rule)
             note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)
-            Console().print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
+            Console().print(f"  {note}", soft_wrap=True, highlight=False)
     metrics = last_metrics(trainer) | summary.metrics()
     objective = optimized_metric(metrics, settings.optimized_metric)
     return Result(metrics, objective, components, module, trainer, zero_shot, tuned, summary, folder, best)
@@ -172,7 +172,7 @@ def show_data(components: Components) -> None:
     """Prints what became of every row of the data, and what was decided about the prompts, before training."""
     console = Console()
     for line in (*components.split_report.account(), *components.prompt_notes):
-        console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
 def optimized_metric(metrics: dict[str, float], name: str | None) -> float | None:

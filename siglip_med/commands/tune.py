@@ -35,7 +35,6 @@ from pydantic import (
     StrictInt,
     model_validator,
 )
-from rich.console import Console
 from rich.table import Table
 
 from siglip_med.commands import train
@@ -43,6 +42,7 @@ from siglip_med.core.config import Builds, Node, config_dir, typed
 from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.extras import require
 from siglip_med.core.files import write_csv
+from siglip_med.core.outside import Console
 from siglip_med.core.shell import in_quotes, null_groups_removed, other_command
 from siglip_med.metrics import LOWER_IS_BETTER
 from siglip_med.runs.settings import FineTuneSettings
@@ -202,8 +202,8 @@ def show(result: Result) -> None:
                 name,
                 f"{len(found)} ({', '.join(others)})" if others else str(len(found)),
                 settings.metric,
-                f"{found[0].value:.4f}" if found[0] in complete else "–",
-                "–" if best is None else f"{best.value:.4f}",
+                round(found[0].value, 4) if found[0] in complete else "–",
+                "–" if best is None else round(best.value, 4),
                 "none: no trial finished" if best is None else " ".join(words) or "the defaults",
             )
         )
@@ -218,11 +218,11 @@ def show(result: Result) -> None:
     write_csv(Path(settings.folder) / "tune.csv", _HEADINGS, rows)
     table = Table(*_HEADINGS, title=f"chosen on validation, {settings.trials} trials each: {settings.folder}")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(str, row))
     console.print(table)
     if commands:
         console.print("the best of several trials on one validation split flatters itself; to judge what was chosen:")
-        console.print("\n".join(commands), soft_wrap=True, highlight=False, markup=False)
+        console.print("\n".join(commands), soft_wrap=True, highlight=False)
     if failed:
         _say("\n".join([f"{len(failed)} trials failed; the same command tries them again:", *failed]))
         raise SystemExit(1)
@@ -377,4 +377,4 @@ def _text(value: Value) -> str:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

@@ -11,6 +11,7 @@ from siglip_med.conditions.geometry import GEOMETRIES, MEASURES, dissimilarity
 from siglip_med.conditions.load import load_conditions
 from siglip_med.conditions.user_map import read_user_map
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(_COMMANDS[options.command](options))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(printable(error), file=sys.stderr)
         return 2
     return 0
 

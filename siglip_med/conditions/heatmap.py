@@ -10,12 +10,14 @@ import numpy as np
 from siglip_med.conditions.condition import ConditionSet
 from siglip_med.conditions.tree import tree_order
 from siglip_med.core.files import write_whole
+from siglip_med.core.outside import printable, without_formulas
 
 SMALLEST_INCHES, LARGEST_INCHES, INCHES_A_CONDITION = 3.0, 40.0, 0.17
 BAR_INCHES, GAP_POINTS = 0.1, 10
 CAPTION_WIDTH = 48
 
 
+@without_formulas
 def draw_heatmap(matrix: np.ndarray, conditions: ConditionSet, title: str, path: Path) -> None:
     """Draws ``[C, C]`` D with conditions in tree order and chapters as colored bars, and saves it.
 
@@ -34,7 +36,7 @@ def draw_heatmap(matrix: np.ndarray, conditions: ConditionSet, title: str, path:
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     image = axes.imshow(matrix[np.ix_(order, order)], cmap="viridis_r", vmin=0, vmax=1, interpolation="nearest")
-    labels = [f"{conditions.names[position]}  {conditions.codes[position]}" for position in order]
+    labels = [printable(f"{conditions.names[position]}  {conditions.codes[position]}") for position in order]
     axes.set_xticks(range(len(order)), labels, rotation=90, fontsize=7)
     axes.set_yticks(range(len(order)), labels, fontsize=7)
     axes.tick_params(length=0, pad=GAP_POINTS)

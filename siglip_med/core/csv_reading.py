@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import csv_text
 
 DELIMITERS = (",", ";", "\t", "|")
 _SAMPLE_RECORDS = 51
@@ -91,7 +92,8 @@ def read_csv(
     """Reads a CSV strictly: every row has the header's columns, and an error names its row.
 
     Taken as they come: a byte order mark, UTF-16, Windows line ends, blank lines, a first line ``sep=;``, columns at
-    the right and rows at the end without any text. Names are brought into Unicode's composed form.
+    the right and rows at the end without any text. Names are brought into Unicode's composed form. The apostrophe
+    that keeps a spreadsheet from running a cell goes (`csv_text`).
 
     Args:
         path: the file.
@@ -132,7 +134,7 @@ def read_csv(
         if len(record) != width:
             raise UserError(f"{where}: has {len(record)} fields where the header has {width}; check its delimiters")
         _check_characters(record, header, where)
-        rows.append(dict(zip(header, record, strict=True)))
+        rows.append(dict(zip(header, map(csv_text, record), strict=True)))
         numbers.append(number)
     table = TextTable(path, tuple(header), tuple(rows), tuple(numbers), len(records) - 1 - len(rows), tuple(notes))
     table.require(*required)
@@ -144,7 +146,7 @@ def _records(text: str, delimiter: str) -> Iterator[list[str]]:
 
 
 def _names(record: Sequence[str]) -> list[str]:
-    return [unicodedata.normalize("NFC", name.strip(_INVISIBLE + " \t\u00a0")) for name in record]
+    return [csv_text(unicodedata.normalize("NFC", name.strip(_INVISIBLE + " \t\u00a0"))) for name in record]
 
 
 def _header(path: Path, records: list[list[str]]) -> list[str]:
@@ -219,10 +221,16 @@ def _encodings(data: bytes) -> tuple[str, ...]:
     return "utf-8-sig", "cp1252"
 
 
+def control_character(text: str) -> str | None:
+    """The first character of a text that no table should have; None where there is none."""
+    ends = text.replace("\r\n", "\n")
+    return next((c for c in ends if unicodedata.category(c) in ("Cc", "Cs") and c not in "\t\n"), None)
+
+
 def _check_characters(record: Sequence[str], header: Sequence[str], where: str) -> None:
     for column, field in zip(header, record, strict=True):
         if not field.isprintable():
-            odd = next((c for c in field if unicodedata.category(c) == "Cc" and c not in "\t\n\r"), None)
+            odd = control_character(field)
             if odd is not None:
                 raise UserError(
                     f"{where}: column {column!r} holds the control character {odd!r} in {field[:40]!r}; remove it"

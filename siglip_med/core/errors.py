@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from siglip_med.core.outside import printable
+
 if TYPE_CHECKING:  # it takes long to import
     from pydantic import ValidationError
 
@@ -114,5 +116,5 @@ def first_fault(error: "ValidationError") -> str:
 
 def fail(error: UserError) -> NoReturn:
     """Prints the error's one line to standard error and exits with `EXIT_STATUS`."""
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(error)}", file=sys.stderr)
     raise SystemExit(EXIT_STATUS)

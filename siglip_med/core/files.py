@@ -17,6 +17,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from siglip_med.core.errors import UserError, one_line
+from siglip_med.core.outside import csv_cell
 
 
 def write_whole(path: str | Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -53,8 +54,8 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Writes text as UTF-8, line ends as they are; see `write_whole`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes text as UTF-8, line ends as they are, what is no character as ``\\udcff``; see `write_whole`."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def append_text(path: str | Path, text: str) -> None:
@@ -75,11 +76,11 @@ def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
 
 
 def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a table as CSV; see `write_whole`."""
+    """Writes a table as CSV, text like a formula as `csv_cell` makes it; see `write_whole`."""
 
     def write(file: IO[bytes]) -> None:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-        csv.writer(text, lineterminator="\n").writerows(itertools.chain([header], rows))
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in itertools.chain([header], rows))
         text.detach()
 
     write_whole(path, write)

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator, Sized
 from datetime import timedelta
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
+
+from siglip_med.core.outside import Console
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from siglip_med.core.outside import Console
 
 SIGNALS = tuple(
     number for name in ("SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None

@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from filelock import FileLock
-from rich.console import Console
 from rich.progress import Progress
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import Mapped, write_json
+from siglip_med.core.outside import Console
 from siglip_med.core.seals import crc
 from siglip_med.data.images import BadImageError, decode, read_bytes
 

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
+from siglip_med.core.csv_reading import control_character
 from siglip_med.core.errors import Faults, UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut, format_counts, sum_up
@@ -219,6 +220,9 @@ def _check_row(row: TableRow, where: str, seen: dict[tuple[str, str], int]) -> N
             raise UserError(f"{where}: a condition has an empty name; remove the stray separator")
         if not math.isfinite(weight) or not 0 <= weight <= 1:
             raise UserError(f"{where}: the weight of {name!r} is {weight}; a weight is a number from 0 to 1")
+    for text in (*(getattr(row, name) for name in TEXT_COLUMNS), *row.weights):
+        if not text.isprintable() and (odd := control_character(text)) is not None:
+            raise UserError(f"{where}: {text[:40]!r} holds the control character {odd!r}; remove it")
     if row.skin_tone not in SKIN_TONES:
         raise UserError(f"{where}: skin tone {row.skin_tone!r} is none of {', '.join(SKIN_TONES[1:])}")
     if row.source_split not in ("", *SPLITS):

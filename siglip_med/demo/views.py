@@ -13,6 +13,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from siglip_med.core.image_spec import ImageSpec
+from siglip_med.core.outside import finalize, printable
 from siglip_med.core.provenance import Provenance, sentence
 from siglip_med.demo.answers import Answer, Answerer, PredictionSet, SentenceScore
 from siglip_med.demo.limits import Limits
@@ -143,6 +144,7 @@ def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("siglip_med.demo"),
         autoescape=True,
+        finalize=finalize(printable),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -15,6 +15,7 @@ from siglip_med.export.pretrained import save_weights, write_adapter, write_merg
 from siglip_med.export.recipes import Format
 from siglip_med.models import Refit, TwoTower, family_of, load_model, read_refit
 from siglip_med.models.exported import ABOUT_FILE
+from siglip_med.models.reading import reading
 from siglip_med.models.refit import REFIT_FILE
 
 __all__ = [
@@ -89,6 +90,7 @@ def _about(model: TwoTower, payload: Mapping[str, Any], refit: Refit | None) -> 
         "provenance": payload.get("provenance"),
         "image": {"size": model.image_spec.size, "mean": model.image_spec.mean, "std": model.image_spec.std},
         "image_bits": model.image_spec.bits,
+        "reading": reading(model, payload["prompts"]),
         "max_text_length": model.max_text_length,
         "model": family_of(model),
     }

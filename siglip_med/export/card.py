@@ -6,7 +6,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from siglip_med.core.outside import finalize, markdown
 from siglip_med.core.provenance import Provenance, sentence
 from siglip_med.export.example import HUB_ID, example
 from siglip_med.export.index import front_matter
@@ -36,6 +38,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         autoescape=False,
+        finalize=finalize(markdown),
     )
     base = payload["base"] | {"name": _public(payload["base"]["name"])}
     config = payload["config"]
@@ -47,7 +50,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     pipeline = format == "merged" and alone and not isinstance(model, DualEncoder)
     library = _LIBRARIES[format] if alone else "siglip-med"
     return environment.get_template(_TEMPLATE).render(
-        front_matter=front_matter(title, license, library, base_id, pipeline, provenance, rows),
+        front_matter=Markup(front_matter(title, license, library, base_id, pipeline, provenance, rows)),
         notice=sentence(provenance),
         provenance=provenance,
         title=title,
@@ -67,7 +70,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         refit=refit["about"] if refit else "",
         refit_file="vision.onnx" if format == "onnx" else REFIT_FILE,
         coverage=config.get("evaluation", {}).get("coverage"),
-        recipe=f"```python\n{example(model, format, bool(refit), bool(payload.get('familiarity')))}```",
+        recipe=Markup(f"```python\n{example(model, format, bool(refit), bool(payload.get('familiarity')))}```"),
         needs_us=not alone,
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),

@@ -1,15 +1,14 @@
 """What photographs gave: their most likely conditions, as a table, as files and on a terminal."""
 
-import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
-from rich.markup import escape
 from rich.table import Table
 
 from siglip_med.core.files import write_json, write_text
+from siglip_med.core.outside import frame_csv
 
 
 @dataclass(frozen=True)
@@ -100,10 +99,7 @@ class PredictionRun:
     def save(self, folder: Path) -> tuple[Path, Path]:
         """Writes ``predictions.csv`` and ``predictions.json`` and returns their paths."""
         table, tree = folder / "predictions.csv", folder / "predictions.json"
-        frame = self.frame()
-        for column in frame.columns.intersection(["image", "condition", "code", "case"]):
-            frame[column] = frame[column].map(without_formula, na_action="ignore")
-        write_text(table, frame.to_csv(index=False))
+        write_text(table, frame_csv(self.frame()))
         content = {
             "calibrated": self.calibrated,
             "scores": self.scores,
@@ -121,7 +117,7 @@ class PredictionRun:
         for column in ("image", "#", "condition", "ICD-10-CM", heading):
             table.add_column(column, justify="right" if column in ("#", heading) else "left", overflow="fold")
         for item in (*self.differentials, *self.cases):
-            name = escape(Path(item.image).name if item.image else f"case {item.case}")
+            name = Path(item.image).name if item.image else f"case {item.case}"
             if item.unfamiliar:
                 table.add_row(name, "", f"unfamiliar: {item.unfamiliar}", "", "", end_section=True)
                 continue
@@ -129,17 +125,9 @@ class PredictionRun:
                 table.add_row(
                     name if candidate.rank == 1 else "",
                     str(candidate.rank),
-                    escape(candidate.condition),
+                    candidate.condition,
                     candidate.code,
                     f"{candidate.confidence:.3g}",
                     end_section=candidate.rank == len(item.candidates),
                 )
         return table
-
-
-def without_formula(text: str) -> str:
-    """A text that no spreadsheet runs: one like a formula gets an apostrophe in front (``-123.png`` is none)."""
-    risky = text.startswith(("=", "+", "@", "\t", "\r")) or (
-        text.startswith("-") and re.fullmatch(r"-[\w./ ]*", text) is None
-    )
-    return f"'{text}" if risky else text

@@ -14,6 +14,7 @@ from torch import Tensor
 from siglip_med.core.case_pooling import CasePooling, pool_logits
 from siglip_med.core.errors import UserError
 from siglip_med.core.image_spec import ImageSpec
+from siglip_med.core.outside import printable
 from siglip_med.core.progress import tracked
 from siglip_med.data.dataset import normalize
 from siglip_med.data.images import SUFFIXES, read_image
@@ -67,11 +68,13 @@ def _batches(
     batch: list[tuple[Path, np.ndarray, str]] = []
     for position, path in enumerate(tracked(images, "ranking conditions", "images"), start=1):
         try:
+            if (name := printable(path)) != str(path):
+                raise UserError(f"{name}: the file's name holds a control character, or is no text; rename it")
             square = read_image(path, spec.size, bits=spec.bits)
             with Image.open(path) as image:
                 batch.append((path, square, fault(square, image.size)))
         except UserError as error:
-            unreadable.append((str(path), str(error)))
+            unreadable.append((printable(path), str(error)))
         if batch and (len(batch) == batch_size or position == len(images)):
             paths, squares, faults = zip(*batch, strict=True)
             yield list(paths), normalize(np.stack(squares), spec), list(faults)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail, of_the_machine
+from siglip_med.core.outside import printable, printable_record
 from siglip_med.core.shell import null_groups_removed, other_command, setting
 from siglip_med.core.signals import Interruption, Stopped
 from siglip_med.launch.command_line import (
@@ -101,7 +102,7 @@ def _run_to_resume(config: DictConfig, wanted: Path, named: bool) -> Path | None
     if config.resume == "auto":
         config.paths.output_dir = str(wanted)
         point, why = find_auto(plain_settings(config), wanted, neighbors=not named)
-        print(f"resume=auto: {why}", file=sys.stderr)
+        print(f"resume=auto: {printable(why)}", file=sys.stderr)
         return None if point is None else point.folder
     point = find_run(str(config.resume))
     if named and wanted.resolve() != point.folder:
@@ -143,13 +144,15 @@ def _job(command: str, interruption: Interruption, config: DictConfig) -> Any:
         fail(line)
     except Stopped as stopped:
         remove_if_untouched(folder)
-        print(_farewell(command, stopped, folder), file=sys.stderr)
+        print(printable(_farewell(command, stopped, folder)), file=sys.stderr)
         raise SystemExit(stopped.exit_status) from None
 
 
 def _do(command: str, interruption: Interruption, folder: Path, config: DictConfig) -> Any:
     module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
     _quiet_libraries()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(printable_record)
     interruption.leave = None  # from here on a signal leaves time to clear up
     if command in RUNS:
         config = _with_own_settings(command, config, folder)

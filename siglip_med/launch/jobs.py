@@ -16,9 +16,9 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
-from rich.console import Console
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import Console
 from siglip_med.launch.command_line import is_child, plain_settings, remove_if_untouched
 from siglip_med.sweeps import JobRecord, read_record, write_record
 
@@ -116,7 +116,7 @@ def _log(place: str) -> str:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
 # In configs ``${digest:text}``: a job's folder is named after its overrides and not after its place in the sweep, so

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from scipy.special import expit
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import Console
 from siglip_med.metrics.predictions import Predictions
 
 
@@ -106,7 +105,5 @@ def print_sample(
     # a distractor goes first at equal confidence, as in the rank
     for place, candidate in enumerate(np.lexsort((np.arange(len(names)) == 0, -confidence)), start=1):
         truth = "yes" if candidate == 0 else ""
-        table.add_row(
-            str(place), escape(predictions.conditions[names[candidate]]), f"{confidence[candidate]:.4f}", truth
-        )
+        table.add_row(str(place), predictions.conditions[names[candidate]], f"{confidence[candidate]:.4f}", truth)
     (console or Console()).print(table)

@@ -7,6 +7,7 @@ import pandas as pd
 from scipy.special import expit
 
 from siglip_med.core.files import write_text
+from siglip_med.core.outside import frame_csv
 from siglip_med.metrics.hierarchy import label_distance
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
@@ -50,5 +51,5 @@ def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
 def write_per_image(predictions: Predictions, folder: str | Path) -> Path:
     """Writes `per_image_table` as ``per_image.csv`` into a folder, which is made if it is absent; returns its path."""
     path = Path(folder) / PER_IMAGE_FILE
-    write_text(path, per_image_table(predictions).to_csv(index=False))
+    write_text(path, frame_csv(per_image_table(predictions)))
     return path

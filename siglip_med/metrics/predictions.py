@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.files import write_json, write_text, write_whole
+from siglip_med.core.outside import csv_text, frame_csv
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.ranges import UNFAMILIAR
 
@@ -25,6 +26,8 @@ _ARRAYS = (
     "logits", "labels", "primary", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings",
 )  # fmt: skip
 _OPTIONAL = ("nearest", "familiarity")
+_UNIT = 0.02
+"""How far an embedding's length and a cosine may be off: half precision."""
 _NAMES = ("conditions", "codes", "groups", "chapters", "blocks")
 
 
@@ -174,8 +177,7 @@ class Predictions:
         meta = {"format": "siglip_med.predictions", "version": FORMAT_VERSION, "images": len(self), "split": self.split}
         meta |= {"meta": self.meta} | {name: list(getattr(self, name)) for name in _NAMES}
         meta |= {"provenance": self.provenance.as_dict() if self.provenance else None}
-        images = self.frame.astype(str).to_csv(index=False, lineterminator="\n")
-        write_text(folder / IMAGES_FILE, images)
+        write_text(folder / IMAGES_FILE, frame_csv(self.frame.astype(str)))
         there = [name for name in _OPTIONAL if len(getattr(self, name))]
         arrays: dict[str, Any] = {name: getattr(self, name) for name in (*_ARRAYS, *there)}
         write_whole(folder / ARRAYS_FILE, lambda file: np.savez_compressed(file, **arrays))
@@ -201,13 +203,17 @@ class Predictions:
                 if not (folder / name).is_file():
                     raise ValueError(f"no {name} there")
             frame = pd.read_csv(folder / IMAGES_FILE, dtype=str, keep_default_na=False, lineterminator="\n")
+            frame = frame.map(csv_text).rename(columns=csv_text)
             if len(frame) != meta["images"]:
                 raise ValueError(f"{IMAGES_FILE} has {len(frame)} rows, {META_FILE} says {meta['images']}")
             if frame["image_id"].duplicated().any():
                 raise ValueError(f"{IMAGES_FILE} holds an image_id twice")
             with np.load(folder / ARRAYS_FILE, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in (*_ARRAYS, *_OPTIONAL) if name in file or name in _ARRAYS}
-            names = {name: tuple(str(entry) for entry in meta[name]) for name in _NAMES}
+            names = {name: tuple(meta[name]) for name in _NAMES}
+            odd = [name for name in _NAMES if not isinstance(meta[name], list) or not all(map(_is_text, meta[name]))]
+            if odd or not all(map(str.strip, meta["conditions"])):
+                raise ValueError(f"{META_FILE}: {(odd or ['conditions'])[0]} holds an entry that is no name")
             content: dict[str, Any] = arrays | names
             provenance = Provenance.read(meta.get("provenance"), str(folder / META_FILE))
             return cls(**content, frame=frame, split=meta["split"], meta=dict(meta["meta"]), provenance=provenance)
@@ -219,12 +225,18 @@ class Predictions:
             ) from error
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _check_shapes(predictions: Predictions) -> None:
     p = predictions
     images, conditions = len(p.logits), len(p.conditions)
-    for name in ("logits", "labels", "dissimilarity", "train_counts", "text_embeddings", "image_embeddings"):
+    for name in (*(name for name in _ARRAYS if name != "primary"), *_OPTIONAL):
         if getattr(p, name).dtype.kind not in "fiu":
             raise ValueError(f"{name} holds {getattr(p, name).dtype}, not real numbers")
+    if p.primary.dtype.kind not in "iu":
+        raise ValueError(f"primary holds {p.primary.dtype}, not positions of conditions")
     expected = {
         "logits": (images, conditions),
         "labels": (images, conditions),
@@ -276,5 +288,13 @@ def _check_values(predictions: Predictions) -> None:
         np.isfinite(d).all() and (d >= 0).all() and (d <= 1).all() and np.allclose(d, d.T) and not np.diagonal(d).any()
     ):
         raise ValueError("dissimilarity must be symmetric with values from 0 to 1 and a zero diagonal")
-    if not (p.train_counts >= 0).all():
+    for name in ("text_embeddings", "image_embeddings"):
+        lengths = np.linalg.norm(getattr(p, name).astype(np.float64), axis=1)
+        if getattr(p, name).shape[1] and not (np.abs(lengths - 1) <= _UNIT).all():
+            raise ValueError(f"{name} holds a row that is not of length 1")
+    for name, low in (("nearest", -1.0), ("familiarity", 0.0)):
+        values = getattr(p, name)
+        if not ((values >= low - _UNIT) & (values <= 1 + _UNIT)).all():
+            raise ValueError(f"{name} holds values outside [{low:g}, 1]")
+    if not (np.isfinite(p.train_counts) & (p.train_counts >= 0)).all():
         raise ValueError("train_counts holds a negative or undefined count")

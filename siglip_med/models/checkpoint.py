@@ -5,6 +5,7 @@ import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,12 +13,15 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
+from siglip_med.core.csv_reading import control_character
 from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.familiarity import Familiarity
+from siglip_med.models.hub import not_finite
+from siglip_med.models.reading import check_reading, reading
 from siglip_med.models.refit import Refit
 from siglip_med.models.two_tower import TwoTower
 
@@ -48,9 +52,22 @@ def check_conditions(conditions: Sequence[str], codes: Sequence[str], prompts: S
     names = [name.strip() for name in conditions]
     if len(set(names)) < len(names) or not all(names):
         raise ValueError("a condition has no name, or two have the same")
+    odd = next((text for text in (*conditions, *codes, *chain(*prompts)) if control_character(text)), None)
+    if odd is not None:
+        raise ValueError(f"{odd[:40]!r} holds a control character")
     for name, texts in zip(names, prompts, strict=True):
         if not texts or not all(map(str.strip, texts)):
             raise ValueError(f"{name!r} has no prompt, or an empty one")
+
+
+class Base(BaseModel):
+    """Which base a checkpoint belongs to."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str
+    revision: str | None
+    fingerprint: str
 
 
 class Payload(BaseModel):
@@ -61,7 +78,7 @@ class Payload(BaseModel):
     format: str
     version: int
     config: dict[str, Any]
-    base: dict[Literal["name", "revision", "fingerprint"], str | None]
+    base: Base
     conditions: list[str]
     codes: list[str]
     prompts: list[list[str]]
@@ -73,6 +90,7 @@ class Payload(BaseModel):
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
     refit: dict[Literal["about", "arrays"], Any] | None = None
     familiarity: Familiarity | None = None
+    reading: str | None = None
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
@@ -103,6 +121,7 @@ def checkpoint_payload(
         "prompts": _plain(prompts),
         "split_hash": str(split_hash),
         "image_bits": model.image_spec.bits,
+        "reading": reading(model, prompts),
         "account": _plain(account),
         "provenance": provenance.as_dict() if provenance else None,
         "metrics": _plain(metrics or {}),
@@ -331,11 +350,14 @@ def _weights_for(
             f"{model.base.name} is another base (fingerprint {model.base.fingerprint}): load it on its own base"
         )
     weights = {name.removeprefix(STATE_PREFIX): tensor for name, tensor in checkpoint["state_dict"].items()}
-    undefined = next((name for name, tensor in weights.items() if not torch.isfinite(tensor).all()), None)
-    if undefined is not None:
+    other = next((name for name, tensor in weights.items() if not tensor.is_floating_point()), None)
+    if other is not None:
+        raise UserError(f"{path}: the trained weight {other} holds {weights[other].dtype}, not real numbers")
+    if (undefined := not_finite(weights)) is not None:
         raise UserError(f"{path}: the trained weight {undefined} is not finite: the run diverged; train it again")
     try:
         model.check_trainable_state(weights, partial)
+        check_reading(model, checkpoint[PAYLOAD]["prompts"], checkpoint[PAYLOAD].get("reading"), "it")
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return weights

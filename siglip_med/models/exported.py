@@ -25,7 +25,9 @@ from siglip_med.core.trust import build_trusted
 from siglip_med.models.checkpoint import MODEL_BUILDERS, Calibrated, check_conditions
 from siglip_med.models.dual import DualEncoder
 from siglip_med.models.familiarity import Familiarity
+from siglip_med.models.hub import not_finite
 from siglip_med.models.joint import ClipTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower, VitBertTwoTower
+from siglip_med.models.reading import check_reading
 from siglip_med.models.refit import REFIT_FILE
 from siglip_med.models.two_tower import TwoTower
 
@@ -65,6 +67,7 @@ class About(BaseModel):
     familiarity: Familiarity | None = None
     model: Family
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
+    reading: str | None = None
     provenance: dict[Literal["kind", "name", "license"], str] | None = None
 
     @model_validator(mode="after")
@@ -147,6 +150,7 @@ def load_export(folder: str | Path) -> tuple[TwoTower, dict[str, Any]]:
         model: TwoTower = build_trusted(node, MODEL_BUILDERS, "model", str(folder))
     if dual:
         _load_heads(model, folder / HEADS_FILE)
+    check_reading(model, about.prompts, about.reading, str(folder))
     model.image_spec = replace(model.image_spec, bits=about.image_bits)
     found = about.model_dump(include={"conditions", "codes", "prompts", "calibration", "familiarity", "provenance"})
     if about.refit is not None:
@@ -174,9 +178,12 @@ def _read_about(folder: Path) -> About:
 
 def _load(path: Path) -> dict[str, torch.Tensor]:
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); {_AGAIN}") from error
+    if (undefined := not_finite(tensors)) is not None:
+        raise UserError(f"{path}: {undefined} is not finite; {_AGAIN}")
+    return tensors
 
 
 def _load_heads(model: TwoTower, path: Path) -> None:

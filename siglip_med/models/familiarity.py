@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt
 from scipy.special import logsumexp
 
 MOST = 5_000
@@ -34,6 +34,12 @@ class Scale(BaseModel):
         return (values - self.median) / self.spread
 
 
+def _ascending(values: list[float]) -> list[float]:
+    if values != sorted(values):
+        raise ValueError("is not in ascending order")
+    return values
+
+
 class Familiarity(BaseModel):
     """What a checkpoint keeps to tell how familiar a photograph is; plain numbers, no photograph and no feature.
 
@@ -55,7 +61,7 @@ class Familiarity(BaseModel):
 
     energy: Scale
     distance: Scale | None
-    scores: Annotated[list[FiniteFloat], Field(max_length=MOST)]
+    scores: Annotated[list[FiniteFloat], Field(max_length=MOST), AfterValidator(_ascending)]
     faulty: NonNegativeInt
     faults: list[str]
 

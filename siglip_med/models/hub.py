@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from siglip_med.core.errors import UserError
@@ -102,22 +102,48 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     if missing or wrong:
         names = ", ".join((missing + wrong)[:3])
         raise UserError(f"the weights of {path} do not fit its config.json: {len(missing + wrong)} missing ({names})")
+    if (undefined := not_finite(model.state_dict())) is not None:
+        raise UserError(f"the weights of {path} are damaged: {undefined} is not finite; copy or download them again")
+    if (whole := _whole_numbers(path, model)) is not None:
+        raise UserError(
+            f"the weights of {path} are damaged: {whole} holds no real numbers; copy or download them again"
+        )
     return model
+
+
+def _whole_numbers(path: str, model: PreTrainedModel) -> str | None:
+    """The first parameter that a folder's files hold as integers: transformers would take them for weights."""
+    own = {name for name, _ in model.named_parameters()}
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in own & set(opened.keys()):
+                if "F" not in opened.get_slice(name).get_dtype():
+                    return name
+    return None
+
+
+def not_finite(weights: Mapping[str, torch.Tensor]) -> str | None:
+    """Name of the first weight that holds NaN or an infinite number."""
+    return next((name for name, value in weights.items() if not torch.isfinite(value).all()), None)
 
 
 def load_tokenizer(path: str, revision: str | None, mask: bool = True) -> Any:
     """The tokenizer that belongs to the model; without ``mask`` it leaves out the attention mask unless asked."""
     settings = {} if mask else {"model_input_names": ["input_ids"]}
     with explained(path, revision):
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **settings)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False, **settings)
+    if tokenizer.pad_token_id is None:
+        raise UserError(f"{path}: its tokenizer names no pad_token; mend tokenizer_config.json, or download it again")
+    return tokenizer
 
 
 def load_image_processor(path: str, revision: str | None) -> Any:
     """The image processor that belongs to the model; a UserError where its normalization is none."""
     with explained(path, revision):
         processor = AutoImageProcessor.from_pretrained(path, revision=revision, trust_remote_code=False)
+        given, _ = processor.get_image_processor_dict(path, revision=revision)  # a default would be made up
     for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
-        values = getattr(processor, name, None)
+        values = given.get(name)
         if not (
             isinstance(values, list | tuple)
             and len(values) == 3
@@ -144,7 +170,7 @@ def explained(path: str, revision: str | None) -> Iterator[None]:
 
 def _reason(path: str, revision: str | None, error: BaseException) -> str:
     causes = list(_causes(error))
-    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     if Path(path).is_dir():
         return f"cannot load the model in {path}: {first_line}"
     if any(isinstance(cause, GatedRepoError) for cause in causes):

@@ -107,6 +107,8 @@ def read_refit(stored: object, conditions: int, source: str) -> Refit | None:
             raise UserError(f"{source}: its refit is damaged: {name} has shape {list(value.shape)}, which does not fit")
         if not torch.isfinite(value).all():
             raise UserError(f"{source}: its refit is damaged: {name} holds values that are not finite")
+        if name in ("scale", "width") and not (value > 0).all():
+            raise UserError(f"{source}: its refit is damaged: {name} is not above 0")
     return Refit(arrays, str(stored.get("about", "")) if isinstance(stored, Mapping) else "")
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.image_spec import ImageSpec
+from siglip_med.core.outside import Console
 from siglip_med.models.adaptation import Adaptation, Tower
 from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from markupsafe import Markup
+
 from siglip_med.data.table import SPLITS
 from siglip_med.report.inputs import ReportInputs
 from siglip_med.report.page import Page, bounds, environment, number
 
 CHECKLIST = "checklist.md"
-_AUTHORS = "**for the authors**"
+_AUTHORS = Markup("**for the authors**")
 _NOT_RECORDED = "not recorded in this run's files"
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from siglip_med.core.files import write_text
+from siglip_med.core.outside import markdown
 from siglip_med.core.provenance import sentence
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.data.table import SPLITS
@@ -21,7 +22,7 @@ def data_card(report: SplitReport, look_alikes: str = "") -> str:
     unasked = sum(item.count for item in r.left_out if not item.asked)
     near = [note for note in r.notes if "near-duplicate" in note or "look-alike" in note]
     lines = [
-        f"**{sentence(r.provenance)}**",
+        f"**{markdown(sentence(r.provenance))}**",
         "",
         "# Data card",
         "",
@@ -44,20 +45,20 @@ def data_card(report: SplitReport, look_alikes: str = "") -> str:
     if r.left_out:
         reasons = [(item.reason, f"{item.count:,}", "yes" if item.asked else "no") for item in r.left_out]
         lines += _table(("left out because", r.unit, "asked for"), reasons)
-    lines += [*(f"- {note}" for note in r.notes), *([""] if r.notes else [])]
+    lines += [*(f"- {markdown(note)}" for note in r.notes), *([""] if r.notes else [])]
     lines += ["## Splits", ""]
     rows = [(name, f"{r.images[name]:,}", f"{r.cases[name]:,}", f"{r.divergence[name]:.4f}") for name in SPLITS]
     lines += _table(("", "images", "cases", "divergence of the labels from the whole (bits)"), rows)
     case, images = r.largest_case
     lines += [
-        f"A case is never split. The largest, {case!r}, has {images:,} images ({images / r.used:.1%}). "
+        f"A case is never split. The largest, {markdown(repr(case))}, has {images:,} images ({images / r.used:.1%}). "
         f"{len(r.straddling):,} groups of images that share a case or a file lie in several splits.",
         "",
         "## Near-duplicates",
         "",
-        *(near or [_NOT_LOOKED_FOR[r.provenance.kind]]),
+        *(map(markdown, near) if near else [_NOT_LOOKED_FOR[r.provenance.kind]]),
         "",
-        *(["## Look-alikes", "", look_alikes, ""] if look_alikes else []),
+        *(["## Look-alikes", "", markdown(look_alikes), ""] if look_alikes else []),
         "## People",
         "",
         "As the data set gives them: images (cases) by split. A case with several values counts with each.",
@@ -97,5 +98,5 @@ def _counts(counts: dict[str, dict[str, int]]) -> list[tuple[str, ...]]:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    body = ["| " + " | ".join(map(markdown, row)) + " |" for row in rows]
     return [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}", *body, ""]

@@ -10,11 +10,10 @@ import pandas as pd
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from pydantic import Field
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table as ScreenTable
 
 from siglip_med.core.files import write_text
+from siglip_med.core.outside import Console, frame_csv
 from siglip_med.core.ranges import Coverage
 from siglip_med.metrics import CHOOSING, Bootstrap, Interval, metric_label
 from siglip_med.report import Link, Page, Section, Table, write_page
@@ -201,7 +200,7 @@ class Leaderboard(Callback):
         if runs.empty and not read_records(folder):
             return
         if not runs.empty:
-            write_text(folder / "leaderboard.csv", runs.to_csv(index=False))
+            write_text(folder / "leaderboard.csv", frame_csv(runs))
         page = write_leaderboard(folder, runs, self.baseline, self.bootstrap)
         console = Console(width=max(Console().width, 150))
         if not runs.empty:
@@ -211,6 +210,6 @@ class Leaderboard(Callback):
             for column in table.columns:
                 shown.add_column(column)
             for row in table.itertuples(index=False):
-                shown.add_row(*(escape(str(cell)) for cell in row))
+                shown.add_row(*map(str, row))
             console.print(shown)
-        console.print(f"page: {page}", soft_wrap=True, highlight=False, markup=False)
+        console.print(f"page: {page}", soft_wrap=True, highlight=False)

@@ -4,8 +4,9 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from siglip_med.core.files import write_bytes, write_text
+from siglip_med.core.outside import finalize, markdown, printable
 from siglip_med.metrics import Interval, PairedResult
 from siglip_med.report.plots.style import DPI
 
@@ -100,16 +102,17 @@ class Page:
     links: Mapping[str, str] = field(default_factory=dict)
 
 
-def environment() -> Environment:
-    """Finds the templates; ``cell`` keeps a text inside its cell of a Markdown table."""
+def environment(write: Callable[[object], str] = markdown) -> Environment:
+    """Finds the templates, which put out every value as ``write`` makes it, and a page of HTML escapes it."""
     templates = Environment(
         loader=PackageLoader("siglip_med.report"),
         autoescape=select_autoescape(("html.jinja",)),
+        finalize=finalize(write),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"cell": lambda text: text.replace("|", "\\|"), "unbroken": _unbroken, "sort_key": sort_key}
+    templates.filters |= {"unbroken": _unbroken, "sort_key": sort_key}
     return templates
 
 
@@ -118,13 +121,12 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
 
     The HTML page holds its figures and its style and fetches nothing. Each file is replaced in one step.
     """
-    templates = environment()
-    html = templates.get_template("page.html.jinja").render(page=page)
-    markdown = templates.get_template("page.md.jinja").render(page=page)
+    html = environment(partial(printable, keep="\n")).get_template("page.html.jinja").render(page=page)
+    text = environment().get_template("page.md.jinja").render(page=page)
     for section in page.sections:
         for figure in section.figures:
             write_bytes(folder / "figures" / f"{figure.name}.png", figure.png)
-    write_text(folder / f"{name}.md", markdown)
+    write_text(folder / f"{name}.md", text)
     write_text(folder / f"{name}.json", _json(page))
     write_text(folder / f"{name}.html", html)
     return folder / f"{name}.html"

@@ -8,11 +8,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from siglip_med.core.files import write_json
+from siglip_med.core.outside import Console
 from siglip_med.core.provenance import sentence
 from siglip_med.core.shell import other_command, setting
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes
@@ -193,7 +192,7 @@ class RunSummary:
             zero_shot, tuned = (of[f"test/{OWN}{name}"] for of in (self.zero_shot_metrics, self.tuned_metrics))
             others = (_number(zero_shot) if baseline == ZERO_SHOT else "" for baseline in self.baselines)
             ours = _number(tuned) + _range(interval)
-            table.add_row(escape(name), ours, *[""] * len(per_case), f"{tuned - zero_shot:+.3f}", *others)
+            table.add_row(name, ours, *[""] * len(per_case), f"{tuned - zero_shot:+.3f}", *others)
         return table
 
     def _per_case(self, name: str) -> str:
@@ -216,12 +215,12 @@ class RunSummary:
         for name in PROBES:
             known = self.probes.get(name)
             about = "not measured: evaluation.probe_images=0" if known is None else known.test.meta["probe"]
-            console.print(f"{name}: {about}", highlight=False, markup=False)
+            console.print(f"{name}: {about}", highlight=False)
         if self.look_alikes:
-            console.print(self.look_alikes, highlight=False, markup=False)
+            console.print(self.look_alikes, highlight=False)
         if self.prompts is not None:
-            console.print(f"{PROMPTS}: the same weights without the refit", highlight=False, markup=False)
-        console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False, markup=False)
+            console.print(f"{PROMPTS}: the same weights without the refit", highlight=False)
+        console.print(sentence(self.tuned.test.provenance), style="bold", highlight=False)
         boards = {"TensorBoard logs": folder / "tensorboard"} if (folder / "tensorboard").is_dir() else {}
         places = {
             **boards,
@@ -231,7 +230,7 @@ class RunSummary:
             "data card": folder / DATA_CARD,
         }
         for what, where in places.items():
-            console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False, markup=False)
+            console.print(f"  {what + ':':<22}{where}", soft_wrap=True, highlight=False)
         if checkpoint is not None:
             console.print("next:")
             for line in (
@@ -239,7 +238,7 @@ class RunSummary:
                 f"{other_command('evaluate')} {setting('checkpoint', checkpoint)}",
                 f"{other_command('predict')} {setting('checkpoint', checkpoint)} images=path/to/photographs",
             ):
-                console.print(f"  {line}", soft_wrap=True, highlight=False, markup=False)
+                console.print(f"  {line}", soft_wrap=True, highlight=False)
 
 
 def _defined(values: dict[str, float]) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy.special import expit
 
+from siglip_med.core.outside import printable
 from siglip_med.metrics import Predictions, by_chart, confusion_matrix
 from siglip_med.report.plots import chapter_label, chapters_of, confusion_figure, distance_figure, icd_order, to_png
 
@@ -66,7 +67,7 @@ def _pr_curves(writer: "SummaryWriter", predictions: Predictions, step: int) -> 
     for condition in np.argsort(-images, kind="stable")[:_PR_CONDITIONS]:
         if images[condition]:
             name = predictions.conditions[condition]
-            writer.add_pr_curve(f"{split}_pr/{name}", positive[:, condition], confidence[:, condition], step)
+            writer.add_pr_curve(printable(f"{split}_pr/{name}"), positive[:, condition], confidence[:, condition], step)
 
 
 def _heat_maps(writer: "SummaryWriter", predictions: Predictions, step: int) -> None:
@@ -92,14 +93,14 @@ def _projector(writer: "SummaryWriter", predictions: Predictions, step: int) -> 
     """One set of points for the images and one for the texts: the two lie in different cones of the sphere."""
     p, chapters = predictions, [chapter_label(chapter) for chapter in chapters_of(predictions)]
     header = ["condition", "code", "chapter", "group"]
-    of_condition = [list(row) for row in zip(p.conditions, p.codes, chapters, p.groups, strict=True)]
+    of_condition = [list(map(printable, row)) for row in zip(p.conditions, p.codes, chapters, p.groups, strict=True)]
     writer.add_embedding(
         p.text_embeddings, of_condition, global_step=step, tag=f"{p.split} texts", metadata_header=header
     )
     if len(p.image_embeddings):
         right = p.positive[np.arange(len(p)), p.logits.argmax(axis=1)]
         of_image = [
-            [*of_condition[primary], "right" if hit else "wrong", str(image)]
+            [*of_condition[primary], "right" if hit else "wrong", printable(image)]
             for primary, hit, image in zip(p.primary, right, p.frame["image_id"], strict=True)
         ]
         writer.add_embedding(

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from siglip_med.core.config import TARGET
+from siglip_med.core.outside import Console
 from siglip_med.core.trust import Builders
 
 _ELSEWHERE = "stored"
@@ -49,6 +48,6 @@ def _below(cache_dir: str | Path, key: str, stored: Any) -> Any:
         return stored
     moved = here / _ELSEWHERE / hashlib.sha256(f"{key} {stored}".encode()).hexdigest()[:12]
     Console(stderr=True).print(
-        f"{key}: the stored {stored} is not below this command's cache; {moved} is used", soft_wrap=True, markup=False
+        f"{key}: the stored {stored} is not below this command's cache; {moved} is used", soft_wrap=True
     )
     return str(moved)

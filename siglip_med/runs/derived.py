@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import Console
 from siglip_med.core.progress import tracked
 from siglip_med.metrics import CHOOSING, Predictions, crm, headline_metrics
 from siglip_med.models import DualEncoder, interpolated, read_checkpoint, write_checkpoint

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_json
+from siglip_med.core.outside import Console
 from siglip_med.models import DamagedCheckpoint, read_checkpoint
 from siglip_med.training.checkpointing import BEST, LAST, PREVIOUS
 
@@ -68,7 +68,6 @@ def _take_over(aside: Path, folder: Path) -> None:
         f"{folder}/{RECORD} was not whole: its process died in its first moment; the folder is taken over",
         soft_wrap=True,
         highlight=False,
-        markup=False,
     )
 
 
@@ -141,7 +140,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
             if position + 1 == len(present):
                 raise
             Console(stderr=True).print(
-                f"{error}; resuming from {present[position + 1]}", soft_wrap=True, highlight=False, markup=False
+                f"{error}; resuming from {present[position + 1]}", soft_wrap=True, highlight=False
             )
         else:
             return path

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from siglip_med.core.config import leaves, shipped_targets, targets
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import Console
 from siglip_med.core.trust import check_trusted, vouched
 from siglip_med.models import DamagedCheckpoint, read_checkpoint
 from siglip_med.runs.folder import (
@@ -235,7 +234,6 @@ def _check_length(point: ResumePoint, settings: Mapping[str, Any], changes: Mapp
                 "length, so this is not the run that it would have been from its start",
                 soft_wrap=True,
                 highlight=False,
-                markup=False,
             )
 
 

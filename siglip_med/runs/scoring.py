@@ -4,8 +4,8 @@ import time
 from dataclasses import dataclass, replace
 
 import numpy as np
-from rich.console import Console
 
+from siglip_med.core.outside import Console
 from siglip_med.core.ranges import UNFAMILIAR
 from siglip_med.data.quality import FAULTS
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes
@@ -86,7 +86,7 @@ def refit(components: Components, prompts: SplitPredictions, images: int, seed: 
     Console().print(
         f"  refit: {found.about}; {time.monotonic() - start:.1f} s; the checkpoint keeps {found.megabytes:.1f} MB, "
         f"features of {len(found.centers):,} training images among it (docs/reliability.md)",
-        soft_wrap=True, highlight=False, markup=False,
+        soft_wrap=True, highlight=False,
     )  # fmt: skip
     return found
 
@@ -124,7 +124,7 @@ def familiar(
     said += [f"{test.unfamiliar.sum():,} of {len(test):,} test images are unfamiliar"]
     said += ["validation is too small to call any without a fault so"] * (len(val) <= 1 / UNFAMILIAR - 1)
     said += [f"{name} ones are usual here" for name in FAULTS if name not in rule.faults]
-    Console().print(f"  familiarity: {'; '.join(said)}", soft_wrap=True, highlight=False, markup=False)
+    Console().print(f"  familiarity: {'; '.join(said)}", soft_wrap=True, highlight=False)
     return rule, replace(tuned, val=val, test=test)
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
 
+from siglip_med.core.outside import Console
 from siglip_med.core.shell import setting
 from siglip_med.sweeps.records import differing, read_records
 
@@ -56,4 +56,4 @@ def _dir(config: DictConfig) -> Path:
 
 
 def _say(text: str) -> None:
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

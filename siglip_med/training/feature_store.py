@@ -14,10 +14,10 @@ from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock, Timeout
-from rich.console import Console
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import named, write_json
+from siglip_med.core.outside import Console
 from siglip_med.core.seals import crc
 
 ENTRY = np.dtype([("key", "V16"), ("sum", "<u4")])
@@ -133,4 +133,4 @@ def keys_of(digests: Sequence[str]) -> np.ndarray:
 
 def say(text: str) -> None:
     """A line on the screen that is no result."""
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

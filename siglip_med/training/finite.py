@@ -6,11 +6,11 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 from pydantic import PositiveInt
-from rich.console import Console
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import Console
 from siglip_med.data.batch import Batch
 
 _SHOWN = 3
@@ -70,9 +70,7 @@ class FiniteGuard(pl.Callback):
         for parameter in module.parameters():
             parameter.grad = None
         if trainer.is_global_zero:
-            Console(stderr=True).print(
-                f"{message}; the step is skipped, {self.skipped['all']} so far", soft_wrap=True, markup=False
-            )
+            Console(stderr=True).print(f"{message}; the step is skipped, {self.skipped['all']} so far", soft_wrap=True)
 
 
 def explanation(trainer: Any, module: Any, batch: Batch | None) -> str:

@@ -9,7 +9,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import missing
-from siglip_med.core.files import write_csv
+from siglip_med.core.files import write_text
+from siglip_med.core.outside import printable
 
 if TYPE_CHECKING:
     from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
@@ -30,7 +31,7 @@ def wandb_logger(save_dir: str, project: str, name: str, offline: bool = False) 
     from lightning.pytorch.loggers import WandbLogger
 
     try:
-        return WandbLogger(save_dir=save_dir, project=project, name=name, offline=offline)
+        return WandbLogger(save_dir=save_dir, project=project, name=printable(name), offline=offline)
     except ModuleNotFoundError as error:
         raise UserError(missing("wandb", "logger=wandb", "wandb")) from error
 
@@ -49,7 +50,7 @@ def mlflow_logger(experiment_name: str, run_name: str, tracking_uri: str) -> "ML
     from lightning.pytorch.loggers import MLFlowLogger
 
     try:
-        return MLFlowLogger(experiment_name=experiment_name, run_name=run_name, tracking_uri=tracking_uri)
+        return MLFlowLogger(experiment_name=experiment_name, run_name=printable(run_name), tracking_uri=tracking_uri)
     except ModuleNotFoundError as error:
         raise UserError(missing("mlflow", "logger=mlflow", "mlflow")) from error
 
@@ -75,11 +76,14 @@ def _keep_rows_before(logger: CSVLogger, step: int) -> None:
     path = Path(logger.log_dir) / "metrics.csv"
     if not path.is_file():
         return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        place = header.index("step") if "step" in header else None
-        rows = [row for row in reader if len(row) == len(header) and place is not None and int(row[place]) < step]
+    first, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    header, *rows = csv.reader([first, *lines])
+    place = header.index("step") if "step" in header else None
+    kept = [
+        line
+        for line, row in zip(lines, rows, strict=True)
+        if len(row) == len(header) and place is not None and int(row[place]) < step
+    ]
     writer: Any = logger.experiment  # it removes the file when it is made
     writer.metrics_keys = list(header)
-    write_csv(path, header, rows)
+    write_text(path, first + "".join(kept))

@@ -6,8 +6,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.outside import csv_cell
 from siglip_med.core.shell import quoted, setting
-from siglip_med.inference.differentials import without_formula
 from siglip_med.launch.command_line import check_words, make_exclusively
 from siglip_med.launch.entry import run_folder_words
 from tests.short_runs import CONF
@@ -104,9 +104,9 @@ def test_a_run_folder_with_spaces_and_umlauts_is_passed_on(tmp_path):
 
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "@SUM(A1)", "-1+cmd|x", "\tx"])
 def test_a_name_that_begins_like_a_formula_is_no_formula(text):
-    assert without_formula(text) == f"'{text}"
+    assert csv_cell(text) == f"'{text}"
 
 
 @pytest.mark.parametrize("text", ["a.jpg", "-3205742176803893704.png", "photos/=x.jpg"])
 def test_other_names_stay(text):
-    assert without_formula(text) == text
+    assert csv_cell(text) == text

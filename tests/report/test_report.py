@@ -130,7 +130,7 @@ def test_text_of_the_run_is_escaped(report):
     page = report.read_text()
     assert "run_&lt;seed&gt;_0" in page
     assert "tiny &amp; small" in page
-    assert "run_<seed>_0" in (report.parent / "report.md").read_text()
+    assert "run_\\<seed>_0" in (report.parent / "report.md").read_text()
 
 
 def test_json_holds_the_metrics_unrounded(report):
@@ -342,7 +342,7 @@ def test_the_most_frequent_answer_and_what_is_never_answered_are_counted(report)
 def test_a_cell_with_a_bar_stays_one_cell(tmp_path):
     table = Table("t", ("a", "b"), (("x | y", "<b>"),))
     write_page(Page("p", "lead", {}, (), (Section("s", "S", tables=(table,)),)), tmp_path, "page")
-    assert "| x \\| y | <b> |" in (tmp_path / "page.md").read_text()
+    assert "| x \\| y | \\<b> |" in (tmp_path / "page.md").read_text()
     assert "&lt;b&gt;" in (tmp_path / "page.html").read_text()
 
 

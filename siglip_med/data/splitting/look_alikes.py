@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from siglip_med.core.files import write_text
+from siglip_med.core.outside import frame_csv
 from siglip_med.data.look_alikes import nearest, proposed_threshold, whitened
 from siglip_med.data.table import ImageTable
 
@@ -69,7 +70,7 @@ class SplitLookAlikes:
 
     def save(self, path: Path) -> None:
         """Writes the pairs as CSV; whole or not at all."""
-        write_text(path, self.pairs.to_csv(index=False, float_format="%.4f", lineterminator="\n"))
+        write_text(path, frame_csv(self.pairs, float_format="%.4f"))
 
 
 def look_across(

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 
 from siglip_med.report.plots.style import ACCENT, MARKERS, MUTED, PALETTE, light_grid, new_figure, styled
 
@@ -36,6 +36,8 @@ def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         light_grid(axes, "both" if axes is top else "y")
     top.yaxis.set_major_formatter(PercentFormatter(1.0))
+    bottom.yaxis.set_major_formatter("{x:,.0f}")  # matplotlib's own writes a formula
+    bottom.yaxis.set_minor_formatter(NullFormatter())
     return figure
 
 

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from siglip_med.core.outside import printable
+
 Parameters = ParamSpec("Parameters")
 
 INK, MUTED, GRID, ACCENT = "#1f2933", "#66717e", "#dfe4ea", "#0072B2"
@@ -21,6 +23,7 @@ DPI = 170
 SEQUENTIAL, DISTANCE = "Blues", "viridis_r"
 
 _STYLE: Any = {
+    "text.parse_math": False,  # names are outside text: a dollar begins no formula
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -80,4 +83,5 @@ def light_grid(axes: Axes, axis: str) -> None:
 
 def shorten(text: str, length: int) -> str:
     """``text`` cut to ``length`` characters, with an ellipsis where something is missing."""
+    text = printable(text)
     return text if len(text) <= length else text[: length - 1].rstrip(" ,-") + "…"
