@@ -261,6 +261,6 @@ def test_look_alikes_become_one_case_before_the_split(components, towers, cache,
 
 def test_without_kept_features_look_alikes_cannot_be_joined(cache, tmp_path):
     with pytest.raises(
-        UserError, match=r"look_alikes=join: features=null keeps no .* siglip-med-check look_alikes=true"
+        UserError, match=r"look_alikes=join: no features .* are kept; .* siglip-med-check look_alikes=true"
     ):
         build(small_settings(cache, tmp_path, "data.look_alikes=join"), CPU)
