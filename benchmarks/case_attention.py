@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from siglip_med.inference.probe import frozen_features
-from siglip_med.metrics import Bootstrap, Predictions
-from siglip_med.metrics.cases import per_case
+from siglip_med.metrics import Bootstrap, Predictions, per_case
 from siglip_med.runs.stored import OpenedRun, open_run
 
 RATES, DECAYS, EPOCHS, PATIENCE = (3e-3, 1e-2), (1e-3, 1e-2, 1e-1), 60, 10

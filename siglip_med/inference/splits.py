@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 from siglip_med.conditions import ConditionSet
 from siglip_med.core.progress import tracked
 from siglip_med.data import LabeledData
-from siglip_med.metrics import Predictions
-from siglip_med.metrics.predictions import FRAME_COLUMNS
+from siglip_med.metrics import FRAME_COLUMNS, Predictions
 from siglip_med.models import PromptEnsemble, TwoTower
 
 

@@ -48,7 +48,7 @@ class TreeSoftmax:
 
     def __call__(self, batch: PairBatch) -> Tensor:
         image, weight, distance = self._labels(batch)
-        mass = torch.zeros_like(batch.image[:, 0]).index_add(0, image, weight)
+        mass = weight.new_zeros(len(batch.image)).index_add(0, image, weight)
         logits = adjusted_logits(batch, self.adjustment)
         if batch.undecided is not None:
             inside = batch.possible[:, batch.needed("text_condition")]

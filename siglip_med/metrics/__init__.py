@@ -58,6 +58,7 @@ from siglip_med.metrics.nearness import (
 from siglip_med.metrics.operating_points import (
     REACHED,
     UNDEFINED,
+    Fixed,
     OperatingPoint,
     YesNo,
     auc_intervals,
@@ -65,7 +66,7 @@ from siglip_med.metrics.operating_points import (
     threshold_at,
 )
 from siglip_med.metrics.per_image import write_per_image
-from siglip_med.metrics.predictions import Predictions
+from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.probe import fit_probe
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
 from siglip_med.metrics.resampling import CaseStatistics, Scores
@@ -83,6 +84,7 @@ __all__ = [
     "CHOOSING",
     "DRAWS",
     "FAR_HALF",
+    "FRAME_COLUMNS",
     "HEADLINE_METRICS",
     "IN_CASES",
     "IN_FAR_HALF",
@@ -108,6 +110,7 @@ __all__ = [
     "Compared",
     "DecisionCurve",
     "Explained",
+    "Fixed",
     "Interval",
     "OperatingPoint",
     "PairedResult",

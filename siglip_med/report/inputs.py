@@ -13,8 +13,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.ranges import Coverage
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.inference.neighbour import Neighbour
-from siglip_med.metrics import MALIGNANT, Bootstrap, Interval, Predictions
-from siglip_med.metrics.operating_points import Fixed
+from siglip_med.metrics import MALIGNANT, Bootstrap, Fixed, Interval, Predictions
 
 Category = Annotated[str, Field(pattern="^[A-Z][0-9][0-9A-Z]$")]
 """A three-character category of ICD-10-CM, e.g. ``C43``."""

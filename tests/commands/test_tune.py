@@ -83,8 +83,8 @@ def test_every_loss_gets_the_same_number_of_trials_and_the_same_draws(tuner, cap
         trials = of[row["experiment"]]
         values = [reached(settings) for settings in trials]
         assert row["trials"] == "3"
-        assert row["with its defaults"] == f"{values[0]:.4f}"
-        assert row["with the chosen"] == f"{max(values):.4f}"
+        assert float(row["with its defaults"]) == round(values[0], 4)
+        assert float(row["with the chosen"]) == round(max(values), 4)
         assert f"optimizer.learning_rate={rate(trials[values.index(max(values))])}" in row["chosen settings"]
     printed = capsys.readouterr()
     assert "python train.py -m experiment=softmax optimizer.learning_rate=" in printed.out
@@ -162,7 +162,7 @@ def test_pruned_trials_are_recorded_and_failed_ones_leave_the_others_alone(tuner
 
 def test_less_is_better_where_the_run_says_so(tuner):
     rows = tuner.run(*ONE, "metric=val/loss", 'overrides=["monitor=val/loss","mode=min"]')
-    assert rows[0]["with the chosen"] == f"{min(map(reached, tuner.done)):.4f}"
+    assert float(rows[0]["with the chosen"]) == round(min(map(reached, tuner.done)), 4)
 
 
 @pytest.mark.parametrize(

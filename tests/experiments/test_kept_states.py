@@ -51,4 +51,5 @@ def test_every_variant_is_a_command_line_of_train(variant):
     words = (*kept_states.COMMON, *kept_states.VARIANTS[variant])
     settings = composed((*words, "data.source.root=x", "model.vision=y", "model.text=z"))
     assert isinstance(settings, train.Settings)
-    assert (settings.features is not None) == variant.startswith("kept")
+    assert settings.features is not None
+    assert settings.features["_target_"].endswith(".FeatureDataModule") == variant.startswith("kept")

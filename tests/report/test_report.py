@@ -130,7 +130,7 @@ def test_text_of_the_run_is_escaped(report):
     page = report.read_text()
     assert "run_&lt;seed&gt;_0" in page
     assert "tiny &amp; small" in page
-    assert "run_\\<seed>_0" in (report.parent / "report.md").read_text()
+    assert r"run\_\<seed>\_0" in (report.parent / "report.md").read_text()
 
 
 def test_json_holds_the_metrics_unrounded(report):
