@@ -57,13 +57,11 @@ from siglip_med.metrics.nearness import (
 )
 from siglip_med.metrics.operating_points import (
     REACHED,
-    UNDEFINED,
     Fixed,
     OperatingPoint,
     YesNo,
     auc_intervals,
     operating_points,
-    threshold_at,
 )
 from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
@@ -101,7 +99,6 @@ __all__ = [
     "RISKS",
     "SET_METRICS",
     "SUMMARY_METRICS",
-    "UNDEFINED",
     "UNKNOWN",
     "Answers",
     "Bootstrap",
@@ -170,7 +167,6 @@ __all__ = [
     "subgroup_metrics",
     "table_label",
     "text_to_image",
-    "threshold_at",
     "without_unfamiliar",
     "worst_gaps",
     "write_per_image",

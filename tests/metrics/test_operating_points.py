@@ -19,8 +19,8 @@ from siglip_med.metrics import (
     malignant,
     malignant_question,
     operating_points,
-    threshold_at,
 )
+from siglip_med.metrics.operating_points import threshold_at
 from tests.metrics.simulated import make_predictions
 
 POINTS = [("specificity", 0.9), ("sensitivity", 0.95)]
