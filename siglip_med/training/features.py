@@ -198,14 +198,16 @@ class FeatureDataModule(LabeledData):
     def _compute(self, model: TwoTower, stores: Mapping[int | None, FeatureStore]) -> list[np.ndarray]:
         """Computes what a store has not, or has not as it was written; ``[N]`` records of the table's rows in each."""
         keys = keys_of(self._inner.contents)
-        missing = {view: int((store.find(keys) < 0).sum()) for view, store in stores.items()}
-        if any(missing.values()) and self._blocks:
-            self._announce(model, stores, sum(missing.values()))
+        records = {view: store.find(keys) for view, store in stores.items()}
+        missing = sum(int((found < 0).sum()) for found in records.values())
+        if missing and self._blocks:
+            self._announce(model, stores, missing)
         for view, store in stores.items():
-            if missing[view]:
+            if (records[view] < 0).any():  # a store that has all is read, and its sums are checked, once
                 what = f"states after block {self._blocks}" if self._blocks else "embedding the images"
                 embed(model, self._inner, keys, store, what if view is None else f"{what}, view {view}", view)
-        return [store.find(keys) for store in stores.values()]
+                records[view] = store.find(keys)
+        return list(records.values())
 
     def _announce(self, model: TwoTower, stores: Mapping[int | None, FeatureStore], missing: int) -> None:
         """Says what the states will take on disk, before anything is computed."""
