@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from familiarity import print_over_runs
 from torch import Tensor, nn
 
 from siglip_med.inference.probe import frozen_features
@@ -148,11 +149,7 @@ def main() -> None:
     if not sys.argv[1:]:
         print(__doc__)
         return
-    found = [of_run(Path(folder), seed) for seed, folder in enumerate(sys.argv[1:])]
-    for name in found[0]:
-        values = [one[name] for one in found]
-        half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-        print(f"{name:45s} {np.mean(values):+.3f} ± {half:.3f}  {' '.join(f'{value:.3f}' for value in values)}")
+    print_over_runs([of_run(Path(folder), seed) for seed, folder in enumerate(sys.argv[1:])])
 
 
 if __name__ == "__main__":

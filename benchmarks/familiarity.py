@@ -229,6 +229,14 @@ def cases(folder: Path) -> dict[str, float]:
     return values
 
 
+def print_over_runs(found: list[dict[str, float]]) -> None:
+    """Each number's mean over runs, with half of its 95% interval, and its value in each run."""
+    for name in found[0]:
+        values = [one[name] for one in found]
+        half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+        print(f"{name:45s} {np.mean(values):+.3f} ± {half:.3f}  {' '.join(f'{value:.3f}' for value in values)}")
+
+
 def main() -> None:
     """Measures, and prints every seed and the mean."""
     what, *given = sys.argv[1:] or ["-h"]
@@ -244,10 +252,7 @@ def main() -> None:
     else:
         print(__doc__)
         return
-    for name in found[0]:
-        values = [one[name] for one in found]
-        half = 1.96 * np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
-        print(f"{name:40s} {np.mean(values):.3f} ± {half:.3f}  {' '.join(f'{value:.3f}' for value in values)}")
+    print_over_runs(found)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,10 @@ import numpy as np
 from scipy.special import softmax
 
 from siglip_med.core.errors import UserError
+from siglip_med.metrics.blocks import blocks
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import condition_order
 
-_BLOCK = 8_192
 Target = Literal["any", "primary", "all"]
 Score = Literal["lac", "aps"]
 
@@ -42,8 +42,7 @@ class ConformalSets:
     def sets(self, predictions: Predictions) -> np.ndarray:
         """``[N, C]`` bool, the prediction set of each image: all conditions where the image is unfamiliar."""
         inside = np.empty(predictions.logits.shape, dtype=bool)
-        for start in range(0, len(inside), _BLOCK):  # in float64 a million images would take gigabytes at once
-            rows = slice(start, start + _BLOCK)
+        for rows in blocks(len(inside)):
             inside[rows] = nonconformity(predictions.logits[rows], self.score, self.temperature) <= self.threshold
         return inside | predictions.unfamiliar[:, None]
 

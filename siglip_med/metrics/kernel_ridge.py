@@ -8,6 +8,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.linalg.blas import dsyrk
 
+from siglip_med.metrics.blocks import blocks
 from siglip_med.metrics.calibration import fit_calibration
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
@@ -18,7 +19,6 @@ COST = 0.002
 """MRR on validation that the tree may cost."""
 EXACT = 5_000
 """Training images up to which the system is solved exactly; above that `EXACT` of them are the centers (Nyström)."""
-_ROWS = 8_192
 _JITTER = 1e-6
 
 
@@ -56,8 +56,7 @@ class KernelRidge:
             features: ``[N, F]``.
         """
         standard = (features - self.mean) / self.scale
-        blocks = [standard[start : start + _ROWS] for start in range(0, len(standard), _ROWS)]
-        found = [rbf(block, self.centers, self.width) @ self.weights + self.offset for block in blocks]
+        found = [rbf(standard[r], self.centers, self.width) @ self.weights + self.offset for r in blocks(len(standard))]
         return np.concatenate(found or [np.empty((0, len(self.offset)))]).astype(np.float32)
 
     def predict(self, features: np.ndarray, frame: Predictions) -> Predictions:
@@ -219,10 +218,10 @@ def _nystroem(x: np.ndarray, target: np.ndarray, centers: np.ndarray, width: flo
     gram = (ridge * rbf(centers, centers, width)).T  # as Fortran lays it out
     gram[np.diag_indices_from(gram)] += _JITTER * len(x)
     right, centered = np.zeros((len(centers), target.shape[1])), target - target.mean(axis=0)
-    for start in range(0, len(x), _ROWS):
-        block = rbf(x[start : start + _ROWS], centers, width)
+    for rows in blocks(len(x)):
+        block = rbf(x[rows], centers, width)
         gram = dsyrk(1.0, block.T, beta=1.0, c=gram, lower=1, overwrite_c=1)  # its lower half alone
-        right += block.T @ centered[start : start + _ROWS]
+        right += block.T @ centered[rows]
     return cho_solve(cho_factor(gram, lower=True, overwrite_a=True, check_finite=False), right)
 
 

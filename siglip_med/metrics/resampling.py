@@ -8,6 +8,7 @@ from scipy.sparse import csr_matrix
 from scipy.special import expit
 
 from siglip_med.metrics.auc import OneVsRest
+from siglip_med.metrics.blocks import blocks
 from siglip_med.metrics.calibration import BINS, confidence_bins
 from siglip_med.metrics.hierarchy import hops, label_distance, same_ancestor
 from siglip_med.metrics.names import RESAMPLED_METRICS, SORT_IMAGES
@@ -15,8 +16,6 @@ from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import average_precision, best_rank, condition_order, condition_ranks, ndcg
 
 KS = (1, 5)
-_BLOCK = 8_192
-"""Images that are judged at once: what a million of them need between is then a few megabytes."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +177,7 @@ def mean_of_defined(values: np.ndarray) -> np.ndarray:
 def _judge(scores: Scores, case: np.ndarray, cases: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Values of every image, its first prediction, and the calibration gaps of the cases, in blocks of images."""
     found, top, gaps = [], [], np.zeros((cases, BINS))
-    for start in range(0, max(len(case), 1), _BLOCK):
-        rows = slice(start, start + _BLOCK)
+    for rows in blocks(len(case)) if len(case) else [slice(0, 0)]:
         logits, labels = scores.logits[rows], scores.labels[rows]
         order = condition_order(logits, labels > 0)
         part = replace(scores, logits=logits, labels=labels, primary=scores.primary[rows])

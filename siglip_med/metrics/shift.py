@@ -6,9 +6,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 
+from siglip_med.metrics.blocks import blocks
+
 _LOG_TEMPERATURE_LIMIT = 6.0
 _STEPS = 1000
-_BLOCK = 8_192
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,7 @@ class BiasCorrected:
     def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """``[N, C]`` float32 logarithms of ``[N, C]`` logits' probabilities."""
         found, bias = np.empty(logits.shape, dtype=np.float32), self.bias.astype(np.float32)
-        for start in range(0, len(logits), _BLOCK):
-            rows = slice(start, start + _BLOCK)
+        for rows in blocks(len(logits)):
             found[rows] = log_softmax(logits[rows] / np.float32(self.temperature) + bias, axis=1)
         return found
 
