@@ -100,7 +100,7 @@ def test_above_the_limit_fewer_centers_rank_nearly_as_well(monkeypatch):
     val = frame(of_val)
     exact = headline_metrics(fit_kernel_ridge(x, labels, v, val).predict(v, val))["mrr"]
     monkeypatch.setattr(module, "EXACT", 200)
-    monkeypatch.setattr(module, "_ROWS", 64)
+    monkeypatch.setattr("siglip_med.metrics.blocks.ROWS", 64)
     few = fit_kernel_ridge(x, labels, v, val)
     assert few.centers.shape == (200, F)
     assert headline_metrics(few.predict(v, val))["mrr"] == pytest.approx(exact, abs=0.02)
