@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat
 from siglip_med.core.config import Builds, Node
 from siglip_med.core.errors import SeveralErrors, UserError
 from siglip_med.core.files import write_text
-from siglip_med.core.outside import Console, frame_csv
+from siglip_med.core.outside import Console, frame_csv, say
 from siglip_med.data import DataModule
 from siglip_med.data.look_alike_files import find_look_alikes, save_groups
 from siglip_med.data.near_duplicates import near_duplicate_links
@@ -78,7 +78,7 @@ def run(settings: Settings) -> Result:
         components = build_components(model, s.data, None, s.conditions, s.seed, choose_device("cpu"))
     except SeveralErrors as error:
         for fault in error.every[:LISTED]:
-            Console(stderr=True).print(f"  {fault}", soft_wrap=True, highlight=False, markup=False)
+            say(f"  {fault}")
         rest = f", of which {LISTED} are listed" if len(error.every) > LISTED else ""
         raise UserError(f"{len(error.every):,} faults in the table{rest}: mend them, and check again") from error
     data = components.data

@@ -42,7 +42,7 @@ from siglip_med.core.config import Builds, Node, config_dir, typed
 from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.extras import require
 from siglip_med.core.files import write_csv
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import Console, say
 from siglip_med.core.shell import in_quotes, null_groups_removed, other_command
 from siglip_med.metrics import LOWER_IS_BETTER
 from siglip_med.runs.settings import FineTuneSettings
@@ -170,7 +170,7 @@ def run(settings: Settings) -> Result:
     there = GlobalHydra.instance().is_initialized()
     with nullcontext() if there else initialize_config_dir(version_base="1.3", config_dir=str(config_dir().resolve())):
         directions = {name: _check(settings, name) for name in settings.experiments}
-        _say(f"{len(directions)} experiments, {settings.trials} trials each; to resume: the same command again")
+        say(f"{len(directions)} experiments, {settings.trials} trials each; to resume: the same command again")
         folder.mkdir(parents=True, exist_ok=True)
         studies = {name: _study(optuna, folder, settings, name, way) for name, way in directions.items()}
         for slot, (name, study) in product(range(settings.trials), studies.items()):
@@ -224,7 +224,7 @@ def show(result: Result) -> None:
         console.print("the best of several trials on one validation split flatters itself; to judge what was chosen:")
         console.print("\n".join(commands), soft_wrap=True, highlight=False)
     if failed:
-        _say("\n".join([f"{len(failed)} trials failed; the same command tries them again:", *failed]))
+        say("\n".join([f"{len(failed)} trials failed; the same command tries them again:", *failed]))
         raise SystemExit(1)
 
 
@@ -273,7 +273,7 @@ def _check(settings: Settings, experiment: str) -> str:
         except UserError as error:
             raise UserError(f"space: {error} (experiment={experiment} with {' '.join(words)})") from error
     if absent := [name for name in settings.space if name not in ends]:
-        _say(f"  {experiment}: not tuned, for it has no key for it: {', '.join(absent)}")
+        say(f"  {experiment}: not tuned, for it has no key for it: {', '.join(absent)}")
     short = settings.metric.rpartition("/")[2]
     lower = plain.mode == "min" if settings.metric.endswith(plain.monitor) else short in {*LOWER_IS_BETTER, "loss"}
     return "minimize" if lower else "maximize"
@@ -330,18 +330,18 @@ def _do(optuna: Any, study: Any, settings: Settings, experiment: str, slot: int,
         return
     trial, state = _trial(optuna, study, settings, slot), optuna.trial.TrialState
     words = settings.words(experiment, trial.params)
-    _say(f"{experiment} {slot:03d}: {' '.join(words) or 'its defaults'}")
+    say(f"{experiment} {slot:03d}: {' '.join(words) or 'its defaults'}")
     try:
         value = _train(settings, experiment, words, folder, trial.number)
     except Pruned as pruned:
-        _say(f"pruned: {pruned}")
+        say(f"pruned: {pruned}")
         trial.set_user_attr("reason", str(pruned))
         study.tell(trial, state=state.PRUNED)
     except Exception as error:  # a wrong setting, a bug, or a library's: it belongs to this trial alone
         reason = " ".join((str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}").split())
         trial.set_user_attr("reason", reason)
         study.tell(trial, state=state.FAIL)
-        _say(f"failed: {reason}")
+        say(f"failed: {reason}")
     else:
         study.tell(trial, value)
     finally:
@@ -374,7 +374,3 @@ def _text(value: Value) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return in_quotes(value) if isinstance(value, str) else repr(value)
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

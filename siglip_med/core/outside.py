@@ -91,6 +91,11 @@ class Console(RichConsole):
         return super().render_str(printable(text, keep="\n"), **options)
 
 
+def say(text: str) -> None:
+    """A line beside the results: on standard error, one line however narrow the terminal."""
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
+
+
 def printable_record(record: logging.LogRecord) -> bool:
     """A filter of logging handlers, whose messages go to a terminal."""
     record.msg, record.args = printable(record.getMessage(), keep="\n"), ()

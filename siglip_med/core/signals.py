@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 
 SIGNALS = tuple(
     number for name in ("SIGTERM", "SIGUSR1", "SIGINT", "SIGHUP") if (number := getattr(signal, name, None)) is not None
@@ -107,11 +107,9 @@ class Interruption:
         if not self._armed or (again and number == signal.SIGINT):
             raise Stopped(number)
         if not again:
-            Console(stderr=True).print(
+            say(
                 f"{signal.Signals(number).name}: saving after this step"
-                + ("; Ctrl-C again stops at once" if number == signal.SIGINT else ""),
-                soft_wrap=True,
-                highlight=False,
+                + ("; Ctrl-C again stops at once" if number == signal.SIGINT else "")
             )
 
 

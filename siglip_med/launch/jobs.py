@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 from siglip_med.launch.command_line import is_child, plain_settings, remove_if_untouched
 from siglip_med.sweeps import JobRecord, read_record, write_record
 
@@ -66,7 +66,7 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
         key = digest(" ".join(words))
     record = read_record(sweep, key)
     if record is not None and _is_done(sweep, record):
-        _say(f"done before: {record.folder}")
+        say(f"done before: {record.folder}")
         if record.folder != place:
             remove_if_untouched(folder)
         return record.objective
@@ -88,7 +88,7 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
 
 def _failed(sweep: Path, record: JobRecord, reason: str) -> None:
     reason = " ".join(reason.split())
-    _say(f"failed: {record.folder}: {reason}")
+    say(f"failed: {record.folder}: {reason}")
     _write(sweep, replace(record, state="failed", reason=reason, log=_log(record.folder), time=time.time()))
 
 
@@ -113,10 +113,6 @@ def _write(sweep: Path, record: JobRecord) -> None:
 
 def _log(place: str) -> str:
     return f"{place}/{HydraConfig.get().job.name}.log"
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
 # In configs ``${digest:text}``: a job's folder is named after its overrides and not after its place in the sweep, so

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from siglip_med.core.config import TARGET
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 from siglip_med.core.trust import Builders
 
 _ELSEWHERE = "stored"
@@ -47,7 +47,5 @@ def _below(cache_dir: str | Path, key: str, stored: Any) -> Any:
     if not isinstance(stored, str) or Path(stored).resolve().is_relative_to(here):
         return stored
     moved = here / _ELSEWHERE / hashlib.sha256(f"{key} {stored}".encode()).hexdigest()[:12]
-    Console(stderr=True).print(
-        f"{key}: the stored {stored} is not below this command's cache; {moved} is used", soft_wrap=True
-    )
+    say(f"{key}: the stored {stored} is not below this command's cache; {moved} is used")
     return str(moved)

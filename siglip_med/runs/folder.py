@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_json
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 from siglip_med.models import DamagedCheckpoint, read_checkpoint
 from siglip_med.training.checkpointing import BEST, LAST, PREVIOUS
 
@@ -64,11 +64,7 @@ def _take_over(aside: Path, folder: Path) -> None:
         )
     with locked(folder):  # refused where a process that lives has the folder
         aside.replace(folder / RECORD)
-    Console(stderr=True).print(
-        f"{folder}/{RECORD} was not whole: its process died in its first moment; the folder is taken over",
-        soft_wrap=True,
-        highlight=False,
-    )
+    say(f"{folder}/{RECORD} was not whole: its process died in its first moment; the folder is taken over")
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -139,9 +135,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
                 continue  # it was being written when the run was killed
             if position + 1 == len(present):
                 raise
-            Console(stderr=True).print(
-                f"{error}; resuming from {present[position + 1]}", soft_wrap=True, highlight=False
-            )
+            say(f"{error}; resuming from {present[position + 1]}")
         else:
             return path
     return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from siglip_med.core.config import leaves, shipped_targets, targets
 from siglip_med.core.errors import UserError
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 from siglip_med.core.trust import check_trusted, vouched
 from siglip_med.models import DamagedCheckpoint, read_checkpoint
 from siglip_med.runs.folder import (
@@ -229,11 +229,9 @@ def _check_length(point: ResumePoint, settings: Mapping[str, Any], changes: Mapp
         raise UserError(f"trainer.max_steps={steps}: the run in {point.folder} has done {point.step} steps already")
     for key in LENGTH[:2]:
         if key in changes:
-            Console(stderr=True).print(
+            say(
                 f"{key} is {changes[key]} now: the learning rate and a schedule in fractions are laid over the new "
-                "length, so this is not the run that it would have been from its start",
-                soft_wrap=True,
-                highlight=False,
+                "length, so this is not the run that it would have been from its start"
             )
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 from siglip_med.core.seals import check_sealed, write_sealed
 
 FOLDER = "jobs"
@@ -90,5 +90,5 @@ def _read(path: Path) -> JobRecord | None:
             if record.key == path.stem:
                 return record
             wrong = "is the record of another job"
-    Console(stderr=True).print(f"{path} {wrong}; its job is done again", soft_wrap=True, highlight=False)
+    say(f"{path} {wrong}; its job is done again")
     return None

@@ -7,7 +7,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 from siglip_med.core.shell import setting
 from siglip_med.sweeps.records import differing, read_records
 
@@ -29,7 +29,7 @@ class SweepStatus(Callback):
         """Prints how to resume the sweep."""
         self.started = time.time()
         folder = setting("hydra.sweep.dir", _dir(config))
-        _say(f"to resume this sweep if it is interrupted: the same command with {folder}")
+        say(f"to resume this sweep if it is interrupted: the same command with {folder}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Lists the jobs that failed.
@@ -42,18 +42,14 @@ class SweepStatus(Callback):
         failed = [record for record in records if record.state == "failed" and record.time >= self.started]
         if not failed:
             return
-        _say(f"{len(failed)} of {len(records)} jobs failed; the same command with the same folder does them again:")
+        say(f"{len(failed)} of {len(records)} jobs failed; the same command with the same folder does them again:")
         overrides = dict(
             zip((record.key for record in records), differing([r.overrides for r in records]), strict=True)
         )
         for record in failed:
-            _say(f"  {' '.join(overrides[record.key])}\n    {record.reason}\n    log: {sweep / record.log}")
+            say(f"  {' '.join(overrides[record.key])}\n    {record.reason}\n    log: {sweep / record.log}")
         raise SystemExit(FAILED_STATUS)
 
 
 def _dir(config: DictConfig) -> Path:
     return Path(str(config.hydra.sweep.dir))
-
-
-def _say(text: str) -> None:
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import named, write_json
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 from siglip_med.core.seals import crc
 
 ENTRY = np.dtype([("key", "V16"), ("sum", "<u4")])
@@ -129,8 +129,3 @@ def _write_all(file: BinaryIO, content: bytes) -> None:
 def keys_of(digests: Sequence[str]) -> np.ndarray:
     """``[N]`` keys of contents, given by 32 hexadecimal digits."""
     return np.array([bytes.fromhex(digest) for digest in digests], dtype="V16")
-
-
-def say(text: str) -> None:
-    """A line on the screen that is no result."""
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False)

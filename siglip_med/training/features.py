@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import Mapped
+from siglip_med.core.outside import say
 from siglip_med.core.progress import tracked
 from siglip_med.data.augmentation import Augmentation
 from siglip_med.data.batch import Batch
@@ -25,7 +26,7 @@ from siglip_med.data.labeled import LabeledData
 from siglip_med.data.loader import TimedLoader
 from siglip_med.data.table import ImageTable
 from siglip_med.models import TwoTower
-from siglip_med.training.feature_store import FeatureStore, keys_of, say
+from siglip_med.training.feature_store import FeatureStore, keys_of
 
 logger = logging.getLogger(__name__)
 

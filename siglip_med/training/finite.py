@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.outside import Console
+from siglip_med.core.outside import say
 from siglip_med.data.batch import Batch
 
 _SHOWN = 3
@@ -70,7 +70,7 @@ class FiniteGuard(pl.Callback):
         for parameter in module.parameters():
             parameter.grad = None
         if trainer.is_global_zero:
-            Console(stderr=True).print(f"{message}; the step is skipped, {self.skipped['all']} so far", soft_wrap=True)
+            say(f"{message}; the step is skipped, {self.skipped['all']} so far")
 
 
 def explanation(trainer: Any, module: Any, batch: Batch | None) -> str:
