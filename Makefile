@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-LOWEST := huggingface,onnx,codes,parallel,slurm
+LOWEST := huggingface,parquet,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test lint format types docs wheel lowest tensorboard test-gpu bench debug-losses pretrain chaos kills launchers stopped sweep-chaos soak flips outside mutations clean

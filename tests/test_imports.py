@@ -6,10 +6,10 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["siglip_med.commands.predict", "siglip_med.inference.maps"])
+@pytest.mark.parametrize("module", ["commands.predict", "commands.embed", "inference.maps"])
 def test_what_predicts_loads_no_training_library(module):
     code = (
-        f"import sys, {module}\n"
+        f"import sys, siglip_med.{module}\n"
         "slow = {'lightning', 'albumentations', 'torchmetrics', 'ot', 'matplotlib', 'sklearn', 'tensorboard'}\n"
         "print(sorted(slow & set(sys.modules)))"
     )

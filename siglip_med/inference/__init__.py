@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 from siglip_med.core.lazy import lazy_names
 from siglip_med.inference.differentials import Candidate, Differential, PredictionRun
-from siglip_med.inference.photographs import Classifier, find_images, load
+from siglip_med.inference.embedding import Embeddings
+from siglip_med.inference.files import find_images
+from siglip_med.inference.photographs import Classifier, load
 
 if TYPE_CHECKING:
     from siglip_med.inference.maps import occlusion_map, relevance_map
@@ -16,6 +18,7 @@ __all__ = [
     "Candidate",
     "Classifier",
     "Differential",
+    "Embeddings",
     "PredictionRun",
     "find_images",
     "load",

@@ -1,6 +1,5 @@
 """The training cases that an image is nearest to: their embeddings, labels and, where that is allowed, thumbnails."""
 
-import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image
-from torch.nn.functional import normalize
 
 from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.progress import tracked
@@ -48,7 +46,7 @@ class Neighbours:
         images: ``[n]`` path of each in the data set.
         thumbnails: one JPEG per image; empty where the source does not allow them (``data.source.thumbnails``).
         conditions: the C names.
-        weights: digest of the trained weights that made the embeddings (`digest`).
+        weights: digest of the trained weights that made the embeddings (`TwoTower.fingerprint`).
     """
 
     embeddings: np.ndarray
@@ -129,7 +127,7 @@ class Neighbours:
         except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
             reason = one_line(error)
             raise UserError(f"{path} is no file of training cases that this program reads ({reason})") from error
-        if found.weights != digest(model):
+        if found.weights != model.fingerprint():
             raise OtherWeights(
                 f"{path}: was made by other weights than this checkpoint's, so its distances would mean nothing; it "
                 "belongs to the run's best.ckpt"
@@ -214,15 +212,13 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
     train = data.rows("train")
     total = len(train)
     chosen = train[np.sort(np.random.default_rng(seed).permutation(total)[:most])]
-    embeddings, rows = embed_split(
-        model, data, "train", lambda images: normalize(model.encode_images(images).float(), dim=-1), _EMBEDDING, chosen
-    )
+    embeddings, rows = embed_split(model, data, "train", model.embed_images, _EMBEDDING, chosen)
     table = data.table
     images = tuple(table.frame["image"].iloc[rows])
     thumbnails, shown = (
         _thumbnails(table.root, images, model.image_spec.bits) if table.thumbnails else ((), _NOT_ALLOWED)
     )
-    cases, weights = tuple(table.cases[rows]), digest(model)
+    cases, weights = tuple(table.cases[rows]), model.fingerprint()
     found = Neighbours(embeddings, table.labels[rows], rows, cases, images, thumbnails, data.conditions, weights)
     cut = (
         f"{len(rows):,} of {total:,} training images, drawn by the seed (evaluation.neighbours)"
@@ -243,12 +239,3 @@ def _thumbnails(root: Path, images: Sequence[str], bits: int) -> tuple[tuple[byt
     except UserError as error:
         return (), f"without thumbnails ({error})"
     return tuple(thumbnails), "with thumbnails"
-
-
-def digest(model: TwoTower) -> str:
-    """Of the base and every trained weight: equal where two models embed alike."""
-    total = hashlib.sha256(model.base.fingerprint.encode())
-    for name, tensor in sorted(model.trainable_state().items()):
-        total.update(f"{name}{tuple(tensor.shape)}".encode())
-        total.update(tensor.float().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()[:32]

@@ -1,6 +1,6 @@
 """Photographs in, a differential out: the most likely conditions with code and confidence."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -8,19 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from siglip_med.core.case_pooling import CasePooling, pool_logits
 from siglip_med.core.errors import UserError
-from siglip_med.core.image_spec import ImageSpec
-from siglip_med.core.outside import printable
-from siglip_med.core.progress import tracked
-from siglip_med.data.dataset import normalize
-from siglip_med.data.images import SUFFIXES, read_image
-from siglip_med.data.quality import fault
 from siglip_med.inference.differentials import Candidate, Differential, PredictionRun
+from siglip_med.inference.embedding import Embeddings, embed
 from siglip_med.inference.familiarity import BLANK, familiarity, why_unfamiliar
+from siglip_med.inference.files import batches, find_images, none_readable
 from siglip_med.inference.maps import Target, against_the_mean
 from siglip_med.models import (
     Device,
@@ -38,47 +33,6 @@ from siglip_med.models import (
 ChosenScores = Literal["auto", "refit", "prompts"]
 """Whose scores rank the conditions: the refit's, the prompts', or (auto) the refit's where there is one."""
 _PROBABLE = {"temperature": 1.0, "bias": 0.0}
-
-
-def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
-    """Files that are named, and every image file below folders that are named, sorted within each folder.
-
-    Raises:
-        UserError: a path does not exist, or a folder holds no image.
-    """
-    found: list[Path] = []
-    for item in [images] if isinstance(images, str | Path) else images:
-        path = Path(item).expanduser()
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-            if not inside:
-                raise UserError(f"images={path}: the folder holds no image ({', '.join(sorted(SUFFIXES))})")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UserError(f"images={path}: there is no such file or folder")
-    return list(dict.fromkeys(found))
-
-
-def _batches(
-    images: Sequence[Path], spec: ImageSpec, batch_size: int, unreadable: list[tuple[str, str]]
-) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
-    """Readable images in batches ``[B, 3, H, W]`` with their faults; the others are appended to ``unreadable``."""
-    batch: list[tuple[Path, np.ndarray, str]] = []
-    for position, path in enumerate(tracked(images, "ranking conditions", "images"), start=1):
-        try:
-            if (name := printable(path)) != str(path):
-                raise UserError(f"{name}: the file's name holds a control character, or is no text; rename it")
-            square = read_image(path, spec.size, bits=spec.bits)
-            with Image.open(path) as image:
-                batch.append((path, square, fault(square, image.size)))
-        except UserError as error:
-            unreadable.append((printable(path), str(error)))
-        if batch and (len(batch) == batch_size or position == len(images)):
-            paths, squares, faults = zip(*batch, strict=True)
-            yield list(paths), normalize(np.stack(squares), spec), list(faults)
-            batch = []
 
 
 def ranked(
@@ -220,14 +174,16 @@ class Classifier:
         unreadable: list[tuple[str, str]] = []
         found: list[Differential] = []
         scores: list[np.ndarray] = []
-        for paths, pixels, faults in _batches(files, self.model.image_spec, batch_size, unreadable):
+        for paths, pixels, faults in batches(
+            files, self.model.image_spec, batch_size, unreadable, "ranking conditions"
+        ):
             features = self.model.pooled_features(pixels.to(self.model.logit_scale.device))
             scores += list(self.logits(features).cpu().numpy())
             for path, p, wrong in zip(paths, self.familiarity(features, faults), faults, strict=True):
                 best = () if wrong == BLANK else self.ranked(scores[len(found)], top_k)
                 found.append(Differential(str(path), best, p, why_unfamiliar(p, wrong), case_of.get(path, "")))
         if not found:
-            raise UserError(f"none of the {len(files)} files could be read; the first: {unreadable[0][1]}")
+            raise none_readable(unreadable)
         rows: dict[str, list[int]] = {}
         for row, one in enumerate(found):
             rows.setdefault(one.case, []).append(row)
@@ -238,6 +194,16 @@ class Classifier:
         )
         whose, calibrated = "prompts" if self.refit is None else "refit", self.calibration is not None
         return PredictionRun(tuple(found), tuple(unreadable), calibrated, whose, pooled, self.rule is not None)
+
+    def embed(
+        self, images: str | Path | Sequence[str | Path] = (), texts: Sequence[str] = (), batch_size: int = 16
+    ) -> Embeddings:
+        """Files and folders of images, and texts, in the space that the towers share; see `embed`.
+
+        Raises:
+            UserError: a path does not exist, or images were given and none can be read.
+        """
+        return embed(self.model, find_images(images), texts, batch_size)
 
 
 def load(

@@ -25,6 +25,6 @@ def launch(command: str) -> None:
         raise SystemExit(stopped.exit_status) from None
 
 
-NAMES = ("train", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo")
-train, tune, evaluate, predict, export, convert, check, labels, demo = (partial(launch, name) for name in NAMES)
+NAMES = ("train", "tune", "evaluate", "predict", "embed", "export", "convert", "check", "labels", "demo")
+train, tune, evaluate, predict, embed, export, convert, check, labels, demo = (partial(launch, name) for name in NAMES)
 """Entry points of the console scripts."""

@@ -24,7 +24,7 @@ from siglip_med.models.familiarity import Familiarity, read_familiarity
 from siglip_med.models.frozen_blocks import as_written, encoder_layers
 from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.logits import Logits
-from siglip_med.models.prompts import PromptEnsemble, Tokenizer, check_prompts, in_chunks
+from siglip_med.models.prompts import PromptEnsemble, Tokenizer, check_prompts, cut_texts, in_chunks
 from siglip_med.models.refit import Refit, read_refit
 from siglip_med.models.summary import check_gradients
 from siglip_med.models.two_tower import TwoTower
@@ -58,6 +58,7 @@ __all__ = [
     "checkpoint_payload",
     "choose_device",
     "clip",
+    "cut_texts",
     "dual_encoder",
     "encoder_layers",
     "family_of",

@@ -112,15 +112,8 @@ def check_prompts(model: TwoTower, names: Sequence[str], prompts: Sequence[Seque
         UserError: all prompts of two conditions are equal once they are tokenized, so that nothing tells them apart.
     """
     texts = [text for sentences in prompts for text in sentences]
-    whole = model.tokenizer([text.lower() for text in texts] if model.lowercase_text else texts)["input_ids"]
-    cut = [tuple(tokens[: model.max_text_length]) for tokens in whole]
-    notes = []
-    long = [place for place, tokens in enumerate(whole) if len(tokens) > model.max_text_length]
-    if long:
-        notes.append(
-            f"{len(long):,} of {len(texts):,} prompts are longer than the {model.max_text_length} tokens that the text "
-            f"tower reads, and are cut: the first is {texts[long[0]]!r} ({len(whole[long[0]])} tokens)"
-        )
+    cut = [tuple(tokens[: model.max_text_length]) for tokens in _tokens(model, texts)]
+    notes = cut_texts(model, texts, "prompts")
     owners: dict[tuple[int, ...], str] = {}
     ensembles: dict[frozenset[tuple[int, ...]], str] = {}
     shared: list[tuple[str, str]] = []
@@ -139,3 +132,21 @@ def check_prompts(model: TwoTower, names: Sequence[str], prompts: Sequence[Seque
         pair = " and ".join(map(repr, shared[0]))
         notes.append(f"{len(shared):,} prompts are those of another condition once they are tokenized: {pair}")
     return tuple(notes)
+
+
+def cut_texts(model: TwoTower, texts: Sequence[str], what: str) -> list[str]:
+    """A sentence on the texts (``what`` they are) that are longer than the text tower reads; nothing where none is."""
+    long = [(text, len(tokens)) for text, tokens in zip(texts, _tokens(model, texts), strict=True)]
+    long = [(text, length) for text, length in long if length > model.max_text_length]
+    if not long:
+        return []
+    return [
+        f"{len(long):,} of {len(texts):,} {what} are longer than the {model.max_text_length} tokens that the text "
+        f"tower reads, and are cut: the first is {long[0][0]!r} ({long[0][1]} tokens)"
+    ]
+
+
+def _tokens(model: TwoTower, texts: Sequence[str]) -> list[list[int]]:
+    """The tokens of each text, all of them."""
+    tokens = model.tokenizer([text.lower() for text in texts] if model.lowercase_text else list(texts))
+    return list(tokens["input_ids"])

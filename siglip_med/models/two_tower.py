@@ -1,5 +1,6 @@
 """The one face of every model: images and texts in, embeddings of one space out."""
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -127,6 +128,10 @@ class TwoTower(nn.Module, ABC):
         """
         return self.project_images(self.pooled_features(images))
 
+    def embed_images(self, images: Tensor) -> Tensor:
+        """``[B, E]`` float32 of length 1: what neighbours, pages and ``siglip-med-embed`` hold; see `encode_images`."""
+        return normalize(self.encode_images(images).float(), dim=-1)
+
     def pooled_features(self, images: Tensor) -> Tensor:
         """``[B, F]`` features of images, or of what was computed of them before; see `encode_images`."""
         if images.ndim == 2:
@@ -245,6 +250,14 @@ class TwoTower(nn.Module, ABC):
         """Every trained tensor by its parameter name: what a checkpoint holds."""
         fixed = {"logit_scale": self.logit_scale.detach(), "logit_bias": self.logit_bias.detach()}
         return {name: parameter.detach() for name, parameter in self._trained()} | fixed
+
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits of the base and of every trained weight: equal where two models embed alike."""
+        total = hashlib.sha256(self.base.fingerprint.encode())
+        for name, tensor in sorted(self.trainable_state().items()):
+            total.update(f"{name}{tuple(tensor.shape)}".encode())
+            total.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        return total.hexdigest()[:32]
 
     def _trained(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad)

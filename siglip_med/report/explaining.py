@@ -114,6 +114,6 @@ def _explanation(
     if near is None:
         return Explanation(row, photograph, maps)
     with torch.no_grad():
-        embedding = model.encode_images(pixels[None].to(model.logit_scale.device))[0]
-    found = near.nearest(embedding.float().cpu().numpy(), _NEAREST)
+        embedding = model.embed_images(pixels[None].to(model.logit_scale.device))[0]
+    found = near.nearest(embedding.cpu().numpy(), _NEAREST)
     return Explanation(row, photograph, maps, found)

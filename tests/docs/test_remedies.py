@@ -14,7 +14,7 @@ from tests.short_runs import CONF, compose_config
 from tests.test_configs import composed
 
 PACKAGE = Path(__file__).resolve().parents[2] / "siglip_med"
-COMMANDS = ("train", "evaluate", "predict", "export", "check", "labels", "demo", "tune", "convert")
+COMMANDS = ("train", "evaluate", "predict", "embed", "export", "check", "labels", "demo", "tune", "convert")
 DATA = sorted(path.stem for path in (CONF / "data").glob("[a-z]*.yaml"))
 TOKEN = re.compile(r"(?<![\w./${-])\+?([a-z_]+(?:[./][a-z_]+)+)=((?:\{[^}]*\}|\[[^\]]*\]|[^\s;,)\]'\"`])*)")
 NONE = ("hydra.", "group.", "pretrained_cfg.", "text_cfg.", "trainer.limit_val_batches")

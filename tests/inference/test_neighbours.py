@@ -9,7 +9,7 @@ import pytest
 from siglip_med.commands.train import Result
 from siglip_med.core.errors import UserError
 from siglip_med.core.seals import write_sealed
-from siglip_med.inference.neighbours import NEIGHBOURS, Neighbours, digest, training_cases
+from siglip_med.inference.neighbours import NEIGHBOURS, Neighbours, training_cases
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +88,11 @@ def test_an_absent_altered_or_foreign_file_is_one_line(short_run: Result, found:
         Neighbours.load(path, model)
 
 
-def test_the_digest_changes_with_a_trained_weight(short_run: Result) -> None:
+def test_the_fingerprint_changes_with_a_trained_weight(short_run: Result) -> None:
     model = short_run.components.model
-    before = digest(model)
+    before = model.fingerprint()
     tensor = next(value for name, value in model.trainable_state().items() if value.ndim == 2)
     tensor[0, 0] += 1
-    changed = digest(model)
+    changed = model.fingerprint()
     tensor[0, 0] -= 1
     assert changed != before

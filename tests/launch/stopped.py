@@ -34,6 +34,7 @@ def commands(run: Path, place: Path) -> dict[str, list[str]]:
         "features": [*TRAIN, "model/adaptation=frozen", "features=cached", "features.views=200", logs],
         "evaluate": [checkpoint, f"output={place}/report", logs],
         "predict": [checkpoint, f"images={run.parent}/cache/synthetic", f"output_dir={place}/predicted", away],
+        "embed": [checkpoint, f"images={run.parent}/cache/synthetic", f"out={place}/rows.npz", "batch_size=1", away],
         "export": [checkpoint, "format=onnx", f"output={place}/export", away],
         "check": ["data.source.n_images=2000", f"output={place}/check", logs],
         "labels": [f"runs=[{run},{run}]", away],

@@ -8,7 +8,7 @@ import pytest
 from siglip_med.launch.help import help_text
 from tests.short_runs import CONF
 
-COMMANDS = ("train", "tune", "evaluate", "predict", "export", "convert", "check", "labels", "demo")
+COMMANDS = ("train", "tune", "evaluate", "predict", "embed", "export", "convert", "check", "labels", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
