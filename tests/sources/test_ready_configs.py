@@ -12,6 +12,7 @@ from siglip_med.conditions import load_conditions, training_prompts
 from siglip_med.core.config import typed
 from siglip_med.core.errors import UserError
 from tests.data.tables import write
+from tests.docs.blocks import ROOT, blocks
 from tests.short_runs import compose_config, two_steps
 
 GROUPS = "AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,MEL,NV,SCCKA,VASC"
@@ -77,6 +78,22 @@ def test_isic2024(tmp_path):
     assert table.conditions == ("benign skin lesion", "malignant skin lesion")
     assert table.frame["case"].tolist() == ["P1", "P1", "train-image/image/I3.jpg"]
     training_prompts(load_conditions(table.conditions))
+
+
+def test_the_file_of_isic2024_unpacks_to_its_pictures_by_the_snippet_of_the_docs(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    pictures = {}
+    for number in range(3):
+        photograph(tmp_path / "one.jpg", number)
+        pictures[f"ISIC_{number}"] = (tmp_path / "one.jpg").read_bytes()
+    with h5py.File(tmp_path / "train-image.hdf5", "w") as file:
+        for name, jpeg in pictures.items():
+            file[name] = np.void(jpeg)
+    (snippet,) = [block.body for block in blocks(ROOT / "docs" / "data.md") if "h5py" in block.body]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(snippet, "docs/data.md", "exec"), {})
+    found = {path.stem: path.read_bytes() for path in (tmp_path / "train-image" / "image").iterdir()}
+    assert found == pictures
 
 
 def test_ddi(tmp_path):
