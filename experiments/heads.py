@@ -19,6 +19,7 @@ from siglip_med.commands import train
 from siglip_med.conditions import dissimilarity
 from siglip_med.core.config import instantiate, leaves
 from siglip_med.data.splitting import Split
+from siglip_med.inference.probe import frozen_features
 from siglip_med.metrics import Predictions
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.runs.building import build, build_module
@@ -39,9 +40,10 @@ class Bench:
         components: its data, and the model that is trained.
         module: gets each run's loss.
         start: the trained weights before training.
-        features: ``[n, F]`` image features of ``val`` and ``test``; none where the vision tower is trained.
-        frames: their labels, before training; none likewise.
+        features: ``[n, F]`` image features of the base for ``val``, ``test`` and, where ``trains_vision``, ``train``.
+        frames: labels of ``val`` and ``test``, before training.
         split: whole, whatever rows are trained on.
+        trains_vision: whether the vision tower is trained, so that predictions need its forward pass.
     """
 
     settings: train.Settings
@@ -51,6 +53,7 @@ class Bench:
     features: dict[str, Tensor]
     frames: dict[str, Predictions]
     split: Split
+    trains_vision: bool
 
     @classmethod
     def build(cls, settings: train.Settings, earlier: "Bench | None" = None) -> "Bench":
@@ -72,20 +75,13 @@ class Bench:
             module.seed = module.texts.seed = settings.seed
         else:
             module = build_module(settings, components, instantiate(settings.loss), instantiate(settings.optimizer))
-        if not kept:
-            return cls(settings, components, module, start, {}, {}, components.data.split)
         components.model.load_trainable_state(start)
         untrained = predict(components)
-        loaders = {split: list(components.data.full_loader(split)) for split in ("val", "test")}
-        return cls(
-            settings,
-            components,
-            module,
-            start,
-            features={split: torch.cat([batch.images for batch in batches]) for split, batches in loaders.items()},
-            frames={"val": untrained.val, "test": untrained.test},
-            split=components.data.split,
-        )
+        features = dict(zip(("val", "test"), map(torch.from_numpy, untrained.features), strict=True))
+        if not kept:
+            features["train"] = torch.from_numpy(frozen_features(components.model, components.data, "train")[0])
+        frames = {"val": untrained.val, "test": untrained.test}
+        return cls(settings, components, module, start, features, frames, components.data.split, not kept)
 
     @property
     def model(self) -> TwoTower:
@@ -104,7 +100,7 @@ class Bench:
     def predict(self, split: str) -> Predictions:
         """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before where it was."""
         model = self.model.eval()
-        if not self.features:
+        if self.trains_vision:
             return predict_part(self.components, split)
         text = self.components.prompt_ensemble.encode(model)
         image = normalize(model.project_images(self.features[split]).float(), dim=-1)

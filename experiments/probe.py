@@ -1,4 +1,4 @@
-"""The baselines of every frozen tower, on the kept features of a bench."""
+"""The baselines of every frozen tower on the features of a bench, and the refit on those of a tuned one."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from torch.nn.functional import normalize
 
 from experiments.heads import Bench
+from siglip_med.inference.probe import frozen_features
 from siglip_med.metrics import Predictions, fit_kernel_ridge, fit_probe, headline_metrics
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
@@ -15,12 +16,16 @@ NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 
 
 def training_rows(bench: Bench) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Features ``[N, F]`` of the images that the bench trains on, their labels ``[N, C]`` and first conditions."""
-    batches = list(bench.components.data.full_loader("train"))
-    rows = torch.cat([batch.index for batch in batches]).numpy()
-    table = bench.components.data.table
-    values = torch.cat([batch.images for batch in batches]).numpy()
-    return values, table.labels[rows], table.frame["primary"].to_numpy()[rows]
+    """Features ``[N, F]`` by the base of the images that the bench trains on, labels ``[N, C]``, first conditions."""
+    data = bench.components.data
+    if bench.trains_vision:
+        rows = data.split.train
+        values = bench.features["train"].numpy()[np.searchsorted(bench.split.train, rows)]
+    else:
+        batches = list(data.full_loader("train"))
+        rows = torch.cat([batch.index for batch in batches]).numpy()
+        values = torch.cat([batch.images for batch in batches]).numpy()
+    return values, data.table.labels[rows], data.table.frame["primary"].to_numpy()[rows]
 
 
 def logistic_regression(bench: Bench) -> dict[str, Predictions]:
@@ -30,18 +35,25 @@ def logistic_regression(bench: Bench) -> dict[str, Predictions]:
     return {split: probe.predict(bench.features[split].numpy(), frame) for split, frame in bench.frames.items()}
 
 
-def kernel_ridge(bench: Bench, trees: list[float], matrix: np.ndarray) -> dict[str, Predictions]:
+def kernel_ridge(bench: Bench, trees: list[float], matrix: np.ndarray, tuned: bool = False) -> dict[str, Predictions]:
     """Scores of a kernel ridge regression likewise; validation chooses width, ridge and tree.
 
     Args:
         bench: of the seed.
         trees: weights of the tree to choose among.
         matrix: ``[C, C]`` D of the targets, of which the metrics know nothing.
+        tuned: on the features of the towers as they are now, in place of the base's.
     """
     values, labels, _ = training_rows(bench)
+    features = {split: bench.features[split].numpy() for split in bench.frames}
+    if tuned:
+        c = bench.components
+        values, rows = frozen_features(c.model, c.data, "train")
+        labels = c.data.table.labels[rows]
+        features = {split: frozen_features(c.model, c.data, split)[0] for split in bench.frames}
     val = replace(bench.frames["val"], dissimilarity=matrix)
-    model = fit_kernel_ridge(values, labels, bench.features["val"].numpy(), val, trees)
-    return {split: model.predict(bench.features[split].numpy(), frame) for split, frame in bench.frames.items()}
+    model = fit_kernel_ridge(values, labels, features["val"], val, trees)
+    return {split: model.predict(features[split], frame) for split, frame in bench.frames.items()}
 
 
 def nearest_neighbours(bench: Bench) -> dict[str, Predictions]:

@@ -79,7 +79,7 @@ class Variant(Strict):
         tuned_as: takes the settings that were chosen for another variant, in place of its own trials.
         shuffled: train with D shuffled over the conditions.
         probe: logistic or kernel ridge regression, or nearest neighbours, on the image features in place of heads.
-        trees: weights of the tree among which the kernel's validation chooses.
+        trees: weights of the tree among which validation chooses, for a kernel and for the refit of a tuned tower.
         only: the data settings in which it runs; None: all.
     """
 
@@ -279,7 +279,7 @@ class Runner:
         bench.train_on(self.study.training[job.training].rows(job.seed))
         splits = ("val",) if job.stage == "tune" else ("val", "test")
         sizes = {"train_images": len(bench.components.data.split.train), "test_images": len(bench.split.test)}
-        near = {split: nearest_training_image(bench, split) if bench.features else None for split in splits}
+        near = {split: nearest_training_image(bench, split) for split in splits}
         if variant.probe:
             if variant.probe == "kernel":
                 matrix = bench.training_dissimilarity(settings, variant.shuffled)
@@ -308,6 +308,11 @@ class Runner:
         }
         if job.stage == "final":
             row["crm"] = {split: scores(crm(predictions)) for split, predictions in last.items()}
+            if bench.trains_vision:
+                matrix = bench.training_dissimilarity(settings, variant.shuffled)
+                for end, trees in (("refit", variant.trees), ("refit_one_hot", [0.0])):
+                    found = kernel_ridge(bench, trees, matrix, tuned=True)
+                    row[end] = {split: scores(found[split], near[split]) for split in splits}
             bench.model.load_trainable_state(average)
             row["average"] = {split: scores(bench.predict(split), near[split]) for split in splits}
         return row | {"seconds": time.perf_counter() - start} | sizes

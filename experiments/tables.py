@@ -60,8 +60,18 @@ def corrected_interval(
     return mean, mean - half, mean + half
 
 
-def frame(rows: Iterable[Mapping[str, Any]], ends: Sequence[str] = ("last", "average", "crm")) -> pd.DataFrame:
-    """One line per run and end: the last step, the average of the last steps' weights, CRM on the last step."""
+ENDS = {
+    "last": "",
+    "average": ", weights averaged",
+    "crm": " + CRM",
+    "refit": ", refit",
+    "refit_one_hot": ", refit without tree",
+}
+"""What a run's end is called behind its variant: the last step, the average of the last steps' weights, …"""
+
+
+def frame(rows: Iterable[Mapping[str, Any]], ends: Iterable[str] = tuple(ENDS)) -> pd.DataFrame:
+    """One line per run and end."""
     lines = []
     for row in rows:
         for end in ends:
@@ -117,7 +127,7 @@ def differences(table: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 def label(variant: str, end: str) -> str:
     """What a line is called."""
-    return variant + {"last": "", "average": ", weights averaged", "crm": " + CRM"}[end]
+    return variant + ENDS[end]
 
 
 def checkpoint_choice(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
