@@ -29,6 +29,9 @@ _FILES = {
     )
     if hasattr(errno, name)
 }
+_NO_MEMORY = "(?i)(allocate|out of|enough|insufficient) memory|failed to map segment|can't start new thread"
+_OF_FILES = r"\(os error \d+\)|^unable to \w+ file <.*\(\d+\)$"
+"""As libraries in Rust (safetensors, tokenizers) and PyTorch's shared memory report files."""
 
 
 class UserError(Exception):
@@ -78,13 +81,20 @@ def of_the_machine(error: BaseException) -> UserError | None:
     """An error of files or memory, Python's or a library's, as one line; None for any other: it is a bug."""
     text = one_line(error, 300)
     if isinstance(error, OSError) and error.errno in _FILES:
-        return UserError(f"{error.filename or 'a file'}: {error.strerror}; see to the disk or the folder")
-    if re.search(r"\(os error \d+\)", text):  # as libraries in Rust report files: safetensors, tokenizers
+        advice = "see to the disk or the folder"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            advice = "allow more (ulimit -n 4096), or lower data.num_workers"
+        return UserError(f"{error.filename or 'a file'}: {error.strerror}; {advice}")
+    if re.search(_OF_FILES, text):
         return UserError(f"a file cannot be read or written: {text}")
-    if isinstance(error, MemoryError) or re.search("(?i)(allocate|out of|enough|insufficient) memory", text):
+    if isinstance(error, MemoryError) or re.search(_NO_MEMORY, text):
         return UserError(f"there is not enough memory ({text}): lower batch sizes and data.num_workers, or free some")
     worker = of_a_worker(error)
-    return None if worker is None else UserError(worker)
+    if worker is not None:
+        return UserError(worker)
+    before = error.__cause__ or error.__context__  # clearing up after a lack of memory fails in many ways
+    line = None if before is None else of_the_machine(before)
+    return line if line is not None and "not enough memory" in str(line) else None
 
 
 def of_a_worker(error: BaseException) -> str | None:

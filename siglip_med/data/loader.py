@@ -2,6 +2,7 @@
 
 import multiprocessing.queues
 import os
+import sys
 import traceback
 from collections.abc import Iterator
 from time import perf_counter
@@ -10,7 +11,7 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader
 
-from siglip_med.core.errors import WORKER_PATIENCE
+from siglip_med.core.errors import WORKER_PATIENCE, of_the_machine
 from siglip_med.core.signals import leave_signals_to_parent
 from siglip_med.data.batch import Batch
 
@@ -55,6 +56,9 @@ def _one_of_many(worker: int) -> None:
 
 
 def _not_handed_over(error: BaseException, batch: Any) -> None:
-    if "No space" not in str(error):
+    line = of_the_machine(error)
+    if line is None:
         traceback.print_exception(error)
+    elif "No space" not in str(line):  # of which the process that waits tells more
+        print(f"a process that makes batches: {line}", file=sys.stderr)
     os._exit(1)

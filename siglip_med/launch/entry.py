@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -14,11 +15,12 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.core.config import config_dir, typed
-from siglip_med.core.errors import UserError, fail, of_the_machine
+from siglip_med.core.errors import UserError, fail, of_the_machine, one_line
 from siglip_med.core.outside import printable, printable_record
 from siglip_med.core.shell import null_groups_removed, other_command, setting
 from siglip_med.core.signals import Interruption, Stopped
@@ -67,9 +69,17 @@ def launch(command: str, interruption: Interruption | None = None) -> None:
             interruption = interruption or Interruption()
             interruption.leave = interruption.leave and partial(_leave, told, ranks)
             job = partial(_job, command, interruption)
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints tracebacks of its own files itself
             hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(job)()
     except UserError as error:
         fail(error)
+    except CompactHydraException as error:
+        fail(UserError(one_line(error)))
+    except Exception as error:
+        line = of_the_machine(error)
+        if line is None:
+            raise
+        fail(line)
 
 
 def run_folder_words(command: str, words: Sequence[str], config: DictConfig | None) -> list[str]:

@@ -9,6 +9,7 @@ import copy
 import json
 import os
 import random
+import resource
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -293,12 +294,14 @@ def main() -> None:
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
+        good = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # has read each good file
         for number in range(options.first, options.first + options.count):
             result, said = outcome(bench, number)
             counts[result[:7].strip(":")] = counts.get(result[:7].strip(":"), 0) + 1
             if result.startswith("wrong"):
                 print(f"{said}: {result[:300]}", flush=True)
-    print(f"{options.count} changes: {counts}")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"{options.count} changes: {counts}; most memory {most / good:.2f} times that of the good files")
     raise SystemExit(any(result.startswith("wrong") for result in counts))
 
 
