@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -42,8 +43,10 @@ def commands(run: Path, place: Path) -> dict[str, list[str]]:
     }
 
 
-def start(command: str, words: list[str], cache: Path, screen: Path) -> "subprocess.Popen[bytes]":
-    """Starts a command in a session of its own; what it prints goes to a file."""
+def start(
+    command: str, words: list[str], cache: Path, screen: Path, before: Callable[[], None] | None = None
+) -> "subprocess.Popen[bytes]":
+    """Starts a command in a session of its own, after ``before`` in its process; what it prints goes to a file."""
     name = {"sweep": "train", "features": "train"}.get(command, command)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "SIGLIP_MED_CACHE": str(cache)}
     code = f"import siglip_med.launch; siglip_med.launch.{name}()"
@@ -55,6 +58,7 @@ def start(command: str, words: list[str], cache: Path, screen: Path) -> "subproc
             stdout=out,
             stderr=out,
             start_new_session=True,
+            preexec_fn=before,
         )
 
 
