@@ -35,25 +35,40 @@ def logistic_regression(bench: Bench) -> dict[str, Predictions]:
     return {split: probe.predict(bench.features[split].numpy(), frame) for split, frame in bench.frames.items()}
 
 
-def kernel_ridge(bench: Bench, trees: list[float], matrix: np.ndarray, tuned: bool = False) -> dict[str, Predictions]:
+Features = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]
+"""Of the images that are trained on ``[N, F]``, their labels ``[N, C]``, and those of ``val`` and ``test``."""
+
+
+def base_features(bench: Bench) -> Features:
+    """By the towers before training."""
+    values, labels, _ = training_rows(bench)
+    return values, labels, {split: bench.features[split].numpy() for split in bench.frames}
+
+
+def tuned_features(bench: Bench) -> Features:
+    """By the towers as they are now."""
+    c = bench.components
+    values, rows = frozen_features(c.model, c.data, "train")
+    return (
+        values,
+        c.data.table.labels[rows],
+        {split: frozen_features(c.model, c.data, split)[0] for split in bench.frames},
+    )
+
+
+def kernel_ridge(bench: Bench, trees: list[float], matrix: np.ndarray, features: Features) -> dict[str, Predictions]:
     """Scores of a kernel ridge regression likewise; validation chooses width, ridge and tree.
 
     Args:
         bench: of the seed.
         trees: weights of the tree to choose among.
         matrix: ``[C, C]`` D of the targets, of which the metrics know nothing.
-        tuned: on the features of the towers as they are now, in place of the base's.
+        features: of `base_features` or `tuned_features`.
     """
-    values, labels, _ = training_rows(bench)
-    features = {split: bench.features[split].numpy() for split in bench.frames}
-    if tuned:
-        c = bench.components
-        values, rows = frozen_features(c.model, c.data, "train")
-        labels = c.data.table.labels[rows]
-        features = {split: frozen_features(c.model, c.data, split)[0] for split in bench.frames}
+    values, labels, others = features
     val = replace(bench.frames["val"], dissimilarity=matrix)
-    model = fit_kernel_ridge(values, labels, features["val"], val, trees)
-    return {split: model.predict(features[split], frame) for split, frame in bench.frames.items()}
+    model = fit_kernel_ridge(values, labels, others["val"], val, trees)
+    return {split: model.predict(others[split], frame) for split, frame in bench.frames.items()}
 
 
 def nearest_neighbours(bench: Bench) -> dict[str, Predictions]:

@@ -26,7 +26,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.heads import Bench, Rows, fit, k_shot, long_tail
-from experiments.probe import kernel_ridge, logistic_regression, nearest_neighbours, nearest_training_image
+from experiments.probe import (
+    base_features,
+    kernel_ridge,
+    logistic_regression,
+    nearest_neighbours,
+    nearest_training_image,
+    tuned_features,
+)
 from experiments.tables import NEARNESS, write_results
 from siglip_med.commands import train
 from siglip_med.core.config import config_dir, typed
@@ -283,7 +290,7 @@ class Runner:
         if variant.probe:
             if variant.probe == "kernel":
                 matrix = bench.training_dissimilarity(settings, variant.shuffled)
-                found = kernel_ridge(bench, variant.trees, matrix)
+                found = kernel_ridge(bench, variant.trees, matrix, base_features(bench))
             else:
                 found = (logistic_regression if variant.probe == "linear" else nearest_neighbours)(bench)
             ends = {split: scores(found[split], near[split]) for split in splits}
@@ -310,8 +317,9 @@ class Runner:
             row["crm"] = {split: scores(crm(predictions)) for split, predictions in last.items()}
             if bench.trains_vision:
                 matrix = bench.training_dissimilarity(settings, variant.shuffled)
+                features = tuned_features(bench)
                 for end, trees in (("refit", variant.trees), ("refit_one_hot", [0.0])):
-                    found = kernel_ridge(bench, trees, matrix, tuned=True)
+                    found = kernel_ridge(bench, trees, matrix, features)
                     row[end] = {split: scores(found[split], near[split]) for split in splits}
             bench.model.load_trainable_state(average)
             row["average"] = {split: scores(bench.predict(split), near[split]) for split in splits}
