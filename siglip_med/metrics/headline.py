@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from siglip_med.metrics.auc import auc_per_condition
 from siglip_med.metrics.hierarchy import spearman_embedding_distance, spearman_image_prototypes
-from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS
+from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS, SORT_IMAGES
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import CaseStatistics, Scores
+from siglip_med.metrics.resampling import CaseStatistics, Scores, mean_of_defined
 
 
 def score_metrics(scores: Scores) -> dict[str, float]:
@@ -16,9 +17,11 @@ def score_metrics(scores: Scores) -> dict[str, float]:
         >>> score_metrics(Scores.of(predictions))["mrr"]
         0.75
     """
-    sums = CaseStatistics.build(scores)
-    values = sums.values(np.ones((1, sums.cases)))
-    return {name: float(values[name][0]) for name in RESAMPLED_METRICS}
+    sums = CaseStatistics.build(scores, metrics=set(RESAMPLED_METRICS) - SORT_IMAGES)  # those need no resamples here
+    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
+    auc, precision = auc_per_condition(scores.logits, scores.labels > 0)
+    values |= {"macro_auc": float(mean_of_defined(auc)), "t2i_map": float(mean_of_defined(precision))}
+    return {name: values[name] for name in RESAMPLED_METRICS}
 
 
 def headline_metrics(predictions: Predictions) -> dict[str, float]:
