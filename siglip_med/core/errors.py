@@ -1,6 +1,7 @@
 """The one error that is written for a person."""
 
 import errno
+import os
 import re
 import shutil
 import sys
@@ -30,7 +31,7 @@ _FILES = {
     if hasattr(errno, name)
 }
 _NO_MEMORY = "(?i)(allocate|out of|enough|insufficient) memory|failed to map segment|can't start new thread"
-_OF_FILES = r"\(os error \d+\)|^unable to \w+ file <.*\(\d+\)$"
+_OF_FILES = r"\(os error \d+\)|^unable to .*<.*\(\d+\)$"
 """As libraries in Rust (safetensors, tokenizers) and PyTorch's shared memory report files."""
 
 
@@ -84,7 +85,8 @@ def of_the_machine(error: BaseException) -> UserError | None:
         advice = "see to the disk or the folder"
         if error.errno in (errno.EMFILE, errno.ENFILE):
             advice = "allow more (ulimit -n 4096), or lower data.num_workers"
-        return UserError(f"{error.filename or 'a file'}: {error.strerror}; {advice}")
+        where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+        return UserError(f"{where}: {error.strerror}; {advice}")
     if re.search(_OF_FILES, text):
         return UserError(f"a file cannot be read or written: {text}")
     if isinstance(error, MemoryError) or re.search(_NO_MEMORY, text):

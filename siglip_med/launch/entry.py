@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from siglip_med.core.config import config_dir, typed
 from siglip_med.core.errors import UserError, fail, of_the_machine, one_line
-from siglip_med.core.outside import printable, printable_record
+from siglip_med.core.outside import printable, printable_record, say
 from siglip_med.core.shell import null_groups_removed, other_command, setting
 from siglip_med.core.signals import Interruption, Stopped
 from siglip_med.launch.command_line import (
@@ -74,7 +75,7 @@ def launch(command: str, interruption: Interruption | None = None) -> None:
     except UserError as error:
         fail(error)
     except CompactHydraException as error:
-        fail(UserError(one_line(error)))
+        fail(of_the_machine(error.__cause__ or error) or UserError(one_line(error)))
     except Exception as error:
         line = of_the_machine(error)
         if line is None:
@@ -159,6 +160,7 @@ def _job(command: str, interruption: Interruption, config: DictConfig) -> Any:
 
 
 def _do(command: str, interruption: Interruption, folder: Path, config: DictConfig) -> Any:
+    threading.excepthook = _of_a_thread
     module = importlib.import_module(f"siglip_med.commands.{command}")  # only now: it takes seconds
     _quiet_libraries()
     for handler in logging.getLogger().handlers:
@@ -167,6 +169,15 @@ def _do(command: str, interruption: Interruption, folder: Path, config: DictConf
     if command in RUNS:
         config = _with_own_settings(command, config, folder)
     return module.show(module.run(typed(config, module.Settings)))
+
+
+def _of_a_thread(what: threading.ExceptHookArgs) -> None:
+    """A thread of a library (TensorBoard's writer) that meets a full disk says so in a line, as the command does."""
+    line = None if what.exc_value is None else of_the_machine(what.exc_value)
+    if line is None:
+        threading.__excepthook__(what)
+    else:
+        say(f"error: {line}")
 
 
 def _with_own_settings(command: str, config: DictConfig, folder: Path) -> DictConfig:

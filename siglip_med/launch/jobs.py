@@ -17,7 +17,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from siglip_med.core.errors import UserError
+from siglip_med.core.errors import UserError, of_the_machine
 from siglip_med.core.outside import say
 from siglip_med.launch.command_line import is_child, plain_settings, remove_if_untouched
 from siglip_med.sweeps import JobRecord, read_record, write_record
@@ -76,11 +76,12 @@ def run_once(config: DictConfig, body: Callable[[DictConfig], Any]) -> Any:
         value = body(_resumed(config, folder))
     except Stopped:
         raise
-    except UserError as error:
-        log.error("error: %s", error)
-        return _failed(sweep, now, str(error))
-    except Exception as error:  # a bug, or a library's: it belongs to this job alone
-        log.exception("the job failed")
+    except Exception as error:
+        line = error if isinstance(error, UserError) else of_the_machine(error)
+        if line is not None:
+            log.error("error: %s", line)
+            return _failed(sweep, now, str(line))
+        log.exception("the job failed")  # a bug, or a library's: it belongs to this job alone
         return _failed(sweep, now, f"{type(error).__name__}: {error}")
     _write(sweep, replace(now, state="finished", objective=value, time=time.time()))
     return value

@@ -5,6 +5,7 @@ import re
 import resource
 import shutil
 import signal
+import threading
 import time
 from types import SimpleNamespace
 
@@ -17,9 +18,11 @@ from siglip_med.core import errors
 from siglip_med.core.errors import UserError
 from siglip_med.data import loader
 from siglip_med.data.dataset import ImageDataset
+from siglip_med.launch import entry
 from siglip_med.models import read_checkpoint
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import TwoTowerModule
+from tests.launch.faults import faulty
 from tests.short_runs import small_settings
 
 WORDS = [
@@ -144,6 +147,12 @@ def test_a_cache_that_is_cut_during_a_run_is_noticed_and_one_that_is_removed_rea
         assert said in refusal(settings)
 
 
+def after(first, then):
+    """An error that was met while another one was cleared up."""
+    then.__context__ = first
+    return then
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -155,6 +164,19 @@ def test_a_cache_that_is_cut_during_a_run_is_noticed_and_one_that_is_removed_rea
         (torch.OutOfMemoryError("CUDA out of memory."), "there is not enough memory (CUDA out of memory.)"),
         (SafetensorError("I/O error: No space left on device (os error 28)"), "a file cannot be read or written: I/O"),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), "is full or too small"),
+        (
+            RuntimeError("unable to resize file </torch_7684_1> to the right size: File too large (27)"),
+            "written: unable",
+        ),
+        (
+            RuntimeError("unable to open shared memory object </torch_1_2> in read-write mode: Too many (24)"),
+            "a file can",
+        ),
+        (OSError(24, "Too many open files", b"/data/x"), "/data/x: Too many open files; allow more (ulimit -n 4096)"),
+        (ImportError("libx.so: failed to map segment from shared object"), "there is not enough memory"),
+        (RuntimeError("can't start new thread"), "there is not enough memory"),
+        (after(MemoryError(), RuntimeError("the loader was never started")), "there is not enough memory"),
+        (after(OSError(2, "No such file", "/data/x"), KeyError("a bug")), None),
         (KeyError("a bug"), None),
         (OSError("a bug without a number"), None),
     ],
@@ -165,3 +187,19 @@ def test_an_error_of_the_machine_is_one_line_and_a_bug_is_none(error, said):
     if said is not None:
         assert said in str(line)
         assert "\n" not in str(line)
+
+
+@pytest.mark.parametrize("fault", ["files of 1 kB at most", "a file in the way", "a name of 300 characters"])
+def test_what_hydra_cannot_write_is_one_line(fault, tmp_path):
+    wrong, last = faulty("labels", fault, tmp_path, tmp_path / "command")
+    assert wrong == ""
+    assert last.startswith("error: ")
+
+
+def test_a_thread_that_meets_a_full_disk_says_a_line_and_a_bug_keeps_its_traceback(capsys):
+    for error, said in (
+        (OSError(28, "No space left on device", "/x"), "error: /x: No space"),
+        (KeyError(1), "Exception in thread"),
+    ):
+        entry._of_a_thread(threading.ExceptHookArgs((type(error), error, None, threading.current_thread())))
+        assert said in capsys.readouterr().err
