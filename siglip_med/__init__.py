@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from siglip_med.core.errors import UserError
     from siglip_med.inference import Classifier, load
     from siglip_med.metrics import Predictions, headline_metrics
+    from siglip_med.runs.ensembles import load_ensemble
 
 __version__ = "0.1.0"
 
@@ -21,6 +22,7 @@ __all__ = [
     "headline_metrics",
     "load",
     "load_conditions",
+    "load_ensemble",
 ]
 
 __getattr__ = lazy_names(
@@ -33,6 +35,7 @@ __getattr__ = lazy_names(
         "headline_metrics": "siglip_med.metrics",
         "load": "siglip_med.inference",
         "load_conditions": "siglip_med.conditions",
+        "load_ensemble": "siglip_med.runs.ensembles",
     },
 )
 

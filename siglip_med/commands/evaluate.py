@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table as ScreenTable
 
+from siglip_med.core.case_pooling import ONLY_ENSEMBLES, Average
 from siglip_med.core.config import Builds, Node, instantiate
 from siglip_med.core.errors import UserError
 from siglip_med.core.outside import Console
@@ -21,11 +22,13 @@ from siglip_med.models import (
 from siglip_med.report import ReportInputs, ReportSettings, RunMeta, read_curves, write_report
 from siglip_med.report.comparison import compare_runs
 from siglip_med.report.data_card import DATA_CARD
+from siglip_med.report.differences import PREDICTIONS
 from siglip_med.report.evidence import BESIDE
 from siglip_med.report.explaining import explain_mistakes
 from siglip_med.report.inputs import Explanation
 from siglip_med.report.page import Table
 from siglip_med.runs.derived import Derivation, Derived, derive_crm, derive_interpolation
+from siglip_med.runs.ensembles import join_runs
 from siglip_med.runs.external import read_external, validate_external
 from siglip_med.runs.folder import run_folder
 from siglip_med.runs.settings import PathSettings
@@ -38,6 +41,8 @@ class Settings(BaseModel):
     Attributes:
         checkpoint: of the run to report on, or None.
         compare: two run folders or more, or None; the last is what the others are held against.
+        ensemble: two run folders or more of one split that are judged as one model, or None.
+        average: how the calibrated scores of an ensemble become one.
         external: another data set to validate the checkpoint on, or None.
         data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
         base: path of the base model if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
@@ -55,6 +60,8 @@ class Settings(BaseModel):
 
     checkpoint: str | None
     compare: list[str] | None
+    ensemble: list[str] | None = None
+    average: Average = "mean_logit"
     external: Annotated[Node | None, Builds(ExternalData, given=("image",))] = None
     data: dict[str, Any]
     base: str | dict[str, str] | None
@@ -85,16 +92,23 @@ def run(settings: Settings) -> Result:
     """
     logging.getLogger("tensorboard").setLevel(logging.WARNING)
     report: ReportSettings = instantiate(settings.report)
-    if settings.checklist and (settings.external is not None or settings.compare is not None):
+    if settings.checklist and (settings.external or settings.compare or settings.ensemble):
         raise UserError(
-            "checklist=true is filled in of one run: give checkpoint=…/best.ckpt alone, without external and compare"
+            "checklist=true is filled in of one run: give checkpoint=…/best.ckpt alone, without external, compare and "
+            "ensemble"
         )
+    if settings.average != "mean_logit" and settings.ensemble is None:
+        raise UserError(ONLY_ENSEMBLES)
+    if settings.ensemble is not None:
+        return report_ensemble([Path(folder).expanduser() for folder in settings.ensemble], settings, report)
     if settings.external is not None:
         return validate(settings, settings.external, report)
     if settings.checkpoint is not None and settings.compare is None:
         return Result(report_run(Path(settings.checkpoint), settings, report))
     if settings.compare is None or settings.checkpoint is not None:
-        raise UserError("give either checkpoint=logs/…/checkpoints/best.ckpt or compare=[runA,runB]")
+        raise UserError(
+            "give one of checkpoint=logs/…/checkpoints/best.ckpt, compare=[runA,runB] and ensemble=[runA,runB]"
+        )
     if len(settings.compare) < 2:
         raise UserError(f"compare needs two run folders or more, not {len(settings.compare)}: compare=[runA,runB]")
     output = Path(settings.output or settings.paths.output_dir)
@@ -123,6 +137,37 @@ def validate(settings: Settings, external: Node, report: ReportSettings) -> Resu
     place = None if s.output is None else Path(s.output)
     found = validate_external(opened(Path(s.checkpoint), s), external, report.resampling, place)
     return Result(found.page, lines=tuple(found.findings.lines()))
+
+
+def report_ensemble(folders: list[Path], settings: Settings, report: ReportSettings) -> Result:
+    """Reports on runs as one model, with its predictions beside the report, and holds each run against it.
+
+    Raises:
+        UserError: another report is asked for too, or the runs do not belong together, see `join_runs`.
+    """
+    s = settings
+    if any((s.checkpoint, s.compare, s.external, s.derive, s.data, s.base, s.trust, s.recompute, report.images)):
+        raise UserError(
+            "ensemble=[runA,runB] joins the predictions in the run folders: leave checkpoint, compare, external, "
+            "derive, data, base, trust, recompute and report.images out"
+        )
+    found, notes = join_runs(folders, s.average)
+    place, first = Path(s.output or s.paths.output_dir), folders[0]
+    for name, predictions in found.items():
+        predictions.save(place / PREDICTIONS / name)
+    facts = {"ensemble": found["test"].meta["scores"], "average": notes[1]}
+    inputs = ReportInputs(
+        test=found["test"],
+        val=found["val"],
+        zero_shot=found.get("zero_shot_test"),
+        probes={name: found[part] for name, part in BESIDE.items() if part in found},
+        meta=RunMeta(f"an ensemble of {len(folders)} runs", facts),
+        data_card=first / DATA_CARD if (first / DATA_CARD).is_file() else None,
+        split=SplitReport.load(first / "split_report.json"),
+    )
+    page = write_report(inputs, place, report)
+    comparison, differences = compare_runs([*folders, place], place, report.resampling)
+    return Result(page, differences, (*notes, f"each run against the ensemble: {comparison}"))
 
 
 def report_run(checkpoint: Path, settings: Settings, report: ReportSettings) -> Path:

@@ -2,15 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from siglip_med.core.case_pooling import CasePooling
+from siglip_med.core.case_pooling import ONLY_ENSEMBLES, Average, CasePooling
 from siglip_med.core.errors import UserError
 from siglip_med.core.outside import Console
-from siglip_med.inference import PredictionRun, find_images, load
+from siglip_med.inference import Classifier, PredictionRun, find_images, load
 from siglip_med.inference.cases import by_pattern, by_table
 from siglip_med.inference.photographs import ChosenScores
+from siglip_med.inference.ranking import Ranker
+from siglip_med.inference.views import MOST
 from siglip_med.models import Device
 
 
@@ -18,7 +21,10 @@ class Settings(BaseModel):
     """Top level of ``conf/predict.yaml``.
 
     Attributes:
-        checkpoint: of a fine-tuning run; nothing else of the run is needed.
+        checkpoint: of a fine-tuning run; nothing else of the run is needed. None: an ensemble answers.
+        ensemble: run folders, checkpoints or exports whose scores are averaged, or None.
+        average: how the calibrated scores of an ensemble become one.
+        tta: views of each photograph whose scores are averaged, see `siglip_med.inference.views`; 1: as it is.
         images: files and folders.
         top_k: conditions shown for an image.
         batch_size: images encoded at once.
@@ -37,7 +43,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    checkpoint: str
+    checkpoint: str | None
+    ensemble: list[str] | None = None
+    average: Average = "mean_logit"
+    tta: Annotated[int, Field(ge=1, le=MOST)] = 1
     images: str | list[str]
     top_k: PositiveInt
     batch_size: PositiveInt
@@ -72,22 +81,35 @@ def run(settings: Settings) -> Result:
         UserError: the checkpoint, its base or the device is not available, or no image can be read.
     """
     pattern, table = settings.case_pattern, settings.case_table
+    how = settings.base, settings.device, settings.trust, settings.scores
+    if (settings.checkpoint is None) == (settings.ensemble is None):
+        raise UserError("give either checkpoint=logs/…/checkpoints/best.ckpt or ensemble=[runA,runB]")
+    if settings.average != "mean_logit" and settings.ensemble is None:
+        raise UserError(ONLY_ENSEMBLES)
+    if settings.explain and settings.ensemble is not None:
+        raise UserError("explain=true shows where one model looks: give checkpoint=… in place of ensemble=…")
     if pattern is not None and table is not None:
         raise UserError("case_pattern and case_table: give one of them")
     found = find_images(settings.images)  # a wrong path, pattern or table stops here, before the model is loaded
     cases = {} if pattern is None else by_pattern(found, pattern)
     if table is not None:
         cases = by_table(found, Path(table), settings.case_column)
-    model = load(settings.checkpoint, settings.base, settings.device, settings.trust, settings.scores)
-    predictions = model.predict(found, settings.top_k, settings.batch_size, cases, settings.pooling)
+    model: Ranker
+    if settings.ensemble is None:
+        model = load(str(settings.checkpoint), *how)
+    else:
+        from siglip_med.runs.ensembles import load_ensemble  # only now: it takes seconds
+
+        model = load_ensemble(settings.ensemble, *how, settings.average)
+    predictions = model.predict(found, settings.top_k, settings.batch_size, cases, settings.pooling, settings.tta)
     folder = Path(settings.output_dir)
     files = predictions.save(folder)
-    if not settings.explain:
+    if not (settings.explain and isinstance(model, Classifier)):
         return Result(predictions, *files)
     # only now: drawing takes its library a while to load
     from siglip_med.report.explaining import explain
 
-    page, notes = explain(model, predictions, Path(settings.checkpoint), folder, settings.explain_most)
+    page, notes = explain(model, predictions, Path(str(settings.checkpoint)), folder, settings.explain_most)
     return Result(predictions, *files, page, notes)
 
 
@@ -99,6 +121,8 @@ def show(result: Result) -> None:
     console.print(f"ranked by the scores of the {result.predictions.scores}{others}", soft_wrap=True, highlight=False)
     if not result.predictions.calibrated:
         console.print("The checkpoint holds no calibration: read the scores as an order, not as probabilities.")
+    for line in result.predictions.notes:
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(result.predictions.counts(), soft_wrap=True, highlight=False)
     if result.predictions.cases:
         several = len(result.predictions.differentials), len(result.predictions.cases)

@@ -1,10 +1,13 @@
-"""One row of logits for the images of a case: what predicts needs it, and what judges."""
+"""One row of logits for several: the images of a case, or the models of an ensemble."""
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
 
 CasePooling = Literal["mean_logit", "mean_probability", "max", "noisy_or"]
+Average = Literal["mean_logit", "mean_probability"]
+ONLY_ENSEMBLES = "average=… says how the scores of an ensemble become one: give ensemble=[runA,runB] too"
 POOLINGS: tuple[CasePooling, ...] = get_args(CasePooling)
 
 
@@ -33,3 +36,13 @@ def pool_logits(logits: np.ndarray, case: np.ndarray, how: CasePooling = "mean_l
         return yes - no
     none = -np.add.reduceat(np.logaddexp(0.0, scores), starts)  # log of the product of 1 - p
     return np.log(-np.expm1(none)) - none
+
+
+def average_logits(logits: Sequence[np.ndarray], how: Average = "mean_logit") -> np.ndarray:
+    """``[N, C]`` float64 of M models' calibrated ``[N, C]`` logits of the same images; ``how`` as in `pool_logits`.
+
+    Examples:
+        >>> average_logits([np.array([[0.0, 4.0]]), np.array([[2.0, 0.0]])]).tolist()
+        [[1.0, 2.0]]
+    """
+    return pool_logits(np.concatenate(logits), np.tile(np.arange(len(logits[0])), len(logits)), how)

@@ -19,7 +19,7 @@ from siglip_med.inference.familiarity import BLANK, why_unfamiliar
 from siglip_med.inference.maps import Target
 from siglip_med.inference.neighbour import Neighbour
 from siglip_med.inference.neighbours import Neighbours
-from siglip_med.inference.photographs import confidences, no_conditions, ranked
+from siglip_med.inference.ranking import confidences, no_conditions, ranked
 from siglip_med.metrics import Predictions, fit_conformal, nonconformity
 from siglip_med.models import TwoTower
 

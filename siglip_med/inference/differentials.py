@@ -61,6 +61,7 @@ class PredictionRun:
         scores: whose they are: the refit's, or the prompts'.
         cases: one per case, from its photographs together, where cases were given.
         familiarity_known: whether the checkpoint knows how familiar a photograph is.
+        notes: a sentence each on what was averaged: models, views.
     """
 
     differentials: tuple[Differential, ...]
@@ -69,6 +70,7 @@ class PredictionRun:
     scores: str = "prompts"
     cases: tuple[Differential, ...] = ()
     familiarity_known: bool = False
+    notes: tuple[str, ...] = ()
 
     def frame(self) -> pd.DataFrame:
         """One row per candidate: image, rank, condition, code, confidence, logit, familiarity, unfamiliar.
@@ -103,6 +105,7 @@ class PredictionRun:
         content = {
             "calibrated": self.calibrated,
             "scores": self.scores,
+            "notes": list(self.notes),
             "images": [asdict(item) for item in self.differentials],
             "cases": [asdict(item) for item in self.cases],
             "unreadable": [{"image": image, "reason": reason} for image, reason in self.unreadable],

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from siglip_med.core.case_pooling import CasePooling, pool_logits
 from siglip_med.core.errors import UserError
-from siglip_med.inference.differentials import Candidate, Differential, PredictionRun
 from siglip_med.inference.embedding import Embeddings, embed
-from siglip_med.inference.familiarity import BLANK, familiarity, why_unfamiliar
-from siglip_med.inference.files import batches, find_images, none_readable
+from siglip_med.inference.familiarity import familiarity
+from siglip_med.inference.files import batches, find_images
 from siglip_med.inference.maps import Target, against_the_mean
+from siglip_med.inference.ranking import PROBABLE, Ranker, Scored
+from siglip_med.inference.views import views
 from siglip_med.models import (
     Device,
     Familiarity,
@@ -32,40 +32,10 @@ from siglip_med.models import (
 
 ChosenScores = Literal["auto", "refit", "prompts"]
 """Whose scores rank the conditions: the refit's, the prompts', or (auto) the refit's where there is one."""
-_PROBABLE = {"temperature": 1.0, "bias": 0.0}
-
-
-def ranked(
-    logits: np.ndarray,
-    conditions: Sequence[str],
-    codes: Sequence[str],
-    calibration: Mapping[str, float] | None,
-    top_k: int,
-) -> tuple[Candidate, ...]:
-    """The ``top_k`` most likely conditions of one image, from ``[C]`` logits."""
-    confidence = confidences(logits, calibration)
-    best = np.argsort(-logits, kind="stable")[:top_k]
-    return tuple(
-        Candidate(rank, conditions[column], codes[column], float(confidence[column]), float(logits[column]))
-        for rank, column in enumerate(best, start=1)
-    )
-
-
-def confidences(logits: np.ndarray, calibration: Mapping[str, float] | None) -> np.ndarray:
-    """Sigmoid of the (calibrated) logits, of any shape; float64 in [0, 1]."""
-    calibrated = logits.astype(np.float64)
-    if calibration is not None:
-        calibrated = calibrated / calibration["temperature"] + calibration["bias"]
-    return 1 / (1 + np.exp(-calibrated))
-
-
-def no_conditions(source: str) -> UserError:
-    """What to say of a checkpoint that names none."""
-    return UserError(f"{source} names no conditions: it comes from pretraining; use one of a fine-tuning run")
 
 
 @dataclass(frozen=True)
-class Classifier:
+class Classifier(Ranker):
     """A trained model with what its checkpoint says of it; made by `load`.
 
     Attributes:
@@ -81,14 +51,14 @@ class Classifier:
     kept: Refit | None = None
 
     @property
-    def conditions(self) -> tuple[str, ...]:
-        """The C names that it ranks."""
-        return tuple(self.payload["conditions"])
+    def whose(self) -> str:
+        """Scores that rank: the refit's, or the prompts'."""
+        return "prompts" if self.refit is None else "refit"
 
     @property
     def calibration(self) -> Mapping[str, float] | None:
         """From its logits to confidences; a refit's need none. None: it was not calibrated."""
-        return self.payload["calibration"] if self.refit is None else _PROBABLE
+        return self.payload["calibration"] if self.refit is None else PROBABLE
 
     @cached_property
     def texts(self) -> Tensor:
@@ -114,86 +84,33 @@ class Classifier:
         logits = self.model.logits(self.model.project_images(features), self.texts) if self.kept is None else None
         return [float(p) for p in familiarity(self.rule, self.kept, features, logits, faults)]
 
-    def case(
-        self, name: str, photographs: Sequence[Differential], logits: np.ndarray, top_k: int, pooling: CasePooling
-    ) -> Differential:
-        """The answer of a case from those of its n photographs and their ``[n, C]`` logits, calibrated and pooled.
-
-        Unfamiliar photographs are left out of a case that has others; a case is as familiar as its most familiar one.
-        """
-        seen, familiar = (
-            [row for row, one in enumerate(photographs) if one.candidates and not (one.unfamiliar and strict)]
-            for strict in (False, True)
-        )
-        by, rows = self.calibration or _PROBABLE, familiar or seen
-        p = max((one.familiarity for one in photographs if one.familiarity is not None), default=None)
-        why = "" if familiar else photographs[0].unfamiliar
-        if not rows:
-            return Differential("", (), p, why, name)
-        calibrated = logits[rows].astype(np.float64) / by["temperature"] + by["bias"]
-        pooled = pool_logits(calibrated, np.zeros(len(rows), dtype=np.int64), pooling)[0]
-        return Differential("", self.ranked((pooled - by["bias"]) * by["temperature"], top_k), p, why, name)
-
-    def ranked(self, logits: np.ndarray, top_k: int) -> tuple[Candidate, ...]:
-        """The ``top_k`` most likely conditions, from ``[C]`` logits."""
-        return ranked(logits, self.payload["conditions"], self.payload["codes"], self.calibration, top_k)
-
     def target(self, column: int) -> Target:
         """What a map of a condition is drawn for: its logit against the mean of all."""
         if self.refit is not None:
             return partial(self.refit.against_the_mean, column=column)
         return against_the_mean(self.texts)[column]
 
+    @property
+    def knows_familiarity(self) -> bool:
+        """Whether its checkpoint does."""
+        return self.rule is not None
+
     @torch.no_grad()
-    def predict(
-        self,
-        images: str | Path | Sequence[str | Path],
-        top_k: int = 5,
-        batch_size: int = 16,
-        cases: Mapping[Path, str] | None = None,
-        pooling: CasePooling = "mean_logit",
-    ) -> PredictionRun:
-        """Ranks the conditions for every image among files and folders, and for every case of them.
-
-        Args:
-            images: files and folders.
-            top_k: conditions of an image or case.
-            batch_size: images encoded at once.
-            cases: path of each file -> its case; None or empty: no answers of cases.
-            pooling: how the photographs of a case become one answer, see `Classifier.case`.
-
-        Raises:
-            UserError: a path does not exist, no image can be read, or the checkpoint names no conditions.
-        """
-        files = find_images(images)
-        if not files:
-            raise UserError("no image was given: name a file, a folder, or a list of them that is not empty")
-        if not self.conditions:
-            raise no_conditions("the checkpoint")
-        case_of = cases or {}
+    def scores(self, files: Sequence[Path], batch_size: int, tta: int, doing: str = "ranking conditions") -> Scored:
+        """Scores every readable file; familiarity is that of the photograph as it is, whatever the views."""
         unreadable: list[tuple[str, str]] = []
-        found: list[Differential] = []
-        scores: list[np.ndarray] = []
-        for paths, pixels, faults in batches(
-            files, self.model.image_spec, batch_size, unreadable, "ranking conditions"
-        ):
-            features = self.model.pooled_features(pixels.to(self.model.logit_scale.device))
-            scores += list(self.logits(features).cpu().numpy())
-            for path, p, wrong in zip(paths, self.familiarity(features, faults), faults, strict=True):
-                best = () if wrong == BLANK else self.ranked(scores[len(found)], top_k)
-                found.append(Differential(str(path), best, p, why_unfamiliar(p, wrong), case_of.get(path, "")))
-        if not found:
-            raise none_readable(unreadable)
-        rows: dict[str, list[int]] = {}
-        for row, one in enumerate(found):
-            rows.setdefault(one.case, []).append(row)
-        pooled = tuple(
-            self.case(name, [found[row] for row in of], np.array([scores[row] for row in of]), top_k, pooling)
-            for name, of in rows.items()
-            if case_of
-        )
-        whose, calibrated = "prompts" if self.refit is None else "refit", self.calibration is not None
-        return PredictionRun(tuple(found), tuple(unreadable), calibrated, whose, pooled, self.rule is not None)
+        logits = [np.empty((0, len(self.conditions)), np.float32)]
+        read: list[Path] = []
+        known: list[float | None] = []
+        wrong: list[str] = []
+        for paths, pixels, faults in batches(files, self.model.image_spec, batch_size, unreadable, doing):
+            seen = pixels.to(self.model.logit_scale.device)
+            of_views = [self.model.pooled_features(view) for view in views(seen, tta)]
+            logits.append(torch.stack([self.logits(one) for one in of_views]).mean(dim=0).cpu().numpy())
+            known += self.familiarity(of_views[0], faults)
+            read += paths
+            wrong += faults
+        return Scored(tuple(read), np.concatenate(logits), tuple(known), tuple(wrong), tuple(unreadable))
 
     def embed(
         self, images: str | Path | Sequence[str | Path] = (), texts: Sequence[str] = (), batch_size: int = 16

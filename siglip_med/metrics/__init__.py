@@ -14,6 +14,7 @@ from siglip_med.metrics.cases import (
     per_case,
 )
 from siglip_med.metrics.conformal import conformal_report, fit_conformal, nonconformity
+from siglip_med.metrics.ensemble import join_predictions
 from siglip_med.metrics.external import (
     DRAWS,
     REWEIGHTED,
@@ -149,6 +150,7 @@ __all__ = [
     "fit_probe",
     "has_cases",
     "headline_metrics",
+    "join_predictions",
     "label_distance",
     "label_frequency_predictions",
     "label_some",

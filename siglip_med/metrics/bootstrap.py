@@ -132,7 +132,7 @@ class Bootstrap:
         metrics, wholes, draws, alike = tuple(metrics), [], [], dict[tuple[str, ...], int]()
         for position, (a, b) in enumerate(pairs):
             _checked(metrics, RESAMPLED_METRICS, a)
-            b = replace(_aligned(a, b), dissimilarity=a.dissimilarity, chapters=a.chapters, blocks=a.blocks)
+            b = replace(aligned(a, b), dissimilarity=a.dissimilarity, chapters=a.chapters, blocks=a.blocks)
             first = alike.setdefault(tuple(np.unique(a.cases)), position)  # judged on the same cases
             whole, drawn = self._resampled([a, b], metrics, self.seed + first)
             wholes.append(whole[:, 0] - whole[:, 1])
@@ -236,21 +236,21 @@ def by_case(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(case, column, minlength=len(names)) for column in values.T], axis=1)
 
 
-def _aligned(a: Predictions, b: Predictions) -> Predictions:
+def aligned(a: Predictions, b: Predictions) -> Predictions:
     """``b`` in the order of the images of ``a``."""
     if a.conditions != b.conditions:
-        raise UserError("the two runs have different conditions (or another order): compare runs of one data set")
+        raise UserError("the two runs have different conditions (or another order): give runs of one data set")
     ids_a, ids_b = (run.frame["image"].to_numpy(dtype=str) for run in (a, b))
     order_a, order_b = np.argsort(ids_a, kind="stable"), np.argsort(ids_b, kind="stable")
     if not np.array_equal(ids_a[order_a], ids_b[order_b]):
         extra = sorted(set(ids_a) ^ set(ids_b))
         where = f" (first that only one of them has: {extra[0]!r})" if extra else ""
-        raise UserError(f"the two runs were judged on different images{where}: compare runs with one split")
+        raise UserError(f"the two runs were judged on different images{where}: give runs of one split")
     rows = np.empty_like(order_b)
     rows[order_a] = order_b
     b = b.take(rows)
     if not np.array_equal(a.positive, b.positive):
-        raise UserError("the two runs have different labels for the same images: compare runs of one data set")
+        raise UserError("the two runs have different labels for the same images: give runs of one data set")
     return b
 
 

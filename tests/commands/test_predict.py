@@ -20,7 +20,9 @@ from siglip_med.core.errors import UserError
 from siglip_med.data.images import read_image
 from siglip_med.export import export_checkpoint
 from siglip_med.inference import find_images
-from siglip_med.models import finalize_checkpoint, load_model
+from siglip_med.inference.files import batches
+from siglip_med.inference.views import views
+from siglip_med.models import PromptEnsemble, finalize_checkpoint, load_model
 from tests.models import runs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -196,3 +198,19 @@ def test_the_command_prints_a_table_and_writes_csv_and_json(trained, photographs
     assert [row["condition"] for row in rows[:2]] == [c["condition"] for c in content["images"][0]["candidates"]]
     assert [Path(item["image"]).name for item in content["unreadable"]] == ["broken.jpg"]
     assert content["calibrated"] is True
+
+
+@pytest.mark.parametrize("tta", [1, 2, 4])
+def test_views_are_averaged_and_one_view_changes_nothing_to_the_last_digit(trained, photographs, tmp_path, tta, capsys):
+    words = {"images": str(photographs / "a.png"), "top_k": 3, "batch_size": 4, "device": "cpu", "base": None}
+    result = command.run(Settings(**words, checkpoint=str(trained), output_dir=str(tmp_path), tta=tta))
+    found = {one.condition: one.logit for one in result.predictions.differentials[0].candidates}
+    model, payload = load_model(trained)
+    texts = PromptEnsemble(payload["prompts"], model.tokenize).encode(model)
+    (pixels,) = (batch for _, batch, _ in batches([photographs / "a.png"], model.image_spec, 1, [], "reading"))
+    with torch.no_grad():
+        each = [model.logits(model.encode_images(view), texts)[0].numpy() for view in [*views(pixels, 4)][:tta]]
+    expected = dict(zip(payload["conditions"], np.sum(each, axis=0) / tta, strict=True))
+    assert found == (expected if tta == 1 else pytest.approx(expected, abs=1e-5))
+    command.show(result)
+    assert (f"the mean over {tta} views of each photograph" in capsys.readouterr().out) == (tta > 1)
