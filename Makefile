@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 LOWEST := huggingface,parquet,onnx,codes,parallel,slurm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint format types docs wheel lowest tensorboard test-gpu bench debug-losses pretrain chaos kills launchers stopped sweep-chaos soak flips outside mutations clean
+.PHONY: help setup train test lint format types docs wheel lowest tensorboard test-gpu bench debug-losses pretrain chaos kills launchers stopped faults sweep-chaos soak flips outside mutations clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' Makefile
@@ -80,6 +80,9 @@ launchers: setup  ## two processes by Lightning, torchrun and srun's variables: 
 
 stopped: setup  ## stop every command by signals at many moments (a quarter of an hour)
 	$(BIN)/python -m tests.launch.stopped
+
+faults: setup  ## full disks, little memory, few open files, removed folders, done to every command (a quarter of an hour)
+	$(BIN)/python -m tests.launch.faults
 
 sweep-chaos: setup  ## kill sweeps of 12, 6 and 8 jobs half-way, give them again, compare their tables with unbroken ones
 	$(BIN)/python -m tests.sweeps.chaos

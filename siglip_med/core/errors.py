@@ -81,6 +81,9 @@ def one_line(error: object, most: int | None = None) -> str:
 def of_the_machine(error: BaseException) -> UserError | None:
     """An error of files or memory, Python's or a library's, as one line; None for any other: it is a bug."""
     text = one_line(error, 300)
+    of_its_own = re.search(r"in DataLoader worker process .*\[Errno (\d+)\] ([^\n]*)", str(error), re.DOTALL)
+    if of_its_own is not None:  # PyTorch hands on the words of an error alone
+        return of_the_machine(OSError(int(of_its_own[1]), of_its_own[2]))
     if isinstance(error, OSError) and error.errno in _FILES:
         advice = "see to the disk or the folder"
         if error.errno in (errno.EMFILE, errno.ENFILE):

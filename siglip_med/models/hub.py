@@ -87,7 +87,7 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     Raises:
         UserError: the model is not available, its file is truncated, or weights are missing from it.
     """
-    load_config(path, revision)
+    _check_sizes(path, load_config(path, revision))
     with explained(path, revision):
         model, loading = AutoModel.from_pretrained(
             path,
@@ -109,6 +109,28 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
             f"the weights of {path} are damaged: {whole} holds no real numbers; copy or download them again"
         )
     return model
+
+
+def _check_sizes(path: str, config: Any) -> None:
+    """Refuses a folder whose config declares more than its files hold: to build it would take hours, or gigabytes."""
+    shapes = []
+    with explained(path, None):
+        for file in sorted(Path(path).glob("*.safetensors")):
+            with safe_open(file, "pt") as opened:
+                shapes += [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
+    if not shapes:
+        return
+    weights = sum(math.prod(shape) for shape in shapes)
+    # a block has four square matrices of its width for attention; several blocks may share theirs
+    most = {"num_hidden_layers": len(shapes), "hidden_size": math.isqrt(weights // 4)}
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        for name, limit in most.items():
+            value = getattr(part, name, None)
+            if isinstance(value, int) and value > limit:
+                raise UserError(
+                    f"{path}: the weights do not hold the {name} of {value:,} that config.json says (or leaves to a "
+                    "default): copy or download both again"
+                )
 
 
 def _whole_numbers(path: str, model: PreTrainedModel) -> str | None:

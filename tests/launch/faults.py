@@ -73,13 +73,14 @@ def faulty(name: str, fault: str, run: Path, root: Path) -> tuple[str, str]:
 def ended(status: int, printed: str, place: Path) -> tuple[str, str]:
     """What is wrong with an exit status, a screen and what was left."""
     lines = [line for line in printed.splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
+    said = [line for line in lines if line.startswith("error: ")]
+    last = (said or lines or [""])[-1]
     if "Traceback" in printed or "Exception ignored" in printed or "terminate called" in printed:
         return f"a traceback: {printed[-1500:]}", last
     if status not in (0, 2, 143) and not (status == 1 and "jobs failed" in printed):
         return f"exit status {status}: {printed[-800:]}", last
-    if status == 2 and not last:
-        return "nothing was said", last
+    if status == 2 and not said:
+        return "no line says why", last
     found = [f"{folder}/{name}" for folder, folders, files in os.walk(place) for name in (*folders, *files)]
     parts = [path for path in found if ".part" in path or "/.export" in path]
     return (f"left behind: {parts}" if parts else ""), last

@@ -175,6 +175,13 @@ def after(first, then):
         (OSError(24, "Too many open files", b"/data/x"), "/data/x: Too many open files; allow more (ulimit -n 4096)"),
         (ImportError("libx.so: failed to map segment from shared object"), "there is not enough memory"),
         (RuntimeError("can't start new thread"), "there is not enough memory"),
+        (
+            OSError(
+                "Caught OSError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+                "  File \"x.py\", line 1, in f\nOSError: [Errno 24] Too many open files: '/data/x'\n"
+            ),
+            "a file: Too many open files: '/data/x'; allow more",
+        ),
         (after(MemoryError(), RuntimeError("the loader was never started")), "there is not enough memory"),
         (after(OSError(2, "No such file", "/data/x"), KeyError("a bug")), None),
         (KeyError("a bug"), None),

@@ -1,6 +1,7 @@
 """Changed checkpoints, bases, exports and predictions, sealed anew, give the right answer or one line."""
 
 import copy
+import json
 import os
 import shutil
 from collections import Counter
@@ -15,6 +16,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.seals import write_sums
 from siglip_med.metrics import Predictions
 from siglip_med.models import load_export, load_model, read_checkpoint, read_familiarity, read_refit, write_checkpoint
+from siglip_med.models.hub import load_weights
 from tests.models import runs
 from tests.reliability.outside_values import KINDS, Bench, outcome
 from tests.report.synthetic_run import synthetic_predictions
@@ -185,3 +187,16 @@ def test_an_export_that_computes_otherwise_is_refused(bench, tmp_path):
     path.write_text(path.read_text().replace('"num_attention_heads": 2', '"num_attention_heads": 4'))
     write_sums(tmp_path / "export")
     assert "another tokenizer, preprocessor_config.json or config.json" in refusal(load_export, tmp_path / "export")
+
+
+@pytest.mark.parametrize("change", ["no text_config", "num_hidden_layers", "hidden_size"])
+def test_a_config_that_declares_more_than_the_weights_hold_is_refused_before_it_is_built(bench, tmp_path, change):
+    place = shutil.copytree(bench.place("base"), tmp_path / "base")
+    config = json.loads((place / "config.json").read_text())
+    if change == "no text_config":
+        del config["text_config"]  # transformers would build its default, 350 MB
+    else:
+        config["vision_config"][change] = 100_000
+    (place / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"the weights do not hold the \w+ of [\d,]+ that config\.json says"):
+        load_weights(str(place), None)
