@@ -184,6 +184,39 @@ def draw(table: pd.DataFrame, reference: str, path: Path) -> None:
     plt.close(figure)
 
 
+def plane(table: pd.DataFrame, reference: str, variants: Iterable[str]) -> pd.DataFrame:
+    """Mean AHD@5 and R@1 of each variant at the last step, and half an interval of its difference to the reference."""
+    shown = table[table["end"] == "last"].set_index("seed")
+    lines = []
+    for variant in variants:
+        ours, line = shown[shown["variant"] == variant], {}
+        for metric in ("icd_distance_top5", "r_at_1"):
+            change = ours[metric] - shown[shown["variant"] == reference][metric]
+            center, low, _ = corrected_interval(list(change), ours["train_images"].mean(), ours["test_images"].mean())
+            line |= {metric: ours[metric].mean(), f"{metric}_half": center - low}
+        lines.append(line)
+    return pd.DataFrame(lines, index=pd.Index(variants))
+
+
+def draw_plane(table: pd.DataFrame, reference: str, path: Path, names: Mapping[str, str]) -> None:
+    """R@1 against AHD@5, a dot a method, with the bars of `plane`; ``names`` are variants and what they are called."""
+    figure, axis = plt.subplots(figsize=(8.6, 4.2))
+    for place, (variant, dot) in enumerate(plane(table, reference, names).iterrows()):
+        axis.errorbar(
+            dot["icd_distance_top5"], dot["r_at_1"], xerr=dot["icd_distance_top5_half"], yerr=dot["r_at_1_half"],
+            fmt="o", color=plt.get_cmap("tab10")(place), capsize=3, markersize=8, label=names[str(variant)],
+        )  # fmt: skip
+    axis.invert_xaxis()
+    axis.set_xlabel("mean ICD-10 distance of the list of five (AHD@5), nearer to the right")
+    axis.set_ylabel("R@1")
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
 def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, chosen: Sequence[str]) -> None:
     """R@1 and the mean ICD distance of the five first answers on test against steps, mean over seeds."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.6))

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.tables import by_nearness, checkpoint_choice, corrected_interval, tuning_table
+from experiments.tables import by_nearness, checkpoint_choice, corrected_interval, plane, tuning_table
 
 
 def test_without_test_images_the_interval_is_students():
@@ -63,3 +63,18 @@ def test_the_table_by_nearness_has_a_line_per_share_and_a_column_per_method():
     assert [line["a"] for line in lines] == [f"{0.3 + 0.1 * place:.3f} ± 0.141" for place in range(5)]
     assert lines[0]["b"] == "0.300 ± 0.000"
     assert lines[-1]["share of test images, from the farthest"] == "90 to 100%"
+
+
+def test_a_dot_of_the_plane_is_a_mean_and_its_bars_are_those_of_the_difference():
+    rows = [
+        {"variant": name, "end": end, "seed": seed, "train_images": 70, "test_images": 15,
+         "icd_distance_top5": 0.6 + 0.01 * place + 0.001 * seed * place, "r_at_1": 0.5 + 0.02 * seed + (end == "crm")}
+        for place, name in enumerate(("sigmoid", "layered"))
+        for end in ("last", "crm")
+        for seed in range(3)
+    ]  # fmt: skip
+    found = plane(pd.DataFrame(rows), "sigmoid", ["sigmoid", "layered"])
+    assert found.loc["sigmoid"].tolist() == pytest.approx([0.6, 0.0, 0.52, 0.0])
+    changes = [0.01, 0.011, 0.012]
+    half = stats.t.ppf(0.975, 2) * math.sqrt((1 / 3 + 15 / 70) * np.var(changes, ddof=1))
+    assert found.loc["layered"].tolist() == pytest.approx([0.611, half, 0.52, 0.0])
