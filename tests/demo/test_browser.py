@@ -256,3 +256,29 @@ def test_a_stranger_by_another_name_is_not_answered(browser, server):
     request = browser.new_context().request
     assert request.get(server.url).status == 200
     assert request.get(server.url, headers={"Host": "evil.example"}).status == 400
+
+
+@pytest.mark.parametrize("width", [1280, 400, 320])
+def test_nothing_serious_stands_in_the_way_of_a_screen_reader_or_a_small_screen(page, drawing, width):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    page.set_viewport_size({"width": width, "height": 900})
+    drop(page, drawing)
+    page.wait_for_selector("#sm-differential tbody tr")
+    page.wait_for_selector("#sm-tree .sm-leaf")
+    if os.environ.get("SIGLIP_MED_SHOTS"):
+        page.screenshot(path=f"{os.environ['SIGLIP_MED_SHOTS']}/{width}.png", full_page=True)
+    found = [
+        (one["id"], [(node["target"], node["html"][:300]) for node in one["nodes"]])
+        for one in axe.run(page).response["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert not found
+    wide = page.evaluate(
+        "w => [...document.querySelectorAll('main *')].filter(e => e.getBoundingClientRect().right > w + 1)"
+        ".map(e => e.tagName + '.' + e.getAttribute('class') + ' ' + Math.round(e.getBoundingClientRect().right))",
+        width,
+    )
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, wide
+    banner, heading = (page.locator(where).first.bounding_box() for where in ("#sm-banner", ".sm-heading h1"))
+    page.evaluate("window.scrollTo(0, 0)")
+    assert banner["y"] + banner["height"] <= heading["y"] + 1
