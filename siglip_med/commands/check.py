@@ -1,17 +1,23 @@
 """Looks at a data set as a run would use it, and stops: what is left out, who is in which split, what looks wrong."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat
 
 from siglip_med.core.config import Builds, Node
+from siglip_med.core.csv_reading import TextTable, read_csv
 from siglip_med.core.errors import SeveralErrors, UserError
 from siglip_med.core.files import write_text
 from siglip_med.core.outside import Console, frame_csv, say
+from siglip_med.core.shell import other_command, typed_words
 from siglip_med.data import DataModule
+from siglip_med.data.cleaning import clean_table, table_faults
+from siglip_med.data.fitting import Fit, fitting
 from siglip_med.data.look_alike_files import find_look_alikes, save_groups
 from siglip_med.data.near_duplicates import near_duplicate_links
 from siglip_med.data.quality import Quality, measure
@@ -21,11 +27,12 @@ from siglip_med.inference.probe import frozen_features
 from siglip_med.models import TwoTower, choose_device
 from siglip_med.report.data_page import DataFindings, build_data_page, findings_lines
 from siglip_med.report.page import write_page
-from siglip_med.runs.components import build_components, build_model
+from siglip_med.runs.components import Components, build_components, build_model
 from siglip_med.runs.settings import ConditionSettings, PathSettings
 
 LISTED = 100
 """Most faults of a table that are printed."""
+_OF_THE_FILE = ("data.source.table", "data.source.encoding", "data.source.delimiter")
 
 
 class Settings(BaseModel):
@@ -39,6 +46,8 @@ class Settings(BaseModel):
         look_alikes: whether to look for look-alikes by the base's features (every image is embedded);
             ``look_alikes.csv`` then lists pairs, and ``groups.csv`` has the column ``look_alike_group``.
         same: a ``look_alikes.csv`` in which a person wrote yes or no into the column ``same``, or None.
+        clean: a new CSV that gets the rows a run would use, or None; those that left are in ``<name>_removed.csv``
+            beside it, with why.
         output: folder of ``check.html``, ``check.md`` and ``check.json``.
     """
 
@@ -55,67 +64,180 @@ class Settings(BaseModel):
     images: bool
     look_alikes: bool = False
     same: str | None = None
+    clean: str | None = None
     output: str
     paths: PathSettings
 
 
+class WouldStop(UserError):
+    """A run on the data, as it is and with the settings given, would stop."""
+
+    exit_status = 1
+
+
 @dataclass(frozen=True)
 class Result:
-    """What was found, and the page that shows it."""
+    """What was found, and the page that shows it.
+
+    Attributes:
+        findings: of the data; of the cleaned table where one was written.
+        page: the page.
+        lines: settings that fit, with why, and how to train.
+        stops: why a run on the data as it was given would stop; empty where it would not.
+    """
 
     findings: DataFindings
     page: Path
+    lines: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
 
 
 def run(settings: Settings) -> Result:
     """Reads, splits and decodes the data, looks at images and prompts, and writes the page.
 
+    Where the settings do not fit a table, what its columns, cells and files say is looked at in their place.
+
     Raises:
-        UserError: a run on this data would stop too.
+        WouldStop: a run on this data would stop too, and nothing that fits was found.
+        UserError: a setting of the command itself is wrong.
     """
-    model, s = build_model(settings.model, settings.seed), settings
-    try:
-        components = build_components(model, s.data, None, s.conditions, s.seed, choose_device("cpu"))
-    except SeveralErrors as error:
-        for fault in error.every[:LISTED]:
-            say(f"  {fault}")
-        rest = f", of which {LISTED} are listed" if len(error.every) > LISTED else ""
-        raise UserError(f"{len(error.every):,} faults in the table{rest}: mend them, and check again") from error
+    s, typed = settings, typed_words("data", "model", "augmentation", "conditions", "seed")
+    if s.same is not None and not s.look_alikes:
+        raise UserError("same=… is read with look_alikes=true alone; add it")
+    text = table_of(s.data["source"])
+    if s.clean is not None:
+        check_clean(Path(s.clean), text, s.data["source"])
+        typed = {key: word for key, word in typed.items() if key not in _OF_THE_FILE}
+    fits = [] if text is None else fitting(text, s.data["source"], s.conditions.codes is not None)
+    model, stops, components = build_model(s.model, s.seed), list[str](), None
+    for node in (s.data, *([fitted(s.data, fits)] if fits else [])):
+        try:
+            components = look(s, node, text, model, stops)
+            break
+        except UserError as error:
+            line, in_rows = list_faults(error, node, text if s.clean is None else None)
+            stops.append(line)
+            if in_rows or node is not s.data or not fits:
+                break
+            say(f"  {line}")
+            say("  what fits the table, in place of what was given, is looked at:")
+    if s.clean is not None and Path(s.clean).expanduser().is_file():
+        fits.append(Fit("data.source.table", str(Path(s.clean).expanduser().resolve()), "the cleaned table"))
+    if components is None:
+        for line in how_to_train(fits, typed) if fits else ():
+            say(f"  {line}")
+        raise WouldStop(stops[-1])
     data = components.data
     assert isinstance(data, DataModule)
-    table = data.table
+    if data.bad_images and "data.on_bad_image" not in typed:
+        stops.append(f"{len(data.bad_images):,} files give no image, the first {data.bad_images[0].image}")
+        fits.append(Fit("data.on_bad_image", "skip", f"{len(data.bad_images):,} files give no image"))
+    findings = look_at_images(s, components.model, data, components)
+    page = write_page(build_data_page(findings), Path(s.output), "check")
+    return Result(findings, page, how_to_train(fits, typed), tuple(stops))
+
+
+def show(result: Result) -> None:
+    """Prints what was found, one line each, where the page is, and how to train.
+
+    Raises:
+        WouldStop: a run on the data as it was given would stop.
+    """
+    console = Console()
+    for line in (*findings_lines(result.findings), *result.lines, f"page: {result.page}"):
+        console.print(f"  {line}", soft_wrap=True, highlight=False)
+    for why in result.stops:
+        console.print(f"  would stop: {why}", soft_wrap=True, highlight=False)
+    if result.stops:
+        raise WouldStop("a run on the data as it was given would stop; above stand why, and a command that fits")
+
+
+def look(settings: Settings, node: Node, text: TextTable | None, model: TwoTower, stops: list[str]) -> Components:
+    """The data as a run would build it, or what `clean_table` leaves of it; ``stops`` gets why a run would stop."""
+    if settings.clean is not None and text is not None:
+        node, unused = clean_table(node, text, model.image_spec, Path(settings.clean).expanduser(), LISTED)
+        images = {} if "data.on_bad_image" in typed_words("data") else unused.images
+        for rows, what in ((unused.faults, "rows have faults"), (images, "files give no image")):
+            stops += [f"{len(rows):,} {what}, the first in row {min(rows)}: {rows[min(rows)]}" for _ in [1] if rows]
+    return build_components(model, node, None, settings.conditions, settings.seed, choose_device("cpu"))
+
+
+def look_at_images(settings: Settings, model: TwoTower, data: DataModule, components: Components) -> DataFindings:
+    """Measures the images, finds copies of them and, where they are asked for, look-alikes."""
+    s, table = settings, data.table
     quality = measure([table.root / image for image in table.frame["image"]], data.records, data.cache)
-    copies = copies_across_cases(quality, table.cases, settings.near_duplicate_distance)
-    folder, found = Path(settings.output), None
-    if settings.same is not None and not settings.look_alikes:
-        raise UserError("same=… is read with look_alikes=true alone; add it")
-    if settings.look_alikes:
-        marked = None if settings.same is None else Path(settings.same)
+    copies = copies_across_cases(quality, table.cases, s.near_duplicate_distance)
+    folder, found = Path(s.output), None
+    if s.look_alikes:
+        marked = None if s.same is None else Path(s.same)
         features = whole_features(model, data)
         found = find_look_alikes(table, features, data.look_alikes_threshold, copies[:, :2], marked)
         write_text(folder / LOOK_ALIKES, frame_csv(found.listed))
         save_groups(folder / "groups.csv", table, found.groups)
-    findings = DataFindings(
+    return DataFindings(
         table=table,
         report=data.split.report(table),
         parts=data.split.parts,
         bad=[(item.image, item.reason) for item in data.bad_images],
-        faults=quality.found(settings.dark, settings.blurred, model.image_spec.size),
+        faults=quality.found(s.dark, s.blurred, model.image_spec.size),
         copies=copies,
         prompts=components.training_prompts,
         prompt_notes=components.prompt_notes,
-        thumbnails=settings.images,
+        thumbnails=s.images,
         bits=data.image.bits,
         look_alikes=found,
     )
-    return Result(findings, write_page(build_data_page(findings), folder, "check"))
 
 
-def show(result: Result) -> None:
-    """Prints what was found, one line each, and where the page is."""
-    console = Console()
-    for line in (*findings_lines(result.findings), f"page: {result.page}"):
-        console.print(f"  {line}", soft_wrap=True, highlight=False)
+def table_of(source: Mapping[str, Any]) -> TextTable | None:
+    """The table of a source that reads one; None for another source, and where it cannot be read (a run says why)."""
+    if not isinstance(source.get("table"), str) or "image_column" not in source:
+        return None
+    path = Path(str(source["root"])).expanduser() / source["table"]
+    try:
+        return read_csv(path, encoding=source.get("encoding"), delimiter=source.get("delimiter"), skip_faulty=True)
+    except UserError:
+        return None
+
+
+def check_clean(path: Path, text: TextTable | None, source: Mapping[str, Any]) -> None:
+    """Raises a UserError where there is no table to clean, or the file is there already."""
+    if text is None or source.get("split_rows"):
+        what = "no table that can be read" if text is None else "split_rows, which count the rows of its table"
+        raise UserError(f"clean={path}: the data has {what}; leave clean out")
+    if path.expanduser().exists():
+        raise UserError(f"clean={path}: is there already; give another name, or remove it")
+
+
+def fitted(node: Node, fits: Sequence[Fit]) -> Node:
+    """A data node with the settings of its source that fit; a split of the data would need a splitter too."""
+    inside = {fit.key.removeprefix("data.source."): fit.value for fit in fits if fit.key.startswith("data.source.")}
+    inside.pop("split_column", None)
+    return {**node, "source": {**node["source"], **inside}}
+
+
+def list_faults(error: UserError, node: Node, text: TextTable | None) -> tuple[str, bool]:
+    """Prints every fault of a table's rows; what to say at the end, and whether it is of rows."""
+    every = [str(one) for one in error.every] if isinstance(error, SeveralErrors) else []
+    if text is not None:
+        with suppress(UserError):  # what else is wrong with the table: the error says it
+            every = [f"{text.where(row)}: {why}" for row, why in sorted(table_faults(node, text).items())]
+    if len(every) < 2:
+        return str(error), bool(every)
+    for fault in every[:LISTED]:
+        say(f"  {fault}")
+    rest = f", of which {LISTED} are listed" if len(every) > LISTED else ""
+    return f"{len(every):,} faults in the table{rest}: mend them, or take clean=labels_clean.csv, and check again", True
+
+
+def how_to_train(fits: Sequence[Fit], typed: Mapping[str, str]) -> tuple[str, ...]:
+    """What fits beside what was typed, with why, and the command that has both."""
+    words = {fit.key: fit.word for fit in fits}
+    said = [
+        f"fits: {words[fit.key] or f'{fit.key} with names that take a file: @names.csv'} ({fit.why})" for fit in fits
+    ]
+    every = [word for word in (dict(typed) | words).values() if word]
+    return (*said, f"to train: {' '.join([other_command('train'), 'experiment=layered', *every])}")
 
 
 def whole_features(model: TwoTower, data: DataModule) -> np.ndarray:

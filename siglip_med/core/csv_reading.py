@@ -88,6 +88,7 @@ def read_csv(
     hints: Sequence[str] = (),
     encoding: str | None = None,
     delimiter: str | None = None,
+    skip_faulty: bool = False,
 ) -> TextTable:
     """Reads a CSV strictly: every row has the header's columns, and an error names its row.
 
@@ -102,16 +103,58 @@ def read_csv(
         encoding: of the text; None: UTF-8 or UTF-16, else cp1252 (Western European Excel), which is noted.
         delimiter: one character between fields; None: the one that gives the header the required columns, else the
             most columns that the rows have too.
+        skip_faulty: leaves faulty rows out without a word, for who wants an impression of the table.
 
     Raises:
         UserError: no such file, no text file, bytes that are not of this encoding, a row with more or fewer fields
             than the header, an open quote, a control character, a column named twice, or no header.
     """
+    records, delimiter, found, notes = _read(path, (*required, *hints), encoding, delimiter)
+    header = _header(path, records)
+    if len(header) == 1 and delimiter != found and any(column not in header for column in (*required, *hints)):
+        raise UserError(f"{path}: its delimiter looks like {found!r}, not {delimiter!r}; delimiter=null finds it")
+    rows, numbers = [], []
+    filled = [(number, record) for number, record in enumerate(records[1:], start=1) if any(map(str.strip, record))]
+    for number, record in filled:
+        try:
+            record = _fields(record, header, f"{path}, row {number}")
+        except UserError:
+            if skip_faulty:
+                continue
+            raise
+        rows.append(dict(zip(header, map(csv_text, record), strict=True)))
+        numbers.append(number)
+    table = TextTable(path, tuple(header), tuple(rows), tuple(numbers), len(records) - 1 - len(filled), tuple(notes))
+    table.require(*required)
+    return table
+
+
+def _fields(record: list[str], header: Sequence[str], where: str) -> list[str]:
+    """A row as long as the header; a UserError where it is longer or shorter, or holds a control character."""
+    width = len(header)
+    if len(record) > width and not any(map(str.strip, record[width:])):
+        record = record[:width]  # Excel's empty columns at the right
+    if len(record) != width:
+        raise UserError(f"{where}: has {len(record)} fields where the header has {width}; check its delimiters")
+    _check_characters(record, header, where)
+    return record
+
+
+def raw_records(
+    path: Path, hints: Sequence[str] = (), encoding: str | None = None, delimiter: str | None = None
+) -> list[list[str]]:
+    """The header and all rows of a CSV, whatever their length, in the order that `read_csv` numbers them."""
+    return [list(map(csv_text, record)) for record in _read(path, hints, encoding, delimiter)[0]]
+
+
+def _read(
+    path: Path, wanted: Sequence[str], encoding: str | None, delimiter: str | None
+) -> tuple[list[list[str]], str, str, list[str]]:
+    """The records, the delimiter, the one that it looks like, and what was found out about the text."""
     text, notes = _text(path, encoding)
     first, _, rest = text.partition("\n")
     if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:
         text, delimiter = rest, delimiter or first.strip()[4]
-    wanted = (*required, *hints)
     found = _find_delimiter(text, wanted)
     delimiter = delimiter or found
     records: list[list[str]] = []
@@ -121,24 +164,7 @@ def read_csv(
         raise UserError(f"{path}, row {len(records)}: not readable as CSV ({error}); check its quotes") from error
     if not records:
         raise UserError(f"{path}: the file is empty; give a table with a header and one row per image")
-    header = _header(path, records)
-    if len(header) == 1 and delimiter != found and any(column not in header for column in wanted):
-        raise UserError(f"{path}: its delimiter looks like {found!r}, not {delimiter!r}; delimiter=null finds it")
-    rows, numbers, width = [], [], len(header)
-    for number, record in enumerate(records[1:], start=1):
-        where = f"{path}, row {number}"
-        if not any(field.strip() for field in record):
-            continue
-        if len(record) > width and not any(field.strip() for field in record[width:]):
-            record = record[:width]  # Excel's empty columns at the right
-        if len(record) != width:
-            raise UserError(f"{where}: has {len(record)} fields where the header has {width}; check its delimiters")
-        _check_characters(record, header, where)
-        rows.append(dict(zip(header, map(csv_text, record), strict=True)))
-        numbers.append(number)
-    table = TextTable(path, tuple(header), tuple(rows), tuple(numbers), len(records) - 1 - len(rows), tuple(notes))
-    table.require(*required)
-    return table
+    return records, delimiter, found, notes
 
 
 def _records(text: str, delimiter: str) -> Iterator[list[str]]:
@@ -197,18 +223,18 @@ def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
         except UnicodeDecodeError as error:
             wrong = wrong or error
         else:
-            note = f"{path.name} is not UTF-8 (row {_row(wrong)}), so it was read as {name}" if wrong else ""
+            note = f"{path.name} is not UTF-8 (row {_line(wrong)}), so it was read as {name}" if wrong else ""
             return text, [f"{note}; if names look wrong, set encoding"] if note else []
     assert wrong is not None
     byte = wrong.object[wrong.start]
     tried = "neither UTF-8 nor cp1252" if len(names) > 1 else f"not {names[0].removesuffix('-sig')}"
     raise UserError(
-        f"{path}, row {_row(wrong)}: byte 0x{byte:02x} is {tried}; save the table as UTF-8 or name its encoding, e.g. "
+        f"{path}, row {_line(wrong)}: byte 0x{byte:02x} is {tried}; save the table as UTF-8 or name its encoding, e.g. "
         "encoding=latin-1"
     ) from wrong
 
 
-def _row(error: UnicodeDecodeError) -> int:
+def _line(error: UnicodeDecodeError) -> int:
     return error.object.count(b"\n", 0, error.start)  # the object has no byte order mark
 
 

@@ -38,9 +38,11 @@ _OF_FILES = r"\(os error \d+\)|^unable to .*<.*\(\d+\)$"
 class UserError(Exception):
     """Something the user gave is wrong: one line that says what, where (file, row, key) and what to do.
 
-    Commands print the message alone and exit with `EXIT_STATUS`; every other exception is a bug and keeps its
+    Commands print the message alone and exit with ``exit_status``; every other exception is a bug and keeps its
     traceback.
     """
+
+    exit_status = EXIT_STATUS
 
 
 class Faults:
@@ -130,6 +132,6 @@ def first_fault(error: "ValidationError") -> str:
 
 
 def fail(error: UserError) -> NoReturn:
-    """Prints the error's one line to standard error and exits with `EXIT_STATUS`."""
+    """Prints the error's one line to standard error and exits with its status."""
     print(f"error: {printable(error)}", file=sys.stderr)
-    raise SystemExit(EXIT_STATUS)
+    raise SystemExit(error.exit_status)

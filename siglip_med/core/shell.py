@@ -1,9 +1,10 @@
 """Settings as one types them: quotes for Hydra inside, quotes for the shell outside."""
 
 import os
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -41,11 +42,19 @@ def other_command(name: str) -> str:
     return f"siglip-med-{name}" if Path(sys.argv[0]).name.startswith("siglip-med") else f"python {name}.py"
 
 
-def null_item(key: str, name: str) -> str | None:
-    """``key={name: null}`` as one types it in a shell; None where Hydra has no way to write such a name."""
-    word = f"{key}={{{name}: null}}"
+def typed_words(*groups: str) -> dict[str, str]:
+    """What the user of this process typed for some groups of settings: key -> word, quoted for a shell."""
+    words = (word for word in sys.argv[1:] if "=" in word and not word.startswith("-"))
+    keyed = ((word.partition("=")[0].lstrip("+~"), word) for word in words)
+    return {key: shlex.quote(word) for key, word in keyed if re.split("[./@]", key)[0] in groups}
+
+
+def mapping(key: str, items: Mapping[str, str | None]) -> str | None:
+    """``key={name: value, …}`` as one types it in a shell; None where Hydra has no way to write such a name."""
+    pairs = (f"{name}: {'null' if value is None else in_quotes(value)}" for name, value in items.items())
+    word = f"{key}={{{', '.join(pairs)}}}"
     try:
-        fits = OverridesParser.create().parse_override(word).value() == {name: None}
+        fits = OverridesParser.create().parse_override(word).value() == dict(items)
     except HydraException:
         fits = False
     return shlex.quote(word) if fits else None

@@ -1,8 +1,8 @@
 """What became of every row of a data set: used, or left out for a reason that is counted."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -15,19 +15,22 @@ class LeftOut:
         reason: why, as it stands behind "left out:".
         count: how many.
         asked: whether a setting of the user asked for it (a filter), so that no one need be warned.
+        rows: 1-based numbers of theirs in the source's file, where it is one table; else empty.
     """
 
     reason: str
     count: int
     asked: bool = False
+    rows: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 def sum_up(left_out: Sequence[LeftOut]) -> tuple[LeftOut, ...]:
     """One entry per reason, in the order of first mention; none with a count of 0."""
-    counts = Counter[tuple[str, bool]]()
+    counts, rows = Counter[tuple[str, bool]](), defaultdict[tuple[str, bool], list[int]](list)
     for item in left_out:
         counts[item.reason, item.asked] += item.count
-    return tuple(LeftOut(reason, count, asked) for (reason, asked), count in counts.items() if count)
+        rows[item.reason, item.asked] += item.rows
+    return tuple(LeftOut(key[0], count, key[1], tuple(rows[key])) for key, count in counts.items() if count)
 
 
 def largest_case(cases: np.ndarray) -> tuple[str, int]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from siglip_med.core.errors import UserError
-from siglip_med.core.shell import null_item
+from siglip_med.core.shell import mapping
 from siglip_med.data.accounting import largest_case
 from siglip_med.data.near_duplicates import merge_groups
 from siglip_med.data.table import ImageTable
@@ -44,7 +44,7 @@ def check_table(table: ImageTable, max_left_out: float, max_case_share: float) -
 
 def left_out_word(name: str) -> str:
     """The setting that leaves a condition out, as one types it in a shell."""
-    word = null_item("data.source.aliases", name)
+    word = mapping("data.source.aliases", {name: None})
     return word or f"data.source.aliases=@aliases.csv, a table with the row {name!r} and nothing behind it"
 
 

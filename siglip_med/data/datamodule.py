@@ -132,7 +132,7 @@ class DataModule(LabeledData):
         if self._ready:
             return
         self.source.prepare()
-        records, bad = self._decode(table := self.source.load())
+        records, bad = self.decode(table := self.source.load())
         if not bad:
             return
         listed = self.cache_dir / "bad_images.csv"
@@ -153,7 +153,7 @@ class DataModule(LabeledData):
         """
         if self._ready:
             return
-        records, bad = self._decode(table := self.source.load())
+        records, bad = self.decode(table := self.source.load())
         table = table.with_notes(*self.depth.account())
         if bad:
             table = keep_rows(table, records >= 0, "the file gives no image (see bad_images.csv)")
@@ -218,8 +218,8 @@ class DataModule(LabeledData):
         if self.bad_images:
             write_bad_images(path, self.bad_images)
 
-    def _decode(self, table: ImageTable) -> tuple[np.ndarray, list[BadImage]]:
-        """``[N]`` records, -1 where there is no image, and why."""
+    def decode(self, table: ImageTable) -> tuple[np.ndarray, list[BadImage]]:
+        """``[N]`` records of a table's images in the cache, -1 where there is no image, and why."""
         images = table.frame["image"].tolist()
         reasons: dict[int, str] = {}
         paths: dict[int, Path] = {}

@@ -16,7 +16,8 @@ def keep_rows(table: ImageTable, mask: np.ndarray, reason: str, asked: bool = Fa
         raise UserError(f"{table.source}: no image is left after the filters ({reason})")
     if mask.all():
         return table
-    left_out = sum_up([*table.left_out, LeftOut(reason, int((~mask).sum()), asked)])
+    rows = tuple(table.frame["source_row"][~mask].tolist())
+    left_out = sum_up([*table.left_out, LeftOut(reason, len(rows), asked, rows)])
     return replace(table.take(mask), left_out=left_out)
 
 

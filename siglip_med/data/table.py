@@ -166,7 +166,8 @@ def build_table(
         raise UserError(f"{source}: holds no row below its header{f' ({why})' if why else ''}; give at least one image")
     _check_rows(rows, source)
     labeled = [row for row in rows if any(row.weights.values())]
-    without = [(raw_labels or {}).get(row.source_row, "") for row in rows if not any(row.weights.values())]
+    empty = tuple(row.source_row for row in rows if not any(row.weights.values()))
+    without = [(raw_labels or {}).get(number, "") for number in empty]
     if not labeled:
         raise UserError(
             f"{source}: none of its {len(rows):,} {unit} has a condition ({format_counts(without)}); "
@@ -175,7 +176,7 @@ def build_table(
     dropped = [*left_out]
     if without:
         spelled = f" ({format_counts(without)})" if any(without) else ""
-        dropped.append(LeftOut(f"no condition{spelled}", len(without)))
+        dropped.append(LeftOut(f"no condition{spelled}", len(empty), rows=empty))
     listed = Counter(name for row in labeled for name, weight in row.weights.items() if weight > 0)
     names = tuple(sorted(listed, key=lambda name: (name.casefold(), name)) if conditions is None else conditions)
     column = {name: position for position, name in enumerate(names)}

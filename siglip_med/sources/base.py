@@ -23,6 +23,7 @@ from siglip_med.sources.columns import Column
 Distance = Annotated[int, Field(ge=0, le=32)]
 """Bits of 64 in which two perceptual hashes differ."""
 
+_BY_ALIASES = "every condition is left out by data.source.aliases"
 AliasFile = Annotated[str, Field(pattern="^@.")]
 """A CSV below the root."""
 
@@ -148,7 +149,7 @@ class FolderSource(ABC):
         for row in rows:
             weights = rename_conditions(row.weights, found)
             if row.weights and not weights:
-                left_out.append(LeftOut("every condition is left out by data.source.aliases", 1, asked=True))
+                left_out.append(LeftOut(_BY_ALIASES, 1, asked=True, rows=(row.source_row,)))
             else:
                 kept.append(replace(row, weights=weights) if aliases else row)
         return build_table(

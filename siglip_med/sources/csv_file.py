@@ -137,12 +137,14 @@ class CsvSource(FolderSource):
             columns = (*columns, *(column for column in other.columns if column not in columns))
             rows, alone = _joined(rows, other, self.join_key)
             notes += other.notes
-            left_out.append(LeftOut(f"no row of {self.join_table} has the same {self.join_key}", alone))
+            reason = f"no row of {self.join_table} has the same {self.join_key}"
+            left_out.append(LeftOut(reason, len(alone), rows=alone))
         where = self.where or {}
         for column, wanted in zip(match_columns(where, columns, text.path), where.values(), strict=True):
             values = {_bare(str(value)) for value in ([wanted] if isinstance(wanted, str | int | float) else wanted)}
             kept = [(number, cells) for number, cells in rows if _bare(cells[column]) in values]
-            left_out.append(LeftOut(f"data.source.where: {column} is another", len(rows) - len(kept), asked=True))
+            gone = tuple(number for number, cells in rows if _bare(cells[column]) not in values)
+            left_out.append(LeftOut(f"data.source.where: {column} is another", len(gone), asked=True, rows=gone))
             rows = kept
         reader = _Rows(self, text, columns)
         table_rows, faults = [], Faults()
@@ -281,10 +283,10 @@ def _bare(text: str) -> str:
 
 def _joined(
     rows: list[tuple[int, dict[str, str]]], other: TextTable, key: str
-) -> tuple[list[tuple[int, dict[str, str]]], int]:
-    """Each row with the columns of its partner behind its own, and how many have none."""
+) -> tuple[list[tuple[int, dict[str, str]]], tuple[int, ...]]:
+    """Each row with the columns of its partner behind its own, and the numbers of those that have none."""
     partners = other.by_key(key)
     joined = [
         (number, partners[cells[key].strip()][1] | cells) for number, cells in rows if cells[key].strip() in partners
     ]
-    return joined, len(rows) - len(joined)
+    return joined, tuple(number for number, cells in rows if cells[key].strip() not in partners)

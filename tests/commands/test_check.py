@@ -1,15 +1,18 @@
 """A data set looked at as a run would use it."""
 
+import shlex
 import shutil
+import sys
 
 import cv2
 import numpy as np
 import pandas as pd
 import pytest
 
-from siglip_med.commands.check import Settings, run
-from siglip_med.core.config import typed
-from siglip_med.core.errors import UserError
+from siglip_med.commands import train
+from siglip_med.commands.check import Settings, WouldStop, run, show
+from siglip_med.core.config import typed as to_settings
+from siglip_med.core.errors import UserError, fail
 from siglip_med.report.data_page import findings_lines
 from siglip_med.sources import CsvSource
 from tests.short_runs import compose_config
@@ -49,7 +52,7 @@ def check(folder, cache, *overrides):
         *overrides,
         name="check",
     )
-    return run(typed(config, Settings))
+    return run(to_settings(config, Settings))
 
 
 @pytest.mark.parametrize("images", [False, True])
@@ -113,11 +116,124 @@ def test_every_fault_of_a_table_is_told_at_once(folder, cache, capsys):
     lines.append("acne/2.png,eczema,1")
     (folder / "labels.csv").write_text("\n".join(["image,condition,type", *lines]))
     own = ("data=csv", "data.source.condition_separator='|'", "data.source.skin_tone_column=type")
-    with pytest.raises(UserError, match=r"^5 faults in the table: mend them, and check again$"):
+    line = r"^5 faults in the table: mend them, or take clean=labels_clean\.csv, and check again$"
+    with pytest.raises(WouldStop, match=line) as stopped:
         check(folder, cache, *own)
+    with pytest.raises(SystemExit, match="1"):
+        fail(stopped.value)
     told = capsys.readouterr().err.splitlines()
     rows = [int(line.split("row ")[1].split(",")[0].split(":")[0]) for line in told if "labels.csv, row" in line]
     assert sorted(rows) == [2, 4, 6, 8, 11]
     source = CsvSource(root=str(folder), condition_separator="|", skin_tone_column="type")
     with pytest.raises(UserError, match=r"row 2.*\(and 4 more such faults, which siglip-med-check lists\)$"):
         source.load()
+
+
+DIRTY = """Picture;Diagnosis;Patient
+a0;Acne;1
+a1;acne;1
+a2;Acne|Eczema;2
+e3;Eczema;2
+e4;eczemma;3
+e5;Eczema;3
+e6;Eczema;4
+a7;;4
+a8;Acne;5;;x
+a9;Acne|;5
+gone;Acne;6
+"""
+DIRTY += "".join(f"a{n};Acne;{10 + n}\ne{n - 1};Eczema;{20 + n}\n" for n in (3, 9)) + "".join(
+    f"{name[0].lower()}{n};{name};{30 + n}\n" for n, name in ((4, "Acne"), (5, "Acne"), (6, "Acne"), (7, "Eczema"))
+)
+"""Wrong columns for the defaults; a file that is none (e6) and one that is not there, and four more faulty rows."""
+
+
+@pytest.fixture
+def dirty(folder):
+    for name in ("acne", "eczema"):
+        for number in range(10):
+            (folder / name / f"{number}.png").rename(folder / f"{name[0]}{number}.png")
+    (folder / "labels.csv").write_text(DIRTY)
+    return folder
+
+
+def typed(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["siglip-med-check", *words])
+    return words
+
+
+def to_train(lines):
+    """The words of the command that is printed."""
+    (line,) = [line for line in lines if line.startswith("to train: ")]
+    command, *words = shlex.split(line.removeprefix("to train: "))
+    assert command == "siglip-med-train"
+    return words
+
+
+def test_a_dirty_table_becomes_a_clean_one_and_a_command_that_reads_it(dirty, tmp_path, monkeypatch, capsys):
+    clean = tmp_path / "labels_clean.csv"
+    words = typed(monkeypatch, "data=csv", f"data.source.root={dirty}", "data.source.delimiter=';'", f"clean={clean}")
+    result = check(dirty, tmp_path / "cache", *words)
+    rows = pd.read_csv(clean)
+    assert "".join(rows["Picture"]) == "a0a1a2e3e4e5a3e2a9e8a4a5a6e7"
+    removed = pd.read_csv(tmp_path / "labels_clean_removed.csv")
+    assert [*removed.columns] == ["row", "why", "Picture", "Diagnosis", "Patient", "beyond 1", "beyond 2"]
+    why = dict(zip(removed["row"], removed["why"], strict=True))
+    assert [*why] == [7, 8, 9, 10, 11]
+    for row, reason in {7: "is not an image", 8: "no condition", 10: "empty name", 11: "does not exist"}.items():
+        assert reason in why[row]
+    assert "has 5 fields where the header has 3" in why[9]
+    said = capsys.readouterr().err
+    assert f"cleaned table: {clean}, 14 of 19 rows" in said
+    counted = "(2 with a fault; 2 whose file gives no image; 1 no condition)"
+    assert f"removed rows, with why: {tmp_path / 'labels_clean_removed.csv'}, 5 {counted}" in said
+    with pytest.raises(WouldStop, match=r"^a run on the data as it was given would stop"):
+        show(result)
+    shown = capsys.readouterr().out
+    assert "would stop: " in shown
+    assert "no column 'image'" in shown
+    command = to_train(result.lines)
+    assert not any(word.startswith("data.source.delimiter") for word in command)
+    data = typed_train(command, tmp_path).data
+    source = CsvSource(**{key: value for key, value in data["source"].items() if key != "_target_"})
+    table = source.load()
+    assert (len(table), len(table.left_out)) == (14, 0)
+    assert table.conditions == ("Acne", "Eczema")
+    assert table.frame["case"].nunique() == 11
+    again = check(
+        dirty, tmp_path / "cache", *typed(monkeypatch, *(word for word in command if word.startswith("data")))
+    )
+    assert again.stops == ()
+    show(again)
+    assert to_train(again.lines)[1:] == [word for word in command if word.startswith("data")]
+
+
+def typed_train(words, folder):
+    """Settings of ``train`` for the words that were printed."""
+    places = (f"paths.output_dir={folder}", f"paths.cache_dir={folder}")
+    return to_settings(compose_config(*words, *places), train.Settings)
+
+
+def test_a_file_that_is_no_image_stops_training_but_not_the_check(folder, tmp_path, monkeypatch, capsys):
+    result = check(folder, tmp_path / "cache", *typed(monkeypatch, "data=image_folder", f"data.source.root={folder}"))
+    with pytest.raises(WouldStop):
+        show(result)
+    assert "would stop: 1 files give no image, the first eczema/6.png" in capsys.readouterr().out
+    expected = ["experiment=layered", "data=image_folder", f"data.source.root={folder}", "data.on_bad_image=skip"]
+    assert to_train(result.lines) == expected
+    skipping = typed(monkeypatch, "data=image_folder", f"data.source.root={folder}", "data.on_bad_image=skip")
+    assert check(folder, tmp_path / "cache", *skipping).stops == ()
+
+
+def test_what_cannot_be_cleaned_is_one_line(dirty, tmp_path, monkeypatch):
+    clean, root = tmp_path / "labels_clean.csv", f"data.source.root={dirty}"
+    with pytest.raises(UserError, match="the data has no table that can be read; leave clean out") as refused:
+        check(dirty, tmp_path / "cache", f"clean={clean}")
+    assert refused.value.exit_status == 2
+    clean.write_text("mine")
+    with pytest.raises(UserError, match="is there already; give another name"):
+        check(dirty, tmp_path / "cache", "data=csv", root, f"clean={clean}")
+    assert clean.read_text() == "mine"
+    rows = ("data=csv", root, "data.source.split_rows={train: train.csv}", f"clean={tmp_path / 'other.csv'}")
+    with pytest.raises(UserError, match="the data has split_rows, which count the rows of its table"):
+        check(dirty, tmp_path / "cache", *rows)

@@ -83,7 +83,8 @@ class SplitReport:
 
     def save(self, path: Path) -> None:
         """Writes the report as JSON, and as readable text beside it; each in place only when whole."""
-        write_json(path, asdict(self))
+        left_out = [{name: value for name, value in asdict(one).items() if name != "rows"} for one in self.left_out]
+        write_json(path, asdict(self) | {"left_out": left_out})
         write_text(path.with_suffix(".txt"), str(self))
 
     def account(self) -> list[str]:
