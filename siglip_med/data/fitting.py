@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,11 @@ def _conditions(cells: Cells, source: Mapping[str, Any], coded: bool) -> list[Fi
     column = next((column for column in cells if column.casefold() == wanted), "")
     found: list[Fit] = []
     if not column:
-        flags = [one for one, values in cells.items() if fold(one) in lookup() and _readable(values, _flag)]
+        flags = [
+            one
+            for one, values in cells.items()
+            if fold(one) in lookup() and _readable(values, partial(parse_flag, where=""))
+        ]
         if len(flags) > 1:
             return [Fit("data.source.condition_columns", flags, "their cells are flags, their names conditions")]
         shares = {one: share_known(values) for one, values in cells.items()}
@@ -152,7 +157,10 @@ def _others(cells: Cells, source: Mapping[str, Any]) -> list[Fit]:
         filled = [value for value in cells[group] if not is_unknown(value)]
         why = f"{len(filled):,} rows have {len(set(filled)):,} of them"
         found.append(Fit("data.source.group_column", group, why))
-    readable: dict[str, Callable[[str], object]] = {"skin_tone_column": _tone, "split_column": _split}
+    readable: dict[str, Callable[[str], object]] = {
+        "skin_tone_column": partial(parse_skin_tone, where=""),
+        "split_column": partial(parse_split, where=""),
+    }
     for key, names in _NAMED.items():
         column = next((column for name in names for column in cells if _plain(column) == name), None)
         if column is not None and not source.get(key) and _readable(cells[column], readable.get(key, str), _MOST):
@@ -178,15 +186,3 @@ def _readable(values: Sequence[str], read: Callable[[str], object], share: float
 
 def _plain(column: str) -> str:
     return re.sub("[^a-z0-9]", "", column.casefold())
-
-
-def _flag(value: str) -> float:
-    return parse_flag(value, "")
-
-
-def _tone(value: str) -> str:
-    return parse_skin_tone(value, "")
-
-
-def _split(value: str) -> str:
-    return parse_split(value, "")

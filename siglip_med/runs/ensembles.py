@@ -37,7 +37,7 @@ def join_runs(folders: Sequence[Path], average: Average) -> tuple[dict[str, Pred
     )
     again = fit_calibration(val)
     name, first = next(iter(found.items()))
-    notes = (*_told(list(found), average), confidences_line(again, len(val)), f"baselines: those of {name}")
+    notes = (*_told(list(found), average), _confidences(again, len(val)), f"baselines: those of {name}")
     notes += _nothing_new([parts["val"] for parts in found.values()])
     return first | {"val": again.apply(val), "test": again.apply(test)}, notes
 
@@ -66,9 +66,9 @@ def load_ensemble(
         UserError: fewer than two members, one twice, members that differ in what they rank, or errors of `load`.
     """
     paths = [Path(member).expanduser() for member in members]
-    _check(paths)
     best = [path / CHECKPOINTS / BEST for path in paths]
     files = [inside if inside.is_file() else path for inside, path in zip(best, paths, strict=True)]
+    _check(files)
     models = [load(file, base, device, trust, scores) for file in files]
     for what in ("conditions", "codes"):
         for path, model in zip(paths, models, strict=True):
@@ -79,14 +79,6 @@ def load_ensemble(
     joint, lines = _joint(files, models, average)
     notes = (*_told([str(path) for path in paths], average), *lines)
     return Ensemble(tuple(models), average, joint, notes)
-
-
-def confidences_line(calibration: Calibration, images: int) -> str:
-    """What the confidences of an ensemble rest on, where they were calibrated after averaging."""
-    return (
-        f"confidences: calibrated on the averaged predictions of {images:,} validation images (temperature "
-        f"{calibration.temperature:.3f}, bias {calibration.bias:+.3f})"
-    )
 
 
 def _joint(
@@ -109,8 +101,15 @@ def _joint(
     except UserError as error:
         return PROBABLE, (f"confidences: averaged, and not calibrated again ({error})",)
     again = fit_calibration(val)
-    lines = (confidences_line(again, len(val)), *_nothing_new(list(found.values())))
+    lines = (_confidences(again, len(val)), *_nothing_new(list(found.values())))
     return {"temperature": again.temperature, "bias": again.bias}, lines
+
+
+def _confidences(calibration: Calibration, images: int) -> str:
+    return (
+        f"confidences: calibrated on the averaged predictions of {images:,} validation images (temperature "
+        f"{calibration.temperature:.3f}, bias {calibration.bias:+.3f})"
+    )
 
 
 def _nothing_new(parts: Sequence[Predictions]) -> tuple[str, ...]:

@@ -178,6 +178,8 @@ def test_models_that_rank_other_conditions_and_wrong_settings_are_one_line(model
 
 def test_run_folders_bring_the_validation_that_confidences_are_calibrated_on(short_run, tmp_path):
     copy = tmp_path / "copy"
+    with pytest.raises(UserError, match=r"best\.ckpt is given twice"):
+        load_ensemble([short_run.folder, short_run.best])
     shutil.copytree(short_run.folder, copy)
     test = short_run.tuned.test
     root = short_run.components.data.table.root
