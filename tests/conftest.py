@@ -12,6 +12,8 @@ import pytest
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from siglip_med.commands.train import Result
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -29,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _features_in_float32() -> "Iterator[None]":
+    """What tests compare is the same on every CPU: without this, those with bfloat16 would compute features in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            patch.setattr(torch.cpu, name, lambda: False, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,9 @@ def _ranked(run: OpenedRun, images: ExternalData, own: ConditionSet) -> tuple[Pr
     Features of a frozen tower are kept where the run keeps its own.
     """
     model, none_nearer, kept = run.components.model, 1.0 - np.eye(len(own)), run.stored.features
-    data = images if kept is None else kept_where_frozen(images, model, kept["cache_dir"])
+    data = images
+    if kept is not None:
+        data = kept_where_frozen(images, model, kept["cache_dir"], precision=kept.get("precision", "auto"))
     prompts = [evaluation_prompts(ConditionSet((one,)))[0] for one in own]  # two labels may have the same words
     return predict_split(model, PromptEnsemble(prompts, model.tokenize), data, own, none_nearer, "test")
 

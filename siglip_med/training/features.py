@@ -92,6 +92,9 @@ class BatchSampler(DistributedSampler[Draws]):
         self._sampler.set_epoch(epoch)
 
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
 class FeatureDataModule(LabeledData):
     """Batches of features in place of images; otherwise the data module that it is made from.
 
@@ -107,6 +110,7 @@ class FeatureDataModule(LabeledData):
         views: Views = 0,
         dtype: Literal["float16", "float32"] = "float16",
         max_gigabytes: PositiveFloat = 20.0,
+        precision: Precision = "float32",
     ) -> None:
         """Computes the features of the whole table, but for photographs that a run with the same base has computed.
 
@@ -117,6 +121,7 @@ class FeatureDataModule(LabeledData):
             views: augmented views of each image to train on; 0: the image as it is.
             dtype: of kept states (an image has hundreds of vectors); pooled features are float32 in any case.
             max_gigabytes: states that would take more than this on disk are refused.
+            precision: of the forward pass; ``auto``: bfloat16 on a GPU or CPU that computes it natively, else float32.
 
         Raises:
             UserError: the whole vision backbone is trained, its states would take too much room, or there are views and
@@ -140,6 +145,7 @@ class FeatureDataModule(LabeledData):
         self._inner = datamodule
         self._dtype = dtype if self._blocks else "float32"
         self._limit = max_gigabytes
+        self._half = in_bfloat16(precision, model.logit_scale.device)
         self.table, self.sampling, self.seed = datamodule.table, datamodule.sampling, datamodule.seed
         folder = Path(cache_dir) / "features"
         stores = [FeatureStore(folder / self._key(model, v), np.dtype(self._dtype)) for v in (None, *range(views))]
@@ -198,6 +204,10 @@ class FeatureDataModule(LabeledData):
 
     def _compute(self, model: TwoTower, stores: Mapping[int | None, FeatureStore]) -> list[np.ndarray]:
         """Computes what a store has not, or has not as it was written; ``[N]`` records of the table's rows in each."""
+        if self._half:
+            logger.info(
+                "features: the frozen tower computes in bfloat16; features.precision=float32 is slower and exact"
+            )
         keys = keys_of(self._inner.contents)
         records = {view: store.find(keys) for view, store in stores.items()}
         missing = sum(int((found < 0).sum()) for found in records.values())
@@ -206,7 +216,9 @@ class FeatureDataModule(LabeledData):
         for view, store in stores.items():
             if (records[view] < 0).any():  # a store that has all is read, and its sums are checked, once
                 what = f"states after block {self._blocks}" if self._blocks else "embedding the images"
-                embed(model, self._inner, keys, store, what if view is None else f"{what}, view {view}", view)
+                what = what if view is None else f"{what}, view {view}"
+                with torch.autocast(model.logit_scale.device.type, torch.bfloat16, enabled=self._half):
+                    embed(model, self._inner, keys, store, what, view)
                 records[view] = store.find(keys)
         return list(records.values())
 
@@ -232,7 +244,8 @@ class FeatureDataModule(LabeledData):
         """Hash of everything but the photograph that its features depend on: weights, size, augmentation."""
         drawn = "" if view is None else f"{view} {vars(self._inner.augmentation) if self._inner.augmentation else None}"
         kept = [f"states after block {self._blocks}, {self._dtype}"] if self._blocks else []
-        parts = (model.base.fingerprint, repr(model.image_spec), drawn, *kept)
+        half = ["bfloat16"] if self._half else []
+        parts = (model.base.fingerprint, repr(model.image_spec), drawn, *kept, *half)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -243,12 +256,23 @@ def kept_where_frozen(
     views: Views = 0,
     dtype: Literal["float16", "float32"] = "float16",
     max_gigabytes: PositiveFloat = 20.0,
+    precision: Precision = "float32",
 ) -> LabeledData:
     """A `FeatureDataModule` of these arguments where the vision tower is frozen whole; else the images themselves."""
     if not model.vision_is_frozen:
         return datamodule
     logger.info("features=auto: the vision tower is frozen, so each image is embedded once; features=null never keeps")
-    return FeatureDataModule(datamodule, model, cache_dir, views, dtype, max_gigabytes)
+    return FeatureDataModule(datamodule, model, cache_dir, views, dtype, max_gigabytes, precision)
+
+
+def in_bfloat16(precision: Precision, device: torch.device) -> bool:
+    """Whether a frozen tower computes in bfloat16; ``auto``: where the device has instructions for it."""
+    if precision != "auto":
+        return precision == "bfloat16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    known = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return device.type == "cpu" and any(ask() for ask in known if ask is not None)
 
 
 @dataclass(frozen=True)
@@ -303,7 +327,9 @@ def embed(
     try:
         with store.writing() as writer:
             absent = np.flatnonzero(store.find(keys) < 0)
-            missing = np.sort(list({keys[row].tobytes(): row for row in absent[::-1]}.values()))
+            missing = np.sort(
+                np.array(list({keys[row].tobytes(): row for row in absent[::-1]}.values()), dtype=np.int64)
+            )
             if len(missing) < len(keys):
                 say(f"features: {len(keys) - len(absent):,} of {len(keys):,} images are kept already")
             start = 0

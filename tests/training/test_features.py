@@ -264,3 +264,34 @@ def test_without_kept_features_look_alikes_cannot_be_joined(cache, tmp_path):
         UserError, match=r"look_alikes=join: no features .* are kept; .* siglip-med-check look_alikes=true"
     ):
         build(small_settings(cache, tmp_path, "data.look_alikes=join"), CPU)
+
+
+def test_the_precision_of_a_frozen_tower_follows_the_machine_unless_it_is_said(monkeypatch):
+    cpu = torch.device("cpu")
+    assert [features.in_bfloat16(one, cpu) for one in ("auto", "float32", "bfloat16")] == [False, False, True]
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True, raising=False)
+    assert [features.in_bfloat16(one, cpu) for one in ("auto", "float32", "bfloat16")] == [True, False, True]
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported")  # a PyTorch that does not say
+    assert not features.in_bfloat16("auto", cpu)
+
+
+def test_features_in_bfloat16_are_near_the_exact_ones_said_and_kept_apart(components, caplog, tmp_path):
+    inner, model = components.data._inner, components.model
+    exact = features.FeatureDataModule(inner, model, str(tmp_path)).kept
+    with caplog.at_level("INFO"):
+        near = features.FeatureDataModule(inner, model, str(tmp_path), precision="bfloat16").kept
+    assert "computes in bfloat16" in caplog.text
+    cosine = torch.nn.functional.cosine_similarity(torch.from_numpy(exact), torch.from_numpy(near))
+    assert 0.99 < cosine.min() < 1.0
+    assert len(list((tmp_path / "features").iterdir())) == 2
+
+
+def test_what_another_process_computed_meanwhile_is_not_computed_again(components, tmp_path, monkeypatch):
+    """Two start at once; the second waits, and finds that nothing is missing."""
+    inner, model = components.data._inner, components.model
+    first = features.FeatureDataModule(inner, model, str(tmp_path)).kept
+    monkeypatch.setattr(model, "image_features", lambda *_: pytest.fail("computed again"))
+    (folder,) = (tmp_path / "features").iterdir()
+    store = FeatureStore(folder, np.dtype("float32"))
+    features.embed(model, inner, keys_of(inner.contents), store, "embedding")
+    np.testing.assert_array_equal(store.values()[store.find(keys_of(inner.contents))], first)
