@@ -8,12 +8,13 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table as ScreenTable
 
-from siglip_med.core.case_pooling import ONLY_ENSEMBLES, Average
+from siglip_med.core.case_pooling import Average
 from siglip_med.core.config import Builds, Node, instantiate
 from siglip_med.core.errors import UserError
 from siglip_med.core.outside import Console
 from siglip_med.data.external import ExternalData
 from siglip_med.data.splitting.report import SplitReport
+from siglip_med.inference.photographs import Averaged
 from siglip_med.metrics import Predictions
 from siglip_med.models import (
     Device,
@@ -43,6 +44,7 @@ class Settings(BaseModel):
         compare: two run folders or more, or None; the last is what the others are held against.
         ensemble: two run folders or more of one split that are judged as one model, or None.
         average: how the calibrated scores of an ensemble become one.
+        scores: whose the scores of an ensemble are; ``auto``: the runs' answers.
         external: another data set to validate the checkpoint on, or None.
         data: keys of the run's ``data`` config to replace, for a run that was trained elsewhere.
         base: path of the base model if it moved; for a dual encoder a mapping with ``vision`` and ``text``.
@@ -62,6 +64,7 @@ class Settings(BaseModel):
     compare: list[str] | None
     ensemble: list[str] | None = None
     average: Average = "mean_logit"
+    scores: Averaged = "auto"
     external: Annotated[Node | None, Builds(ExternalData, given=("image",))] = None
     data: dict[str, Any]
     base: str | dict[str, str] | None
@@ -97,8 +100,9 @@ def run(settings: Settings) -> Result:
             "checklist=true is filled in of one run: give checkpoint=…/best.ckpt alone, without external, compare and "
             "ensemble"
         )
-    if settings.average != "mean_logit" and settings.ensemble is None:
-        raise UserError(ONLY_ENSEMBLES)
+    for name, usual in (("average", "mean_logit"), ("scores", "auto")):
+        if settings.ensemble is None and getattr(settings, name) != usual:
+            raise UserError(f"{name}=… says how an ensemble answers: give ensemble=[runA,runB] too")
     if settings.ensemble is not None:
         return report_ensemble([Path(folder).expanduser() for folder in settings.ensemble], settings, report)
     if settings.external is not None:
@@ -151,7 +155,7 @@ def report_ensemble(folders: list[Path], settings: Settings, report: ReportSetti
             "ensemble=[runA,runB] joins the predictions in the run folders: leave checkpoint, compare, external, "
             "derive, data, base, trust, recompute and report.images out"
         )
-    found, notes = join_runs(folders, s.average)
+    found, notes = join_runs(folders, s.average, s.scores)
     place, first = Path(s.output or s.paths.output_dir), folders[0]
     for name, predictions in found.items():
         predictions.save(place / PREDICTIONS / name)

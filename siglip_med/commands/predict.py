@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
-from siglip_med.core.case_pooling import ONLY_ENSEMBLES, Average, CasePooling
+from siglip_med.core.case_pooling import Average, CasePooling
 from siglip_med.core.errors import UserError
 from siglip_med.core.outside import Console
 from siglip_med.inference import Classifier, PredictionRun, find_images, load
 from siglip_med.inference.cases import by_pattern, by_table
-from siglip_med.inference.photographs import ChosenScores
+from siglip_med.inference.photographs import Averaged
 from siglip_med.inference.ranking import Ranker
 from siglip_med.inference.views import MOST
 from siglip_med.models import Device
@@ -32,7 +32,8 @@ class Settings(BaseModel):
         output_dir: folder that gets both files.
         base: path of the base if it moved, as in `load_model`.
         trust: dotted names of code of one's own that the checkpoint may build, e.g. ``[my_towers.mine]``.
-        scores: whose scores rank: ``refit`` or ``prompts``; ``auto``: the refit's where the checkpoint holds one.
+        scores: whose scores rank: ``refit``, ``prompts``, ``both`` averaged; ``auto``: the refit's where the checkpoint
+            holds one.
         case_pattern: regular expression with one group, matched at the start of a file name: the case; None: no cases.
         case_table: a CSV with a column ``image`` that says the same, or None.
         case_column: its column of cases.
@@ -54,7 +55,7 @@ class Settings(BaseModel):
     output_dir: str
     base: str | dict[str, str] | None
     trust: list[str] = []
-    scores: ChosenScores = "auto"
+    scores: Averaged = "auto"
     case_pattern: str | None = None
     case_table: str | None = None
     case_column: str = "case"
@@ -81,13 +82,13 @@ def run(settings: Settings) -> Result:
         UserError: the checkpoint, its base or the device is not available, or no image can be read.
     """
     pattern, table = settings.case_pattern, settings.case_table
-    how = settings.base, settings.device, settings.trust, settings.scores
+    how, both = (settings.base, settings.device, settings.trust), settings.scores == "both"
     if (settings.checkpoint is None) == (settings.ensemble is None):
         raise UserError("give either checkpoint=logs/…/checkpoints/best.ckpt or ensemble=[runA,runB]")
-    if settings.average != "mean_logit" and settings.ensemble is None:
-        raise UserError(ONLY_ENSEMBLES)
-    if settings.explain and settings.ensemble is not None:
-        raise UserError("explain=true shows where one model looks: give checkpoint=… in place of ensemble=…")
+    if settings.average != "mean_logit" and settings.ensemble is None and not both:
+        raise UserError("average=… says how an ensemble answers: give ensemble=[runA,runB] too")
+    if settings.explain and (settings.ensemble is not None or both):
+        raise UserError("explain=true shows where one model looks: leave ensemble=… and scores=both out")
     if pattern is not None and table is not None:
         raise UserError("case_pattern and case_table: give one of them")
     found = find_images(settings.images)  # a wrong path, pattern or table stops here, before the model is loaded
@@ -95,12 +96,12 @@ def run(settings: Settings) -> Result:
     if table is not None:
         cases = by_table(found, Path(table), settings.case_column)
     model: Ranker
-    if settings.ensemble is None:
-        model = load(str(settings.checkpoint), *how)
+    if settings.ensemble is None and settings.scores != "both":
+        model = load(str(settings.checkpoint), *how, settings.scores)
     else:
         from siglip_med.runs.ensembles import load_ensemble  # only now: it takes seconds
 
-        model = load_ensemble(settings.ensemble, *how, settings.average)
+        model = load_ensemble(settings.ensemble or [str(settings.checkpoint)], *how, settings.scores, settings.average)
     predictions = model.predict(found, settings.top_k, settings.batch_size, cases, settings.pooling, settings.tta)
     folder = Path(settings.output_dir)
     files = predictions.save(folder)

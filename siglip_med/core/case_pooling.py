@@ -7,7 +7,6 @@ import numpy as np
 
 CasePooling = Literal["mean_logit", "mean_probability", "max", "noisy_or"]
 Average = Literal["mean_logit", "mean_probability"]
-ONLY_ENSEMBLES = "average=… says how the scores of an ensemble become one: give ensemble=[runA,runB] too"
 POOLINGS: tuple[CasePooling, ...] = get_args(CasePooling)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from siglip_med.core.case_pooling import Average, average_logits
-from siglip_med.inference.photographs import Classifier
+from siglip_med.inference.photographs import Classifier, scores_of
 from siglip_med.inference.ranking import Ranker, Scored, calibrated
 
 
@@ -50,10 +50,13 @@ class Ensemble(Ranker):
 
     def scores(self, files: Sequence[Path], batch_size: int, tta: int, doing: str = "ranking conditions") -> Scored:
         """The averages for the files that every model can read; familiarity is the mean of the models' p-values."""
-        parts = [
-            member.scores(files, batch_size, tta, f"{doing}, model {number} of {len(self.members)}")
-            for number, member in enumerate(self.members, start=1)
-        ]
+        models = {id(member.model): member.model for member in self.members}
+        scored = dict[int, Scored]()
+        for number, model in enumerate(models.values(), start=1):
+            of = [member for member in self.members if member.model is model]
+            line = f"{doing}, model {number} of {len(models)}"
+            scored |= dict(zip(map(id, of), scores_of(of, files, batch_size, tta, line), strict=True))
+        parts = [scored[id(member)] for member in self.members]
         unreadable = {path: reason for part in parts for path, reason in part.unreadable}
         places = [{path: row for row, path in enumerate(part.files)} for part in parts]
         read = [path for path in parts[0].files if all(path in of for of in places)]

@@ -32,6 +32,8 @@ from siglip_med.models import (
 
 ChosenScores = Literal["auto", "refit", "prompts"]
 """Whose scores rank the conditions: the refit's, the prompts', or (auto) the refit's where there is one."""
+Averaged = ChosenScores | Literal["both"]
+"""The same of several models as one; both: the refit's and the prompts', as two members each."""
 
 
 @dataclass(frozen=True)
@@ -95,22 +97,9 @@ class Classifier(Ranker):
         """Whether its checkpoint does."""
         return self.rule is not None
 
-    @torch.no_grad()
     def scores(self, files: Sequence[Path], batch_size: int, tta: int, doing: str = "ranking conditions") -> Scored:
         """Scores every readable file; familiarity is that of the photograph as it is, whatever the views."""
-        unreadable: list[tuple[str, str]] = []
-        logits = [np.empty((0, len(self.conditions)), np.float32)]
-        read: list[Path] = []
-        known: list[float | None] = []
-        wrong: list[str] = []
-        for paths, pixels, faults in batches(files, self.model.image_spec, batch_size, unreadable, doing):
-            seen = pixels.to(self.model.logit_scale.device)
-            of_views = [self.model.pooled_features(view) for view in views(seen, tta)]
-            logits.append(torch.stack([self.logits(one) for one in of_views]).mean(dim=0).cpu().numpy())
-            known += self.familiarity(of_views[0], faults)
-            read += paths
-            wrong += faults
-        return Scored(tuple(read), np.concatenate(logits), tuple(known), tuple(wrong), tuple(unreadable))
+        return scores_of([self], files, batch_size, tta, doing)[0]
 
     def embed(
         self, images: str | Path | Sequence[str | Path] = (), texts: Sequence[str] = (), batch_size: int = 16
@@ -121,6 +110,26 @@ class Classifier(Ranker):
             UserError: a path does not exist, or images were given and none can be read.
         """
         return embed(self.model, find_images(images), texts, batch_size)
+
+
+@torch.no_grad()
+def scores_of(
+    classifiers: Sequence[Classifier], files: Sequence[Path], batch_size: int, tta: int, doing: str
+) -> list[Scored]:
+    """What classifiers of one model say, in one pass over the files; arguments as of `Ranker.scores`."""
+    first, unreadable, read, wrong = classifiers[0], list[tuple[str, str]](), list[Path](), list[str]()
+    logits = [[np.empty((0, len(one.conditions)), np.float32)] for one in classifiers]
+    known: list[float | None] = []
+    for paths, pixels, faults in batches(files, first.model.image_spec, batch_size, unreadable, doing):
+        seen = pixels.to(first.model.logit_scale.device)
+        of_views = [first.model.pooled_features(view) for view in views(seen, tta)]
+        for one, found in zip(classifiers, logits, strict=True):
+            found.append(torch.stack([one.logits(view) for view in of_views]).mean(dim=0).cpu().numpy())
+        known += first.familiarity(of_views[0], faults)
+        read += paths
+        wrong += faults
+    rest = tuple(known), tuple(wrong), tuple(unreadable)
+    return [Scored(tuple(read), np.concatenate(found), *rest) for found in logits]
 
 
 def load(

@@ -35,6 +35,8 @@ PROBES = {PROBE: "probe_test", KERNEL: "kernel_probe_test"}
 """The probes of the base, and where a run folder keeps their predictions."""
 BESIDE = PROBES | {PROMPTS: "prompts_test"}
 """The same, and where a refit answers, its model's own scores."""
+PROMPTS_VAL = "prompts_val"
+"""Where these are on validation."""
 NOT_MEASURED = "not measured"
 KEYS = {words: key for key, words in NAMES.items()}
 """How metrics.json calls them."""

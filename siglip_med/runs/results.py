@@ -14,7 +14,7 @@ from siglip_med.data.splitting.look_alikes import LOOK_ALIKES, SplitLookAlikes
 from siglip_med.metrics import CHOOSING, fit_calibration, write_per_image
 from siglip_med.models import Familiarity, Refit, finalize_checkpoint, load_trained, write_checkpoint
 from siglip_med.report.data_card import write_data_card
-from siglip_med.report.evidence import BESIDE, PROMPTS
+from siglip_med.report.evidence import BESIDE, PROMPTS, PROMPTS_VAL
 from siglip_med.report.summary import RunSummary
 from siglip_med.runs.components import Components
 from siglip_med.runs.session import checkpoints_of
@@ -128,8 +128,11 @@ def save_scores(
     }.items():
         predictions.save(folder / "predictions" / part)
         write_per_image(predictions, folder / "predictions" / part)
-    if summary.prompts is None:  # of a refit that a resumed run no longer has
-        shutil.rmtree(folder / "predictions" / BESIDE[PROMPTS], ignore_errors=True)
+    if summary.prompts is not None:
+        summary.prompts.val.save(folder / "predictions" / PROMPTS_VAL)
+    else:  # those of a refit that a resumed run no longer has go
+        for part in (BESIDE[PROMPTS], PROMPTS_VAL):
+            shutil.rmtree(folder / "predictions" / part, ignore_errors=True)
     for baseline, beside in summary.beside.items():
         beside.test.save(folder / "predictions" / BESIDE[baseline])
     summary.save(folder / "metrics.json", name, seed)

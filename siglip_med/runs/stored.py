@@ -28,13 +28,13 @@ from siglip_med.models import (
 )
 from siglip_med.report import RunMeta
 from siglip_med.report.differences import PREDICTIONS
-from siglip_med.report.evidence import BESIDE, PROBES, PROMPTS
+from siglip_med.report.evidence import BESIDE, PROBES, PROMPTS, PROMPTS_VAL
 from siglip_med.runs.components import Components, build_components, build_model, data_builders
 from siglip_med.runs.confined_caches import kept_below
 from siglip_med.runs.scoring import answers, familiar, fit_probes, predict
 from siglip_med.runs.settings import ConditionSettings
 
-NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", *BESIDE.values())
+NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", *BESIDE.values(), PROMPTS_VAL)
 _SAME = 1e-5
 
 
@@ -176,7 +176,8 @@ def predict_run(run: OpenedRun) -> dict[str, Predictions]:
 
     Returns:
         Predictions named as in a run folder: ``val``, ``test``, ``zero_shot_val``, ``zero_shot_test``, and
-        ``probe_test`` and ``kernel_probe_test`` where the run fitted probes, ``prompts_test`` where a refit answers.
+        ``probe_test`` and ``kernel_probe_test`` where the run fitted probes, ``prompts_val`` and ``prompts_test`` where
+        a refit answers.
     """
     components = run.components
     before = predict(components)
@@ -189,7 +190,7 @@ def predict_run(run: OpenedRun) -> dict[str, Predictions]:
     before, prompts, after = (probed.beside(one) for one in (before, prompts, after))
     found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
     found |= {PROBES[name]: probe.test for name, probe in probed.probes.items()}
-    return found | ({} if run.refit is None else {BESIDE[PROMPTS]: prompts.test})
+    return found | ({} if run.refit is None else {PROMPTS_VAL: prompts.val, BESIDE[PROMPTS]: prompts.test})
 
 
 def stored_components(stored: StoredRun, device: torch.device) -> Components:

@@ -176,8 +176,8 @@ def test_two_runs_are_compared(folder, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "give either checkpoint"),
-        (["checkpoint=a.ckpt", "compare=[a,b]"], "give either checkpoint"),
+        ([], "give one of checkpoint"),
+        (["checkpoint=a.ckpt", "compare=[a,b]"], "give one of checkpoint"),
         (["compare=[a]"], "needs two run folders or more, not 1"),
         (["compare=[a,b]", "report.coverage=1.5"], r"report\.coverage: input should be less than 1"),
         (["compare=[a,b]", "report.bootstrap=0"], r"report\.bootstrap"),

@@ -85,9 +85,10 @@ def test_runs_that_do_not_belong_together_are_one_line_and_nothing_is_written(fo
     refused(r"run1.0 holds no predictions/val and test", folders)
     refused("leave checkpoint, compare, external", folders[::2], "recompute=true")
     refused("checklist=true is filled in of one run", folders[::2], "checklist=true")
-    alone = compose_config("average=mean_probability", "paths.output_dir=unused", name="evaluate")
-    with pytest.raises(UserError, match=r"^average=… says how the scores of an ensemble become one"):
-        evaluate.run(typed(alone, evaluate.Settings))
+    for word in ("average=mean_probability", "scores=both"):
+        alone = typed(compose_config(word, "paths.output_dir=unused", name="evaluate"), evaluate.Settings)
+        with pytest.raises(UserError, match=rf"^{word.partition('=')[0]}=… says how an ensemble answers"):
+            evaluate.run(alone)
 
 
 @pytest.fixture(scope="module")
@@ -207,5 +208,59 @@ def test_run_folders_bring_the_validation_that_confidences_are_calibrated_on(sho
     changed.save(copy / "predictions" / "val")
     line = load_ensemble([short_run.folder, copy], device="cpu").notes[1]
     assert line.startswith("confidences: averaged, and not calibrated again (ensemble: ")
+    shutil.rmtree(copy / "predictions" / "prompts_val")
     prompts = load_ensemble([short_run.folder, copy], device="cpu", scores="prompts").notes[1]
     assert "has no validation predictions of these scores beside it" in prompts
+
+
+def test_refit_and_prompts_of_a_run_are_two_members_in_one_pass(short_run, tmp_path, monkeypatch):
+    val, test = (Predictions.load(short_run.folder / "predictions" / f"prompts_{split}") for split in ("val", "test"))
+    by_prompts, by_refit = fit_calibration(val), fit_calibration(short_run.tuned.val)
+    mean = {
+        split: (by_refit.apply(refit).logits + by_prompts.apply(prompts).logits) / 2
+        for split, refit, prompts in (("val", short_run.tuned.val, val), ("test", short_run.tuned.test, test))
+    }
+    again = fit_calibration(val.with_logits(mean["val"]))
+    joined, notes = join_runs([short_run.folder], "mean_logit", "both")
+    np.testing.assert_allclose(joined["test"].logits, mean["test"] / again.temperature + again.bias, atol=1e-4)
+    assert f"{short_run.folder} (refit), {short_run.folder} (prompts)" in notes[0]
+    root, count, passes = short_run.components.data.table.root, len(test.conditions), []
+    images = [str(root / image) for image in test.frame["image"][:5]]
+    model = load_ensemble([short_run.folder], device="cpu", scores="both")
+    monkeypatch.setattr(model.members[0].model, "pooled_features", passed(model.members[0].model, passes))
+    found = model.predict(images, top_k=count).differentials
+    assert len(passes) == 1
+    for row, item in enumerate(found):
+        for one in item.candidates:
+            assert one.logit == pytest.approx(mean["test"][row, test.conditions.index(one.condition)], abs=5e-3)
+    assert model.notes[1].startswith("confidences: calibrated on the averaged predictions of ")
+    result = predicted(tmp_path, checkpoint=str(short_run.best), images=images, scores="both", top_k=count)
+    for theirs, item in zip(scores(result), found, strict=True):
+        assert theirs == pytest.approx({one.condition: one.logit for one in item.candidates}, abs=1e-4)
+    one, _ = join_runs([short_run.folder, copied(short_run, tmp_path)], "mean_logit", "prompts")
+    np.testing.assert_allclose(one["test"].logits, fit_calibration(val).apply(test).logits, atol=1e-3)
+
+
+def passed(model, passes):
+    """The pass of a tower, counted."""
+    original = model.pooled_features
+    return lambda images: passes.append(1) or original(images)
+
+
+def copied(run, tmp_path):
+    """A run folder like another's, of an earlier version in what it lacks."""
+    copy = tmp_path / "copied"
+    shutil.copytree(run.folder, copy)
+    return copy
+
+
+def test_a_run_without_what_is_asked_for_is_one_line(short_run, folders, tmp_path):
+    copy = copied(short_run, tmp_path)
+    shutil.rmtree(copy / "predictions" / "prompts_val")
+    with pytest.raises(
+        UserError, match=r"holds no predictions/prompts_val: it is of an earlier version; train it again"
+    ):
+        join_runs([copy], "mean_logit", "both")
+    with pytest.raises(UserError, match=r"run2\.0 holds no answers of a refit; train it again"):
+        join_runs(folders, "mean_logit", "both")
+    assert join_runs(folders, "mean_logit", "prompts")[0].keys() >= {"val", "test"}
