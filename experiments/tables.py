@@ -160,7 +160,8 @@ def checkpoint_choice(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def draw(table: pd.DataFrame, reference: str, path: Path) -> None:
     """One panel per metric: paired difference to the reference, one dot per seed, a bar for the corrected interval."""
-    shown = table[table["end"] == "last"]
+    shown = table[table["end"].isin(("last", "refit"))]
+    shown = shown.assign(variant=[label(*of) for of in zip(shown["variant"], shown["end"], strict=True)])
     base = shown[shown["variant"] == reference].set_index("seed")
     order = [name for name in dict.fromkeys(shown["variant"]) if name != reference]
     figure, axes = plt.subplots(1, len(PANELS), figsize=(15, 1.6 + 0.34 * len(order)), sharey=True, squeeze=False)
