@@ -12,7 +12,7 @@ reads the test photographs again, takes their features, and averages logits or f
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,11 @@ from siglip_med.core.case_pooling import Average
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.inference import Classifier, load
 from siglip_med.inference.files import batches
+from siglip_med.inference.ranking import Ranker
 from siglip_med.inference.views import views
 from siglip_med.metrics import Calibration, Predictions, fit_calibration, headline_metrics, join_predictions
 from siglip_med.models import read_checkpoint
+from siglip_med.runs.ensembles import load_ensemble
 from siglip_med.runs.scoring import predict_part
 from siglip_med.runs.stored import OpenedRun, image_root, open_run
 
@@ -111,6 +113,10 @@ def seeds(folders: Sequence[Path], cache: str) -> None:
     told(val, sizes, ("mrr",))
     print("test")
     told(test, sizes)
+    members = next(iter(splits.values()))
+    price("one model", load(best(members[0]), device="cpu"), members[0], cache)
+    price(f"{len(members)} models", load_ensemble(members, device="cpu"), members[0], cache)
+    price("one model, both scores", load_ensemble(members[:1], device="cpu", scores="both"), members[0], cache)
 
 
 def together(
@@ -175,20 +181,21 @@ def of_views(folders: Sequence[Path], cache: str) -> None:
                     pairs[f"{whose}: {what} of {count} views"].append((one, row))
             print(folder.name, whose, flush=True)
     told(pairs, sizes)
-    price(models["refit"], files[:TIMED])
+    price("one model", models["refit"], folders[0], cache, (1, *COUNTS))
 
 
-def price(model: Classifier, files: Sequence[Path]) -> None:
-    """Seconds a photograph by the number of views, everything included but the loading of the model."""
-
-    def timed(work: Callable[[], object]) -> float:
-        start = time.monotonic()
-        work()
-        return (time.monotonic() - start) / len(files)
-
-    for count in (1, *COUNTS):
-        spent = sorted(timed(lambda count=count: model.scores(files, 16, count)) for _ in range(3))  # type: ignore[misc]
-        print(f"{count} views: {spent[1]:.3f} s a photograph [{spent[0]:.3f}, {spent[-1]:.3f}]")
+def price(what: str, model: Ranker, folder: Path, cache: str, counts: Sequence[int] = (1,)) -> None:
+    """Seconds a photograph by the number of views, everything included but the loading of models: median, range."""
+    root = image_root(best(folder), cache)
+    files = [root / image for image in Predictions.load(folder / "predictions" / "test").frame["image"][:TIMED]]
+    for count in counts:
+        spent = []
+        for _ in range(5):
+            start = time.monotonic()
+            model.scores(files, 16, count)
+            spent.append((time.monotonic() - start) / len(files))
+        middle, low, high = np.median(spent), min(spent), max(spent)
+        print(f"{what}, {count} views: {middle:.3f} s a photograph [{low:.3f}, {high:.3f}]", flush=True)
 
 
 def main() -> None:
