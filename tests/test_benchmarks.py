@@ -40,3 +40,14 @@ def test_the_loss_with_many_conditions_has_a_cost():
     cost = measure("layered", images=4, conditions=30, repeats=1)
     assert cost.milliseconds > 0
     assert cost.megabytes > 0
+
+
+def test_an_ensemble_of_one_model_is_that_model_calibrated():
+    from benchmarks.ensembles import together
+    from siglip_med.metrics import fit_calibration
+    from tests.report.synthetic_run import synthetic_predictions
+
+    val, test = (synthetic_predictions(images=40, split=split) for split in ("val", "test"))
+    found = together([[val, test]])[1]
+    assert found.logits == pytest.approx(fit_calibration(val).apply(test).logits, abs=1e-4)
+    assert together([[val, test, val, test]])[1].logits == pytest.approx(found.logits, abs=1e-4)

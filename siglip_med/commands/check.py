@@ -115,6 +115,8 @@ def run(settings: Settings) -> Result:
             components = look(s, node, text, model, stops)
             break
         except UserError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # a full disk says nothing of the data
             line, in_rows = list_faults(error, node, text if s.clean is None else None)
             stops.append(line)
             if in_rows or node is not s.data or not fits:

@@ -237,3 +237,13 @@ def test_what_cannot_be_cleaned_is_one_line(dirty, tmp_path, monkeypatch):
     rows = ("data=csv", root, "data.source.split_rows={train: train.csv}", f"clean={tmp_path / 'other.csv'}")
     with pytest.raises(UserError, match="the data has split_rows, which count the rows of its table"):
         check(dirty, tmp_path / "cache", *rows)
+
+
+def test_a_full_disk_says_nothing_of_the_data(folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise UserError("the disk is full") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr("siglip_med.commands.check.build_components", full)
+    with pytest.raises(UserError, match="^the disk is full$") as refused:
+        check(folder, tmp_path / "cache")
+    assert refused.value.exit_status == 2
