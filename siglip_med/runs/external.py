@@ -26,6 +26,7 @@ from siglip_med.core.config import Node, instantiate
 from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.files import whole_folder, write_csv, write_json
 from siglip_med.core.provenance import sentence
+from siglip_med.data import LabeledData
 from siglip_med.data.external import ExternalData, Leaks, find_leaks
 from siglip_med.inference import predict_split
 from siglip_med.inference.refit import refit_answers
@@ -205,7 +206,7 @@ def _ranked(run: OpenedRun, images: ExternalData, own: ConditionSet) -> tuple[Pr
     Features of a frozen tower are kept where the run keeps its own.
     """
     model, none_nearer, kept = run.components.model, 1.0 - np.eye(len(own)), run.stored.features
-    data = images
+    data: LabeledData = images
     if kept is not None:
         data = kept_where_frozen(images, model, kept["cache_dir"], precision=kept.get("precision", "auto"))
     prompts = [evaluation_prompts(ConditionSet((one,)))[0] for one in own]  # two labels may have the same words

@@ -244,6 +244,6 @@ def test_a_full_disk_says_nothing_of_the_data(folder, tmp_path, monkeypatch):
         raise UserError("the disk is full") from OSError(28, "No space left on device")
 
     monkeypatch.setattr("siglip_med.commands.check.build_components", full)
-    with pytest.raises(UserError, match="^the disk is full$") as refused:
+    with pytest.raises(UserError, match=r"^the disk is full$") as refused:
         check(folder, tmp_path / "cache")
     assert refused.value.exit_status == 2
