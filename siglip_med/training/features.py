@@ -110,7 +110,7 @@ class FeatureDataModule(LabeledData):
         views: Views = 0,
         dtype: Literal["float16", "float32"] = "float16",
         max_gigabytes: PositiveFloat = 20.0,
-        precision: Precision = "float32",
+        precision: Precision = "auto",
     ) -> None:
         """Computes the features of the whole table, but for photographs that a run with the same base has computed.
 
@@ -256,7 +256,7 @@ def kept_where_frozen(
     views: Views = 0,
     dtype: Literal["float16", "float32"] = "float16",
     max_gigabytes: PositiveFloat = 20.0,
-    precision: Precision = "float32",
+    precision: Precision = "auto",
 ) -> LabeledData:
     """A `FeatureDataModule` of these arguments where the vision tower is frozen whole; else the images themselves."""
     if not model.vision_is_frozen:
