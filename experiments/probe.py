@@ -8,8 +8,17 @@ from sklearn.neighbors import KNeighborsRegressor
 from torch.nn.functional import normalize
 
 from experiments.heads import Bench
+from experiments.tables import NEARNESS
 from siglip_med.inference.probe import frozen_features
-from siglip_med.metrics import Predictions, fit_kernel_ridge, fit_probe, headline_metrics
+from siglip_med.metrics import (
+    CaseStatistics,
+    Predictions,
+    Scores,
+    fit_kernel_ridge,
+    fit_probe,
+    headline_metrics,
+    spearman_embedding_distance,
+)
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 """k among which validation chooses."""
@@ -89,3 +98,23 @@ def nearest_training_image(bench: Bench, split: str) -> np.ndarray:
     """``[n]`` cosine of each image of a split to its nearest training image."""
     train, ours = (normalize(one, dim=-1) for one in (torch.from_numpy(training_rows(bench)[0]), bench.features[split]))
     return (ours @ train.T).amax(dim=1).numpy()
+
+
+def scores(predictions: Predictions, near: np.ndarray | None = None) -> dict[str, float]:
+    """The headline metrics of first answers and lists of five, and the shape of the prompts' embeddings.
+
+    Args:
+        predictions: n images.
+        near: ``[n]`` cosine to the nearest training image: R@1, R@5 and MRR of the half that is farthest from training,
+            and R@1 by nearness, are given besides.
+    """
+    sums = CaseStatistics.build(Scores.of(predictions), metrics=("mrr",))
+    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
+    if near is not None:
+        half = scores(predictions.take(np.flatnonzero(near < np.median(near))))
+        values |= {f"far_{name}": half[name] for name in ("r_at_1", "r_at_5", "mrr")}
+        groups = np.digitize(near, np.quantile(near, NEARNESS[1:-1]))
+        for place in range(len(NEARNESS) - 1):
+            values[f"near_{place}"] = scores(predictions.take(np.flatnonzero(groups == place)))["r_at_1"]
+    shape = spearman_embedding_distance(predictions.text_embeddings, predictions.dissimilarity)
+    return {name: round(value, 6) for name, value in {**values, "spearman_text_d": shape}.items()}

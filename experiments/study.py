@@ -11,6 +11,7 @@ interrupted resumes where it stopped. Tables and figures go into the study's fol
 import json
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -32,12 +33,13 @@ from experiments.probe import (
     logistic_regression,
     nearest_neighbours,
     nearest_training_image,
+    scores,
     tuned_features,
 )
-from experiments.tables import NEARNESS, write_results
+from experiments.tables import write_results
 from siglip_med.commands import train
 from siglip_med.core.config import config_dir, typed
-from siglip_med.metrics import CaseStatistics, Predictions, Scores, crm, spearman_embedding_distance
+from siglip_med.metrics import Predictions, crm
 
 CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top5", "hops")
 """Metrics of every validation of a run; of its end every headline metric is kept but areas under curves."""
@@ -287,16 +289,18 @@ class Runner:
         splits = ("val",) if job.stage == "tune" else ("val", "test")
         sizes = {"train_images": len(bench.components.data.split.train), "test_images": len(bench.split.test)}
         near = {split: nearest_training_image(bench, split) for split in splits}
+        matrix = bench.training_dissimilarity(settings, variant.shuffled)
+
+        def judged(found: Mapping[str, Predictions]) -> dict[str, dict[str, float]]:
+            return {split: scores(found[split], near[split]) for split in splits}
+
         if variant.probe:
             if variant.probe == "kernel":
-                matrix = bench.training_dissimilarity(settings, variant.shuffled)
                 found = kernel_ridge(bench, variant.trees, matrix, base_features(bench))
             else:
                 found = (logistic_regression if variant.probe == "linear" else nearest_neighbours)(bench)
-            ends = {split: scores(found[split], near[split]) for split in splits}
-            return {"seconds": time.perf_counter() - start, "steps": 0, "last": ends} | sizes
+            return {"seconds": time.perf_counter() - start, "steps": 0, "last": judged(found)} | sizes
         curve: list[dict[str, Any]] = []
-
         steps = int(settings.trainer["max_steps"])
 
         def seen(step: int) -> None:
@@ -311,39 +315,17 @@ class Runner:
             "knobs": self.knobs(variant.tuned_as or job.variant, job.trial),
             "steps": curve[-1]["step"],
             "curve": curve,
-            "last": {split: scores(predictions, near[split]) for split, predictions in last.items()},
+            "last": judged(last),
         }
         if job.stage == "final":
             row["crm"] = {split: scores(crm(predictions)) for split, predictions in last.items()}
             if bench.trains_vision:
-                matrix = bench.training_dissimilarity(settings, variant.shuffled)
                 features = tuned_features(bench)
                 for end, trees in (("refit", variant.trees), ("refit_one_hot", [0.0])):
-                    found = kernel_ridge(bench, trees, matrix, features)
-                    row[end] = {split: scores(found[split], near[split]) for split in splits}
+                    row[end] = judged(kernel_ridge(bench, trees, matrix, features))
             bench.model.load_trainable_state(average)
-            row["average"] = {split: scores(bench.predict(split), near[split]) for split in splits}
+            row["average"] = judged({split: bench.predict(split) for split in splits})
         return row | {"seconds": time.perf_counter() - start} | sizes
-
-
-def scores(predictions: Predictions, near: np.ndarray | None = None) -> dict[str, float]:
-    """The headline metrics of first answers and lists of five, and the shape of the prompts' embeddings.
-
-    Args:
-        predictions: n images.
-        near: ``[n]`` cosine to the nearest training image: R@1, R@5 and MRR of the half that is farthest from training,
-            and R@1 by nearness, are given besides.
-    """
-    sums = CaseStatistics.build(Scores.of(predictions), metrics=("mrr",))
-    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
-    if near is not None:
-        half = scores(predictions.take(np.flatnonzero(near < np.median(near))))
-        values |= {f"far_{name}": half[name] for name in ("r_at_1", "r_at_5", "mrr")}
-        groups = np.digitize(near, np.quantile(near, NEARNESS[1:-1]))
-        for place in range(len(NEARNESS) - 1):
-            values[f"near_{place}"] = scores(predictions.take(np.flatnonzero(groups == place)))["r_at_1"]
-    shape = spearman_embedding_distance(predictions.text_embeddings, predictions.dissimilarity)
-    return {name: round(value, 6) for name, value in {**values, "spearman_text_d": shape}.items()}
 
 
 @lru_cache(maxsize=64)

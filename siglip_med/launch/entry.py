@@ -72,15 +72,18 @@ def launch(command: str, interruption: Interruption | None = None) -> None:
             job = partial(_job, command, interruption)
             os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints tracebacks of its own files itself
             hydra.main(version_base="1.3", config_path=str(folder), config_name=command)(job)()
-    except UserError as error:
-        fail(error)
-    except CompactHydraException as error:
-        fail(of_the_machine(error.__cause__ or error) or UserError(one_line(error)))
     except Exception as error:
-        line = of_the_machine(error)
-        if line is None:
-            raise
-        fail(line)
+        fail(_line(error))
+
+
+def _line(error: Exception) -> UserError:
+    """What to print in place of a traceback; a bug is raised again."""
+    line = error if isinstance(error, UserError) else of_the_machine(error)
+    if line is None and isinstance(error, CompactHydraException):
+        line = of_the_machine(error.__cause__ or error) or UserError(one_line(error))
+    if line is None:
+        raise error
+    return line
 
 
 def run_folder_words(command: str, words: Sequence[str], config: DictConfig | None) -> list[str]:
@@ -147,9 +150,7 @@ def _job(command: str, interruption: Interruption, config: DictConfig) -> Any:
             return run_once(config, partial(_do, command, interruption, folder))
         return _do(command, interruption, folder, config)
     except Exception as error:
-        line = error if isinstance(error, UserError) else of_the_machine(error)
-        if line is None:
-            raise
+        line = _line(error)
         logging.getLogger(__name__).debug("hydra.verbose=true shows where", exc_info=error)
         remove_if_untouched(folder)
         fail(line)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from experiments.heads import Bench
-from experiments.probe import NEIGHBOURS, nearest_neighbours, nearest_training_image, training_rows
-from experiments.study import scores
+from experiments.probe import NEIGHBOURS, nearest_neighbours, nearest_training_image, scores, training_rows
 from experiments.tables import NEARNESS
 from tests.models.tiny import write_dual
 from tests.short_runs import small_settings
