@@ -142,7 +142,7 @@ def validate_config(config: DictConfig, settings: type | None = None) -> None:
     for path, value in values(plain):
         _check_number(path, value)
     if settings is not None:
-        _check_value("", settings, plain)
+        check_value("", settings, plain)
     roots = {
         name: builds
         for name, field in getattr(settings, "model_fields", {}).items()
@@ -271,8 +271,8 @@ def _check_argument(path: str, hint: Any, value: Any) -> None:
     parts = [kind for kind in _classes(hint) if kind.__module__ != "builtins"]
     if isinstance(value, Mapping) and parts and not any(issubclass(kind, Mapping | BaseModel) for kind in parts):
         _check_kind(path, hint, value)  # a node whose _target_ is missing or misspelled
-    elif not _holds_target(value):
-        _check_value(path, hint, value)
+    elif not holds_target(value):
+        check_value(path, hint, value)
     elif isinstance(value, Mapping) and TARGET in value:
         _check_kind(path, hint, value)
     elif isinstance(value, Mapping) and inspect.isclass(typing.get_origin(hint)):
@@ -309,13 +309,24 @@ def _classes(hint: Any) -> list[type]:
     return [hint] if inspect.isclass(hint) and hint is not object and typing.get_origin(hint) is None else []
 
 
-def _holds_target(value: Any) -> bool:
+def holds_target(value: Any) -> bool:
+    """Whether a plain value is, or holds, a node to be built."""
     if isinstance(value, Mapping):
-        return TARGET in value or any(_holds_target(item) for item in value.values())
-    return isinstance(value, list) and any(_holds_target(item) for item in value)
+        return TARGET in value or any(holds_target(item) for item in value.values())
+    return isinstance(value, list) and any(holds_target(item) for item in value)
 
 
-def _check_value(path: str, hint: Any, value: Any) -> None:
+def check_value(path: str, hint: Any, value: Any) -> None:
+    """Checks a plain value against a type.
+
+    Args:
+        path: key of the setting, for messages.
+        hint: the type, or a model of several settings.
+        value: as the config has it.
+
+    Raises:
+        UserError: it is of another type, or out of range.
+    """
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:  # a model brings its own config

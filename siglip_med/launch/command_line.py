@@ -23,6 +23,7 @@ from siglip_med.core.config import leaves
 from siglip_med.core.errors import UserError, one_line
 from siglip_med.core.extras import missing
 from siglip_med.core.shell import in_quotes, null_groups_removed, quoted
+from siglip_med.launch.signatures import check_types
 
 _LAUNCHERS = {
     "joblib": ("hydra-joblib-launcher", "launcher=parallel", "parallel"),
@@ -83,7 +84,8 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictCon
         The config with Hydra's own part (of a sweep that of its first job); None where a flag of Hydra is given.
 
     Raises:
-        UserError: a word cannot be read, or names what there is not; the message quotes it, and how to write it.
+        UserError: a word cannot be read, names what there is not, or gives a value of a wrong type; the message
+            quotes it, and how to write it.
     """
     others = [word for word in words if is_flag(word) and word not in SWEEP]
     if others and SWEEP & set(words):
@@ -104,12 +106,15 @@ def check_words(folder: Path, config_name: str, words: Sequence[str]) -> DictCon
             )
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(folder.resolve())):
-            jobs = [compose(config_name, c, return_hydra_config=True) for c in _combinations(overrides, parsed)]
+            choices = _combinations(overrides, parsed)
+            jobs = [compose(config_name, choice, return_hydra_config=True) for choice in choices]
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         said = _short(str(error), folder, overrides)
         raise UserError(said + _meant(str(error), folder, config_name, overrides)) from error
     finally:
         GlobalHydra.instance().clear()
+    for choice, job in zip(choices, jobs, strict=True):
+        check_types(config_name, job, choice)
     return jobs[0]
 
 

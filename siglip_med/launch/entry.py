@@ -20,7 +20,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from siglip_med.core.config import config_dir, typed
+from siglip_med.core.config import TARGET, config_dir, instantiate, typed, validate_config
 from siglip_med.core.errors import UserError, fail, of_the_machine, one_line
 from siglip_med.core.outside import printable, printable_record, say
 from siglip_med.core.shell import null_groups_removed, other_command, setting
@@ -43,6 +43,8 @@ from siglip_med.launch.ranks import Ranks, joined
 
 RUNS = frozenset({"train"})
 """Commands that can resume a run."""
+QUICK_TABLE = 2_000_000
+"""Bytes of a table that is read in no time."""
 
 
 def launch(command: str, interruption: Interruption | None = None) -> None:
@@ -60,6 +62,8 @@ def launch(command: str, interruption: Interruption | None = None) -> None:
             config = check_words(folder, command, words)
             if config is not None and SWEEP & set(words):
                 check_launcher(config)
+            if config is not None and command in RUNS:
+                _look_at_table(config)
             words = null_groups_removed(folder, command, words)
             if ranks.size > 1 and SWEEP & set(words):
                 raise UserError("-m: each job of a sweep is one process; start it without torchrun or srun")
@@ -170,6 +174,23 @@ def _do(command: str, interruption: Interruption, folder: Path, config: DictConf
     if command in RUNS:
         config = _with_own_settings(command, config, folder)
     return module.show(module.run(typed(config, module.Settings)))
+
+
+def _look_at_table(config: DictConfig) -> None:
+    """Reads a small table of one's own before seconds of imports: what is wrong with it is said at once.
+
+    Raises:
+        UserError: as the run itself, which reads it again.
+    """
+    source = OmegaConf.select(config, "data.source")
+    if source is None or source.get(TARGET) != "siglip_med.sources.CsvSource" or config.resume not in (None, "auto"):
+        return  # a run that is resumed has its own
+    plain = OmegaConf.create({"data": {"source": OmegaConf.to_container(source, resolve=True)}})
+    validate_config(plain)
+    found = instantiate({**plain.data.source, "near_duplicate_distance": None})  # opens no image
+    table = found.folder() / found.table
+    if not table.is_file() or table.stat().st_size < QUICK_TABLE:
+        found.load()
 
 
 def _of_a_thread(what: threading.ExceptHookArgs) -> None:

@@ -13,7 +13,7 @@ from siglip_med.core.errors import UserError, of_a_worker
 from siglip_med.core.signals import interruptible
 from siglip_med.core.trust import check_trusted, vouched
 from siglip_med.data.labeled import LabeledData
-from siglip_med.runs.folder import claim, locked, mark
+from siglip_med.runs.folder import RECORD, claim, locked, mark
 from siglip_med.runs.resume import ResumePoint, check_same, deciding, find_run, find_same, is_extended
 from siglip_med.runs.settings import RunSettings
 from siglip_med.training.agreement import Agreement
@@ -64,12 +64,14 @@ def session(settings: RunSettings, trainer: pl.Trainer, point: ResumePoint | Non
             held.enter_context(locked(folder))
 
         def begin() -> None:
-            if main and point is None:
+            if not main:
+                return
+            if point is None:
                 claim(folder, plain)
                 held.enter_context(locked(folder))
-            elif main:
-                for cut in folder.rglob(".*.part"):  # what a killed process was writing
-                    cut.unlink()
+            for cut in (*folder.rglob(".*.part"), *folder.glob(f".{RECORD}.*")):  # what a killed process was writing
+                cut.unlink(missing_ok=True)
+            if point is not None:
                 mark(folder, False, plain)
 
         try:

@@ -161,7 +161,7 @@ def check(whole: Path, broken: Path) -> None:
             assert (broken / name).read_bytes() == (whole / name).read_bytes().replace(
                 str(whole).encode(), str(broken).encode()
             )
-    hidden = list(broken.rglob(".*.part"))
+    hidden = [*broken.rglob(".*.part"), *broken.rglob(".run.json.*")]
     assert not (broken / "run").is_dir() or not hidden, hidden
 
 
@@ -177,8 +177,8 @@ def commands(cache: Path, run: Path) -> dict[str, Callable[[Path], None]]:
     }
 
 
-def try_each(name: str, body: Callable[[Path], None], root: Path, every: int) -> tuple[int, int]:
-    """Kills a command at every so many changes, from a random one on.
+def try_each(name: str, body: Callable[[Path], None], root: Path, every: int, first: int = 0) -> tuple[int, int]:
+    """Kills a command at every so many changes, from the given or a random one on.
 
     Returns:
         How many changes it makes, and at how many of them it was killed.
@@ -191,7 +191,8 @@ def try_each(name: str, body: Callable[[Path], None], root: Path, every: int) ->
     whole.mkdir(parents=True)
     status, changes = in_a_process(whole, body)
     assert status == 0, f"{name}: the unbroken one fails"
-    numbers = range(1 + random.Random(name).randrange(min(every, changes)), changes + 1, every)
+    first = first or 1 + random.Random(name).randrange(min(every, changes))
+    numbers = range(first, changes + 1, every)
     for number in numbers:
         broken = place / f"broken{number}"
         broken.mkdir()

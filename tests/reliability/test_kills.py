@@ -11,8 +11,12 @@ def commands(cache, tmp_path_factory):
     return root, prepare(root, cache)
 
 
-@pytest.mark.parametrize(("name", "every"), [("record of a job", 1), ("export", 15), ("start and checkpoints", 60)])
-def test_what_is_killed_at_a_change_of_the_disk_ends_as_the_unbroken_one(commands, name, every):
+@pytest.mark.parametrize(
+    ("name", "every", "first"),
+    # the fourth change of a start is the claim's own file, which nobody would find again
+    [("record of a job", 1, 0), ("export", 15, 0), ("start and checkpoints", 60, 4)],
+)
+def test_what_is_killed_at_a_change_of_the_disk_ends_as_the_unbroken_one(commands, name, every, first):
     root, bodies = commands
-    changes, kills = try_each(name, bodies[name], root, every)
+    changes, kills = try_each(name, bodies[name], root, every, first)
     assert changes >= kills >= 1
