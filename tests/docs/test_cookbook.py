@@ -5,14 +5,12 @@ import multiprocessing
 import os
 import sys
 
-import cv2
-import numpy as np
 import pytest
 
 from siglip_med import launch
 from tests.docs.blocks import ROOT, blocks, commands
+from tests.short_runs import photographs
 
-NAMES = ("Psoriasis", "Eczema", "Acne", "Melanoma", "Vitiligo", "Urticaria", "Rosacea", "Impetigo")
 FEW = [
     "trainer.max_steps=2",
     "data.num_workers=1",
@@ -22,18 +20,6 @@ FEW = [
 ]
 
 SMALLER = {"model=siglip_base": "model=siglip_tiny", "seed=0,1": "seed=0"}
-
-
-def photographs(folder, count, seed):
-    """Unequal JPEGs of smooth noise, two a patient, and their rows."""
-    random, rows = np.random.default_rng(seed), ["image,diagnosis,patient,skin_type"]
-    folder.mkdir()
-    for number in range(count):
-        height, width = random.integers(60, 400, 2)
-        coarse = random.integers(40, 255, (5, 5, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f"{number}.jpg"), cv2.resize(coarse, (int(width), int(height))))
-        rows.append(f"{number}.jpg,{NAMES[number // 2 % len(NAMES)]},p{number // 2},{1 + number // 2 % 6}")
-    return rows
 
 
 @pytest.fixture

@@ -111,12 +111,12 @@ def test_two_processes_train_it_from_the_command_line(node, tmp_path):
     rows = ["image,condition"]
     random = np.random.default_rng(0)
     for number in range(24):
-        pixels = random.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-        rows.append(f"{number}.png,{('Eczema', 'Psoriasis', 'Urticaria')[number % 3]}")
+        height, width = random.integers(50, 300, 2)
+        Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(tmp_path / f"{number}.jpg")
+        rows.append(f"{number}.jpg,{('Eczema', 'Psoriasis', 'Urticaria')[number % 3]}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     overrides = ["experiment=layered", "model=siglip_base", f"model.path={node['path']}", "text_pool=batch"]
-    overrides += ["data=csv", f"data.source.root={tmp_path}", "data.batch_size=2", "data.num_workers=0"]
+    overrides += ["data=csv", f"data.source.root={tmp_path}", "data.batch_size=2", "data.num_workers=1"]
     overrides += ["trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_steps=1"]
     overrides += [
         f"hydra.run.dir={tmp_path / 'run'}",
