@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from siglip_med.launch.entry import launch
 from siglip_med.launch.help import help_text
 from tests.short_runs import CONF
 
@@ -41,3 +42,20 @@ def test_a_command_prints_it_and_runs_nothing(tmp_path):
     )
     assert done.stdout == help_text(CONF, "predict")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("siglip-med-train experiment=soft_", ["experiment=soft_labels"]),
+        ("siglip-med-train data.batch_si", ["data.batch_size="]),
+        ("siglip-med-evaluate report.bootst", ["report.bootstrap="]),
+    ],
+)
+def test_a_shell_completes_settings_and_choices_of_the_installed_commands(typed, offered, monkeypatch, capfd):
+    command = typed.split()[0]
+    monkeypatch.setattr(sys, "argv", [command, "-sc", "query=bash"])
+    monkeypatch.setenv("COMP_LINE", typed)
+    monkeypatch.setenv("COMP_POINT", str(len(typed)))
+    launch(command.removeprefix("siglip-med-"))
+    assert capfd.readouterr().out.split() == offered
