@@ -1,25 +1,15 @@
-"""The schedule of the loss's coefficients: knots with straight lines between them, a pure function of the step.
+"""The schedule of the loss's coefficients: knots with straight lines between them, a pure function of the step."""
 
-``python -m siglip_med.training.schedule layered.png`` draws ``conf/schedule/layered.yaml``.
-"""
-
-import argparse
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import numpy as np
 from lightning.pytorch.trainer.states import TrainerFn
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import PositiveFloat
-from yaml import YAMLError
 
-from siglip_med.core.config import config_dir
-from siglip_med.core.errors import UserError, fail, one_line
-from siglip_med.core.files import write_whole
+from siglip_med.core.errors import UserError
 from siglip_med.training.callbacks import keeps_step
 
 
@@ -90,10 +80,6 @@ class CoefficientSchedule:
             position = step / total_steps * self.span
         return {name: float(np.interp(position, *curve)) for name, curve in self._curves.items()}
 
-    def last_knot(self) -> float:
-        """Position of the last knot of all coefficients."""
-        return max(positions[-1] for positions, _ in self._curves.values())
-
 
 def _curve(name: str, points: Mapping[float, float]) -> tuple[list[float], list[float]]:
     where = f"schedule.knots.{name}"
@@ -152,82 +138,3 @@ class ScheduleCoefficients(pl.Callback):
         values = self.schedule.at(trainer.global_step, trainer.estimated_stepping_batches)
         pl_module.coefficients = values
         return values
-
-
-def load_schedule(path: Path) -> CoefficientSchedule:
-    """Reads a schedule's config file.
-
-    Args:
-        path: a YAML file as in ``conf/schedule/``.
-
-    Raises:
-        UserError: the file is missing, is no schedule, or its knots are wrong.
-    """
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in path.parent.glob("*.yaml"))) or "none"
-        raise UserError(f"{path}: there is no such schedule file; in its folder there is: {known}")
-    try:
-        settings = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path}: {one_line(error)}") from error
-    expected = {"_target_", "knots", "unit", "span"}
-    if not (isinstance(settings, dict) and "knots" in settings and expected.issuperset(settings)):
-        raise UserError(f"{path}: a schedule has the keys knots, unit and span, as in conf/schedule/layered.yaml")
-    unit, span = settings.get("unit", "step"), settings.get("span", 1.0)
-    try:
-        return CoefficientSchedule(settings["knots"], unit=unit, span=span)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def plot_schedule(schedule: CoefficientSchedule, path: Path, total_steps: int) -> None:
-    """Draws the coefficients over a run, one line each.
-
-    Args:
-        schedule: the schedule.
-        path: picture to write, in a format that matplotlib knows by its suffix.
-        total_steps: length of the run.
-    """
-    from matplotlib.figure import Figure  # slow to import, and a training run never draws
-
-    steps = np.unique(np.linspace(0, total_steps, 1001).astype(int))
-    values = [schedule.at(int(step), total_steps) for step in steps]
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    axes = figure.subplots()
-    # Coefficients that move together would hide each other: each line is thinner than the one below it.
-    for rank, name in enumerate(schedule.names):
-        width = max(6.0 - 1.6 * rank, 1.0)
-        axes.plot(steps, [value[name] for value in values], linewidth=width, label=name, clip_on=False)
-    axes.set(xlabel="optimizer step", ylabel="coefficient", title=path.stem, xlim=(0, total_steps))
-    axes.set_ylim(-0.03, None)
-    axes.grid(alpha=0.3)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    try:
-        write_whole(path, lambda file: figure.savefig(file, format=path.suffix.removeprefix("."), dpi=150))
-    except ValueError as error:
-        raise UserError(f"{path}: cannot write the picture ({one_line(error)})") from error
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Draws a schedule.
-
-    Args:
-        arguments: the command line; the process's own by default.
-    """
-    parser = argparse.ArgumentParser(prog="python -m siglip_med.training.schedule", description="Draw a schedule.")
-    parser.add_argument("picture", type=Path, help="file to write; its stem names the schedule, as in layered.png")
-    parser.add_argument("--schedule", type=Path, help="YAML file of the schedule; conf/schedule/<stem>.yaml by default")
-    parser.add_argument(
-        "--steps", type=int, help="length of the run; by default the span, or a fifth past the last knot"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        schedule = load_schedule(options.schedule or config_dir() / "schedule" / f"{options.picture.stem}.yaml")
-        natural = schedule.span if schedule.span > 1 else schedule.last_knot() * 1.2
-        plot_schedule(schedule, options.picture, options.steps or max(round(natural), 100))
-    except UserError as error:
-        fail(error)
-
-
-if __name__ == "__main__":
-    main()

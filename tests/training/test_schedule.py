@@ -6,6 +6,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -13,7 +14,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from siglip_med.core.config import validate_config
 from siglip_med.core.errors import UserError
-from siglip_med.training.schedule import CoefficientSchedule, ScheduleCoefficients, load_schedule, main
+from siglip_med.training.schedule import CoefficientSchedule, ScheduleCoefficients
+from tools.draw_schedule import draw
 
 SCHEDULES = Path(__file__).parents[2] / "conf" / "schedule"
 
@@ -33,20 +35,20 @@ FLOW = {
 @pytest.mark.parametrize("name", ["layered", "published"])
 @pytest.mark.parametrize(("step", "expected"), FLOW.items())
 def test_flow_table(name: str, step: int, expected: tuple[float, ...]) -> None:
-    values = load_schedule(SCHEDULES / f"{name}.yaml").at(step, 10_000)
+    values = instantiate(OmegaConf.load(SCHEDULES / f"{name}.yaml")).at(step, 10_000)
     assert (values["alpha"], values["beta"], values["gamma"]) == pytest.approx(expected, abs=1e-12)
     assert values["delta"] == (pytest.approx(expected[2], abs=1e-12) if name == "layered" else 0)
 
 
 def test_constant_does_not_move() -> None:
-    schedule = load_schedule(SCHEDULES / "constant.yaml")
+    schedule = instantiate(OmegaConf.load(SCHEDULES / "constant.yaml"))
     assert schedule.at(0, 100) == schedule.at(99, 100) == schedule.at(10**6, 100)
 
 
 @pytest.mark.parametrize("path", sorted(SCHEDULES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_schedule_gives_the_four_coefficients(path: Path) -> None:
     validate_config(OmegaConf.load(path))
-    assert set(load_schedule(path).names) == {"alpha", "beta", "gamma", "delta"}
+    assert set(instantiate(OmegaConf.load(path)).names) == {"alpha", "beta", "gamma", "delta"}
 
 
 @pytest.mark.parametrize("total", [7, 300, 2500, 40_000])
@@ -187,36 +189,10 @@ def test_a_validation_alone_leaves_the_coefficients(tmp_path: Path) -> None:
     assert module.coefficients == {}
 
 
-def test_drawing_writes_a_picture(tmp_path: Path) -> None:
-    main([str(tmp_path / "layered.png")])
-    assert (tmp_path / "layered.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["layered.png"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["nosuch.png"], "there is: constant, layered, published"), (["layered.nosuch"], "layered.nosuch")],
-)
-def test_drawing_answers_a_wrong_name_in_one_line(
-    arguments: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert len(error.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("text", ["knots: {alpha: {0: -1}}", "alpha: {0: 0}", "knots: [", "- 1"])
-def test_a_wrong_schedule_file_is_named(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(UserError, match=r"mine\.yaml"):
-        load_schedule(path)
+def test_a_drawing_has_a_line_for_each_coefficient_as_the_schedule_gives_it() -> None:
+    schedule = instantiate(OmegaConf.load(SCHEDULES / "layered.yaml"))
+    lines = draw(schedule, 3000).axes[0].lines
+    assert [line.get_label() for line in lines] == list(schedule.names)
+    for line in lines:
+        for step, value in zip(line.get_xdata()[::250], line.get_ydata()[::250], strict=True):
+            assert value == schedule.at(int(step), 3000)[line.get_label()]
