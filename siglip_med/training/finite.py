@@ -56,7 +56,8 @@ class FiniteGuard(pl.Callback):
         module: Any = pl_module
         loss_is_finite = finite = torch.isfinite(module.last_loss)
         if getattr(trainer.precision_plugin, "scaler", None) is None:
-            gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+            trained = (parameter for group in optimizer.param_groups for parameter in group["params"])  # few of many
+            gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
             finite = finite & torch.isfinite(get_total_norm(gradients))
         if bool(finite):  # the one place where the step waits for the device
             self.skipped["in_a_row"] = 0

@@ -85,7 +85,9 @@ class TwoTowerModule(pl.LightningModule, ABC):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Makes the random numbers of the step (dropout, noise) a function of seed, epoch, batch and process alone."""
         place = (self.seed, self.current_epoch, batch_idx, self.global_rank)
-        torch.manual_seed(int(np.random.default_rng(place).integers(2**62)))
+        seed = int(np.random.default_rng(place).integers(2**62))
+        # on a CPU `torch.manual_seed` would write down the call stack, each step, for a GPU that may come
+        (torch.default_generator if self.device.type == "cpu" else torch).manual_seed(seed)
 
     def on_after_backward(self) -> None:
         """Stops the run if a parameter that should learn got no gradient in the first step."""
