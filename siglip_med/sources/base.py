@@ -61,15 +61,16 @@ class FolderSource(ABC):
 
     published: ClassVar[Provenance] = Provenance()
     """Provenance that the authors of the format's one data set state."""
+    where_to_get_it: ClassVar[str] = ""
+    """How the data set can be had, put behind the message that it is missing."""
+    writes: ClassVar[bool] = False
+    """Whether `prepare` fills the root itself, as a cache."""
 
     @property
     def provenance(self) -> Provenance:
         """Photographs, under the name and the license that are known of them."""
         known = self.published
         return replace(known, name=self.dataset_name or known.name, license=self.license or known.license)
-
-    writes: ClassVar[bool] = False
-    """Whether `prepare` fills the root itself, as a cache."""
 
     def prepare(self) -> None:
         """Checks that the folder is there, before a run makes anything."""
@@ -83,12 +84,8 @@ class FolderSource(ABC):
         """
         path = Path(self.root).expanduser()
         if not path.is_dir():
-            raise UserError(f"{path}: no such folder; give data.source.root=FOLDER{self.where_to_get_it()}")
+            raise UserError(f"{path}: no such folder; give data.source.root=FOLDER{self.where_to_get_it}")
         return path
-
-    def where_to_get_it(self) -> str:
-        """How the data set can be had, put behind the message that it is missing."""
-        return ""
 
     @cached_property
     def renamed(self) -> Mapping[str, str | None]:
