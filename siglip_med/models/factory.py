@@ -133,7 +133,9 @@ def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
         )
     processor = load_image_processor(vision_path, settings.vision_revision)
     if settings.image_size is not None:
-        _resize(processor, settings.image_size)
+        processor.size = {"height": settings.image_size, "width": settings.image_size}
+        if getattr(processor, "do_center_crop", False):
+            processor.crop_size = processor.size
     text = _tower(load_weights(text_path, settings.text_revision, unused=("pooler.",)), "text_model")
     longest = getattr(text.config, "max_position_embeddings", settings.max_text_length)
     if settings.max_text_length > longest:
@@ -179,10 +181,3 @@ def _side(processor: Any) -> int:
     cropped = getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None)
     size = dict(processor.crop_size if cropped else processor.size)
     return int(size.get("height") or size["shortest_edge"])
-
-
-def _resize(processor: Any, side: int) -> None:
-    """Makes an image processor give another side length."""
-    processor.size = {"height": side, "width": side}
-    if getattr(processor, "do_center_crop", False):
-        processor.crop_size = {"height": side, "width": side}

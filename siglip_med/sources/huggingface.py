@@ -105,8 +105,9 @@ class HuggingFaceSource(FolderSource):
         own = [
             item for item in fields(HuggingFaceSource) if item.name not in {base.name for base in fields(FolderSource)}
         ]
-        # plain values, as JSON has them
-        settings = json.loads(json.dumps({item.name: _plain(getattr(self, item.name)) for item in own}))
+        # plain values, as JSON has them: a config's lists and mappings are none
+        content = json.dumps({item.name: getattr(self, item.name) for item in own}, default=_plain)
+        settings = json.loads(content)
         export = Export(root, settings, {item.name: item.default for item in own})
         state = self._state()
         if self._is_there(export, state):
@@ -256,9 +257,4 @@ def _text(value: Any, where: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A config's lists and mappings as Python's own."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
+    return dict(value) if isinstance(value, Mapping) else list(value)
