@@ -18,6 +18,7 @@ from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
+from siglip_med.models.base import BaseReference
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.familiarity import Familiarity
 from siglip_med.models.hub import not_finite
@@ -60,16 +61,6 @@ def check_conditions(conditions: Sequence[str], codes: Sequence[str], prompts: S
             raise ValueError(f"{name!r} has no prompt, or an empty one")
 
 
-class Base(BaseModel):
-    """Which base a checkpoint belongs to."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str
-    revision: str | None
-    fingerprint: str
-
-
 class Payload(BaseModel):
     """The shape of what a checkpoint says of its run; a file may say anything."""
 
@@ -78,7 +69,7 @@ class Payload(BaseModel):
     format: str
     version: int
     config: dict[str, Any]
-    base: Base
+    base: BaseReference
     conditions: list[str]
     codes: list[str]
     prompts: list[list[str]]
@@ -105,17 +96,18 @@ def checkpoint_payload(
     codes: Sequence[str],
     prompts: Sequence[Sequence[str]],
     split_hash: str,
-    metrics: Mapping[str, Any] | None = None,
-    calibration: Mapping[str, float] | None = None,
     account: Sequence[str] = (),
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says of its run besides the weights, as plain types; a TypeError for anything else."""
+    """What a checkpoint says of its run besides the weights, as plain types; a TypeError for anything else.
+
+    `finalize_checkpoint` fills in metrics and calibration.
+    """
     return {
         "format": FORMAT,
         "version": VERSION,
         "config": _plain(config),
-        "base": model.base.as_dict(),
+        "base": model.base.model_dump(),
         "conditions": _plain(conditions),
         "codes": _plain(codes),
         "prompts": _plain(prompts),
@@ -124,8 +116,8 @@ def checkpoint_payload(
         "reading": reading(model, prompts),
         "account": _plain(account),
         "provenance": provenance.as_dict() if provenance else None,
-        "metrics": _plain(metrics or {}),
-        "calibration": None if calibration is None else _plain(calibration),
+        "metrics": {},
+        "calibration": None,
     }
 
 
@@ -211,13 +203,6 @@ def read_trained(
     """
     checkpoint = read_checkpoint(path)
     return _weights_for(model, checkpoint, path, partial), checkpoint[PAYLOAD]
-
-
-def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
-    """Puts a checkpoint's trained weights into a model built like the run's own; payload as of `read_trained`."""
-    weights, payload = read_trained(model, path)
-    model.load_trainable_state(weights)
-    return payload
 
 
 def model_builders(trust: Sequence[str] = ()) -> Builders:
