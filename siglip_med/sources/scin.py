@@ -18,7 +18,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.ranges import Share
 from siglip_med.data.accounting import LeftOut
-from siglip_med.data.filters import keep_primary
+from siglip_med.data.filters import keep_conditions
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.sources.base import FolderSource
 from siglip_med.sources.download import download_all
@@ -117,7 +117,7 @@ class ScinSource(FolderSource):
         if self.published_66:
             published = set(known_conditions("catalog"))
             kept = [name for name in table.conditions if name in published]
-            table = keep_primary(table, kept, "the first condition is none of the published 66")
+            table = keep_conditions(table, kept, "the first condition is none of the published 66", by="primary")
         return table if self.soft_labels else replace(table, labels=(table.labels > 0).astype(np.float32))
 
     def _table(self, root: Path, name: str) -> TextTable:
