@@ -158,11 +158,7 @@ def thumbnail(path: Path, side: int, bits: int = 16) -> np.ndarray:
 
 
 def used_bits(data: bytes, max_pixels: int = MAX_PIXELS) -> int | None:
-    """Bits that the brightest color of a file with 16 bits per channel needs, at least 8; None for any other file.
-
-    Raises:
-        BadImageError: as `decode`.
-    """
+    """Bits, at least 8, that the brightest color of a file of 16 per channel needs, else None; errors of `decode`."""
     with _opened(data, max_pixels) as image:
         if not has_sixteen_bits(image, data):
             return None
@@ -344,9 +340,9 @@ def _whole_colors(data: bytes, image: Image.Image, upright: Image.Image) -> np.n
         turn = _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
         bands = [Image.fromarray(band) for band in np.moveaxis(deep, -1, 0)]
         turned = deep if turn is None else np.stack([np.asarray(band.transpose(turn)) for band in bands], axis=-1)
-        for pixels in (deep, turned):
-            if np.array_equal(pixels >> 8, theirs):
-                return pixels
+        for found in (deep, turned):
+            if np.array_equal(found >> 8, theirs):
+                return found
     raise BadImageError(
         "has 16-bit colors of which the lower half cannot be read; save it as PNG, or with 8 bits, or set "
         "data.image_bits=16"

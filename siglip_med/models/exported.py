@@ -87,11 +87,7 @@ _FAMILIES: dict[type[TwoTower], str] = {
 
 
 def family_of(model: TwoTower) -> dict[str, Any]:
-    """What an export says of its model so that `load_export` can build it.
-
-    Raises:
-        UserError: the model is of a class of somebody's own, which no other software could load.
-    """
+    """What an export says of its model, for `load_export`; a UserError for a class of one's own."""
     if type(model) not in _FAMILIES:
         raise UserError(
             f"{type(model).__name__} is a tower of your own: no export format holds it; predict, evaluate and the page "

@@ -31,11 +31,7 @@ TIMM = "timm_wrapper"
 
 
 def resolve_path(path: str) -> str:
-    """Turns ``package:name`` into the packaged folder and checks folders.
-
-    Raises:
-        UserError: the folder does not exist or holds no model, or a file of an export is altered.
-    """
+    """``package:name`` as the packaged folder; a UserError for a folder without a model, or an altered export."""
     folder = local_folder(path)
     if folder is None:
         return path
@@ -115,7 +111,7 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
 
 def _stored(path: str) -> dict[str, tuple[list[int], str]]:
     """Shape and type of every weight that a folder's files hold, by their headers; nothing of the hub's."""
-    found = {}
+    found: dict[str, tuple[list[int], str]] = {}
     with explained(path, None):
         for file in sorted(Path(path).glob("*.safetensors")):
             with safe_open(file, "pt") as opened:

@@ -77,11 +77,7 @@ class FolderSource(ABC):
         self.folder()
 
     def folder(self) -> Path:
-        """The root as a path.
-
-        Raises:
-            UserError: there is no such folder.
-        """
+        """The root as a path; a UserError where there is no such folder."""
         path = Path(self.root).expanduser()
         if not path.is_dir():
             raise UserError(f"{path}: no such folder; give data.source.root=FOLDER{self.where_to_get_it}")
@@ -105,11 +101,7 @@ class FolderSource(ABC):
         """The whole data set as a table, before the filters."""
 
     def load(self) -> ImageTable:
-        """Reads the table and applies the filters.
-
-        Raises:
-            UserError: a file is missing or wrong, or nothing is left.
-        """
+        """Reads the table and applies the filters; a UserError where a file is missing or wrong, or nothing is left."""
         table = find_files(self.filtered())
         if self.near_duplicate_distance is not None:
             # what cannot be read is for the policy of the DataModule to judge
@@ -158,10 +150,6 @@ class FolderSource(ABC):
             raw_labels=raw_labels,
             **settings,
         )
-
-    def named(self, cell: str) -> dict[str, float]:
-        """The one condition that a cell names, with weight 1; none where it is not known."""
-        return dict.fromkeys(self.names_in(cell), 1.0)
 
     def names_in(self, cell: str, separator: str | None = None) -> list[str]:
         """The conditions that a cell names; "not known" in any spelling is none, unless `aliases` has it."""

@@ -90,11 +90,7 @@ class Export:
     defaults: dict[str, Any]
 
     def finished(self) -> dict[str, Any] | None:
-        """The finished export that the root holds, ``state`` and ``counts`` with it; None where there is none.
-
-        Raises:
-            UserError: it is one with other settings.
-        """
+        """The finished export of the root, with ``state`` and ``counts``, or None; a UserError for other settings."""
         stamp = self.root / _STAMP
         if not stamp.is_file():
             return None

@@ -240,11 +240,7 @@ class HuggingFaceSource(FolderSource):
 
 
 def _text(value: Any, where: str) -> str:
-    """A cell as text; "" where it is empty.
-
-    Raises:
-        UserError: it holds an object, or bytes that are no text.
-    """
+    """A cell as text, "" where it is empty; a UserError where it holds an object, or bytes that are no text."""
     if isinstance(value, Mapping):
         keys = ", ".join(map(str, value))
         raise UserError(f"{where}: holds several values ({keys}); name one of them behind a dot")

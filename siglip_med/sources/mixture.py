@@ -53,11 +53,7 @@ class MixtureSource:
             source.prepare()
 
     def load(self) -> ImageTable:
-        """Reads the tables and joins them.
-
-        Raises:
-            UserError: a source is wrong, or nothing is left.
-        """
+        """Reads the tables and joins them; a UserError where a source is wrong, or nothing is left."""
         tables = {name: self._read(name) for name in self.sources}
         chosen = self.conditions if isinstance(self.conditions, str) else list(self.conditions)
         found = harmonize({name: table.conditions for name, table in tables.items()}, chosen, self.codes)

@@ -42,13 +42,13 @@ class Canvas:
         self.rng, self.x, self.y, self.pixel, self.melanin = rng, x, y, pixel, melanin
         self.size = len(x)
         shape = x.shape
-        self.density = np.zeros((*shape, 3), np.float32)
-        self.height = np.zeros(shape, np.float32)
-        self.gloss = np.full(shape, 0.12, np.float32)
-        self.relief = np.ones(shape, np.float32)
-        self.cover = np.zeros((*shape, 3), np.float32)
-        self.opacity = np.zeros(shape, np.float32)
-        self.lesion = np.zeros(shape, np.float32)
+        self.density: np.ndarray = np.zeros((*shape, 3), np.float32)
+        self.height: np.ndarray = np.zeros(shape, np.float32)
+        self.gloss: np.ndarray = np.full(shape, 0.12, np.float32)
+        self.relief: np.ndarray = np.ones(shape, np.float32)
+        self.cover: np.ndarray = np.zeros((*shape, 3), np.float32)
+        self.opacity: np.ndarray = np.zeros(shape, np.float32)
+        self.lesion: np.ndarray = np.zeros(shape, np.float32)
 
     def noise(self, cells: float) -> np.ndarray:
         """Noise with ``cells`` blobs along a side, whatever the resolution (at most one blob in 1.5 pixels)."""

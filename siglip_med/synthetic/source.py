@@ -136,11 +136,7 @@ class SyntheticSource:
                 writer.writerow({"image": name, **drawn.columns})
 
     def load(self) -> ImageTable:
-        """Read the label table.
-
-        Raises:
-            UserError: the pictures were not rendered, or the table was damaged.
-        """
+        """Read the label table; a UserError where the pictures were not rendered, or the table was damaged."""
         path = self.folder / LABELS
         if not path.is_file():
             raise UserError(
