@@ -46,47 +46,48 @@ class Calibrated(BaseModel):
     bias: FiniteFloat = 0.0
 
 
-def check_conditions(conditions: Sequence[str], codes: Sequence[str], prompts: Sequence[Sequence[str]]) -> None:
-    """Raises a ValueError where conditions, their codes and their prompts do not belong together."""
-    if not len(conditions) == len(codes) == len(prompts):
-        raise ValueError(f"{len(conditions)} conditions, {len(codes)} codes and {len(prompts)} lists of prompts")
-    names = [name.strip() for name in conditions]
-    if len(set(names)) < len(names) or not all(names):
-        raise ValueError("a condition has no name, or two have the same")
-    odd = next((text for text in (*conditions, *codes, *chain(*prompts)) if control_character(text)), None)
-    if odd is not None:
-        raise ValueError(f"{odd[:40]!r} holds a control character")
-    for name, texts in zip(names, prompts, strict=True):
-        if not texts or not all(map(str.strip, texts)):
-            raise ValueError(f"{name!r} has no prompt, or an empty one")
-
-
-class Payload(BaseModel):
-    """The shape of what a checkpoint says of its run; a file may say anything."""
+class Described(BaseModel):
+    """What a checkpoint and an export both say of their model; a file may say anything."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    format: str
-    version: int
-    config: dict[str, Any]
-    base: BaseReference
     conditions: list[str]
     codes: list[str]
     prompts: list[list[str]]
-    split_hash: str
-    metrics: dict[str, Any]
     calibration: Calibrated | None
     provenance: dict[Literal["kind", "name", "license"], str] | None = None
-    baselines: dict[str, dict[str, Any] | None] = {}
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
-    refit: dict[Literal["about", "arrays"], Any] | None = None
     familiarity: Familiarity | None = None
     reading: str | None = None
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        check_conditions(self.conditions, self.codes, self.prompts)
+        conditions, codes, prompts = self.conditions, self.codes, self.prompts
+        if not len(conditions) == len(codes) == len(prompts):
+            raise ValueError(f"{len(conditions)} conditions, {len(codes)} codes and {len(prompts)} lists of prompts")
+        names = [name.strip() for name in conditions]
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError("a condition has no name, or two have the same")
+        odd = next((text for text in (*conditions, *codes, *chain(*prompts)) if control_character(text)), None)
+        if odd is not None:
+            raise ValueError(f"{odd[:40]!r} holds a control character")
+        for name, texts in zip(names, prompts, strict=True):
+            if not texts or not all(map(str.strip, texts)):
+                raise ValueError(f"{name!r} has no prompt, or an empty one")
         return self
+
+
+class Payload(Described):
+    """The shape of what a checkpoint says of its run."""
+
+    format: str
+    version: int
+    config: dict[str, Any]
+    base: BaseReference
+    split_hash: str
+    metrics: dict[str, Any]
+    baselines: dict[str, dict[str, Any] | None] = {}
+    refit: dict[Literal["about", "arrays"], Any] | None = None
 
 
 def checkpoint_payload(

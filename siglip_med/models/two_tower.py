@@ -202,18 +202,17 @@ class TwoTower(nn.Module, ABC):
         """Puts logit scale and bias back into their configured ranges; call it after an optimizer step."""
         self.logits_settings.clamp(self.logit_scale.data, self.logit_bias.data)
 
-    def text_cost(self) -> float:
-        """Multiplications of one text's pass, roughly: weights of the blocks that are not kept, times tokens."""
-        return self._cost("text", self.max_text_length)
+    def cost(self, tower: Tower) -> float:
+        """Multiplications of one text's or image's pass, roughly: weights of blocks that are not kept, times tokens.
 
-    def image_cost(self) -> float:
-        """The same of one image, with a token per patch (16 pixels where the model does not say)."""
-        sizes = (getattr(module.config, "patch_size", None) for module in self.modules() if hasattr(module, "config"))
-        patch = next((int(size) for size in sizes if isinstance(size, int)), 16)
-        return self._cost("vision", (self.image_spec.size // patch) ** 2)
-
-    def _cost(self, tower: Tower, tokens: int) -> float:
-        block = re.compile(r"layers?\.(\d+)\.")
+        An image has a token per patch (16 pixels where the model does not say).
+        """
+        tokens, block = self.max_text_length, re.compile(r"layers?\.(\d+)\.")
+        if tower == "vision":
+            configs = (module.config for module in self.modules() if hasattr(module, "config"))
+            sizes = (getattr(config, "patch_size", None) for config in configs)
+            patch = next((size for size in sizes if isinstance(size, int)), 16)
+            tokens = (self.image_spec.size // patch) ** 2
         counted = 0
         for name, parameter in self.named_parameters():
             found = block.search(name)
