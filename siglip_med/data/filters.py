@@ -28,7 +28,7 @@ def keep_conditions(
     reason: str = "none of the conditions kept",
     by: Literal["any", "primary"] = "any",
 ) -> ImageTable:
-    """Keeps the images that list one of ``names``, or whose primary condition is one; of their labels those in it.
+    """Keeps the images that list one of ``names`` (by ``primary``: first), and of their labels those in ``names``.
 
     The first condition of an image whose own is left out becomes the kept one of highest weight; ties go to the one
     that the fewest images list. So nothing depends on the order of columns. Weights stay as they are.
