@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from siglip_med.core.errors import UserError, one_line
+from siglip_med.core.errors import UserError
 from siglip_med.data.images import MIN_SIDE
 from siglip_med.data.table import ImageTable
 from siglip_med.sources.base import FolderSource
@@ -26,12 +26,15 @@ from siglip_med.sources.huggingface_rows import (
     Part,
     check_protocols,
     expanded,
+    in_one_line,
     open_parts,
 )
 
 logger = logging.getLogger(__name__)
 
 _SEPARATOR, _PREFIX = "|", "condition "
+_AGAIN = "; run the same command to resume; if the file itself is damaged, repair it, or leave it out and give another "
+_AGAIN += "data.source.root"
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 _FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no"})
 _TEXT = ("group_column", "description_column", "skin_tone_column", "sex_column", "age_column", "site_column")
@@ -194,16 +197,9 @@ class HuggingFaceSource(FolderSource):
         rows: Iterator[dict[str, Any]] | None = None
         for position in itertools.count(skip):
             where = f"{part.shards[number]}, row {position + 1}"
-            try:
+            with in_one_line(f"{where}: cannot be read", _AGAIN):
                 rows = part.open(number, skip) if rows is None else rows
                 row = next(rows, None)
-            except UserError:
-                raise
-            except Exception as error:  # whatever the reader of a format or the network raises
-                raise UserError(
-                    f"{where}: cannot be read ({one_line(error, 300)}); run the same command to resume; if the file "
-                    "itself is damaged, repair it, or leave it out and give another data.source.root"
-                ) from error
             seen = position if row is None else position + 1
             missing = {several for several in missing if all((row or {}).get(column) is None for column in several)}
             if watched and missing and (row is None or seen == BLOCK):

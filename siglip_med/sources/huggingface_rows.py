@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,17 @@ def check_protocols(name: str, where: str) -> None:
         raise UserError(f"{where}: {name} is neither a path nor an address of {', '.join(sorted(PROTOCOLS))}")
 
 
+@contextmanager
+def in_one_line(said: str, advice: str = "") -> Iterator[None]:
+    """Whatever the reader of a format, a file system or the network raises, as one line: what, why, what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{said} ({one_line(error, 300)}){advice}") from error
+
+
 def open_parts(settings: Mapping[str, Any], images: Sequence[str], others: Sequence[str]) -> tuple[list[Part], str]:
     """The splits of a data set, in its own order, and a digest of its files ("" where the library names none).
 
@@ -126,14 +138,8 @@ def open_parts(settings: Mapping[str, Any], images: Sequence[str], others: Seque
     Raises:
         UserError: there is no such data set or split, or it cannot be loaded.
     """
-    try:
+    with in_one_line(f"data.source.dataset={settings['dataset']}: cannot be loaded"):
         return _opened(settings, images, others)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the reader of a format or the network raises
-        raise UserError(
-            f"data.source.dataset={settings['dataset']}: cannot be loaded ({one_line(error, 300)})"
-        ) from error
 
 
 def _opened(settings: Mapping[str, Any], images: Sequence[str], others: Sequence[str]) -> tuple[list[Part], str]:
