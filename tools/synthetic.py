@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from siglip_med.conditions import load_conditions, training_prompts
-from siglip_med.synthetic.captions import caption
 from siglip_med.synthetic.recipes import load_recipes
 from siglip_med.synthetic.renderer import draw_appearance, render
 from siglip_med.synthetic.vocabulary import SKIN_TONES
 from tools.pretraining.habits import draw_layers
+from tools.pretraining.sentences import caption
 
 _LABEL = 150
 

@@ -89,7 +89,7 @@ def run(settings: Settings) -> Result:
         module = build_module(settings, components, loss, optimizer)
         begin()
         if trainer.is_global_zero:
-            model.print_summary()
+            Console().print(model.summary())
             save_split(components, folder)
             show_data(components)
 

@@ -15,11 +15,7 @@ from siglip_med.core.outside import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Returns:
-        the exit status: 0, or 2 after a `UserError`, whose message is printed alone.
-    """
+    """Runs one command; the exit status is 0, or 2 after a `UserError`, whose message is printed alone."""
     options = _parser().parse_args(arguments)
     try:
         print(_COMMANDS[options.command](options))

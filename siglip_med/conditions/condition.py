@@ -58,11 +58,6 @@ class ConditionSet:
         return tuple(condition.code for condition in self)
 
     @property
-    def titles(self) -> tuple[str, ...]:
-        """The C official titles of the codes."""
-        return tuple(condition.title for condition in self)
-
-    @property
     def groups(self) -> tuple[str, ...]:
         """The C coarse groups; ``""`` where a user's map gives none."""
         return tuple(condition.group for condition in self)
@@ -81,8 +76,3 @@ class ConditionSet:
     def paths(self) -> tuple[tuple[str, ...], ...]:
         """The C paths from chapter to code."""
         return tuple(condition.path for condition in self)
-
-    @property
-    def descriptions(self) -> tuple[str, ...]:
-        """The C descriptions; ``""`` where there is none."""
-        return tuple(condition.description for condition in self)

@@ -62,7 +62,8 @@ def harmonize(
     book, given = read_code_book(), {} if codes is None else read_codes(Path(codes))
     keys = {label: code_of(label, given) for labels in vocabularies.values() for label in labels}
     listed = chosen if isinstance(chosen, list) else _union(vocabularies, keys, book)
-    conditions = _as_set([(name, keys.get(name) or code_of(name, given)) for name in listed], book)
+    nodes = {name: keys.get(name) or code_of(name, given) for name in listed}
+    conditions = ConditionSet(tuple(in_icd(name, book.codes.get(nodes[name])) for name in listed))
     matched = {
         source: {label: match_label(label, keys[label], conditions, book) for label in labels}
         for source, labels in vocabularies.items()
@@ -112,10 +113,6 @@ def _union(vocabularies: Mapping[str, Sequence[str]], keys: Mapping[str, str], b
 
 def _is_above(key: str, book: CodeBook) -> bool:
     return bool(key) and (key not in book.codes or not book.codes[key].leaf)
-
-
-def _as_set(conditions: Sequence[tuple[str, str]], book: CodeBook) -> ConditionSet:
-    return ConditionSet(tuple(in_icd(name, book.codes.get(key)) for name, key in conditions))
 
 
 def _related(own: Condition, conditions: ConditionSet, book: CodeBook) -> list[str]:

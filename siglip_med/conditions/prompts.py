@@ -14,7 +14,7 @@ from siglip_med.core.errors import UserError
 MAX_DESCRIPTION_WORDS = 36
 """Longest description: medical English takes up to 1.6 SigLIP tokens per word, and 64 also hold template and name."""
 
-DESCRIBED_TEMPLATES = (
+_DESCRIBED = (
     "{description}",
     "Clinical presentation of {condition}: {description}",
     "A dermatological image showing {condition}.",
@@ -22,7 +22,7 @@ DESCRIBED_TEMPLATES = (
 )
 """Sentences for a condition that has a description."""
 
-PLAIN_TEMPLATES = (
+_PLAIN = (
     "A dermatological image showing {condition}.",
     "Clinical presentation of {condition}.",
     "A close-up photograph of skin with {condition}.",
@@ -30,40 +30,22 @@ PLAIN_TEMPLATES = (
 )
 """Sentences for a condition that has none."""
 
-ENSEMBLED = 3
-"""Of either list, the first so many are averaged for evaluation."""
 
-
-def training_prompts(
-    conditions: ConditionSet,
-    described: Sequence[str] = DESCRIBED_TEMPLATES,
-    plain: Sequence[str] = PLAIN_TEMPLATES,
-) -> tuple[tuple[str, ...], ...]:
-    """The sentences that training draws from, the description first.
-
-    Args:
-        conditions: C conditions.
-        described: templates with ``{condition}`` and ``{description}`` for conditions that have a description.
-        plain: templates with ``{condition}`` for those that have none.
-
-    Returns:
-        C tuples of prompts, as many as there are templates.
+def training_prompts(conditions: ConditionSet) -> tuple[tuple[str, ...], ...]:
+    """The four sentences that training draws from, for each of C conditions, the description first.
 
     Raises:
-        UserError: two conditions would get the same prompt after the tokenizer, or a template has an unknown field.
+        UserError: two conditions would get the same prompt after the tokenizer.
 
     Examples:
         >>> from siglip_med.conditions import load_conditions
-        >>> psoriasis = load_conditions(["Psoriasis"])
-        >>> training_prompts(psoriasis)[0][2:]
+        >>> training_prompts(load_conditions(["Psoriasis"]))[0][2:]
         ('A dermatological image showing psoriasis.', 'A close-up photograph of skin with psoriasis.')
-        >>> training_prompts(psoriasis, described=["{condition} of the skin"])
-        (('Psoriasis of the skin',),)
     """
     prompts = tuple(
         tuple(
-            _fill(template, condition.phrase, condition.description)
-            for template in (described if condition.description else plain)
+            _capitalized(template.format(condition=condition.phrase, description=condition.description))
+            for template in (_DESCRIBED if condition.description else _PLAIN)
         )
         for condition in conditions
     )
@@ -71,21 +53,17 @@ def training_prompts(
     return prompts
 
 
-def evaluation_prompts(
-    conditions: ConditionSet,
-    described: Sequence[str] = DESCRIBED_TEMPLATES[:ENSEMBLED],
-    plain: Sequence[str] = PLAIN_TEMPLATES[:ENSEMBLED],
-) -> tuple[tuple[str, ...], ...]:
+def evaluation_prompts(conditions: ConditionSet) -> tuple[tuple[str, ...], ...]:
     """The sentences whose embeddings are averaged to represent a condition (prompt ensembling, Radford et al. 2021).
 
-    Takes, returns and raises what `training_prompts` does.
+    They are the first three of `training_prompts`, which says what it raises.
 
     Examples:
         >>> from siglip_med.conditions import load_conditions
         >>> [len(prompts) for prompts in evaluation_prompts(load_conditions(["Psoriasis", "Acne"]))]
         [3, 3]
     """
-    return training_prompts(conditions, described, plain)
+    return tuple(prompts[:3] for prompts in training_prompts(conditions))
 
 
 def wording_notes(conditions: ConditionSet) -> tuple[str, ...]:
@@ -100,13 +78,7 @@ def wording_notes(conditions: ConditionSet) -> tuple[str, ...]:
     )
 
 
-def _fill(template: str, condition: str, description: str) -> str:
-    try:
-        prompt = template.format(condition=condition, description=description)
-    except (KeyError, IndexError, ValueError) as error:
-        raise UserError(
-            f"prompt template {template!r}: {{condition}} and {{description}} are its only fields ({error}); correct it"
-        ) from error
+def _capitalized(prompt: str) -> str:
     return prompt[:1].upper() + prompt[1:]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -34,39 +34,22 @@ CHUNK = 512
 """Images between two writes of the index: what a killed run loses at most."""
 
 
-@dataclass(frozen=True)
-class _Pixels:
-    stamp: tuple[int, int]
-    digest: str
-    square: np.ndarray | None  # None: an image with this content is stored already
-
-
 @dataclass
 class _Index:
-    """What the store holds.
-
-    Attributes:
-        records: content hash -> record.
-        files: path -> [bytes, mtime in ns, content hash].
-        sums: CRC-32 of each record.
-    """
+    """What the store holds: content hash -> record, path -> [bytes, mtime in ns, content hash], CRC-32 of records."""
 
     records: dict[str, int] = field(default_factory=dict)
     files: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     sums: list[int] = field(default_factory=list)
 
-    def check(self) -> None:
-        """A file may say anything; raises ValueError, TypeError or KeyError if this is no index."""
-        if sorted(self.records.values()) != list(range(len(self.sums))) or not all(type(n) is int for n in self.sums):
-            raise ValueError("records and sums do not fit")
-        if any(digest not in self.records for _, _, digest in self.files.values()):
-            raise KeyError("a file has no record")
-
-    def record(self, path: Path) -> int | None:
-        known = self.files.get(str(path))
-        if known is None or known[:2] != stamp(path):
-            return None
-        return self.records[known[2]]
+    def find(self, paths: Sequence[Path]) -> np.ndarray:
+        """``[N]`` int64 records of N files, -1 where a file is new or changed."""
+        records = np.full(len(paths), -1, dtype=np.int64)
+        for place, path in enumerate(paths):
+            known = self.files.get(str(path))
+            if known is not None and known[:2] == stamp(path):
+                records[place] = self.records[known[2]]
+        return records
 
 
 class PixelCache:
@@ -82,8 +65,9 @@ class PixelCache:
 
     def __init__(self, folder: Path, side: int, max_pixels: int, bits: int = 16) -> None:
         self.folder = folder / f"pixels-{side}-v{FORMAT}-{max_pixels}-{bits}"
-        self.side, self.bits = side, bits
-        self.max_pixels = max_pixels
+        self.side, self.max_pixels, self.bits = side, max_pixels, bits
+        self._pixel_file = self.folder / "pixels.bin"
+        self._item = side * side * 3
         self._pixels: np.ndarray | None = None
         self._mapped: Mapped | None = None
         self._sums = np.empty(0, dtype=np.int64)
@@ -104,7 +88,7 @@ class PixelCache:
         """
         self._pixels = None
         try:
-            records = self._lookup(self._read_index(), paths)
+            records = self._read_index().find(paths)
             if (records >= 0).all():
                 return records, {}
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -145,14 +129,6 @@ class PixelCache:
         # A worker opens the file itself: pickling a memory map would copy all of it.
         return self.__dict__ | {"_pixels": None, "_mapped": None}
 
-    @property
-    def _item(self) -> int:
-        return self.side * self.side * 3
-
-    @property
-    def _pixel_file(self) -> Path:
-        return self.folder / "pixels.bin"
-
     def _view(self) -> np.ndarray:
         if self._pixels is None:
             try:
@@ -166,31 +142,25 @@ class PixelCache:
             self._checked = np.zeros(len(self._sums), dtype=bool)
         return self._pixels
 
-    def _lookup(self, index: _Index, paths: Sequence[Path]) -> np.ndarray:
-        found = (index.record(path) for path in paths)
-        return np.fromiter((-1 if record is None else record for record in found), dtype=np.int64, count=len(paths))
-
     def _read_index(self) -> _Index:
         """The index, or an empty one where there is none that fits the pixel file."""
         try:
             raw = json.loads((self.folder / "index.json").read_bytes())
             files = {path: (size, mtime, digest) for path, (size, mtime, digest) in raw["files"].items()}
             index = _Index(raw["records"], files, raw["sums"])
-            index.check()
-            complete = self._pixel_file.stat().st_size >= len(index.records) * self._item
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            fits = sorted(index.records.values()) == list(range(len(index.sums)))
+            fits &= all(type(value) is int for value in index.sums)
+            fits &= all(digest in index.records for _, _, digest in files.values())
+            fits &= self._pixel_file.stat().st_size >= len(index.records) * self._item
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # a file may say anything
             return _Index()
-        return index if complete else _Index()
-
-    def _write_index(self, index: _Index) -> None:
-        content = {"records": index.records, "files": index.files, "sums": index.sums}
-        write_json(self.folder / "index.json", content, indent=None)
+        return index if fits else _Index()
 
     def _fill(self, paths: Sequence[Path], workers: int) -> tuple[np.ndarray, dict[int, str]]:
         index = self._read_index()  # again: another run may have filled it while this one waited for the lock
         if not index.records:
             self._pixel_file.unlink(missing_ok=True)  # a new file: whoever still reads the old one keeps it
-        records = self._lookup(index, paths)
+        records = index.find(paths)
         missing = np.flatnonzero(records < 0)
         self._check_space(len(missing))
         reasons: dict[int, str] = {}
@@ -211,11 +181,17 @@ class PixelCache:
                     if isinstance(result, str):
                         reasons[position] = result
                     else:
-                        records[position] = self._append(index, file, paths[position], result)
+                        found, digest, square = result
+                        if digest not in index.records and square is not None:
+                            file.write(square.tobytes())
+                            index.sums.append(crc(square))
+                            index.records[digest] = len(index.records)
+                        index.files[str(paths[position])] = (*found, digest)
+                        records[position] = index.records[digest]
                     progress.advance(bar)
                 file.flush()
                 os.fsync(file.fileno())
-                self._write_index(index)
+                write_json(self.folder / "index.json", vars(index), indent=None)
         return records, reasons
 
     def _check_space(self, count: int) -> None:
@@ -226,8 +202,8 @@ class PixelCache:
                 "free some space or set data.cache_dir to another folder"
             )
 
-    def _load(self, index: _Index, path: Path) -> _Pixels | str:
-        """One image, or the reason why there is none."""
+    def _load(self, index: _Index, path: Path) -> tuple[tuple[int, int], str, np.ndarray | None] | str:
+        """An image's stamp, hash and, if that is new, its square; or the reason why there is none."""
         try:
             found = stamp(path)  # before reading: a file that changes meanwhile is read again next time
             data = read_bytes(path)
@@ -235,16 +211,7 @@ class PixelCache:
             square = None if digest in index.records else decode(data, self.side, self.max_pixels, self.bits)
         except BadImageError as error:
             return str(error)
-        return "changed while it was read" if found is None else _Pixels(found, digest, square)
-
-    @staticmethod
-    def _append(index: _Index, file: BinaryIO, path: Path, pixels: _Pixels) -> int:
-        if pixels.digest not in index.records and pixels.square is not None:
-            file.write(pixels.square.tobytes())
-            index.sums.append(crc(pixels.square))
-            index.records[pixels.digest] = len(index.records)
-        index.files[str(path)] = (*pixels.stamp, pixels.digest)
-        return index.records[pixels.digest]
+        return "changed while it was read" if found is None else (found, digest, square)
 
 
 def stamp(path: Path) -> tuple[int, int] | None:

@@ -108,10 +108,12 @@ def unused_rows(path: Path, records: Sequence[Sequence[str]], read: Read) -> Unu
         UserError: something else than a row is wrong.
     """
     faults: dict[int, str] = {}
+    nothing = [""] * len(records[0])
     with TemporaryDirectory() as place:
         copy = Path(place) / path.name
         while True:
-            write_csv(copy, records[0], _emptied(records, faults))
+            rows = (nothing if number in faults else row for number, row in enumerate(records[1:], start=1))
+            write_csv(copy, records[0], rows)
             try:
                 table, bad = read(copy)
                 break
@@ -141,11 +143,6 @@ def write_clean(path: Path, records: Sequence[Sequence[str]], reasons: Mapping[i
     write_csv(removed, ("row", "why", *header, *beyond), filled)
     write_csv(path, header, kept)
     return removed
-
-
-def _emptied(records: Sequence[Sequence[str]], reasons: Mapping[int, str]) -> list[Sequence[str]]:
-    nothing = [""] * len(records[0])
-    return [nothing if number in reasons else record for number, record in enumerate(records[1:], start=1)]
 
 
 def _row_and_reason(message: str, path: Path) -> tuple[int, str]:

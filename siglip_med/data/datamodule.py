@@ -197,7 +197,7 @@ class DataModule(LabeledData):
 
     def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
         """The whole split on every rank, or its chosen rows, without augmentation, in the order of `rows`."""
-        dataset = self._dataset(self.chosen_rows(split, chosen))
+        dataset = self._dataset(self.rows(split, chosen))
         return self._loader(dataset, ShardSampler(dataset), self.eval_batch_size)
 
     @property

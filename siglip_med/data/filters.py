@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -21,8 +22,13 @@ def keep_rows(table: ImageTable, mask: np.ndarray, reason: str, asked: bool = Fa
     return replace(table.take(mask), left_out=left_out)
 
 
-def keep_conditions(table: ImageTable, names: Sequence[str], reason: str = "none of the conditions kept") -> ImageTable:
-    """Keeps the images that list one of ``names``, and of their labels those in ``names``.
+def keep_conditions(
+    table: ImageTable,
+    names: Sequence[str],
+    reason: str = "none of the conditions kept",
+    by: Literal["any", "primary"] = "any",
+) -> ImageTable:
+    """Keeps the images that list one of ``names`` (by ``primary``: first), and of their labels those in ``names``.
 
     The first condition of an image whose own is left out becomes the kept one of highest weight; ties go to the one
     that the fewest images list. So nothing depends on the order of columns. Weights stay as they are.
@@ -30,10 +36,15 @@ def keep_conditions(table: ImageTable, names: Sequence[str], reason: str = "none
     Raises:
         UserError: a name that the table does not have, or no image is left.
     """
-    keep = _wanted(table, names)
+    if unknown := [name for name in names if name not in table.conditions]:
+        have = ", ".join(table.conditions)
+        raise UserError(f"{table.source}: no image has condition {', '.join(map(repr, unknown))}; there are {have}")
+    keep = np.array([name in set(names) for name in table.conditions])
     if keep.all():
         return table
-    kept = keep_rows(table, np.asarray((table.labels[:, keep] > 0).any(axis=1)), reason, asked=True)
+    first = keep[table.frame["primary"].to_numpy()]
+    mask = first if by == "primary" else np.asarray((table.labels[:, keep] > 0).any(axis=1))
+    kept = keep_rows(table, mask, reason, asked=True)
     primary = kept.frame["primary"].to_numpy()
     lost = ~keep[primary]
     if lost.any():
@@ -42,16 +53,10 @@ def keep_conditions(table: ImageTable, names: Sequence[str], reason: str = "none
         best = np.array(order)[np.argmax(kept.labels[:, order], axis=1)]
         primary = np.where(lost, best, primary)
         kept = kept.with_notes(f"{lost.sum():,} images get another first condition, since theirs is left out")
-    return _only(kept, keep, primary)
-
-
-def keep_primary(table: ImageTable, names: Sequence[str], reason: str) -> ImageTable:
-    """Keeps the images whose first condition is one of ``names``; the rest is as in `keep_conditions`."""
-    keep = _wanted(table, names)
-    if keep.all():
-        return table
-    kept = keep_rows(table, keep[table.frame["primary"].to_numpy()], reason, asked=True)
-    return _only(kept, keep, kept.frame["primary"].to_numpy())
+    place = np.cumsum(keep) - 1
+    left = tuple(name for name, is_kept in zip(table.conditions, keep, strict=True) if is_kept)
+    frame = kept.frame.assign(primary=place[primary])
+    return replace(kept, frame=frame, labels=kept.labels[:, keep], conditions=left)
 
 
 def drop_rare_conditions(table: ImageTable, minimum_images: int) -> ImageTable:
@@ -80,19 +85,3 @@ def rename_conditions(weights: Mapping[str, float], aliases: Mapping[str, str | 
         if new is not None:
             renamed[new] = max(weight, renamed.get(new, 0.0))
     return renamed
-
-
-def _wanted(table: ImageTable, names: Sequence[str]) -> np.ndarray:
-    unknown = [name for name in names if name not in table.conditions]
-    if unknown:
-        have = ", ".join(table.conditions)
-        raise UserError(f"{table.source}: no image has condition {', '.join(map(repr, unknown))}; there are {have}")
-    return np.array([name in set(names) for name in table.conditions])
-
-
-def _only(table: ImageTable, keep: np.ndarray, primary: np.ndarray) -> ImageTable:
-    """The columns that are kept; ``primary`` counts the old ones."""
-    position = np.cumsum(keep) - 1
-    names = tuple(name for name, is_kept in zip(table.conditions, keep, strict=True) if is_kept)
-    frame = table.frame.assign(primary=position[primary])
-    return replace(table, frame=frame, labels=table.labels[:, keep], conditions=names)

@@ -158,11 +158,7 @@ def thumbnail(path: Path, side: int, bits: int = 16) -> np.ndarray:
 
 
 def used_bits(data: bytes, max_pixels: int = MAX_PIXELS) -> int | None:
-    """Bits that the brightest color of a file with 16 bits per channel needs, at least 8; None for any other file.
-
-    Raises:
-        BadImageError: as `decode`.
-    """
+    """Bits, at least 8, that the brightest color of a file of 16 per channel needs, else None; errors of `decode`."""
     with _opened(data, max_pixels) as image:
         if not has_sixteen_bits(image, data):
             return None
@@ -214,13 +210,18 @@ def _opened(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
         with _reading():
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
-        if _is_heic(data) and "HEIF" not in FORMATS:
+        # what the first box of a file says (ISO/IEC 23008-12), whatever its name
+        if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS and "HEIF" not in FORMATS:
             raise BadImageError("is a HEIC image, which needs pillow-heif: pip install 'siglip-med[heic]'") from None
         raise BadImageError(f"is not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise BadImageError(f"has more pixels than the limit of {max_pixels:,}") from None
     with image:
-        _check_size(image, max_pixels)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImageError(f"has {width} x {height} pixels, more than the limit of {max_pixels:,}")
+        if min(width, height) < MIN_SIDE:
+            raise BadImageError(f"has {width} x {height} pixels, too few for a photograph")
         yield image
 
 
@@ -245,19 +246,6 @@ def _read(path: Path, read: Callable[[bytes], np.ndarray]) -> np.ndarray:
         return read(read_bytes(path))
     except BadImageError as error:
         raise UserError(f"{path} {error}; replace or remove it") from error
-
-
-def _is_heic(data: bytes) -> bool:
-    """Whether a file says in its first box that it is HEIC (ISO/IEC 23008-12), whatever its name."""
-    return data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS
-
-
-def _check_size(image: Image.Image, max_pixels: int) -> None:
-    width, height = image.size
-    if width * height > max_pixels:
-        raise BadImageError(f"has {width} x {height} pixels, more than the limit of {max_pixels:,}")
-    if min(width, height) < MIN_SIDE:
-        raise BadImageError(f"has {width} x {height} pixels, too few for a photograph")
 
 
 def _decode_jpeg(data: bytes, image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -350,18 +338,15 @@ def _whole_colors(data: bytes, image: Image.Image, upright: Image.Image) -> np.n
         # memory before, another photograph perhaps). Pillow's upper halves must be the same, in the file's own
         # orientation or upright: the two turn different formats by themselves.
         turn = _TRANSPOSE.get(image.getexif().get(_EXIF_ORIENTATION, 1))
-        for turned in (deep, deep if turn is None else _turned(deep, turn)):
-            if np.array_equal(turned >> 8, theirs):
-                return turned
+        bands = [Image.fromarray(band) for band in np.moveaxis(deep, -1, 0)]
+        turned = deep if turn is None else np.stack([np.asarray(band.transpose(turn)) for band in bands], axis=-1)
+        for found in (deep, turned):
+            if np.array_equal(found >> 8, theirs):
+                return found
     raise BadImageError(
         "has 16-bit colors of which the lower half cannot be read; save it as PNG, or with 8 bits, or set "
         "data.image_bits=16"
     )
-
-
-def _turned(pixels: np.ndarray, turn: Image.Transpose) -> np.ndarray:
-    bands = [np.asarray(Image.fromarray(pixels[..., i]).transpose(turn)) for i in range(pixels.shape[2])]
-    return np.stack(bands, axis=-1)
 
 
 def _to_eight_bits(pixels: np.ndarray, bits: int) -> np.ndarray:

@@ -61,13 +61,9 @@ class LabeledData(pl.LightningDataModule, ABC):
             raise UserError(f"{self.table.source}: data/sampling=per_source is for data=mixture; this is one source")
         return self.sampling.of(self.table.frame["source"].to_numpy(dtype=str)[rows])
 
-    def rows(self, split: str) -> np.ndarray:
-        """Table rows of a split (``train``, ``val`` or ``test``), in the order of `full_loader`."""
-        return {"train": self.split.train, "val": self.split.val, "test": self.split.test}[split]
-
-    def chosen_rows(self, split: str, chosen: np.ndarray | None) -> np.ndarray:
-        """`rows`, or those of them that are among ``chosen``."""
-        rows = self.rows(split)
+    def rows(self, split: str, chosen: np.ndarray | None = None) -> np.ndarray:
+        """Table rows of ``train``, ``val`` or ``test`` (that are ``chosen``), in the order of `full_loader`."""
+        rows = {"train": self.split.train, "val": self.split.val, "test": self.split.test}[split]
         return rows if chosen is None else rows[np.isin(rows, chosen)]
 
     def training_sampler(self, dataset: SplitDataset, batch_size: int, drop_last: bool) -> EpochSampler:

@@ -1,7 +1,7 @@
 """Two towers behind one face, their adaptation, and small checkpoints."""
 
-from siglip_med.models.adaptation import Adaptation, Frozen, FullFineTune, Lora, interpolated
-from siglip_med.models.base import BaseReference, fingerprint
+from siglip_med.models.adaptation import Frozen, FullFineTune, Lora, interpolated
+from siglip_med.models.base import fingerprint
 from siglip_med.models.checkpoint import (
     MODEL_BUILDERS,
     DamagedCheckpoint,
@@ -9,7 +9,6 @@ from siglip_med.models.checkpoint import (
     checkpoint_payload,
     finalize_checkpoint,
     load_model,
-    load_trained,
     model_builders,
     model_node,
     read_checkpoint,
@@ -22,17 +21,14 @@ from siglip_med.models.exported import family_of, load_export
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.familiarity import Familiarity, read_familiarity
 from siglip_med.models.frozen_blocks import as_written, encoder_layers
-from siglip_med.models.joint import ClipTwoTower, JointTwoTower, NaflexTwoTower, SiglipTwoTower, VitBertTwoTower
+from siglip_med.models.joint import ClipTwoTower, JointTwoTower, VitBertTwoTower
 from siglip_med.models.logits import Logits
 from siglip_med.models.prompts import PromptEnsemble, Tokenizer, check_prompts, cut_texts, in_chunks
 from siglip_med.models.refit import Refit, read_refit
-from siglip_med.models.summary import check_gradients
-from siglip_med.models.two_tower import TwoTower
+from siglip_med.models.two_tower import TwoTower, check_gradients
 
 __all__ = [
     "MODEL_BUILDERS",
-    "Adaptation",
-    "BaseReference",
     "ClipTwoTower",
     "DamagedCheckpoint",
     "Device",
@@ -44,10 +40,8 @@ __all__ = [
     "JointTwoTower",
     "Logits",
     "Lora",
-    "NaflexTwoTower",
     "PromptEnsemble",
     "Refit",
-    "SiglipTwoTower",
     "Tokenizer",
     "TwoTower",
     "VitBertTwoTower",
@@ -68,7 +62,6 @@ __all__ = [
     "interpolated",
     "load_export",
     "load_model",
-    "load_trained",
     "model_builders",
     "model_node",
     "read_checkpoint",

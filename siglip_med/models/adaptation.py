@@ -151,16 +151,13 @@ Adaptation = Lora | FullFineTune | Frozen
 def _pattern(roots: Mapping[str, int], targets: Sequence[str]) -> str:
     """Matches the linear layers ``targets`` in the encoder layers of each root, from its first block on."""
     kinds = "|".join(_SPELLINGS[target] for target in targets)
+    # no tower has a hundred blocks
+    blocks = {root: "|".join(map(str, range(first, 100))) if first else r"\d+" for root, first in roots.items()}
     prefixes = "|".join(
-        rf"{re.escape(root)}(?:(?:encoder|transformer|model)\.)?layers?\.{_at_least(first)}"
-        for root, first in roots.items()
+        rf"{re.escape(root)}(?:(?:encoder|transformer|model)\.)?layers?\.(?:{numbers})"
+        for root, numbers in blocks.items()
     )
     return rf"(?:{prefixes})\.(?:{kinds})"
-
-
-def _at_least(first: int) -> str:
-    """Matches the number of a block that is not one of the first (no tower has a hundred)."""
-    return r"\d+" if first == 0 else f"(?:{'|'.join(str(number) for number in range(first, 100))})"
 
 
 def interpolated(base: Mapping[str, Tensor], trained: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:

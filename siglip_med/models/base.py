@@ -3,9 +3,9 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 _HYPERPARAMETERS = (
@@ -15,9 +15,8 @@ _HYPERPARAMETERS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class BaseReference:
-    """Names a base model.
+class BaseReference(BaseModel):
+    """Names a base model, in memory and in a checkpoint.
 
     Attributes:
         name: the folder or hub id that it was loaded from (two of them, joined by " + ", for a dual encoder).
@@ -25,13 +24,11 @@ class BaseReference:
         fingerprint: see `fingerprint`; decides whether two bases are the same, wherever they were loaded from.
     """
 
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
     name: str
     revision: str | None
     fingerprint: str
-
-    def as_dict(self) -> dict[str, str | None]:
-        """Plain types, for checkpoints."""
-        return asdict(self)
 
 
 def fingerprint(models: Mapping[str, nn.Module]) -> str:

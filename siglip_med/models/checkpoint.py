@@ -18,6 +18,7 @@ from siglip_med.core.errors import UserError, first_fault
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.core.trust import Builders, build_trusted, builders, check_trusted, vouched
+from siglip_med.models.base import BaseReference
 from siglip_med.models.factory import clip, dual_encoder, siglip, siglip2
 from siglip_med.models.familiarity import Familiarity
 from siglip_med.models.hub import not_finite
@@ -45,57 +46,48 @@ class Calibrated(BaseModel):
     bias: FiniteFloat = 0.0
 
 
-def check_conditions(conditions: Sequence[str], codes: Sequence[str], prompts: Sequence[Sequence[str]]) -> None:
-    """Raises a ValueError where conditions, their codes and their prompts do not belong together."""
-    if not len(conditions) == len(codes) == len(prompts):
-        raise ValueError(f"{len(conditions)} conditions, {len(codes)} codes and {len(prompts)} lists of prompts")
-    names = [name.strip() for name in conditions]
-    if len(set(names)) < len(names) or not all(names):
-        raise ValueError("a condition has no name, or two have the same")
-    odd = next((text for text in (*conditions, *codes, *chain(*prompts)) if control_character(text)), None)
-    if odd is not None:
-        raise ValueError(f"{odd[:40]!r} holds a control character")
-    for name, texts in zip(names, prompts, strict=True):
-        if not texts or not all(map(str.strip, texts)):
-            raise ValueError(f"{name!r} has no prompt, or an empty one")
-
-
-class Base(BaseModel):
-    """Which base a checkpoint belongs to."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    name: str
-    revision: str | None
-    fingerprint: str
-
-
-class Payload(BaseModel):
-    """The shape of what a checkpoint says of its run; a file may say anything."""
+class Described(BaseModel):
+    """What a checkpoint and an export both say of their model; a file may say anything."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
-    format: str
-    version: int
-    config: dict[str, Any]
-    base: Base
     conditions: list[str]
     codes: list[str]
     prompts: list[list[str]]
-    split_hash: str
-    metrics: dict[str, Any]
     calibration: Calibrated | None
     provenance: dict[Literal["kind", "name", "license"], str] | None = None
-    baselines: dict[str, dict[str, Any] | None] = {}
     image_bits: Annotated[int, Field(ge=8, le=16)] = 16
-    refit: dict[Literal["about", "arrays"], Any] | None = None
     familiarity: Familiarity | None = None
     reading: str | None = None
 
     @model_validator(mode="after")
     def _belongs_together(self) -> Self:
-        check_conditions(self.conditions, self.codes, self.prompts)
+        conditions, codes, prompts = self.conditions, self.codes, self.prompts
+        if not len(conditions) == len(codes) == len(prompts):
+            raise ValueError(f"{len(conditions)} conditions, {len(codes)} codes and {len(prompts)} lists of prompts")
+        names = [name.strip() for name in conditions]
+        if len(set(names)) < len(names) or not all(names):
+            raise ValueError("a condition has no name, or two have the same")
+        odd = next((text for text in (*conditions, *codes, *chain(*prompts)) if control_character(text)), None)
+        if odd is not None:
+            raise ValueError(f"{odd[:40]!r} holds a control character")
+        for name, texts in zip(names, prompts, strict=True):
+            if not texts or not all(map(str.strip, texts)):
+                raise ValueError(f"{name!r} has no prompt, or an empty one")
         return self
+
+
+class Payload(Described):
+    """The shape of what a checkpoint says of its run."""
+
+    format: str
+    version: int
+    config: dict[str, Any]
+    base: BaseReference
+    split_hash: str
+    metrics: dict[str, Any]
+    baselines: dict[str, dict[str, Any] | None] = {}
+    refit: dict[Literal["about", "arrays"], Any] | None = None
 
 
 def checkpoint_payload(
@@ -105,17 +97,18 @@ def checkpoint_payload(
     codes: Sequence[str],
     prompts: Sequence[Sequence[str]],
     split_hash: str,
-    metrics: Mapping[str, Any] | None = None,
-    calibration: Mapping[str, float] | None = None,
     account: Sequence[str] = (),
     provenance: Provenance | None = None,
 ) -> dict[str, Any]:
-    """What a checkpoint says of its run besides the weights, as plain types; a TypeError for anything else."""
+    """What a checkpoint says of its run besides the weights, as plain types; a TypeError for anything else.
+
+    `finalize_checkpoint` fills in metrics and calibration.
+    """
     return {
         "format": FORMAT,
         "version": VERSION,
         "config": _plain(config),
-        "base": model.base.as_dict(),
+        "base": model.base.model_dump(),
         "conditions": _plain(conditions),
         "codes": _plain(codes),
         "prompts": _plain(prompts),
@@ -124,8 +117,8 @@ def checkpoint_payload(
         "reading": reading(model, prompts),
         "account": _plain(account),
         "provenance": provenance.as_dict() if provenance else None,
-        "metrics": _plain(metrics or {}),
-        "calibration": None if calibration is None else _plain(calibration),
+        "metrics": {},
+        "calibration": None,
     }
 
 
@@ -211,13 +204,6 @@ def read_trained(
     """
     checkpoint = read_checkpoint(path)
     return _weights_for(model, checkpoint, path, partial), checkpoint[PAYLOAD]
-
-
-def load_trained(model: TwoTower, path: str | Path) -> dict[str, Any]:
-    """Puts a checkpoint's trained weights into a model built like the run's own; payload as of `read_trained`."""
-    weights, payload = read_trained(model, path)
-    model.load_trainable_state(weights)
-    return payload
 
 
 def model_builders(trust: Sequence[str] = ()) -> Builders:

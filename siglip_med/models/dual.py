@@ -64,17 +64,6 @@ class DualEncoderSettings:
     logits: Logits = field(default_factory=Logits)
     gradient_checkpointing: bool = False
 
-    @property
-    def name(self) -> str:
-        """Where both were loaded from."""
-        return f"{self.vision} + {self.text}"
-
-    @property
-    def revision(self) -> str | None:
-        """Of the hub, both in one; None where neither is asked for."""
-        asked = (self.vision_revision, self.text_revision)
-        return " + ".join(revision or "main" for revision in asked) if any(asked) else None
-
 
 class ProjectionHead(nn.Module):
     """Standardizes a feature, regularizes it while training, and maps it into the shared space."""
@@ -112,13 +101,14 @@ class DualEncoder(TwoTower):
         image_spec: ImageSpec,
     ) -> None:
         """Wraps two loaded models in float32; image processor of the vision backbone, tokenizer of the text encoder."""
+        asked = (settings.vision_revision, settings.text_revision)
         super().__init__(
             backbones={
                 VISION: Backbone(vision, {"vision": ""}, unused=_unused(settings.vision_pooling)),
                 TEXT: Backbone(text, {"text": ""}, unused=_unused(settings.text_pooling)),
             },
-            name=settings.name,
-            revision=settings.revision,
+            name=f"{settings.vision} + {settings.text}",
+            revision=" + ".join(revision or "main" for revision in asked) if any(asked) else None,
             tokenizer=tokenizer,
             image_processor=image_processor,
             image_spec=image_spec,

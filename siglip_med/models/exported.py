@@ -3,28 +3,18 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from siglip_med.core.errors import UserError, first_fault, one_line
 from siglip_med.core.seals import check_sums
 from siglip_med.core.trust import build_trusted
-from siglip_med.models.checkpoint import MODEL_BUILDERS, Calibrated, check_conditions
+from siglip_med.models.checkpoint import MODEL_BUILDERS, Described
 from siglip_med.models.dual import DualEncoder
-from siglip_med.models.familiarity import Familiarity
 from siglip_med.models.hub import not_finite
 from siglip_med.models.joint import ClipTwoTower, NaflexTwoTower, Siglip2TwoTower, SiglipTwoTower, VitBertTwoTower
 from siglip_med.models.reading import check_reading
@@ -52,28 +42,13 @@ class Family(BaseModel):
     text_pooling: Literal["cls", "mean", "pooler"] | None = None
 
 
-class About(BaseModel):
+class About(Described):
     """The shape of ``conditions.json``; a folder may come from anybody."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    conditions: list[str]
-    codes: list[str]
-    prompts: list[list[str]]
     logit_scale: Annotated[PositiveFloat, FiniteFloat]
     logit_bias: FiniteFloat
-    calibration: Calibrated | None
     refit: str | None = None
-    familiarity: Familiarity | None = None
     model: Family
-    image_bits: Annotated[int, Field(ge=8, le=16)] = 16
-    reading: str | None = None
-    provenance: dict[Literal["kind", "name", "license"], str] | None = None
-
-    @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
-        check_conditions(self.conditions, self.codes, self.prompts)
-        return self
 
 
 _FAMILIES: dict[type[TwoTower], str] = {
@@ -87,11 +62,7 @@ _FAMILIES: dict[type[TwoTower], str] = {
 
 
 def family_of(model: TwoTower) -> dict[str, Any]:
-    """What an export says of its model so that `load_export` can build it.
-
-    Raises:
-        UserError: the model is of a class of somebody's own, which no other software could load.
-    """
+    """What an export says of its model, for `load_export`; a UserError for a class of one's own."""
     if type(model) not in _FAMILIES:
         raise UserError(
             f"{type(model).__name__} is a tower of your own: no export format holds it; predict, evaluate and the page "

@@ -4,7 +4,6 @@ import inspect
 import logging
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -12,18 +11,17 @@ from transformers import PreTrainedModel
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.image_spec import ImageSpec
-from siglip_med.models.adaptation import Adaptation, Lora
 from siglip_med.models.dual import DualEncoder, DualEncoderSettings
 from siglip_med.models.hub import load_config, load_image_processor, load_tokenizer, load_weights, resolve_path
 from siglip_med.models.joint import (
     ClipTwoTower,
+    JointSettings,
     JointTwoTower,
     NaflexTwoTower,
     Siglip2TwoTower,
     SiglipTwoTower,
     VitBertTwoTower,
 )
-from siglip_med.models.logits import Logits
 from siglip_med.models.pairs import VitBertConfig
 
 Model = TypeVar("Model")
@@ -56,25 +54,6 @@ def takes_fields_of(
         return call
 
     return decorate
-
-
-@dataclass(frozen=True)
-class JointSettings:
-    """What the configs say of a model whose two towers were pretrained together.
-
-    Args:
-        path: a folder, a hub id, or ``package:siglip_tiny``.
-        revision: commit, tag or branch of the hub; None is the main branch.
-        adaptation: what is trained.
-        logits: how logit scale and bias start and how far they go.
-        gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
-    """
-
-    path: str
-    revision: str | None = None
-    adaptation: Adaptation = field(default_factory=Lora)
-    logits: Logits = field(default_factory=Logits)
-    gradient_checkpointing: bool = False
 
 
 @takes_fields_of(JointSettings)
@@ -133,7 +112,9 @@ def dual_encoder(settings: DualEncoderSettings) -> DualEncoder:
         )
     processor = load_image_processor(vision_path, settings.vision_revision)
     if settings.image_size is not None:
-        _resize(processor, settings.image_size)
+        processor.size = {"height": settings.image_size, "width": settings.image_size}
+        if getattr(processor, "do_center_crop", False):
+            processor.crop_size = processor.size
     text = _tower(load_weights(text_path, settings.text_revision, unused=("pooler.",)), "text_model")
     longest = getattr(text.config, "max_position_embeddings", settings.max_text_length)
     if settings.max_text_length > longest:
@@ -159,13 +140,9 @@ def _joint(families: dict[str, type[Joint]], settings: JointSettings) -> Joint:
         raise UserError(f"{settings.path} is a {config.model_type!r} model, not {' or '.join(families)}: use {hint}")
     return family(
         load_weights(folder, settings.revision),
-        name=settings.path,
-        revision=settings.revision,
+        settings,
         tokenizer=load_tokenizer(folder, settings.revision, mask=family.text_mask),
         image_processor=load_image_processor(folder, settings.revision),
-        adaptation=settings.adaptation,
-        logits=settings.logits,
-        gradient_checkpointing=settings.gradient_checkpointing,
     )
 
 
@@ -179,10 +156,3 @@ def _side(processor: Any) -> int:
     cropped = getattr(processor, "do_center_crop", False) and getattr(processor, "crop_size", None)
     size = dict(processor.crop_size if cropped else processor.size)
     return int(size.get("height") or size["shortest_edge"])
-
-
-def _resize(processor: Any, side: int) -> None:
-    """Makes an image processor give another side length."""
-    processor.size = {"height": side, "width": side}
-    if getattr(processor, "do_center_crop", False):
-        processor.crop_size = {"height": side, "width": side}

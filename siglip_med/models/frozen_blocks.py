@@ -20,11 +20,7 @@ class FrozenBlocks:
     """
 
     def __init__(self, tower: nn.Module, blocks: int, name: str) -> None:
-        """Finds the first n blocks, n at least 1.
-
-        Raises:
-            UserError: the tower has no such parts, or not more than n blocks.
-        """
+        """Finds the first n blocks, n at least 1; a UserError where the tower has no such parts, or no more blocks."""
         layers = encoder_layers(tower)
         if layers is None or not isinstance(getattr(tower, "embeddings", None), nn.Module):
             raise UserError(

@@ -31,11 +31,7 @@ TIMM = "timm_wrapper"
 
 
 def resolve_path(path: str) -> str:
-    """Turns ``package:name`` into the packaged folder and checks folders.
-
-    Raises:
-        UserError: the folder does not exist or holds no model, or a file of an export is altered.
-    """
+    """``package:name`` as the packaged folder; a UserError for a folder without a model, or an altered export."""
     folder = local_folder(path)
     if folder is None:
         return path
@@ -87,7 +83,8 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
     Raises:
         UserError: the model is not available, its file is truncated, or weights are missing from it.
     """
-    _check_sizes(path, load_config(path, revision))
+    config, stored = load_config(path, revision), _stored(path)
+    _check_sizes(path, config, [shape for shape, _ in stored.values()])
     with explained(path, revision):
         model, loading = AutoModel.from_pretrained(
             path,
@@ -104,20 +101,27 @@ def load_weights(path: str, revision: str | None, unused: tuple[str, ...] = ()) 
         raise UserError(f"the weights of {path} do not fit its config.json: {len(missing + wrong)} missing ({names})")
     if (undefined := not_finite(model.state_dict())) is not None:
         raise UserError(f"the weights of {path} are damaged: {undefined} is not finite; copy or download them again")
-    if (whole := _whole_numbers(path, model)) is not None:
-        raise UserError(
-            f"the weights of {path} are damaged: {whole} holds no real numbers; copy or download them again"
-        )
+    for name, _ in model.named_parameters():
+        if name in stored and "F" not in stored[name][1]:  # transformers would take integers for weights
+            raise UserError(
+                f"the weights of {path} are damaged: {name} holds no real numbers; copy or download them again"
+            )
     return model
 
 
-def _check_sizes(path: str, config: Any) -> None:
-    """Refuses a folder whose config declares more than its files hold: to build it would take hours, or gigabytes."""
-    shapes = []
+def _stored(path: str) -> dict[str, tuple[list[int], str]]:
+    """Shape and type of every weight that a folder's files hold, by their headers; nothing of the hub's."""
+    found: dict[str, tuple[list[int], str]] = {}
     with explained(path, None):
         for file in sorted(Path(path).glob("*.safetensors")):
             with safe_open(file, "pt") as opened:
-                shapes += [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118
+                slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+                found |= {name: (one.get_shape(), one.get_dtype()) for name, one in slices.items()}
+    return found
+
+
+def _check_sizes(path: str, config: Any, shapes: list[list[int]]) -> None:
+    """Refuses a folder whose config declares more than its files hold: to build it would take hours, or gigabytes."""
     if not shapes:
         return
     weights = sum(math.prod(shape) for shape in shapes)
@@ -131,17 +135,6 @@ def _check_sizes(path: str, config: Any) -> None:
                     f"{path}: the weights do not hold the {name} of {value:,} that config.json says (or leaves to a "
                     "default): copy or download both again"
                 )
-
-
-def _whole_numbers(path: str, model: PreTrainedModel) -> str | None:
-    """The first parameter that a folder's files hold as integers: transformers would take them for weights."""
-    own = {name for name, _ in model.named_parameters()}
-    for file in sorted(Path(path).glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            for name in own & set(opened.keys()):
-                if "F" not in opened.get_slice(name).get_dtype():
-                    return name
-    return None
 
 
 def not_finite(weights: Mapping[str, torch.Tensor]) -> str | None:

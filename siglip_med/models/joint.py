@@ -1,6 +1,7 @@
 """Models that were pretrained with both towers: SigLIP, SigLIP 2 with flexible resolution, CLIP, a ViT with a BERT."""
 
 import math
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import PreTrainedModel
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.image_spec import ImageSpec
-from siglip_med.models.adaptation import Adaptation
+from siglip_med.models.adaptation import Adaptation, Lora
 from siglip_med.models.backbone import Backbone
 from siglip_med.models.dual import pool
 from siglip_med.models.frozen_blocks import replaced_forwards
@@ -21,6 +22,25 @@ from siglip_med.models.two_tower import TwoTower
 
 MODEL = "model"
 """Name of the one backbone of a joint model."""
+
+
+@dataclass(frozen=True)
+class JointSettings:
+    """What the configs say of a model whose two towers were pretrained together.
+
+    Args:
+        path: a folder, a hub id, or ``package:siglip_tiny``.
+        revision: commit, tag or branch of the hub; None is the main branch.
+        adaptation: what is trained.
+        logits: how logit scale and bias start and how far they go.
+        gradient_checkpointing: recompute activations in the backward pass instead of keeping them.
+    """
+
+    path: str
+    revision: str | None = None
+    adaptation: Adaptation = field(default_factory=Lora)
+    logits: Logits = field(default_factory=Logits)
+    gradient_checkpointing: bool = False
 
 
 class JointTwoTower(TwoTower):
@@ -32,15 +52,11 @@ class JointTwoTower(TwoTower):
     def __init__(
         self,
         model: PreTrainedModel,
-        name: str,
-        revision: str | None,
+        settings: JointSettings,
         tokenizer: Any,
         image_processor: Any,
-        adaptation: Adaptation,
-        logits: Logits,
-        gradient_checkpointing: bool = False,
     ) -> None:
-        """Wraps a model loaded from ``name`` in float32; the other arguments are as in `JointSettings`."""
+        """Wraps a model loaded from ``settings.path`` in float32."""
         scale: Any = model.logit_scale
         bias = getattr(model, "logit_bias", None)
         super().__init__(
@@ -54,8 +70,8 @@ class JointTwoTower(TwoTower):
                     pooling=self.pooling,
                 )
             },
-            name=name,
-            revision=revision,
+            name=settings.path,
+            revision=settings.revision,
             tokenizer=tokenizer,
             image_processor=image_processor,
             image_spec=ImageSpec(
@@ -65,10 +81,10 @@ class JointTwoTower(TwoTower):
             ),
             embedding_dim=self.shared_size(model.config),
             max_text_length=self.text_length(model.config),
-            adaptation=adaptation,
-            logits=logits,
+            adaptation=settings.adaptation,
+            logits=settings.logits,
             base_logits=(scale.exp().item(), 0.0 if bias is None else bias.item()),
-            gradient_checkpointing=gradient_checkpointing,
+            gradient_checkpointing=settings.gradient_checkpointing,
         )
 
     @staticmethod

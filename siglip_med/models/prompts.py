@@ -2,7 +2,7 @@
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,11 +11,8 @@ from torch.nn.functional import normalize
 from siglip_med.core.errors import UserError
 from siglip_med.models.two_tower import TwoTower
 
-
-class Tokenizer(Protocol):
-    """Anything that turns sentences into padded token tensors (`TwoTower.tokenize`)."""
-
-    def __call__(self, texts: Sequence[str]) -> Mapping[str, Tensor]: ...
+Tokenizer = Callable[[Sequence[str]], Mapping[str, Tensor]]
+"""Anything that turns sentences into padded token tensors (`TwoTower.tokenize`)."""
 
 
 class PromptEnsemble:

@@ -22,11 +22,7 @@ def reading(model: TwoTower, prompts: Sequence[Sequence[str]]) -> str:
 
 
 def check_reading(model: TwoTower, prompts: Sequence[Sequence[str]], stored: str | None, source: str) -> None:
-    """Compares with what a file says; one of an earlier version says nothing.
-
-    Raises:
-        UserError: the same weights would answer otherwise.
-    """
+    """A UserError where the same weights would answer otherwise than a file says; an early version says nothing."""
     if stored is not None and stored != reading(model, prompts):
         raise UserError(
             f"{source} was made with another tokenizer, preprocessor_config.json or config.json than its base has now: "

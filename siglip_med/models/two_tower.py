@@ -4,7 +4,7 @@ import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from peft import PeftModel
@@ -14,13 +14,19 @@ from torch.nn.functional import normalize
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.image_spec import ImageSpec
-from siglip_med.core.outside import Console
 from siglip_med.models.adaptation import Adaptation, Tower
 from siglip_med.models.backbone import PEFT_PREFIX, Backbone
 from siglip_med.models.base import BaseReference, fingerprint
 from siglip_med.models.frozen_blocks import FrozenBlocks
 from siglip_med.models.logits import Logits
-from siglip_med.models.summary import Component, parameter_table
+
+Component = Literal["vision", "text", "heads", "logits"]
+_TITLES: dict[Component, str] = {
+    "vision": "vision tower",
+    "text": "text tower",
+    "heads": "projections",
+    "logits": "scale and bias",
+}
 
 
 class TwoTower(nn.Module, ABC):
@@ -58,7 +64,8 @@ class TwoTower(nn.Module, ABC):
     ) -> None:
         """Wraps pretrained models by name; the factories (`siglip`, `clip`, …) load them first."""
         super().__init__()
-        self.base = BaseReference(name, revision, fingerprint({key: one.model for key, one in backbones.items()}))
+        digits = fingerprint({key: one.model for key, one in backbones.items()})
+        self.base = BaseReference(name=name, revision=revision, fingerprint=digits)
         self.tokenizer = tokenizer
         self.image_processor = image_processor
         self.image_spec = image_spec
@@ -195,18 +202,17 @@ class TwoTower(nn.Module, ABC):
         """Puts logit scale and bias back into their configured ranges; call it after an optimizer step."""
         self.logits_settings.clamp(self.logit_scale.data, self.logit_bias.data)
 
-    def text_cost(self) -> float:
-        """Multiplications of one text's pass, roughly: weights of the blocks that are not kept, times tokens."""
-        return self._cost("text", self.max_text_length)
+    def cost(self, tower: Tower) -> float:
+        """Multiplications of one text's or image's pass, roughly: weights of blocks that are not kept, times tokens.
 
-    def image_cost(self) -> float:
-        """The same of one image, with a token per patch (16 pixels where the model does not say)."""
-        sizes = (getattr(module.config, "patch_size", None) for module in self.modules() if hasattr(module, "config"))
-        patch = next((int(size) for size in sizes if isinstance(size, int)), 16)
-        return self._cost("vision", (self.image_spec.size // patch) ** 2)
-
-    def _cost(self, tower: Tower, tokens: int) -> float:
-        block = re.compile(r"layers?\.(\d+)\.")
+        An image has a token per patch (16 pixels where the model does not say).
+        """
+        tokens, block = self.max_text_length, re.compile(r"layers?\.(\d+)\.")
+        if tower == "vision":
+            configs = (module.config for module in self.modules() if hasattr(module, "config"))
+            sizes = (getattr(config, "patch_size", None) for config in configs)
+            patch = next((size for size in sizes if isinstance(size, int)), 16)
+            tokens = (self.image_spec.size // patch) ** 2
         counted = 0
         for name, parameter in self.named_parameters():
             found = block.search(name)
@@ -342,15 +348,32 @@ class TwoTower(nn.Module, ABC):
     def summary(self) -> Table:
         """A table of how many parameters each part has and how many of them are trained."""
         replaced = (".logit_scale", ".logit_bias")  # the base's own, whose place this class's parameters take
-        return parameter_table(
-            f"{self.base.name} ({type(self.adaptation).__name__})",
-            (
-                (self.component_of(name), value)
-                for name, value in self.named_parameters()
-                if not name.endswith(replaced)
-            ),
-        )
+        every, trained = dict.fromkeys(_TITLES, 0), dict.fromkeys(_TITLES, 0)
+        for name, parameter in self.named_parameters():
+            if not name.endswith(replaced):
+                every[self.component_of(name)] += parameter.numel()
+                trained[self.component_of(name)] += parameter.numel() * parameter.requires_grad
+        rows = [(title, every[part], trained[part]) for part, title in _TITLES.items()]
+        table = Table(title=f"{self.base.name} ({type(self.adaptation).__name__})")
+        for heading in ("part", "parameters", "trained", "share"):
+            table.add_column(heading, justify="left" if heading == "part" else "right")
+        for title, total, learned in (*rows, ("all", sum(every.values()), sum(trained.values()))):
+            table.add_row(title, f"{total:,}", f"{learned:,}", f"{learned / max(1, total):.2%}")
+        return table
 
-    def print_summary(self) -> None:
-        """Prints `summary` to the terminal."""
-        Console().print(self.summary())
+
+def check_gradients(model: nn.Module) -> None:
+    """Fails if a trainable parameter got no gradient; call it after the first backward pass.
+
+    An adapter on a layer that is never called trains nothing, says nothing, and stops distributed training.
+
+    Raises:
+        UserError: lists the parameters that no gradient reached.
+    """
+    dead = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    if dead:
+        names = ", ".join(dead[:4]) + (", …" if len(dead) > 4 else "")
+        raise UserError(
+            f"{len(dead)} trainable parameters got no gradient in the first step ({names}): the loss does not reach "
+            "them; leave them out of model.adaptation, or set model.logits.train_bias=false if it is the bias alone"
+        )

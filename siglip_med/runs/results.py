@@ -12,7 +12,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.seals import write_sidecar
 from siglip_med.data.splitting.look_alikes import LOOK_ALIKES, SplitLookAlikes
 from siglip_med.metrics import CHOOSING, fit_calibration, write_per_image
-from siglip_med.models import Familiarity, Refit, finalize_checkpoint, load_trained, write_checkpoint
+from siglip_med.models import Familiarity, Refit, finalize_checkpoint, read_trained, write_checkpoint
 from siglip_med.report.data_card import write_data_card
 from siglip_med.report.evidence import BESIDE, PROMPTS, PROMPTS_VAL
 from siglip_med.report.summary import RunSummary
@@ -55,7 +55,7 @@ def load_best(trainer: pl.Trainer, components: Components) -> Path | None:
         )
     trainer.strategy.barrier("best checkpoint written")
     best = Path(checkpoints.best_model_path)
-    load_trained(components.model, best)
+    components.model.load_trainable_state(read_trained(components.model, best)[0])
     return best
 
 

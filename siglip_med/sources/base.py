@@ -61,6 +61,10 @@ class FolderSource(ABC):
 
     published: ClassVar[Provenance] = Provenance()
     """Provenance that the authors of the format's one data set state."""
+    where_to_get_it: ClassVar[str] = ""
+    """How the data set can be had, put behind the message that it is missing."""
+    writes: ClassVar[bool] = False
+    """Whether `prepare` fills the root itself, as a cache."""
 
     @property
     def provenance(self) -> Provenance:
@@ -68,27 +72,16 @@ class FolderSource(ABC):
         known = self.published
         return replace(known, name=self.dataset_name or known.name, license=self.license or known.license)
 
-    writes: ClassVar[bool] = False
-    """Whether `prepare` fills the root itself, as a cache."""
-
     def prepare(self) -> None:
         """Checks that the folder is there, before a run makes anything."""
         self.folder()
 
     def folder(self) -> Path:
-        """The root as a path.
-
-        Raises:
-            UserError: there is no such folder.
-        """
+        """The root as a path; a UserError where there is no such folder."""
         path = Path(self.root).expanduser()
         if not path.is_dir():
-            raise UserError(f"{path}: no such folder; give data.source.root=FOLDER{self.where_to_get_it()}")
+            raise UserError(f"{path}: no such folder; give data.source.root=FOLDER{self.where_to_get_it}")
         return path
-
-    def where_to_get_it(self) -> str:
-        """How the data set can be had, put behind the message that it is missing."""
-        return ""
 
     @cached_property
     def renamed(self) -> Mapping[str, str | None]:
@@ -108,11 +101,7 @@ class FolderSource(ABC):
         """The whole data set as a table, before the filters."""
 
     def load(self) -> ImageTable:
-        """Reads the table and applies the filters.
-
-        Raises:
-            UserError: a file is missing or wrong, or nothing is left.
-        """
+        """Reads the table and applies the filters; a UserError where a file is missing or wrong, or nothing is left."""
         table = find_files(self.filtered())
         if self.near_duplicate_distance is not None:
             # what cannot be read is for the policy of the DataModule to judge
@@ -161,10 +150,6 @@ class FolderSource(ABC):
             raw_labels=raw_labels,
             **settings,
         )
-
-    def named(self, cell: str) -> dict[str, float]:
-        """The one condition that a cell names, with weight 1; none where it is not known."""
-        return dict.fromkeys(self.names_in(cell), 1.0)
 
     def names_in(self, cell: str, separator: str | None = None) -> list[str]:
         """The conditions that a cell names; "not known" in any spelling is none, unless `aliases` has it."""

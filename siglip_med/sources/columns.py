@@ -21,11 +21,7 @@ Column = Annotated[str, BeforeValidator(_as_name)]
 
 
 def match_columns(names: Iterable[str], there: Sequence[str], path: Path) -> list[str]:
-    """Columns of a table by their names; letter case does not count where it leaves one alone.
-
-    Raises:
-        UserError: a column is not there; the line names all that are missing.
-    """
+    """Columns by their names, in any letter case that leaves one alone; a UserError names all that are missing."""
     plain: dict[str, list[str]] = {}
     for column in there:
         plain.setdefault(column.casefold(), []).append(column)

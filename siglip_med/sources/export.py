@@ -23,11 +23,11 @@ import fsspec
 from filelock import FileLock
 from PIL import Image
 
-from siglip_med.core.errors import UserError, one_line
+from siglip_med.core.errors import UserError
 from siglip_med.core.files import append_text, write_bytes, write_csv, write_json
 from siglip_med.core.progress import tracked
 from siglip_med.data.images import BadImageError, shrink
-from siglip_med.sources.huggingface_rows import check_protocols
+from siglip_med.sources.huggingface_rows import check_protocols, in_one_line
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +90,7 @@ class Export:
     defaults: dict[str, Any]
 
     def finished(self) -> dict[str, Any] | None:
-        """The finished export that the root holds, ``state`` and ``counts`` with it; None where there is none.
-
-        Raises:
-            UserError: it is one with other settings.
-        """
+        """The finished export of the root, with ``state`` and ``counts``, or None; a UserError for other settings."""
         stamp = self.root / _STAMP
         if not stamp.is_file():
             return None
@@ -250,12 +246,7 @@ def _encoded(item: Item) -> bytes:
     if data is not None or not path:
         return data or b""
     check_protocols(path, item.where)
-    try:
-        with fsspec.open(path, "rb") as file:
-            fetched: bytes = file.read()
-            return fetched
-    except Exception as error:  # whatever a file system raises
-        raise UserError(
-            f"{item.where}: {path} cannot be read ({one_line(error, 300)}); "
-            "run the same command to resume, or leave the row out"
-        ) from error
+    advice = "; run the same command to resume, or leave the row out"
+    with in_one_line(f"{item.where}: {path} cannot be read", advice), fsspec.open(path, "rb") as file:
+        fetched: bytes = file.read()
+    return fetched

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from siglip_med.core.errors import UserError, one_line
+from siglip_med.core.errors import UserError
 from siglip_med.data.images import MIN_SIDE
 from siglip_med.data.table import ImageTable
 from siglip_med.sources.base import FolderSource
@@ -26,12 +26,15 @@ from siglip_med.sources.huggingface_rows import (
     Part,
     check_protocols,
     expanded,
+    in_one_line,
     open_parts,
 )
 
 logger = logging.getLogger(__name__)
 
 _SEPARATOR, _PREFIX = "|", "condition "
+_AGAIN = "; run the same command to resume; if the file itself is damaged, repair it, or leave it out and give another "
+_AGAIN += "data.source.root"
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
 _FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false", "yes", "no"})
 _TEXT = ("group_column", "description_column", "skin_tone_column", "sex_column", "age_column", "site_column")
@@ -105,8 +108,9 @@ class HuggingFaceSource(FolderSource):
         own = [
             item for item in fields(HuggingFaceSource) if item.name not in {base.name for base in fields(FolderSource)}
         ]
-        # plain values, as JSON has them
-        settings = json.loads(json.dumps({item.name: _plain(getattr(self, item.name)) for item in own}))
+        # plain values, as JSON has them: a config's lists and mappings are none
+        content = json.dumps({item.name: getattr(self, item.name) for item in own}, default=_plain)
+        settings = json.loads(content)
         export = Export(root, settings, {item.name: item.default for item in own})
         state = self._state()
         if self._is_there(export, state):
@@ -193,16 +197,9 @@ class HuggingFaceSource(FolderSource):
         rows: Iterator[dict[str, Any]] | None = None
         for position in itertools.count(skip):
             where = f"{part.shards[number]}, row {position + 1}"
-            try:
+            with in_one_line(f"{where}: cannot be read", _AGAIN):
                 rows = part.open(number, skip) if rows is None else rows
                 row = next(rows, None)
-            except UserError:
-                raise
-            except Exception as error:  # whatever the reader of a format or the network raises
-                raise UserError(
-                    f"{where}: cannot be read ({one_line(error, 300)}); run the same command to resume; if the file "
-                    "itself is damaged, repair it, or leave it out and give another data.source.root"
-                ) from error
             seen = position if row is None else position + 1
             missing = {several for several in missing if all((row or {}).get(column) is None for column in several)}
             if watched and missing and (row is None or seen == BLOCK):
@@ -239,11 +236,7 @@ class HuggingFaceSource(FolderSource):
 
 
 def _text(value: Any, where: str) -> str:
-    """A cell as text; "" where it is empty.
-
-    Raises:
-        UserError: it holds an object, or bytes that are no text.
-    """
+    """A cell as text, "" where it is empty; a UserError where it holds an object, or bytes that are no text."""
     if isinstance(value, Mapping):
         keys = ", ".join(map(str, value))
         raise UserError(f"{where}: holds several values ({keys}); name one of them behind a dot")
@@ -256,9 +249,4 @@ def _text(value: Any, where: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A config's lists and mappings as Python's own."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(item) for item in value]
-    return value
+    return dict(value) if isinstance(value, Mapping) else list(value)

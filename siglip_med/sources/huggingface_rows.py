@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,7 @@ class Part:
     stream: Any
 
     def open(self, shard: int, skip: int) -> Iterator[dict[str, Any]]:
-        """Rows of a shard behind the first ``skip``, as `flat` names their cells.
-
-        Raises:
-            UserError: the shard is a tar that is truncated.
-        """
+        """Rows of a shard behind the first ``skip``, as `flat` names their cells; a UserError for a truncated tar."""
         _check_tar_end(self.shards[shard])
         rows = self.stream.shard(num_shards=len(self.shards), index=shard, contiguous=True)
         return map(flat, rows.skip(skip) if skip else rows)
@@ -71,11 +68,7 @@ class Part:
 
 
 def library() -> Any:
-    """The library `datasets`.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """The library `datasets`; a UserError where it is not installed."""
     return require("datasets", feature="data=huggingface", extra="huggingface")
 
 
@@ -116,15 +109,22 @@ def expanded(data_files: Any) -> Any:
 
 
 def check_protocols(name: str, where: str) -> None:
-    """Refuses an address that is neither a path nor of `PROTOCOLS`.
-
-    Raises:
-        UserError: a hop of the address has another protocol; the message starts with ``where``.
-    """
+    """A UserError, begun by ``where``, for an address of which a hop is neither a path nor of `PROTOCOLS`."""
     *hops, last = name.split("::")
     protocols = [hop.partition("://")[0] for hop in (*hops, *([last] if "://" in last else []))]
     if not PROTOCOLS.issuperset(protocols):
         raise UserError(f"{where}: {name} is neither a path nor an address of {', '.join(sorted(PROTOCOLS))}")
+
+
+@contextmanager
+def in_one_line(said: str, advice: str = "") -> Iterator[None]:
+    """Whatever the reader of a format, a file system or the network raises, as one line: what, why, what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{said} ({one_line(error, 300)}){advice}") from error
 
 
 def open_parts(settings: Mapping[str, Any], images: Sequence[str], others: Sequence[str]) -> tuple[list[Part], str]:
@@ -138,14 +138,8 @@ def open_parts(settings: Mapping[str, Any], images: Sequence[str], others: Seque
     Raises:
         UserError: there is no such data set or split, or it cannot be loaded.
     """
-    try:
+    with in_one_line(f"data.source.dataset={settings['dataset']}: cannot be loaded"):
         return _opened(settings, images, others)
-    except UserError:
-        raise
-    except Exception as error:  # whatever the reader of a format or the network raises
-        raise UserError(
-            f"data.source.dataset={settings['dataset']}: cannot be loaded ({one_line(error, 300)})"
-        ) from error
 
 
 def _opened(settings: Mapping[str, Any], images: Sequence[str], others: Sequence[str]) -> tuple[list[Part], str]:
@@ -237,9 +231,7 @@ def _webdataset_features(images: Sequence[str], others: Sequence[str]) -> Any:
 def _check_tar_end(name: str) -> None:
     """Refuses a tar that is truncated, which a reader takes for its end where the cut falls between two members.
 
-    Raises:
-        UserError: the file does not end as a tar does. A server that gives no part of a file is not asked again, which
-            the log says.
+    A server that gives no part of a file is not asked again, which the log says.
     """
     if not name.endswith(".tar"):
         return

@@ -139,11 +139,7 @@ def _why_not(root: Path, path: PurePosixPath) -> str | None:
 
 
 def _has_splits(root: Path, files: list[PurePosixPath], images: set[PurePosixPath]) -> bool:
-    """Whether the root's folders are splits.
-
-    Raises:
-        UserError: some are, and others hold images too.
-    """
+    """Whether the root's folders are splits; a UserError where some are, and others hold images too."""
     tops = sorted({path.parts[0] for path in files if len(path.parts) > 1 and not path.parts[0].startswith(".")})
     tops = [top for top in tops if any(path.parts[0] == top for path in images if len(path.parts) > 1)]
     splits = [top for top in tops if top.lower() in _SPLIT_FOLDERS]

@@ -53,11 +53,7 @@ class MixtureSource:
             source.prepare()
 
     def load(self) -> ImageTable:
-        """Reads the tables and joins them.
-
-        Raises:
-            UserError: a source is wrong, or nothing is left.
-        """
+        """Reads the tables and joins them; a UserError where a source is wrong, or nothing is left."""
         tables = {name: self._read(name) for name in self.sources}
         chosen = self.conditions if isinstance(self.conditions, str) else list(self.conditions)
         found = harmonize({name: table.conditions for name, table in tables.items()}, chosen, self.codes)
@@ -173,14 +169,12 @@ def _tested(table: ImageTable, name: str) -> ImageTable:
     """One source is ``test``, the others ``train``, without what repeats an image of it."""
     held = (table.frame["source"] == name).to_numpy()
     again = ~held & np.isin(table.cases, table.cases[held])
-    reason = f"near-duplicates of images of {name}, which is held out"
-    table = keep_rows(table.with_notes(*_passed_over(table, held)), ~again, reason)
+    if passed_over := int((~held & (table.frame["source_split"] == "test")).sum()):
+        table = table.with_notes(
+            f"{passed_over:,} images that their sources keep for testing are trained on: another is tested"
+        )
+    table = keep_rows(table, ~again, f"near-duplicates of images of {name}, which is held out")
     held = (table.frame["source"] == name).to_numpy()
     frame = table.frame.assign(source_split=np.where(held, "test", "train"))
     reason = f"{name}, which is held out: no single condition is known, so there is nothing to test"
     return keep_rows(replace(table, frame=frame), ~(held & table.only_broad), reason)
-
-
-def _passed_over(table: ImageTable, held: np.ndarray) -> list[str]:
-    given = int((~held & (table.frame["source_split"] == "test")).sum())
-    return [f"{given:,} images that their sources keep for testing are trained on: another is tested"] if given else []

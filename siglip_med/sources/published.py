@@ -26,6 +26,7 @@ class Fitzpatrick17kSource(CsvSource):
     published: ClassVar[Provenance] = Provenance(
         "photographs", "Fitzpatrick17k", "CC BY-NC-SA 3.0 for the annotations, the photographs are their authors'"
     )
+    where_to_get_it: ClassVar[str] = "; the table and how to get the images: https://github.com/mattgroh/fitzpatrick17k"
 
     table: str = "fitzpatrick17k.csv"
     image_column: Column = "md5hash"
@@ -37,10 +38,6 @@ class Fitzpatrick17kSource(CsvSource):
     skin_tone_column: Column | None = "fitzpatrick_scale"
     near_duplicate_distance: Distance | None = 4
     drop_wrong: bool = False
-
-    def where_to_get_it(self) -> str:
-        """The table is public; its images are downloaded from the addresses in it."""
-        return "; the table and how to get the images: https://github.com/mattgroh/fitzpatrick17k"
 
     def read(self) -> ImageTable:
         """The CSV as a table, without the rows that `drop_wrong` leaves out."""
@@ -67,6 +64,7 @@ class Ham10000Source(CsvSource):
     """
 
     published: ClassVar[Provenance] = Provenance("photographs", "HAM10000", "CC BY-NC 4.0")
+    where_to_get_it: ClassVar[str] = "; HAM10000 is at https://doi.org/10.7910/DVN/DBW86T"
 
     table: str = "HAM10000_metadata.csv"
     image_column: Column = "image_id"
@@ -79,10 +77,6 @@ class Ham10000Source(CsvSource):
     age_column: Column | None = "age"
     site_column: Column | None = "localization"
 
-    def where_to_get_it(self) -> str:
-        """Harvard Dataverse asks to accept its terms, so nothing is fetched."""
-        return "; HAM10000 is at https://doi.org/10.7910/DVN/DBW86T"
-
 
 @dataclass(frozen=True, kw_only=True)
 class PadUfes20Source(CsvSource):
@@ -93,6 +87,7 @@ class PadUfes20Source(CsvSource):
     """
 
     published: ClassVar[Provenance] = Provenance("photographs", "PAD-UFES-20", "CC BY 4.0")
+    where_to_get_it: ClassVar[str] = "; PAD-UFES-20 is at https://doi.org/10.17632/zr7vgbcyr2.1"
 
     table: str = "metadata.csv"
     image_column: Column = "img_id"
@@ -109,10 +104,6 @@ class PadUfes20Source(CsvSource):
     age_column: Column | None = "age"
     site_column: Column | None = "region"
 
-    def where_to_get_it(self) -> str:
-        """Mendeley Data hands out one archive, which a person unpacks."""
-        return "; PAD-UFES-20 is at https://doi.org/10.17632/zr7vgbcyr2.1"
-
     def read(self) -> ImageTable:
         """The CSV as a table, with body sites in lower case."""
         table = super().read()
@@ -128,6 +119,7 @@ class Isic2019Source(CsvSource):
     """
 
     published: ClassVar[Provenance] = Provenance("photographs", "ISIC 2019", "CC BY-NC 4.0")
+    where_to_get_it: ClassVar[str] = "; ISIC 2019 is at https://challenge.isic-archive.com/data/#2019"
 
     table: str = "ISIC_2019_Training_GroundTruth.csv"
     join_table: str | None = "ISIC_2019_Training_Metadata.csv"
@@ -143,7 +135,3 @@ class Isic2019Source(CsvSource):
     sex_column: Column | None = "sex"
     age_column: Column | None = "age_approx"
     site_column: Column | None = "anatom_site_general"
-
-    def where_to_get_it(self) -> str:
-        """The archive is behind a page that asks for attribution."""
-        return "; ISIC 2019 is at https://challenge.isic-archive.com/data/#2019"

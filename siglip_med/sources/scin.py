@@ -18,7 +18,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.ranges import Share
 from siglip_med.data.accounting import LeftOut
-from siglip_med.data.filters import keep_primary
+from siglip_med.data.filters import keep_conditions
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.sources.base import FolderSource
 from siglip_med.sources.download import download_all
@@ -56,6 +56,7 @@ class ScinSource(FolderSource):
     """
 
     published: ClassVar[Provenance] = Provenance("photographs", "SCIN", "SCIN Data Use License")
+    where_to_get_it: ClassVar[str] = " or let data.source.download=true fetch SCIN into it (SCIN Data Use License)"
 
     published_66: bool = True
     minimum_weight: Share = 0.0
@@ -66,10 +67,6 @@ class ScinSource(FolderSource):
     download: bool = False
     download_url: str = BUCKET
     download_workers: PositiveInt = 8
-
-    def where_to_get_it(self) -> str:
-        """SCIN's bucket is public."""
-        return " or let data.source.download=true fetch SCIN into it (SCIN Data Use License)"
 
     def prepare(self) -> None:
         """Fetches the tables and the pictures that are missing, if that is asked for.
@@ -120,13 +117,13 @@ class ScinSource(FolderSource):
         if self.published_66:
             published = set(known_conditions("catalog"))
             kept = [name for name in table.conditions if name in published]
-            table = keep_primary(table, kept, "the first condition is none of the published 66")
+            table = keep_conditions(table, kept, "the first condition is none of the published 66", by="primary")
         return table if self.soft_labels else replace(table, labels=(table.labels > 0).astype(np.float32))
 
     def _table(self, root: Path, name: str) -> TextTable:
         path = _find(root, name)
         if path is None:
-            raise UserError(f"{root}: has no {name}, nor dataset/{name}; give SCIN's folder{self.where_to_get_it()}")
+            raise UserError(f"{root}: has no {name}, nor dataset/{name}; give SCIN's folder{self.where_to_get_it}")
         required = _CASE_COLUMNS if name == _TABLES[0] else _LABEL_COLUMNS
         return read_csv(path, required=required)
 
@@ -152,16 +149,15 @@ class ScinSource(FolderSource):
             source_row=number,
             image_id=PurePosixPath(image).stem,
             case=case["case_id"],
-            description=_description(case),
             skin_tone=tone.removeprefix("FST") if tone.startswith("FST") else "",
             sex=_SEX.get(case["sex_at_birth"], ""),
             age_group=_age_group(case["age_group"]),
-            site=", ".join(_answered_yes(case, "body_parts_")),
+            site=_site(case),
         )
 
 
 _CASE_COLUMNS = (
-    *("case_id", "age_group", "sex_at_birth", "fitzpatrick_skin_type", "related_category", "condition_duration"),
+    *("case_id", "age_group", "sex_at_birth", "fitzpatrick_skin_type"),
     *(f"image_{number}_path" for number in (1, 2, 3)),
 )
 _LABEL_COLUMNS = (
@@ -190,26 +186,6 @@ def _age_group(text: str) -> str:
     return text.removeprefix("AGE_").replace("_TO_", "-").replace("_OR_ABOVE", "+")
 
 
-def _answered_yes(case: Mapping[str, str], prefix: str) -> list[str]:
-    return [
-        name.removeprefix(prefix).replace("_", " ")
-        for name, v in case.items()
-        if name.startswith(prefix) and v == "YES"
-    ]
-
-
-def _description(case: Mapping[str, str]) -> str:
-    """What the person reported, without any diagnosis: kind, texture, site, symptoms, duration."""
-    kind = case["related_category"].lower().replace("_", " ")
-    kind = "skin problem" if kind in ("", "other issue description", "looks healthy") else kind
-    textures = ", ".join(_answered_yes(case, "textures_"))
-    sites = ", ".join(_answered_yes(case, "body_parts_"))
-    symptoms = [name for name in _answered_yes(case, "condition_symptoms_") if name != "no relevant experience"]
-    duration = case["condition_duration"].lower().replace("_", " ")
-    parts = [
-        f"{textures} {kind}".strip(),
-        f"on {sites}" if sites else "",
-        f"with {', '.join(symptoms)}" if symptoms else "",
-        f"for {duration}" if duration not in ("", "unknown", "since childhood") else duration.replace("unknown", ""),
-    ]
-    return " ".join(part for part in parts if part) if any(parts[1:]) or textures else ""
+def _site(case: Mapping[str, str]) -> str:
+    parts = [name for name, answer in case.items() if name.startswith("body_parts_") and answer == "YES"]
+    return ", ".join(part.removeprefix("body_parts_").replace("_", " ") for part in parts)

@@ -1,7 +1,5 @@
 """What the renderer paints on: pigment, height, gloss and cover of each pixel, composed into a picture at the end."""
 
-from dataclasses import dataclass, field
-
 import cv2
 import numpy as np
 
@@ -22,7 +20,6 @@ def smooth_step(value: np.ndarray) -> np.ndarray:
     return t * t * (3 - 2 * t)
 
 
-@dataclass
 class Canvas:
     """Layers of one picture, all ``[S, S]`` float32 unless stated otherwise.
 
@@ -41,32 +38,17 @@ class Canvas:
         lesion: how much of each pixel lies inside the outline of a lesion, 0 to 1; nothing is drawn from it.
     """
 
-    rng: np.random.Generator
-    x: np.ndarray
-    y: np.ndarray
-    pixel: float
-    melanin: float
-    density: np.ndarray = field(init=False)
-    height: np.ndarray = field(init=False)
-    gloss: np.ndarray = field(init=False)
-    relief: np.ndarray = field(init=False)
-    cover: np.ndarray = field(init=False)
-    opacity: np.ndarray = field(init=False)
-    lesion: np.ndarray = field(init=False)
-
-    def __post_init__(self) -> None:
-        shape = self.x.shape
-        self.density = np.zeros((*shape, 3), np.float32)
-        self.height = np.zeros(shape, np.float32)
-        self.gloss = np.full(shape, 0.12, np.float32)
-        self.relief = np.ones(shape, np.float32)
-        self.cover = np.zeros((*shape, 3), np.float32)
-        self.opacity = np.zeros(shape, np.float32)
-        self.lesion = np.zeros(shape, np.float32)
-
-    @property
-    def size(self) -> int:
-        return self.x.shape[0]
+    def __init__(self, rng: np.random.Generator, x: np.ndarray, y: np.ndarray, pixel: float, melanin: float) -> None:
+        self.rng, self.x, self.y, self.pixel, self.melanin = rng, x, y, pixel, melanin
+        self.size = len(x)
+        shape = x.shape
+        self.density: np.ndarray = np.zeros((*shape, 3), np.float32)
+        self.height: np.ndarray = np.zeros(shape, np.float32)
+        self.gloss: np.ndarray = np.full(shape, 0.12, np.float32)
+        self.relief: np.ndarray = np.ones(shape, np.float32)
+        self.cover: np.ndarray = np.zeros((*shape, 3), np.float32)
+        self.opacity: np.ndarray = np.zeros(shape, np.float32)
+        self.lesion: np.ndarray = np.zeros(shape, np.float32)
 
     def noise(self, cells: float) -> np.ndarray:
         """Noise with ``cells`` blobs along a side, whatever the resolution (at most one blob in 1.5 pixels)."""

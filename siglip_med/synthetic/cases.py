@@ -52,11 +52,6 @@ class Case:
     age_group: str
 
 
-def smallest(recipes: tuple[Recipe, ...]) -> int:
-    """The fewest images a data set of these recipes can have: `MIN_CASES` cases per condition, one image each."""
-    return MIN_CASES * len(recipes)
-
-
 def _case_counts(recipes: tuple[Recipe, ...], n_images: int) -> np.ndarray:
     views = float(np.dot(_VIEWS, [1, 2, 3]))
     scin = np.array([recipe.cases for recipe in recipes], float)
@@ -110,7 +105,7 @@ def plan_cases(recipes: tuple[Recipe, ...], n_images: int, seed: int) -> list[Ca
 
     Args:
         recipes: the conditions; their SCIN counts set the long tail.
-        n_images: at least `smallest` of the recipes.
+        n_images: at least `MIN_CASES` times the number of recipes.
         seed: same seed, same cases.
     """
     rng = np.random.default_rng([seed, 0])

@@ -157,11 +157,7 @@ def distance_field(
         p, q = first @ basis, second @ basis
         reach = np.maximum(np.abs(p), np.maximum(np.abs(half * p + tilt * q), np.abs(half * p - tilt * q)))
     else:
-        p, q = first @ basis, second @ basis
-        np.multiply(p, p, out=p)
-        np.multiply(q, q, out=q)
-        p += q
-        reach = p
+        reach = np.square(first @ basis) + np.square(second @ basis)
     nearest = reach.argmin(axis=0)
     rho = reach[nearest, np.arange(reach.shape[1])]
     if layer.shape not in ("geometric", "angular"):

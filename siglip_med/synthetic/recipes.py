@@ -6,6 +6,7 @@ from pathlib import Path
 
 from siglip_med.core.errors import UserError
 from siglip_med.synthetic import vocabulary as words
+from siglip_med.synthetic.surfaces import SURFACE_PAINTERS
 from siglip_med.synthetic.vocabulary import Layer
 
 
@@ -47,7 +48,7 @@ def _layer(row: dict[str, str], number: int) -> Layer:
         "shape": words.SHAPES,
         "color": (*words.COLORS, *words.COVERS),
         "border": words.BORDERS,
-        "surface": words.SURFACES,
+        "surface": SURFACE_PAINTERS,
         "halo": ("", *words.COLORS),
     }
     for column, allowed in known.items():

@@ -20,33 +20,17 @@ class Appearance:
 
 
 def draw_appearance(rng: np.random.Generator, layers: tuple[Layer, ...], tone: int, site: str) -> Appearance:
-    """Draw one case.
-
-    Args:
-        rng: randomness of the case.
-        layers: the kinds of lesion, in the order they are painted.
-        tone: Fitzpatrick type, 1 to 6.
-        site: one of `vocabulary.SITES`.
-    """
+    """Draw one case: skin of a Fitzpatrick type (1 to 6) at a body site, and its lesions in the layers' order."""
     return Appearance(draw_skin(rng, tone, site), tuple(draw_lesions(rng, layer) for layer in layers))
 
 
 def render(appearance: Appearance, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Take one picture of a case: another distance, tilt, light and camera noise with each ``rng``.
-
-    Args:
-        appearance: the case.
-        size: side of the picture in pixels.
-        rng: randomness of this view.
-
-    Returns:
-        ``[size, size, 3]`` uint8 RGB.
-    """
+    """``[size, size, 3]`` uint8 RGB: the picture of `render_with_lesions` alone."""
     return render_with_lesions(appearance, size, rng)[0]
 
 
 def render_with_lesions(appearance: Appearance, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The picture that `render` takes, and where in it the lesions are.
+    """Take one picture of a case: another distance, tilt, light and camera noise with each ``rng``.
 
     Args:
         appearance: the case.

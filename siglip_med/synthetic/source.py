@@ -1,10 +1,9 @@
-"""Rendered data sets as sources: pictures and a label table on disk, made once."""
+"""The drawings as a source: pictures and a label table on disk, made once."""
 
 import csv
 import hashlib
 import shutil
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -12,23 +11,19 @@ from typing import Annotated, ClassVar
 import cv2
 import numpy as np
 from filelock import FileLock
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt
 from rich.progress import Progress
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.provenance import Provenance
 from siglip_med.data.table import ImageTable, TableRow, build_table
-from siglip_med.synthetic.captions import caption
-from siglip_med.synthetic.cases import plan_cases, smallest
+from siglip_med.synthetic.cases import MIN_CASES, plan_cases
 from siglip_med.synthetic.recipes import load_recipes
 from siglip_med.synthetic.renderer import Appearance, draw_appearance, render
 
 LABELS = "labels.csv"
 _COLUMNS = ("image", "case", "condition", "weight", "description", "skin_tone", "sex", "age_group", "site")
 _SEPARATOR = "|"
-
-Count = Annotated[int, Field(gt=0, le=10_000_000)]
-Size = Annotated[int, Field(ge=16, le=512)]
 
 
 @dataclass(frozen=True)
@@ -41,36 +36,60 @@ class DrawnCase:
 
 
 @dataclass(frozen=True)
-class RenderedSource(ABC):
-    """A data set that is drawn on first use and kept on disk.
+class SyntheticSource:
+    """Drawings of the 66 SCIN conditions: long tail, differentials and co-listing as SCIN's; see docs/synthetic.md.
 
-    The folder's name holds a digest of the settings and of the renderer's own files, so neither another setting nor
-    another version of the drawings ever meets old pictures.
+    They are drawn on first use and kept on disk. The folder's name holds a digest of the settings and of the renderer's
+    own files, so neither another setting nor another version of the drawings ever meets old pictures.
 
     Args:
         root: folder for rendered data sets; safe to delete.
-        n_images: number of pictures.
+        n_images: number of pictures, at least 198 (three cases per condition).
         seed: same seed, same pictures, to the bit on one machine.
         size: side in pixels.
+        thumbnails: whether a run keeps small copies of the pictures, and pages show them; they show nobody.
+
+    Raises:
+        UserError: fewer pictures than that.
     """
 
     root: str
-    n_images: PositiveInt
+    n_images: Annotated[int, Field(gt=0, le=10_000_000)] = 3200
     seed: NonNegativeInt = 0
-    size: Size = 64
+    size: Annotated[int, Field(ge=16, le=512)] = 64
+    thumbnails: bool = True
 
-    name: ClassVar[str]
+    name: ClassVar[str] = "synthetic"
     writes: ClassVar[bool] = True
     """Whether `prepare` fills the root itself, as a cache."""
     provenance: ClassVar[Provenance] = Provenance("drawings", "siglip-med's synthetic drawings", "that of siglip-med")
 
-    @abstractmethod
-    def draw_cases(self) -> Iterator[DrawnCase]:
-        """The cases, in order; deterministic."""
+    def __post_init__(self) -> None:
+        least = MIN_CASES * len(self.conditions())
+        if self.n_images < least:
+            raise UserError(
+                f"data.source.n_images={self.n_images} is too few: the rarest conditions need three cases each; "
+                f"give at least {least}"
+            )
 
-    @abstractmethod
     def conditions(self) -> tuple[str, ...]:
-        """The condition names, in the order of the label columns."""
+        """The 66 names, in the order of the label columns."""
+        return tuple(recipe.condition for recipe in load_recipes())
+
+    def draw_cases(self) -> Iterator[DrawnCase]:
+        """The cases of the data set, in order; deterministic."""
+        for case in plan_cases(load_recipes(), self.n_images, self.seed):
+            rng = np.random.default_rng([self.seed, 1, case.number])
+            columns = {
+                "case": f"case-{case.number:05d}",
+                "condition": _SEPARATOR.join(case.weights),
+                "weight": _SEPARATOR.join(map(str, case.weights.values())),
+                "skin_tone": case.skin_tone,
+                "sex": case.sex,
+                "age_group": case.age_group,
+                "site": case.site,
+            }
+            yield DrawnCase(draw_appearance(rng, case.layers, case.tone, case.site), case.views, columns)
 
     @property
     def folder(self) -> Path:
@@ -99,31 +118,25 @@ class RenderedSource(ABC):
                 partial = folder.parent / ".partial"
                 shutil.rmtree(partial, ignore_errors=True)  # of a killed run
                 partial.mkdir()
-                with Progress(transient=True) as progress:
-                    task = progress.add_task(f"Rendering {self.n_images:,} {self.name} pictures", total=self.n_images)
-                    self._render_into(partial, lambda: progress.advance(task))
+                self._render_into(partial)
                 partial.rename(folder)
         except OSError as error:
             raise UserError(f"cannot write pictures into {folder.parent}: {error.strerror or error}") from error
 
-    def _render_into(self, folder: Path, advance: Callable[[], None]) -> None:
-        with (folder / LABELS).open("w", newline="", encoding="utf-8") as handle:
-            writer = csv.DictWriter(handle, _COLUMNS, lineterminator="\n")
+    def _render_into(self, folder: Path) -> None:
+        title = f"Rendering {self.n_images:,} {self.name} pictures"
+        with (folder / LABELS).open("w", newline="", encoding="utf-8") as handle, Progress(transient=True) as progress:
+            writer = csv.DictWriter(handle, _COLUMNS, restval="", lineterminator="\n")
             writer.writeheader()
             views = ((drawn, view) for drawn in self.draw_cases() for view in range(drawn.views))
-            for number, (drawn, view) in enumerate(views):
+            for number, (drawn, view) in enumerate(progress.track(views, self.n_images, description=title)):
                 rng = np.random.default_rng([self.seed, 2, number])
                 name = f"images/{number:06d}_{view}.jpg"
                 _write_jpeg(folder / name, render(drawn.appearance, self.size, rng))
                 writer.writerow({"image": name, **drawn.columns})
-                advance()
 
     def load(self) -> ImageTable:
-        """Read the label table.
-
-        Raises:
-            UserError: the pictures were not rendered, or the table was damaged.
-        """
+        """Read the label table; a UserError where the pictures were not rendered, or the table was damaged."""
         path = self.folder / LABELS
         if not path.is_file():
             raise UserError(
@@ -146,65 +159,7 @@ class RenderedSource(ABC):
                 )
             )
         table = build_table(rows, root=self.folder, source=str(path), conditions=self.conditions())
-        return replace(table, provenance=self.provenance)
-
-
-@dataclass(frozen=True)
-class SyntheticSource(RenderedSource):
-    """Drawings of the 66 SCIN conditions: long tail, differentials and co-listing as SCIN's; see docs/synthetic.md.
-
-    Args:
-        n_images: number of pictures, at least 198 (three cases per condition).
-        thumbnails: whether a run keeps small copies of the pictures, and pages show them; they show nobody.
-
-    Raises:
-        UserError: fewer pictures than that.
-    """
-
-    n_images: Count = 3200
-    thumbnails: bool = True
-
-    name: ClassVar[str] = "synthetic"
-
-    def __post_init__(self) -> None:
-        least = smallest(load_recipes())
-        if self.n_images < least:
-            raise UserError(
-                f"data.source.n_images={self.n_images} is too few: the rarest conditions need three cases each; "
-                f"give at least {least}"
-            )
-
-    def conditions(self) -> tuple[str, ...]:
-        """The 66 names."""
-        return tuple(recipe.condition for recipe in load_recipes())
-
-    def load(self) -> ImageTable:
-        """Read the label table.
-
-        Raises:
-            UserError: the pictures were not rendered, or the table was damaged.
-        """
-        return replace(super().load(), thumbnails=self.thumbnails)
-
-    def draw_cases(self) -> Iterator[DrawnCase]:
-        """The cases of the data set."""
-        for case in plan_cases(load_recipes(), self.n_images, self.seed):
-            rng = np.random.default_rng([self.seed, 1, case.number])
-            appearance = draw_appearance(rng, case.layers, case.tone, case.site)
-            yield DrawnCase(
-                appearance,
-                case.views,
-                {
-                    "case": f"case-{case.number:05d}",
-                    "condition": _SEPARATOR.join(case.weights),
-                    "weight": _SEPARATOR.join(map(str, case.weights.values())),
-                    "description": caption(rng, appearance),
-                    "skin_tone": case.skin_tone,
-                    "sex": case.sex,
-                    "age_group": case.age_group,
-                    "site": case.site,
-                },
-            )
+        return replace(table, provenance=self.provenance, thumbnails=self.thumbnails)
 
 
 def _write_jpeg(path: Path, picture: np.ndarray) -> None:

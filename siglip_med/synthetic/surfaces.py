@@ -7,6 +7,9 @@ import numpy as np
 from siglip_med.synthetic.canvas import Canvas, smooth_step
 from siglip_med.synthetic.vocabulary import BLOOD, MELANIN
 
+Color = tuple[float, float, float]
+Painter = Callable[[Canvas, np.ndarray, np.ndarray], None]
+
 _WHITE = (0.93, 0.91, 0.87)
 _SILVER = (0.95, 0.94, 0.93)
 _WAX = (0.93, 0.85, 0.60)
@@ -28,14 +31,24 @@ def _smooth(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
     return
 
 
+def _scaly(
+    opacity: float, cells: float, threshold: float, color: Color, height: float = 0, gloss: float = 0
+) -> Painter:
+    """Flakes of one color all over the lesion."""
+
+    def paint(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
+        flakes = _flakes(canvas, cells, threshold)
+        canvas.lay_over(opacity * mask * flakes, color)
+        canvas.height += height * mask * flakes
+        canvas.gloss += gloss * mask
+
+    return paint
+
+
 def _shiny(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
     canvas.gloss += 0.9 * mask
     canvas.relief *= 1 - 0.8 * mask
     canvas.lay_over(0.40 * mask * np.exp(-(((rho - 0.35) / 0.18) ** 2)) * _flakes(canvas, 5, 0.2), (1.0, 0.98, 0.96))
-
-
-def _fine_scale(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
-    canvas.lay_over(0.55 * mask * _flakes(canvas, 30, 0.2), _WHITE)
 
 
 def _silver_scale(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
@@ -44,30 +57,9 @@ def _silver_scale(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
     canvas.height += 0.008 * mask * plates
 
 
-def _adherent_scale(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
-    canvas.lay_over(0.6 * mask * _flakes(canvas, 17, 0.25), _WHITE)
-
-
-def _greasy_scale(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
-    canvas.lay_over(0.62 * mask * _flakes(canvas, 15, 0.1), _WAX)
-    canvas.gloss += 0.5 * mask
-
-
 def _collarette(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
     ring = np.exp(-(((rho - 0.72) / 0.11) ** 2))
     canvas.lay_over(0.75 * ring * (0.5 + 0.5 * _flakes(canvas, 24, -0.4)), _WHITE)
-
-
-def _gritty(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
-    grit = _flakes(canvas, 36, 0.3)
-    canvas.lay_over(0.7 * mask * grit, _KERATIN)
-    canvas.height += 0.008 * mask * grit
-
-
-def _keratin(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
-    horn = _flakes(canvas, 12, -0.1)
-    canvas.lay_over(0.75 * mask * horn, _KERATIN)
-    canvas.height += 0.02 * mask * horn
 
 
 def _yellow_crust(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
@@ -145,11 +137,13 @@ def _ulcerated(canvas: Canvas, mask: np.ndarray, rho: np.ndarray) -> None:
     canvas.gloss += 1.0 * mask
 
 
-SURFACE_PAINTERS: dict[str, Callable[[Canvas, np.ndarray, np.ndarray], None]] = {
-    "smooth": _smooth, "shiny": _shiny, "fine scale": _fine_scale, "silver scale": _silver_scale,
-    "adherent scale": _adherent_scale, "greasy scale": _greasy_scale, "collarette": _collarette, "gritty": _gritty,
-    "keratin": _keratin, "yellow crust": _yellow_crust, "dark crust": _dark_crust, "weeping": _weeping,
-    "leathery": _leathery, "warty": _warty, "cracked": _cracked, "lacy": _lacy, "dimpled": _dimpled,
-    "punctum": _punctum, "plugged": _plugged, "excoriated": _excoriated, "ulcerated": _ulcerated,
+SURFACE_PAINTERS: dict[str, Painter] = {
+    "smooth": _smooth, "shiny": _shiny, "silver scale": _silver_scale, "collarette": _collarette,
+    "yellow crust": _yellow_crust, "dark crust": _dark_crust, "weeping": _weeping, "leathery": _leathery,
+    "warty": _warty, "cracked": _cracked, "lacy": _lacy, "dimpled": _dimpled, "punctum": _punctum,
+    "plugged": _plugged, "excoriated": _excoriated, "ulcerated": _ulcerated,
+    "fine scale": _scaly(0.55, 30, 0.2, _WHITE), "adherent scale": _scaly(0.6, 17, 0.25, _WHITE),
+    "greasy scale": _scaly(0.62, 15, 0.1, _WAX, gloss=0.5), "gritty": _scaly(0.7, 36, 0.3, _KERATIN, height=0.008),
+    "keratin": _scaly(0.75, 12, -0.1, _KERATIN, height=0.02),
 }  # fmt: skip
 """Surface -> painter of ``(canvas, mask [S, S] in [0, 1], distance [S, S] in radii)``."""

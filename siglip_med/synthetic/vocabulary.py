@@ -67,11 +67,6 @@ HEIGHTS: dict[str, tuple[str, float]] = {
 LINES = ("scratch", "fissure", "burrow", "vessel")
 """Lesions drawn as strokes; their size is a length."""
 
-SURFACES = (
-    "smooth", "shiny", "fine scale", "silver scale", "adherent scale", "greasy scale", "collarette", "gritty",
-    "keratin", "yellow crust", "dark crust", "weeping", "leathery", "warty", "cracked", "lacy", "dimpled", "punctum",
-    "plugged", "excoriated", "ulcerated",
-)  # fmt: skip
 BORDERS = ("sharp", "blurred", "irregular")
 SHAPES = ("round", "oval", "irregular", "angular", "geometric", "annular", "target", "linear", "branching")
 ARRANGEMENTS = (
@@ -98,7 +93,7 @@ class Layer:
         arrangement: one of `ARRANGEMENTS`.
         shape: one of `SHAPES`.
         border: one of `BORDERS`.
-        surface: one of `SURFACES`.
+        surface: a key of `siglip_med.synthetic.surfaces.SURFACE_PAINTERS`.
         color: a key of `COLORS` or `COVERS`.
         halo: color of the skin just around each lesion, a key of `COLORS`, or "".
     """

@@ -183,7 +183,7 @@ class FeatureDataModule(LabeledData):
 
     def full_loader(self, split: str, chosen: np.ndarray | None = None) -> DataLoader[Batch]:
         """A whole split, or its chosen rows, without augmentation, in the order of `rows`."""
-        dataset = FeatureDataset(self._plain, self.table, self.chosen_rows(split, chosen), self._mapped)
+        dataset = FeatureDataset(self._plain, self.table, self.rows(split, chosen), self._mapped)
         return self._loader(dataset, ShardSampler(dataset), self._inner.eval_batch_size)
 
     def _loader(

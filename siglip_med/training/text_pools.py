@@ -38,7 +38,7 @@ def choose_pool(choice: PoolChoice, model: TwoTower, conditions: int, images: in
     if model.text_is_frozen:
         logger.info("text_pool=auto: all, since the text tower is frozen and reads every prompt once")
         return "all"
-    share = conditions * model.text_cost() / (images * model.image_cost())
+    share = conditions * model.cost("text") / (images * model.cost("vision"))
     pool: Pool = "all" if share <= CHEAP else "batch"
     logger.info(
         "text_pool=auto: %s, since %d conditions per step would cost about %.2f of what %d images cost (limit %.2f)",

@@ -23,12 +23,12 @@ def test_names_are_kept_as_given_and_looked_up_without_case_or_spacing():
     conditions = load_conditions(["scc/sccis", "  ECZEMA", "atopic  thing".replace("atopic  thing", "Herpes  zoster")])
     assert conditions.names == ("scc/sccis", "  ECZEMA", "Herpes  zoster")
     assert conditions.codes == ("C44.92", "L30.9", "B02.9")
-    assert conditions.titles[2] == "Zoster without complications"
+    assert conditions.conditions[2].title == "Zoster without complications"
     assert conditions.groups == ("Skin Cancer", "Inflammatory Dermatitis", "Viral Infections")
     assert conditions.chapters[0] == "II - Neoplasms (C00-D49)"
     assert conditions.blocks[1] == "L20-L30 - Dermatitis and eczema"
     assert conditions.paths[1] == ("12", "L20-L30", "L30", "L30.9")
-    assert all(conditions.descriptions)
+    assert all(condition.description for condition in conditions)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_21_labels_of_the_real_photographs(shared):
     names = sorted({row["condition"] for row in rows})
     conditions = load_conditions(names)
     assert len(conditions) == 21
-    assert all(conditions.descriptions)
+    assert all(condition.description for condition in conditions)
     assert all(conditions.groups)
     by_name = dict(zip(conditions.names, conditions.paths, strict=True))
     for name, scin in {(row["condition"], row["scin_condition"]) for row in rows if row["scin_condition"]}:

@@ -39,7 +39,7 @@ def test_every_curated_description_keeps_the_words_limit():
 
 def test_the_description_comes_first_and_names_follow():
     conditions = load_conditions(["SCC/SCCIS", "Vitiligo"])
-    (scc, vitiligo), descriptions = training_prompts(conditions), conditions.descriptions
+    (scc, vitiligo), descriptions = training_prompts(conditions), [c.description for c in conditions]
     assert scc[:3] == (
         descriptions[0],
         f"Clinical presentation of squamous cell carcinoma, invasive or in situ: {descriptions[0]}",
@@ -57,13 +57,6 @@ def test_conditions_without_description_get_the_templates(tmp_path):
     )
     assert len(prompts[0]) == len(training_prompts(load_conditions(["Acne"]))[0])
     assert evaluation_prompts(plain_set(tmp_path, "unicorn rash"))[0] == prompts[0][:3]
-
-
-def test_own_templates():
-    conditions = load_conditions(["Acne"])
-    assert training_prompts(conditions, described=["a photo of {condition}"]) == (("A photo of acne",),)
-    with pytest.raises(UserError, match=r"'\{disease\}'.*its only fields"):
-        training_prompts(conditions, described=["{disease}"])
 
 
 def test_names_that_the_tokenizer_cannot_tell_apart_stop(tmp_path, tokenizer):

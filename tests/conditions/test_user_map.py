@@ -34,17 +34,17 @@ def test_a_map_is_used_instead_of_the_catalog(write):
     conditions = load_conditions(["unicorn  RASH", "Eczema"], path)
     assert conditions.names == ("unicorn  RASH", "Eczema")
     assert conditions.codes == ("L30.0", "L20.9")
-    assert conditions.titles == ("Nummular dermatitis", "Atopic dermatitis, unspecified")
+    assert tuple(c.title for c in conditions) == ("Nummular dermatitis", "Atopic dermatitis, unspecified")
     assert conditions.groups == ("Skin Cancer", "Inflammatory Dermatitis")
-    assert conditions.descriptions[0] == "Round glittering patches."
-    assert conditions.descriptions[1].startswith("Ill-defined patches")
+    assert conditions.conditions[0].description == "Round glittering patches."
+    assert conditions.conditions[1].description.startswith("Ill-defined patches")
     assert dissimilarity(conditions)[0, 1] == 0.6
 
 
 def test_what_nobody_said_stays_empty(write):
     conditions = load_conditions(["Unicorn rash"], write("condition,code\nUnicorn rash,L30.0\n"))
     assert conditions.groups == ("",)
-    assert conditions.descriptions == ("",)
+    assert conditions.conditions[0].description == ""
 
 
 def test_a_key_is_worded_by_its_own_words_or_by_the_title_of_its_code(write):

@@ -8,7 +8,6 @@ from siglip_med.data.accounting import LeftOut
 from siglip_med.data.filters import (
     drop_rare_conditions,
     keep_conditions,
-    keep_primary,
     keep_rows,
     rename_conditions,
 )
@@ -82,7 +81,7 @@ def test_names_that_become_one_get_the_higher_weight():
 
 def test_keep_primary_against_a_loop(table):
     wanted = ["c07", "c01", "c03"]
-    kept = keep_primary(table, wanted, "another condition comes first")
+    kept = keep_conditions(table, wanted, "another condition comes first", by="primary")
     assert kept.conditions == ("c01", "c03", "c07")
     expected = [i for i in range(len(table)) if table.conditions[table.frame["primary"][i]] in wanted]
     assert kept.frame["image"].tolist() == table.frame["image"][expected].tolist()

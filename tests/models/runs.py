@@ -66,10 +66,9 @@ def save(model: TwoTower, node: dict[str, Any], path: Path, **results: Any) -> P
         codes=("L30.9", "C43.9", "L50.9"),
         prompts=tuple((text, f"this is {text}") for text in TEXTS),
         split_hash="abc123",
-        **results,
     )
     state = {f"model.{name}": value for name, value in model.trainable_state().items()}
-    write_checkpoint({"state_dict": state, "siglip_med": payload, "epoch": 1}, path)
+    write_checkpoint({"state_dict": state, "siglip_med": payload | results, "epoch": 1}, path)
     return path
 
 

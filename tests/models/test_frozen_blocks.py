@@ -92,8 +92,8 @@ def test_what_is_kept_costs_nothing_and_the_rest_counts_weights_times_tokens(mod
     counted = sum(
         p.numel() for name, p in model.named_parameters() if ".2." in name and model.component_of(name) == "text"
     )
-    assert model.text_cost() == counted * model.max_text_length
-    assert model.image_cost() > 0
+    assert model.cost("text") == counted * model.max_text_length
+    assert model.cost("vision") > 0
 
 
 def test_replaced_forwards_may_be_nested():

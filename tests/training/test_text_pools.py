@@ -165,7 +165,7 @@ def test_captions_that_two_images_share_are_encoded_once_and_positive_for_both()
 def test_an_automatic_pool_is_every_condition_where_texts_are_frozen_or_cheap_and_says_why(
     frozen, images, pool, why, caplog
 ):
-    model = SimpleNamespace(text_is_frozen=frozen, text_cost=lambda: 3.0, image_cost=lambda: 3.0)
+    model = SimpleNamespace(text_is_frozen=frozen, cost=lambda tower: 3.0)
     with caplog.at_level("INFO"):
         assert choose_pool("auto", model, 20, images) == pool
     assert f"text_pool=auto: {why}" in caplog.text

@@ -14,19 +14,17 @@ from siglip_med.data.batch import Batch
 from siglip_med.losses import LayeredLoss, PairBatch
 from siglip_med.losses.sigmoid import weighted_sigmoid
 from siglip_med.models import Tokenizer, TwoTower
-from siglip_med.synthetic.captions import caption
 from siglip_med.synthetic.renderer import draw_appearance
-from siglip_med.synthetic.source import DrawnCase, RenderedSource
+from siglip_med.synthetic.source import DrawnCase, SyntheticSource
 from siglip_med.synthetic.vocabulary import SKIN_TONES
 from siglip_med.training.module import TwoTowerModule
 from siglip_med.training.optim import BuildsOptimizer
 from tools.pretraining.habits import draw_layers
-
-Count = Annotated[int, Field(gt=0, le=10_000_000)]
+from tools.pretraining.sentences import caption
 
 
 @dataclass(frozen=True)
-class CaptionSource(RenderedSource):
+class CaptionSource(SyntheticSource):
     """Image-caption pairs for pretraining: free combinations of lesions, skin and site, and no condition at all.
 
     The one label column, "skin", is 1 everywhere; the captions are in the description column.
@@ -35,9 +33,12 @@ class CaptionSource(RenderedSource):
         n_images: number of pairs.
     """
 
-    n_images: Count = 12000
+    n_images: Annotated[int, Field(gt=0, le=10_000_000)] = 12000
 
     name: ClassVar[str] = "captions"
+
+    def __post_init__(self) -> None:
+        """Any number of pairs will do: no condition needs three cases."""
 
     def conditions(self) -> tuple[str, ...]:
         """The one dummy condition."""

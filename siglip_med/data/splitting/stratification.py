@@ -116,6 +116,16 @@ def _improve(part: np.ndarray, counts: np.ndarray, has: np.ndarray, shares: np.n
     alone = csr_array(counts**2) @ weight.T
     # in big tables the better moves are tried too before all are worked out again, in small ones the best alone
     tried = max(1, int((len(part) / _ONE_BY_ONE) ** 2))
+
+    def lowers(group: int, to: int) -> bool:
+        """Whether moving a group lowers the distance now, and takes no condition's last group away."""
+        row, here = counts[group], part[group]
+        if (has[group] & (groups[here] == 1)).any():
+            return False
+        leave = weight[here] * row * (row - 2 * (have[here] - target[here]))
+        enter = weight[to] * row * (row + 2 * (have[to] - target[to]))
+        return bool(leave.sum() + enter.sum() < -1e-9)
+
     for _ in range(4 * len(part)):
         # change of sum w (have - target)^2 when a group leaves its part, and when it enters one
         off = 2 * (sparse @ ((have - target) * weight).T)
@@ -128,7 +138,7 @@ def _improve(part: np.ndarray, counts: np.ndarray, has: np.ndarray, shares: np.n
         moved = False
         for group in best[np.argsort(flat[best], kind="stable")].tolist():
             to = int(np.argmin(change[group]))
-            if not _lowers(have, groups, target, weight, counts[group], has[group], part[group], to):
+            if not lowers(group, to):
                 continue
             for table, row in ((have, counts[group]), (groups, has[group])):
                 table[part[group]] -= row
@@ -137,21 +147,3 @@ def _improve(part: np.ndarray, counts: np.ndarray, has: np.ndarray, shares: np.n
         if not moved:
             break
     return part
-
-
-def _lowers(
-    have: np.ndarray,
-    groups: np.ndarray,
-    target: np.ndarray,
-    weight: np.ndarray,
-    row: np.ndarray,
-    has: np.ndarray,
-    old: int,
-    new: int,
-) -> bool:
-    """Whether moving a group of counts ``row`` lowers the distance now, and takes no condition's last group away."""
-    if (has & (groups[old] == 1)).any():
-        return False
-    leave = weight[old] * row * (row - 2 * (have[old] - target[old]))
-    enter = weight[new] * row * (row + 2 * (have[new] - target[new]))
-    return bool(leave.sum() + enter.sum() < -1e-9)

@@ -96,11 +96,7 @@ _HARMLESS |= {"num_classes", "weight_init", "fix_init", "dynamic_img_size", "dyn
 
 
 def vit_names(layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """timm's and PanDerm's names of every weight that such a tower may have, and those of a `BeitModel`.
-
-    Args:
-        layers: number of blocks.
-    """
+    """timm's and PanDerm's names of the weights that a tower of so many blocks may have, and those of a `BeitModel`."""
     yield from ((old, (new,)) for old, new in _PLAIN.items())
     yield from ((f"{old}.{kind}", (f"{new}.{kind}",)) for old, new in _LAYERS.items() for kind in _KINDS)
     for there, here in ((f"blocks.{number}.", f"layers.{number}.") for number in range(layers)):
@@ -126,12 +122,7 @@ def named_sizes(name: str, where: str) -> dict[str, int]:
 
 
 def vit_config(theirs: Mapping[str, Tensor], heads: int) -> BeitConfig:
-    """The configuration of a tower, as its weights have it.
-
-    Args:
-        theirs: weights by timm's or PanDerm's names.
-        heads: of an attention, which no weight shows.
-    """
+    """The configuration of a tower, as its weights (by timm's or PanDerm's names) have it; none shows the heads."""
     patch = theirs["patch_embed.proj.weight"].shape[-1]
     return BeitConfig(
         hidden_size=theirs["cls_token"].shape[-1],

@@ -51,11 +51,7 @@ class Converted:
 
 
 def find_source(source: str, revision: str | None) -> Path:
-    """The folder of a model, downloaded if it is an id of the hub.
-
-    Raises:
-        UserError: there is no such model.
-    """
+    """The folder of a model, downloaded if it is an id of the hub; a UserError where there is no such model."""
     folder = local_folder(source)
     if folder is None:
         with explained(source, revision):
@@ -69,11 +65,7 @@ def find_source(source: str, revision: str | None) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A config.
-
-    Raises:
-        UserError: it is missing or damaged.
-    """
+    """A config; a UserError where it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -110,11 +102,7 @@ def check(
 
 
 def check_color(values: Any, where: str) -> list[float]:
-    """Three numbers, as a config gives them.
-
-    Raises:
-        UserError: they are none.
-    """
+    """Three numbers, as a config gives them; a UserError where they are none."""
     if not (isinstance(values, list) and len(values) == 3 and all(type(value) in (int, float) for value in values)):
         raise UserError(f"{where}={values}: three numbers are needed, as its training had them")
     return [float(value) for value in values]
