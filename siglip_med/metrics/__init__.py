@@ -68,7 +68,7 @@ from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.probe import fit_probe
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
-from siglip_med.metrics.resampling import CaseStatistics, Scores
+from siglip_med.metrics.resampling import CaseStatistics
 from siglip_med.metrics.retrieval import RetrievalMetrics
 from siglip_med.metrics.subgroups import NEARNESS, UNKNOWN, subgroup_metrics, worst_gaps
 from siglip_med.metrics.thresholds import (
@@ -115,7 +115,6 @@ __all__ = [
     "Predictions",
     "PriorByEM",
     "RetrievalMetrics",
-    "Scores",
     "Yardstick",
     "YesNo",
     "adjust_prior",

@@ -7,10 +7,10 @@ from scipy.special import gammaln, softmax
 
 from siglip_med.core.errors import UserError
 from siglip_med.metrics.bootstrap import Bootstrap, Interval
-from siglip_med.metrics.headline import score_metrics
+from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import NEED_SCORES
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import KS, Scores
+from siglip_med.metrics.resampling import KS
 
 
 def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
@@ -65,7 +65,7 @@ def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str
         >>> round(chance(predictions)["r_at_1"], 3)
         0.333
     """
-    drawn = [score_metrics(Scores.of(chance_predictions(predictions, seed + draw))) for draw in range(draws)]
+    drawn = [headline_metrics(chance_predictions(predictions, seed + draw)) for draw in range(draws)]
     exact = {f"r_at_{k}": float(chance_hits(predictions.positive, k).mean()) for k in KS}
     return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name not in NEED_SCORES} | exact
 

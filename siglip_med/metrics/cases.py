@@ -11,7 +11,7 @@ from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import KEY_METRICS
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import condition_order
-from siglip_med.metrics.resampling import Scores, per_image_values
+from siglip_med.metrics.resampling import per_image_values
 
 PER_CASE = "case_"
 """What the names of metrics of cases begin with."""
@@ -89,10 +89,7 @@ def against_images(
     """`CaseGain` of each of `IN_CASES`, over all cases and over those with several images; a UserError for no image."""
     pooled, case = per_case(predictions, how), np.unique(predictions.cases, return_inverse=True)[1]
     sizes = np.bincount(case)
-    singles, ones = (
-        per_image_values(scores, condition_order(scores.logits, scores.labels > 0))
-        for scores in (Scores.of(predictions), Scores.of(pooled))
-    )
+    singles, ones = (per_image_values(one, condition_order(one.logits, one.positive)) for one in (predictions, pooled))
     found = []
     for name in IN_CASES:
         single, one = np.bincount(case, weights=singles[name]) / sizes, ones[name]

@@ -2,26 +2,10 @@
 
 import numpy as np
 
-from siglip_med.metrics.auc import auc_per_condition
 from siglip_med.metrics.hierarchy import spearman_embedding_distance, spearman_image_prototypes
-from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS, SORT_IMAGES
+from siglip_med.metrics.names import HEADLINE_METRICS
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import CaseStatistics, Scores, mean_of_defined
-
-
-def score_metrics(scores: Scores) -> dict[str, float]:
-    """The headline metrics that follow from scores alone (`RESAMPLED_METRICS`); NaN where undefined, as of no image.
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> score_metrics(Scores.of(predictions))["mrr"]
-        0.75
-    """
-    sums = CaseStatistics.build(scores, metrics=set(RESAMPLED_METRICS) - SORT_IMAGES)  # those need no resamples here
-    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
-    auc, precision = auc_per_condition(scores.logits, scores.labels > 0)
-    values |= {"macro_auc": float(mean_of_defined(auc)), "t2i_map": float(mean_of_defined(precision))}
-    return {name: values[name] for name in RESAMPLED_METRICS}
+from siglip_med.metrics.resampling import CaseStatistics
 
 
 def headline_metrics(predictions: Predictions) -> dict[str, float]:
@@ -37,8 +21,9 @@ def headline_metrics(predictions: Predictions) -> dict[str, float]:
         >>> metrics["r_at_1"], metrics["mrr"], metrics["icd_distance_all"]
         (0.5, 0.75, 0.5)
     """
-    p = predictions
-    values = score_metrics(Scores.of(p)) | {
+    p, sums = predictions, CaseStatistics.build(predictions)
+    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
+    values |= {
         "loss": balanced_loss(p.logits, p.labels),
         "spearman_text_d": spearman_embedding_distance(p.text_embeddings, p.dissimilarity),
         "spearman_image_d": spearman_image_prototypes(p.image_embeddings, p.primary, p.dissimilarity),
