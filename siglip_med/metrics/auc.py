@@ -60,12 +60,6 @@ def auc_per_condition(logits: np.ndarray, positive: np.ndarray) -> tuple[np.ndar
     Returns:
         Two ``[C]`` arrays (AUC, AP); NaN where a condition has no positive (AUC: or no negative) image. Comparable with
         MedSigLIP's AUC (Sellergren et al. 2025, arXiv 2507.05201).
-
-    Examples:
-        >>> logits, positive = np.array([[0.9], [0.8], [0.1]]), np.array([[True], [False], [True]])
-        >>> auc, average_precision = auc_per_condition(logits, positive)
-        >>> auc.tolist(), average_precision.round(3).tolist()
-        ([0.5], [0.833])
     """
     one_case, once = np.zeros(len(logits), dtype=np.int64), np.ones((1, 1))
     columns = zip(logits.T, positive.T, strict=True)

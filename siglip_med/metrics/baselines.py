@@ -18,11 +18,6 @@ def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
 
     Returns:
         The same images with standard normal logits; the embeddings stay (a baseline of scores has none of its own).
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> chance_predictions(predictions).logits.shape
-        (2, 3)
     """
     rng = np.random.default_rng(seed)
     return predictions.with_logits(rng.standard_normal(predictions.logits.shape))
@@ -37,10 +32,6 @@ def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
 
     Returns:
         1 - binom(C - m, K) / binom(C, K), m the image's positive conditions (hypergeometric law).
-
-    Examples:
-        >>> chance_hits(np.array([[True, False, False, False]]), k=2).round(6).tolist()
-        [0.5]
     """
     conditions, m = positive.shape[1], positive.sum(axis=1)
     k = min(k, conditions)

@@ -226,12 +226,7 @@ class Bootstrap:
 
 
 def by_case(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
-    """``[G, M]`` sums of ``[N, M]`` values over the images of each case, in the order of the cases' names.
-
-    Examples:
-        >>> by_case(np.array([[1.0], [2.0], [4.0]]), np.array(["b", "a", "b"])).tolist()
-        [[2.0], [5.0]]
-    """
+    """``[G, M]`` sums of ``[N, M]`` values over the images of each case, in the order of the cases' names."""
     names, case = np.unique(cases, return_inverse=True)
     return np.stack([np.bincount(case, column, minlength=len(names)) for column in values.T], axis=1)
 

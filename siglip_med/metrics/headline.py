@@ -41,10 +41,6 @@ def balanced_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         The loss in nats; NaN without pairs of both kinds. Source: Zhai et al. 2023, arXiv 2303.15343, several
         positives.
-
-    Examples:
-        >>> round(balanced_loss(np.zeros((1, 2)), np.array([[1.0, 0.0]])), 4)
-        1.3863
     """
     z, positive = logits.astype(np.float64), labels.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -60,11 +56,6 @@ def defined_conditions(predictions: Predictions) -> dict[str, int]:
         ``conditions``: C; ``primary``: conditions that are some image's primary one (macro R@K, macro F1);
         ``positive``: with a positive image (text-to-image mAP); ``auc``: with a positive and a negative
         image (macro AUC).
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> defined_conditions(predictions)
-        {'conditions': 3, 'primary': 2, 'positive': 2, 'auc': 2}
     """
     positive, negative = predictions.positive.any(axis=0), (~predictions.positive).any(axis=0)
     return {

@@ -81,12 +81,7 @@ def _place_weights(level: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def same_ancestor(positive: np.ndarray, ancestors: tuple[str, ...]) -> np.ndarray:
-    """``[N, C]`` bool: does condition c share its chapter (or block) with any positive condition of image i?
-
-    Examples:
-        >>> same_ancestor(np.array([[True, False, False]]), ("skin", "skin", "blood")).tolist()
-        [[True, True, False]]
-    """
+    """``[N, C]`` bool: does condition c share its chapter (or block) with any positive condition of image i?"""
     names, index = np.unique(np.asarray(ancestors, dtype=str), return_inverse=True)
     membership = np.eye(len(names), dtype=np.int64)[index]
     present = positive.astype(np.int64) @ membership > 0
@@ -131,10 +126,6 @@ def spearman_image_prototypes(image_embeddings: np.ndarray, primary: np.ndarray,
 
     Returns:
         The coefficient in [-1, 1]; NaN without embeddings or with fewer than three conditions.
-
-    Examples:
-        >>> spearman_image_prototypes(np.empty((0, 2)), np.array([0]), np.zeros((1, 1)))
-        nan
     """
     if len(image_embeddings) == 0:
         return float("nan")

@@ -128,13 +128,6 @@ def fit_kernel_ridge(
 
     Source: kernel ridge regression, Saunders et al. 1998; hierarchy-based class embeddings as targets, Barz & Denzler
     2019, arXiv 1809.09924; the Nyström form, Rudi et al. 2015, arXiv 1507.04717.
-
-    Examples:
-        >>> val = Predictions.of([[0.0, 0.0], [0.0, 0.0]], [[1, 0], [0, 1]])
-        >>> x = np.array([[0.0], [0.1], [1.0], [1.1]])
-        >>> model = fit_kernel_ridge(x, np.eye(2)[[0, 0, 1, 1]], x[[0, 3]], val)
-        >>> model.scores(x).argmax(axis=1).tolist()
-        [0, 0, 1, 1]
     """
     mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     scale = np.where(scale > 0, scale, 1.0)

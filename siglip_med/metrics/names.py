@@ -145,12 +145,7 @@ def metric_label(name: str, conditions: int | None = None, short: bool = False) 
 
 
 def table_label(name: str, conditions: int | None = None, short: bool = False) -> str:
-    """`metric_label` with an arrow where lower is better.
-
-    Examples:
-        >>> table_label("ece")
-        'calibration error (ECE) ↓'
-    """
+    """`metric_label` with an arrow where lower is better."""
     return f"{metric_label(name, conditions, short)}{' ↓' if name in LOWER_IS_BETTER else ''}"
 
 
@@ -170,22 +165,12 @@ def saturation(name: str, conditions: int) -> str:
 
 
 def by_group() -> dict[str, tuple[str, ...]]:
-    """Heading -> names of its headline metrics.
-
-    Examples:
-        >>> by_group()["Confidence"]
-        ('ece', 'loss')
-    """
+    """Heading -> names of its headline metrics."""
     return _names_by(lambda metric: metric.group)
 
 
 def by_chart() -> dict[str, tuple[str, ...]]:
-    """TensorBoard chart -> names of its headline metrics.
-
-    Examples:
-        >>> by_chart()["macro R@K"]
-        ('macro_r_at_1', 'macro_r_at_5')
-    """
+    """TensorBoard chart -> names of its headline metrics."""
     return _names_by(lambda metric: metric.chart)
 
 

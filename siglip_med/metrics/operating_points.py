@@ -66,11 +66,6 @@ def threshold_at(scores: np.ndarray, positive: np.ndarray, fixed: Fixed, share: 
 
     Returns:
         A score; yes is a score of at least that. It lies midway to the next score of validation.
-
-    Examples:
-        >>> scores, positive = np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, False, True, True])
-        >>> threshold_at(scores, positive, "specificity", 0.5), threshold_at(scores, positive, "sensitivity", 0.9)
-        (1.5, 2.5)
     """
     sign = 1.0 if fixed == "specificity" else -1.0
     group = np.sort(sign * scores[positive == (fixed == "sensitivity")])

@@ -22,11 +22,6 @@ def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
         N rows: the table's columns, ``labels`` (names joined by " | ", heaviest first), ``primary``, ``rank_any`` and
         ``rank_primary`` (1 is best), ``hit_at_1``, ``icd_distance`` (of the first prediction to the nearest label),
         then ``top_1``, ``confidence_1``, ... (the sigmoid of the logit).
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> per_image_table(predictions)[["primary", "rank_any", "top_1"]].values.tolist()
-        [['condition 0', 1, 'condition 0'], ['condition 1', 2, 'condition 2']]
     """
     p, positive = predictions, predictions.positive
     order = condition_order(p.logits, positive)

@@ -129,12 +129,7 @@ class CaseStatistics:
 
 
 def mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of the entries that are defined (not NaN); NaN where none is.
-
-    Examples:
-        >>> mean_of_defined(np.array([1.0, np.nan, 0.5])).item()
-        0.75
-    """
+    """Mean over the last axis of the entries that are defined (not NaN); NaN where none is."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)

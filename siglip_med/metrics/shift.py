@@ -40,11 +40,6 @@ def fit_bias_corrected(logits: np.ndarray, right: np.ndarray, start: BiasCorrect
         logits: ``[N, C]``.
         right: ``[N, C]`` bool, at least one an image; of several any is right, and their probabilities are summed.
         start: temperature 1 and biases 0 where None.
-
-    Examples:
-        >>> fit = fit_bias_corrected(np.zeros((100, 2)), np.eye(2, dtype=bool)[[0] * 90 + [1] * 10])
-        >>> np.exp(fit.log_probabilities(np.zeros((1, 2)))).round(1).tolist()
-        [[0.8999999761581421, 0.10000000149011612]]
     """
     start = start or BiasCorrected(1.0, np.zeros(logits.shape[1]))
     origin = np.concatenate([[np.log(start.temperature)], start.bias])

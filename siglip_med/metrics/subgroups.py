@@ -23,10 +23,6 @@ def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
 
     Thirds, not fixed counts (more than 100, fewer than 20: Liu et al., CVPR 2019), so that every data set has all
     three. Equal counts go by the order of the conditions.
-
-    Examples:
-        >>> frequency_groups(np.array([5, 100, 40])).tolist()
-        ['tail', 'head', 'middle']
     """
     place = np.empty(len(train_counts), dtype=np.int64)
     place[np.argsort(-train_counts, kind="stable")] = np.arange(len(train_counts))
@@ -40,11 +36,6 @@ def subgroup_masks(
 
     Yields:
         (attribute, group, ``[N]`` bool); an empty text is the group "unknown", which comes last.
-
-    Examples:
-        >>> predictions = Predictions.of([[1.0, 0.0]] * 2, [[1, 0]] * 2)
-        >>> [(attribute, group, mask.tolist()) for attribute, group, mask in subgroup_masks(predictions, ["sex"])]
-        [('sex', 'unknown', [True, True])]
     """
     for attribute in attributes:
         if attribute == "source" and attribute not in predictions.frame:
@@ -130,11 +121,6 @@ def worst_gaps(table: pd.DataFrame, metrics: Iterable[str] = RESAMPLED_METRICS) 
     Returns:
         One row per attribute and metric: ``attribute``, ``metric``, ``best``, ``worst`` (groups), ``gap`` (NaN with
         fewer than two groups), ``groups`` (compared), ``small_groups`` (left out), ``gap_with_small``.
-
-    Examples:
-        >>> table = pd.DataFrame({"attribute": "sex", "group": ["female", "male"], "small": False, "mrr": [0.75, 0.5]})
-        >>> worst_gaps(table, ["mrr"])[["best", "worst", "gap"]].values.tolist()
-        [['female', 'male', 0.25]]
     """
     rows = []
     for attribute in dict.fromkeys(table["attribute"]):
