@@ -229,7 +229,7 @@ def _label(name: str) -> str:
 
 
 def _signed(interval: Interval) -> str:
-    return f"{interval.estimate:+.3f} {bounds(interval.low, interval.high, '+.3f')}".rstrip()
+    return with_range(interval, "+.3f")
 
 
 def _share(interval: Interval) -> str:

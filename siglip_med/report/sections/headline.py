@@ -1,7 +1,5 @@
 """The numbers that a reader looks for first."""
 
-from dataclasses import asdict
-
 import numpy as np
 
 from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
@@ -113,14 +111,11 @@ def headline_section(evidence: Evidence) -> Section:
         data={
             "values": evidence.values,
             "verdict": evidence.verdict,
-            "baselines": {
-                name: None if found is None else {metric: asdict(interval) for metric, interval in found.items()}
-                for name, found in evidence.baselines.items()
-            },
-            "intervals": {name: asdict(interval) for name, interval in evidence.intervals.items()},
-            "case_intervals": {name: asdict(interval) for name, interval in evidence.case_intervals.items()},
-            "own_metrics": {name: asdict(interval) for name, interval in evidence.own_metrics.items()},
-            "changes_from_zero_shot": {name: asdict(result) for name, result in evidence.changes.items()},
+            "baselines": evidence.baselines,
+            "intervals": evidence.intervals,
+            "case_intervals": evidence.case_intervals,
+            "own_metrics": evidence.own_metrics,
+            "changes_from_zero_shot": evidence.changes,
             "defined_conditions": defined,
         },
     )
