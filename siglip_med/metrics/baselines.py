@@ -14,24 +14,14 @@ from siglip_med.metrics.resampling import KS
 
 
 def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
-    """Every image gets its own random order of the conditions.
-
-    Returns:
-        The same images with standard normal logits; the embeddings stay (a baseline of scores has none of its own).
-    """
-    rng = np.random.default_rng(seed)
-    return predictions.with_logits(rng.standard_normal(predictions.logits.shape))
+    """The same images with standard normal logits, a random order of the conditions for each."""
+    return predictions.with_logits(np.random.default_rng(seed).standard_normal(predictions.logits.shape))
 
 
 def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
-    """``[N]`` probability that a random order has a positive condition among its first K, exactly.
+    """``[N]`` probability that a random order has one of an image's m positive conditions among its first K, exactly.
 
-    Args:
-        positive: ``[N, C]`` bool.
-        k: list length.
-
-    Returns:
-        1 - binom(C - m, K) / binom(C, K), m the image's positive conditions (hypergeometric law).
+    1 - binom(C - m, K) / binom(C, K), the hypergeometric law; ``positive`` is ``[N, C]`` bool.
     """
     conditions, m = positive.shape[1], positive.sum(axis=1)
     k = min(k, conditions)

@@ -51,7 +51,7 @@ def reliability_table(predictions: Predictions, bins: int = BINS) -> pd.DataFram
     )
 
 
-def calibration_metrics(predictions: Predictions, bins: int = BINS) -> dict[str, float]:
+def calibration_metrics(predictions: Predictions) -> dict[str, float]:
     """Calibration in numbers.
 
     Returns:
@@ -68,11 +68,11 @@ def calibration_metrics(predictions: Predictions, bins: int = BINS) -> dict[str,
     logits, positive = predictions.logits.astype(np.float64), predictions.positive
     confidence, rows = expit(logits), np.arange(len(logits))
     top = logits.argmax(axis=1)
-    classwise = [calibration_error(confidence[:, c], positive[:, c], bins) for c in range(logits.shape[1])]
+    classwise = [calibration_error(confidence[:, c], positive[:, c]) for c in range(logits.shape[1])]
     return {
-        "ece": calibration_error(confidence, positive, bins),
+        "ece": calibration_error(confidence, positive),
         "ece_classwise": float(np.mean(classwise)),
-        "ece_top1": calibration_error(confidence[rows, top], positive[rows, top], bins),
+        "ece_top1": calibration_error(confidence[rows, top], positive[rows, top]),
         "brier": float(np.mean((confidence - positive) ** 2)),
         "log_loss": float(np.mean(np.logaddexp(0.0, logits) - positive * logits)),
     }

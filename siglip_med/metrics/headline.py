@@ -32,15 +32,9 @@ def headline_metrics(predictions: Predictions) -> dict[str, float]:
 
 
 def balanced_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Balanced multi-positive sigmoid loss over all N x C pairs at once: mean over positives plus mean over negatives.
+    """Balanced multi-positive sigmoid loss in nats: mean over positive pairs, by label weight, plus over negative ones.
 
-    Args:
-        logits: ``[N, C]``.
-        labels: ``[N, C]`` in [0, 1], weights of the positive part (the negative part weighs 1 - label).
-
-    Returns:
-        The loss in nats; NaN without pairs of both kinds. Source: Zhai et al. 2023, arXiv 2303.15343, several
-        positives.
+    NaN without pairs of both kinds. Source: Zhai et al. 2023, arXiv 2303.15343, several positives.
     """
     z, positive = logits.astype(np.float64), labels.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -117,15 +117,9 @@ def spearman_embedding_distance(embeddings: np.ndarray, dissimilarity: np.ndarra
 
 
 def spearman_image_prototypes(image_embeddings: np.ndarray, primary: np.ndarray, dissimilarity: np.ndarray) -> float:
-    """The same correlation for images: the mean embedding of each condition that is some image's primary one.
+    """The same correlation for images, by the mean of ``[N, E]`` embeddings of each primary condition.
 
-    Args:
-        image_embeddings: ``[N, E]``, or empty.
-        primary: ``[N]`` int.
-        dissimilarity: ``[C, C]`` matrix D.
-
-    Returns:
-        The coefficient in [-1, 1]; NaN without embeddings or with fewer than three conditions.
+    NaN without embeddings or with fewer than three such conditions.
     """
     if len(image_embeddings) == 0:
         return float("nan")

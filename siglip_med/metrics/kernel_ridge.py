@@ -50,39 +50,21 @@ class KernelRidge:
     of: int
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """``[N, C]`` float32: the higher, the likelier; no probabilities.
-
-        Args:
-            features: ``[N, F]``.
-        """
+        """``[N, C]`` float32 of ``[N, F]`` features: the higher, the likelier; no probabilities."""
         standard = (features - self.mean) / self.scale
         found = [rbf(standard[r], self.centers, self.width) @ self.weights + self.offset for r in blocks(len(standard))]
         return np.concatenate(found or [np.empty((0, len(self.offset)))]).astype(np.float32)
 
     def predict(self, features: np.ndarray, frame: Predictions) -> Predictions:
-        """Its scores in place of a model's.
-
-        Args:
-            features: ``[N, F]`` of the images of ``frame``.
-            frame: N images.
-
-        Returns:
-            The same images without embeddings.
-        """
+        """Its scores of ``[N, F]`` features for the images of ``frame``, without embeddings."""
         none = np.empty((0, 0), dtype=np.float32)
         return replace(frame, logits=self.scores(features), image_embeddings=none, meta={"probe": self.about()})
 
     def calibrated(self, val_features: np.ndarray, val: Predictions) -> "KernelRidge":
         """The same order with scores that are logits: temperature and bias of `fit_calibration` on validation inside.
 
-        Its arrays are rounded to float32, so that what is stored of it scores as it does.
-
-        Args:
-            val_features: ``[V, F]`` of the images of ``val``.
-            val: V images.
-
-        Raises:
-            UserError: every (image, condition) pair of validation has the same outcome.
+        Its arrays are rounded to float32, so that what is stored of it scores as it does; ``val_features`` are
+        ``[V, F]`` of the images of ``val``. Raises what `fit_calibration` does.
         """
         found = fit_calibration(self.predict(val_features, val))
         weights, offset = self.weights / found.temperature, self.offset / found.temperature + found.bias
@@ -184,12 +166,7 @@ class _Grid:
 
 
 def tree_targets(labels: np.ndarray, dissimilarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Targets without the tree, and what eta = 1 adds to them; both ``[N, C]``.
-
-    Args:
-        labels: ``[N, C]`` in [0, 1]; a row without a positive leans nowhere.
-        dissimilarity: ``[C, C]`` the matrix D in [0, 1].
-    """
+    """Targets without the tree, and what eta = 1 adds to them; both ``[N, C]``. No positive: a row leans nowhere."""
     labels = labels.astype(np.float64)
     total = labels.sum(axis=1, keepdims=True)
     shares = np.divide(labels, total, out=np.zeros_like(labels), where=total > 0)

@@ -12,8 +12,6 @@ from siglip_med.metrics.hierarchy import label_distance
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
 
-PER_IMAGE_FILE = "per_image.csv"
-
 
 def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
     """What the model said of each image.
@@ -45,6 +43,6 @@ def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
 
 def write_per_image(predictions: Predictions, folder: str | Path) -> Path:
     """Writes `per_image_table` as ``per_image.csv`` into a folder, which is made if it is absent; returns its path."""
-    path = Path(folder) / PER_IMAGE_FILE
+    path = Path(folder) / "per_image.csv"
     write_text(path, frame_csv(per_image_table(predictions)))
     return path

@@ -15,7 +15,6 @@ NEARNESS = "nearness to training"
 ATTRIBUTES = ("source", "skin_tone", "sex", "age_group", "site", "frequency", NEARNESS)
 UNKNOWN = "unknown"
 FREQUENCIES = ("head", "middle", "tail")
-_GAP_COLUMNS = ("attribute", "metric", "best", "worst", "gap", "groups", "small_groups", "gap_with_small")
 
 
 def frequency_groups(train_counts: np.ndarray) -> np.ndarray:
@@ -130,7 +129,8 @@ def worst_gaps(table: pd.DataFrame, metrics: Iterable[str] = RESAMPLED_METRICS) 
             large = defined[~defined["small"].astype(bool)]
             small, with_small = len(defined) - len(large), _gap(defined, metric)[2]
             rows.append((attribute, metric, *_gap(large, metric), len(large), small, with_small))
-    return pd.DataFrame(rows, columns=list(_GAP_COLUMNS))
+    columns = ["attribute", "metric", "best", "worst", "gap", "groups", "small_groups", "gap_with_small"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _gap(groups: pd.DataFrame, metric: str) -> tuple[str, str, float]:

@@ -6,7 +6,6 @@ import pandas as pd
 from siglip_med.core.errors import UserError
 from siglip_med.metrics.auc import auc_per_condition
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.ranking import condition_order
 from siglip_med.metrics.resampling import mean_of_defined
 
 _COLUMNS = ("precision", "recall", "f1", "accuracy", "auc", "average_precision")
@@ -96,8 +95,7 @@ def confusion_matrix(predictions: Predictions) -> np.ndarray:
 
     A first prediction that is positive, though not primary, counts as the primary condition: it is no mistake.
     """
-    rows = np.arange(len(predictions))
-    top = condition_order(predictions.logits, predictions.positive)[:, 0]
-    answer = np.where(predictions.positive[rows, top], predictions.primary, top)
+    top = predictions.first
+    answer = np.where(predictions.positive[np.arange(len(top)), top], predictions.primary, top)
     size = len(predictions.conditions)
     return np.bincount(predictions.primary * size + answer, minlength=size * size).reshape(size, size)

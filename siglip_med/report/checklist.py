@@ -74,11 +74,9 @@ def _node(config: Mapping[str, Any], key: str) -> str:
 
 
 def _sizes(inputs: ReportInputs) -> str:
-    if inputs.split is None:
-        sizes = {one.split: (len(one), len(set(one.cases))) for one in (inputs.val, inputs.test)}
-    else:
-        sizes = {name: (inputs.split.images[name], inputs.split.cases[name]) for name in SPLITS}
-    return "; ".join(f"{name} {images:,} images of {cases:,} cases" for name, (images, cases) in sizes.items())
+    if (split := inputs.split) is None:
+        return "; ".join(f"{one.split} {one.size}" for one in (inputs.val, inputs.test))
+    return "; ".join(f"{name} {split.images[name]:,} images of {split.cases[name]:,} cases" for name in SPLITS)
 
 
 def _left_out(inputs: ReportInputs) -> str:

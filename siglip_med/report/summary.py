@@ -120,7 +120,6 @@ class RunSummary:
                 values |= {f"{split}/{OWN}{name}": float(metric(getattr(model, split))) for split in ("val", "test")}
         few = replace(bootstrap, repetitions=min(bootstrap.repetitions, _FEW))
         self.own = {name: few.function(tuned.test, metric) for name, metric in own.items()}
-        self.size = len(tuned.test), len(set(tuned.test.cases))
 
     def metrics(self) -> dict[str, float]:
         """``zero_shot/<split>/<metric>``, ``tuned/…``, and, of the test split alone, ``label_frequency/test/…``,
@@ -161,8 +160,7 @@ class RunSummary:
 
     def table(self) -> Table:
         """Test split: tuned, change from zero-shot, and the baselines; intervals where a metric has them."""
-        images, cases = self.size
-        table = Table(title=f"test split: {images} images of {cases} cases")
+        table = Table(title=f"test split: {self.tuned.test.size}")
         ours = "tuned" if self.prompts is None else "tuned, refit"
         per_case = ["per case"] * bool(self.case_intervals)
         for heading in ("", ours, *per_case, "change", *self.baselines):

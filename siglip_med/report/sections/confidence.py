@@ -138,7 +138,7 @@ def familiarity_section(evidence: Evidence) -> Section:
     resampling = evidence.settings.resampling
     rows = tuple(
         (
-            f"{name}: {len(group):,} images of {len(np.unique(group.cases)):,} cases",
+            f"{name}: {group.size}",
             *(map(with_range, resampling.intervals(group, IN_UNFAMILIAR).values()) if len(group) else ()),
             *(number(None) for _ in IN_UNFAMILIAR if not len(group)),
         )

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import expit
 
-from siglip_med.metrics import Predictions, condition_order
+from siglip_med.metrics import Predictions
 from siglip_med.report.inputs import Explanation, ReportInputs
 from siglip_med.report.page import NOT_DEFINED, Figure, Section, Table
 from siglip_med.report.plots import explanation_figure, to_png
@@ -20,8 +20,7 @@ MOST = 12
 
 def first_answers(test: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``[N]`` first answers, ``[N]`` how sure they are in [0, 1], and ``[N]`` whether a label lists them."""
-    first = condition_order(test.logits, test.positive)[:, 0]
-    everyone = np.arange(len(test))
+    first, everyone = test.first, np.arange(len(test))
     return first, expit(test.logits[everyone, first].astype(np.float64)), test.positive[everyone, first]
 
 

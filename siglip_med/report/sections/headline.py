@@ -1,7 +1,5 @@
 """The numbers that a reader looks for first."""
 
-import numpy as np
-
 from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
 from siglip_med.report.evidence import (
     BASELINES,
@@ -51,13 +49,12 @@ def _of_baseline(evidence: Evidence, name: str, metric: str) -> str:
 def lead(evidence: Evidence) -> str:
     """The result in two sentences."""
     test, r1 = evidence.test, evidence.intervals["r_at_1"]
-    cases = len(np.unique(test.cases))
     beside = [f"{percent(evidence.values[s]['r_at_1'])} by {s}" for s in reversed(BASELINES) if s in evidence.values]
     said = saturation("r_at_5", len(test.conditions))
     return (
-        f"Of {len(test):,} images of {cases:,} cases, the first of {len(test.conditions)} conditions is a "
-        f"listed one in {percent(r1.estimate)} ({evidence.settings.coverage:.0%} interval {percent(r1.low)} to "
-        f"{percent(r1.high)}), against {', '.join(beside)}. A positive condition is among the first five in "
+        f"Of {test.size}, the first of {len(test.conditions)} conditions is a listed one in {percent(r1.estimate)} "
+        f"({evidence.settings.coverage:.0%} interval {percent(r1.low)} to {percent(r1.high)}), against "
+        f"{', '.join(beside)}. A positive condition is among the first five in "
         f"{percent(evidence.values[RUN]['r_at_5'])}{f' ({said})' if said else ''}."
     )
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from siglip_med.metrics import Predictions, condition_order, label_distance, table_label
+from siglip_med.metrics import Predictions, label_distance, table_label
 from siglip_med.report.evidence import CRM, RUN, ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number, percent, with_range
 from siglip_med.report.plots import chapters_of, distance_figure, icd_order, to_png
@@ -15,8 +15,8 @@ _MOST_LEVELS = 8
 
 def first_distances(predictions: Predictions) -> np.ndarray:
     """``[N]`` ICD distance from the first prediction to the nearest positive condition; 0 where it is positive."""
-    first = condition_order(predictions.logits, predictions.positive)[:, 0]
-    return label_distance(predictions.positive, predictions.dissimilarity)[np.arange(len(predictions)), first]
+    distance = label_distance(predictions.positive, predictions.dissimilarity)
+    return distance[np.arange(len(predictions)), predictions.first]
 
 
 def hierarchy_section(evidence: Evidence) -> Section:
