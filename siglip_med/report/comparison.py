@@ -20,7 +20,8 @@ from siglip_med.metrics import (
 from siglip_med.report.differences import PREDICTIONS, differences
 from siglip_med.report.leaderboard_page import settings_section
 from siglip_med.report.page import Figure, Page, Section, Table, write_page
-from siglip_med.report.plots import differences_figure, to_png
+from siglip_med.report.plots.comparisons import differences_figure
+from siglip_med.report.plots.style import to_png
 
 NAME = "comparison"
 

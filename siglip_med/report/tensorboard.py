@@ -10,7 +10,9 @@ from scipy.special import expit
 
 from siglip_med.core.outside import printable
 from siglip_med.metrics import Predictions, by_chart, confusion_matrix
-from siglip_med.report.plots import chapter_label, chapters_of, confusion_figure, distance_figure, icd_order, to_png
+from siglip_med.report.plots.matrices import confusion_figure, distance_figure
+from siglip_med.report.plots.order import chapter_label, chapters_of, icd_order
+from siglip_med.report.plots.style import to_png
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -15,7 +15,10 @@ from siglip_med.metrics import (
 )
 from siglip_med.report.evidence import ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number
-from siglip_med.report.plots import chapters_of, conditions_figure, confusion_figure, icd_order, to_png
+from siglip_med.report.plots.comparisons import conditions_figure
+from siglip_med.report.plots.matrices import confusion_figure
+from siglip_med.report.plots.order import chapters_of, icd_order
+from siglip_med.report.plots.style import to_png
 
 _THRESHOLDED = {"precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC", "average_precision": "AP"}
 _CONFUSIONS = 15

@@ -14,7 +14,8 @@ from siglip_med.metrics import (
 )
 from siglip_med.report.evidence import ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number, percent, with_range
-from siglip_med.report.plots import reliability_figure, set_size_figure, to_png
+from siglip_med.report.plots.calibration import reliability_figure, set_size_figure
+from siglip_med.report.plots.style import to_png
 
 _METRICS = {
     "ece": "ECE, all (image, condition) pairs",

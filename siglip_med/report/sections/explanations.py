@@ -6,7 +6,8 @@ from scipy.special import expit
 from siglip_med.metrics import Predictions
 from siglip_med.report.inputs import Explanation, ReportInputs
 from siglip_med.report.page import NOT_DEFINED, Figure, Section, Table
-from siglip_med.report.plots import explanation_figure, to_png
+from siglip_med.report.plots.photographs import explanation_figure
+from siglip_med.report.plots.style import to_png
 
 READING = (
     "Relevance is read from the attentions of the vision tower; occlusion is how far the score falls where a square is "

@@ -14,7 +14,8 @@ from siglip_med.report.evidence import (
     Evidence,
 )
 from siglip_med.report.page import Card, Figure, Section, Table, bounds, change, number, percent, with_range
-from siglip_med.report.plots import baselines_figure, to_png
+from siglip_med.report.plots.comparisons import baselines_figure
+from siglip_med.report.plots.style import to_png
 
 _CARDS = ("r_at_1", "r_at_5", CHOOSING, "icd_distance_all")
 _DRAWN = (

@@ -7,7 +7,9 @@ import numpy as np
 from siglip_med.metrics import Predictions, label_distance, table_label
 from siglip_med.report.evidence import CRM, RUN, ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number, percent, with_range
-from siglip_med.report.plots import chapters_of, distance_figure, icd_order, to_png
+from siglip_med.report.plots.matrices import distance_figure
+from siglip_med.report.plots.order import chapters_of, icd_order
+from siglip_med.report.plots.style import to_png
 
 _RERANKED = ("r_at_1", "r_at_5", "icd_distance_all", "icd_distance_mistakes", "icd_distance_top5", "hops")
 _MOST_LEVELS = 8

@@ -24,7 +24,8 @@ from siglip_med.metrics import (
 )
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.page import Figure, Section, Table, percent, with_range
-from siglip_med.report.plots import decision_figure, roc_figure, to_png
+from siglip_med.report.plots.operating import decision_figure, roc_figure
+from siglip_med.report.plots.style import to_png
 
 _ROWS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of `RISKS`, those of the table."""
