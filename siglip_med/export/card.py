@@ -1,6 +1,5 @@
 """The model card: what was trained on what, how well it did, and what it must not be used for."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -9,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from siglip_med.core.outside import finalize, markdown
-from siglip_med.core.provenance import Provenance, sentence
+from siglip_med.core.provenance import Provenance, described, sentence
 from siglip_med.export.example import HUB_ID, example
 from siglip_med.export.index import front_matter
 from siglip_med.export.recipes import Format, needs_this_project, text_recipe
@@ -17,7 +16,6 @@ from siglip_med.metrics import BASELINES, table_label
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.models.refit import REFIT_FILE
 
-_TEMPLATE = "model_card.md.jinja"
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx", "open_clip": "open_clip"}
 
 
@@ -49,7 +47,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     alone = not needs_this_project(model, format)
     pipeline = format == "merged" and alone and not isinstance(model, DualEncoder)
     library = _LIBRARIES[format] if alone else "siglip-med"
-    return environment.get_template(_TEMPLATE).render(
+    return environment.get_template("model_card.md.jinja").render(
         front_matter=Markup(front_matter(title, license, library, base_id, pipeline, provenance, rows)),
         notice=sentence(provenance),
         provenance=provenance,
@@ -87,11 +85,7 @@ def _public(name: str) -> str:
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the results table.
-
-    Args:
-        metrics: a number, or a mapping with ``estimate``, ``low`` and ``high``, by name.
-    """
+    """``name``, ``estimate``, ``low`` and ``high`` of metrics that are mappings with the last three, or numbers."""
     rows = []
     for name, value in metrics.items():
         known = value if isinstance(value, Mapping) else {"estimate": value}
@@ -100,13 +94,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def result_rows(payload: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of the results table: metric, the model, and the baselines, each with its interval.
-
-    A baseline that the checkpoint does not hold is "not measured".
-
-    Args:
-        payload: of a checkpoint.
-    """
+    """Rows of the results table: metric, the model, and the baselines that the payload holds, with their intervals."""
     beside = payload.get("baselines") or {}
     rows = []
     for row in metric_rows(payload["metrics"]):
@@ -133,15 +121,5 @@ def _with_interval(value: Mapping[str, Any] | None) -> str:
 
 
 def _settings(node: Any) -> str:
-    """A config node on one line: what it instantiates, and its plain values; folders of someone's machine left out."""
-    if not isinstance(node, Mapping):
-        return ""
-    inner = node.get("source", node)
-    name = str(inner.get("_target_", "")).rpartition(".")[2] if isinstance(inner, Mapping) else ""
-    values = [
-        f"{key}={value}"
-        for key, value in (inner.items() if isinstance(inner, Mapping) else ())
-        if isinstance(value, bool | int | float) or (isinstance(value, str) and not re.search(r"[/\\]", value))
-        if not key.startswith("_")
-    ]
-    return f"{name} ({', '.join(values)})" if values else name
+    inner = node.get("source", node) if isinstance(node, Mapping) else None
+    return described(inner) if isinstance(inner, Mapping) else ""
