@@ -20,16 +20,10 @@ def front_matter(
     provenance: Provenance | None,
     metrics: Iterable[Mapping[str, Any]],
 ) -> str:
-    """YAML between its two lines of dashes, with a ``model-index`` where there are results.
+    """YAML between its two lines of dashes, with a ``model-index`` of the test split where there are results.
 
-    Args:
-        name: of the model.
-        license: of the exported files, as the hub spells it.
-        library: that loads them.
-        base: id of the base model on the hub, or None.
-        pipeline: whether transformers' pipeline loads the folder.
-        provenance: of the images that it was tested on.
-        metrics: rows with ``name`` and ``estimate``, of the test split.
+    ``license`` as the hub spells it, ``base`` its id there, ``pipeline``: whether transformers' loads the folder;
+    ``metrics`` are rows with ``name`` and ``estimate``, on images of ``provenance``.
     """
     kind = provenance.kind if provenance else "unknown images"
     dataset = provenance.name if provenance else "not recorded"
