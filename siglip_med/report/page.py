@@ -127,16 +127,15 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
         for figure in section.figures:
             write_bytes(folder / "figures" / f"{figure.name}.png", figure.png)
     write_text(folder / f"{name}.md", text)
-    write_text(folder / f"{name}.json", _json(page))
+    write_text(folder / f"{name}.json", json.dumps(_numbers(page), indent=1, ensure_ascii=False, allow_nan=False))
     write_text(folder / f"{name}.html", html)
     return folder / f"{name}.html"
 
 
-def _json(page: Page) -> str:
-    content: dict[str, Any] = {"title": page.title, "notice": page.notice, "facts": dict(page.facts)}
-    content |= {"verdict": list(page.verdict)} if page.verdict else {}
-    content |= {section.key: plain(section.data) for section in page.sections if section.data}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+def _numbers(page: Page) -> dict[str, Any]:
+    verdict = {"verdict": list(page.verdict)} if page.verdict else {}
+    data = {section.key: plain(section.data) for section in page.sections if section.data}
+    return {"title": page.title, "notice": page.notice, "facts": dict(page.facts)} | verdict | data
 
 
 def plain(value: Any) -> Any:
