@@ -31,7 +31,7 @@ from siglip_med.metrics.external import (
 from siglip_med.metrics.headline import defined_conditions, headline_metrics
 from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
 from siglip_med.metrics.kernel_ridge import fit_kernel_ridge
-from siglip_med.metrics.label_errors import find_label_errors, precision_at
+from siglip_med.metrics.label_errors import find_label_errors
 from siglip_med.metrics.malignancy import MALIGNANT, RISKS, DecisionCurve, decision_curve, malignant, malignant_question
 from siglip_med.metrics.names import (
     BASELINES,
@@ -42,9 +42,8 @@ from siglip_med.metrics.names import (
     NEED_SCORES,
     RESAMPLED_METRICS,
     SUMMARY_METRICS,
-    by_chart,
-    by_group,
     metric_label,
+    names_by,
     saturation,
     table_label,
 )
@@ -122,8 +121,6 @@ __all__ = [
     "answers",
     "auc_intervals",
     "best_rank",
-    "by_chart",
-    "by_group",
     "calibration_metrics",
     "candidate_retrieval",
     "case_metrics",
@@ -156,10 +153,10 @@ __all__ = [
     "malignant",
     "malignant_question",
     "metric_label",
+    "names_by",
     "nonconformity",
     "operating_points",
     "per_case",
-    "precision_at",
     "print_sample",
     "rank_own_labels",
     "reliability_table",

@@ -70,8 +70,3 @@ def find_label_errors(probabilities: np.ndarray, given: np.ndarray, positive: np
     counted = np.isfinite(passing).any(axis=1)
     predicted = np.argmax(passing, axis=1)
     return LabelErrors(probabilities[rows, given], margin, suggested, counted & ~own[rows, predicted])
-
-
-def precision_at(order: np.ndarray, wrong: np.ndarray, count: int) -> float:
-    """Share of the first ``count`` of ``[N]`` ordered rows that are wrong; at the number of wrong ones, the recall."""
-    return float(wrong[order[:count]].mean())

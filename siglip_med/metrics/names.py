@@ -1,6 +1,5 @@
 """Every metric's name, what people call it and which way is better: the one list that tables, figures and logs read."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -164,18 +163,7 @@ def saturation(name: str, conditions: int) -> str:
     return f"all {conditions} conditions: {'the same for every order' if metric.lower_is_better else 'always 1'}"
 
 
-def by_group() -> dict[str, tuple[str, ...]]:
-    """Heading -> names of its headline metrics."""
-    return _names_by(lambda metric: metric.group)
-
-
-def by_chart() -> dict[str, tuple[str, ...]]:
-    """TensorBoard chart -> names of its headline metrics."""
-    return _names_by(lambda metric: metric.chart)
-
-
-def _names_by(key: Callable[[Metric], str]) -> dict[str, tuple[str, ...]]:
-    names: dict[str, tuple[str, ...]] = {}
-    for metric in METRICS:
-        names[key(metric)] = (*names.get(key(metric), ()), metric.name)
-    return names
+def names_by(what: Literal["group", "chart"]) -> dict[str, tuple[str, ...]]:
+    """Heading of a report's table, or TensorBoard chart -> names of its headline metrics."""
+    headings = dict.fromkeys(getattr(metric, what) for metric in METRICS)
+    return {one: tuple(metric.name for metric in METRICS if getattr(metric, what) == one) for one in headings}

@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from siglip_med.metrics import by_chart, metric_label
+from siglip_med.metrics import metric_label, names_by
 from siglip_med.report.plots.style import MUTED, PALETTE, light_grid, new_figure, styled
 
 
 def _validation(*charts: str) -> tuple[str, ...]:
-    return tuple(f"val/{name}" for chart in charts for name in by_chart()[chart])
+    return tuple(f"val/{name}" for chart in charts for name in names_by("chart")[chart])
 
 
 PANELS: dict[str, tuple[str, ...]] = {

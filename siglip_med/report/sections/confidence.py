@@ -77,30 +77,13 @@ def prediction_sets_section(evidence: Evidence) -> Section:
         sets = rule.sets(test)
         held = evidence.interval_of_mean((sets & test.positive).any(axis=1))
         realised = f"{percent(held.estimate)} [{percent(held.low)}, {percent(held.high)}]"
-        rows.append(
-            (
-                f"sets, {coverage:.0%} stated",
-                realised,
-                percent(report["coverage_primary"]),
-                percent(report["coverage_all"]),
-                number(report["mean_set_size"], 2),
-                number(report["median_set_size"], 0),
-                percent(report["empty_sets"]),
-            )
-        )
+        others = [percent(report[f"coverage_{what}"]) for what in ("primary", "all")]
+        sizes = number(report["mean_set_size"], 2), number(report["median_set_size"], 0), percent(report["empty_sets"])
+        rows.append((f"sets, {coverage:.0%} stated", realised, *others, *sizes))
         if coverage == settings.set_coverage:
             drawn = sets
-    rows.append(
-        (
-            "fixed top 5",
-            percent(report["top5_coverage_any"]),
-            percent(report["top5_coverage_primary"]),
-            percent(report["top5_coverage_all"]),
-            number(report["top5_size"], 2),
-            number(report["top5_size"], 0),
-            percent(0.0),
-        )
-    )
+    reached = [percent(report[f"top5_coverage_{what}"]) for what in ("any", "primary", "all")]
+    rows.append(("fixed top 5", *reached, number(report["top5_size"], 2), number(report["top5_size"], 0), percent(0.0)))
     figure = set_size_figure(
         drawn.sum(axis=1), (drawn & test.positive).any(axis=1), len(test.conditions), settings.set_coverage
     )

@@ -1,6 +1,6 @@
 """The numbers that a reader looks for first."""
 
-from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
+from siglip_med.metrics import CHOOSING, candidate_retrieval, defined_conditions, names_by, saturation, table_label
 from siglip_med.report.evidence import (
     BASELINES,
     CHANCE,
@@ -66,7 +66,7 @@ def headline_section(evidence: Evidence) -> Section:
     columns = ["", ours, *_CASES * bool(evidence.case_intervals), "change from zero-shot", *evidence.baselines, CRM]
     tables = tuple(
         Table(title, tuple(columns), tuple(_row(evidence, metric) for metric in metrics))
-        for title, metrics in by_group().items()
+        for title, metrics in names_by("group").items()
     )
     labels = {metric: table_label(metric, len(evidence.test.conditions)) for metric in _DRAWN}
     drawn = {
