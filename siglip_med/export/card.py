@@ -1,21 +1,22 @@
 """The model card: what was trained on what, how well it did, and what it must not be used for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from siglip_med.core.outside import finalize, markdown
 from siglip_med.core.provenance import Provenance, described, sentence
 from siglip_med.export.example import HUB_ID, example
-from siglip_med.export.index import front_matter
 from siglip_med.export.recipes import Format, needs_this_project, text_recipe
-from siglip_med.metrics import BASELINES, table_label
+from siglip_med.metrics import BASELINES, metric_label, table_label
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.models.refit import REFIT_FILE
 
+_TASK = "zero-shot-image-classification"
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx", "open_clip": "open_clip"}
 
 
@@ -76,6 +77,46 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         texts=text_recipe(model),
         conditions=list(zip(payload["conditions"], payload["codes"], strict=True)),
     )
+
+
+def front_matter(
+    name: str,
+    license: str,
+    library: str,
+    base: str | None,
+    pipeline: bool,
+    provenance: Provenance | None,
+    metrics: Iterable[Mapping[str, Any]],
+) -> str:
+    """YAML between its two lines of dashes, with a ``model-index`` of the test split where there are results.
+
+    ``license`` as the hub spells it, ``base`` its id there, ``pipeline``: whether transformers' loads the folder;
+    ``metrics`` are rows with ``name`` and ``estimate``, on images of ``provenance``.
+    """
+    kind = provenance.kind if provenance else "unknown images"
+    dataset = provenance.name if provenance else "not recorded"
+    results = [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=kind,
+            dataset_name=f"{dataset} (drawings)" if kind == "drawings" else dataset,
+            dataset_split="test",
+            metric_type=row["name"],
+            metric_name=metric_label(row["name"]),
+            metric_value=round(float(row["estimate"]), 6),
+        )
+        for row in metrics
+    ]
+    data = ModelCardData(
+        license=license,
+        library_name=library,
+        base_model=base,
+        pipeline_tag=_TASK if pipeline else None,
+        tags=["dermatology", "siglip-med", *(["synthetic-data"] if kind == "drawings" else [])],
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _public(name: str) -> str:

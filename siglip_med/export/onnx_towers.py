@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import require
-from siglip_med.export.merge import merged_copy
-from siglip_med.export.pretrained import own_tokenizer, square_processor
+from siglip_med.export.pretrained import merged_copy, own_tokenizer, square_processor
 from siglip_med.models import Refit, TwoTower
 
 TOLERANCE = 1e-4

@@ -5,8 +5,7 @@ from typing import Any
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_json
-from siglip_med.export.merge import merged_copy
-from siglip_med.export.pretrained import save_weights
+from siglip_med.export.pretrained import merged_copy, save_weights
 from siglip_med.models import ClipTwoTower, TwoTower
 from siglip_med.models.conversion.open_clip import TRANSPOSED, clip_names
 from siglip_med.models.conversion.weights import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, renamed_back

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor, VisionTextDualEncoderProcessor
 
 from siglip_med.core.errors import UserError
-from siglip_med.export.merge import merged_copy
 from siglip_med.models import JointTwoTower, TwoTower, VitBertTwoTower
 from siglip_med.models.exported import HEADS_FILE
 from siglip_med.models.joint import MODEL
@@ -20,6 +19,15 @@ from siglip_med.models.pairs import VitBertConfig
 
 _PROCESSORS: dict[str, Any] = {"siglip": SiglipProcessor, "siglip2": Siglip2Processor, "clip": CLIPProcessor}
 _PROCESSORS[VitBertConfig.model_type] = VisionTextDualEncoderProcessor
+
+
+def merged_copy(model: TwoTower) -> TwoTower:
+    """A copy with the same embeddings whose adapters have become part of its weights; the model itself is unchanged."""
+    merged = copy.deepcopy(model).eval()
+    for name, backbone in merged.backbones.items():
+        if isinstance(backbone, PeftModel):
+            merged.backbones[name] = backbone.merge_and_unload()
+    return merged
 
 
 def write_merged(model: TwoTower, folder: Path) -> None:

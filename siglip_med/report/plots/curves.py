@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from siglip_med.metrics import metric_label, names_by
-from siglip_med.report.plots.style import MUTED, PALETTE, light_grid, new_figure, styled
+from siglip_med.report.plots.style import MUTED, PALETTE, new_figure, styled
 
 
 def _validation(*charts: str) -> tuple[str, ...]:
@@ -65,6 +65,6 @@ def _panel(axes: Axes, curves: pd.DataFrame, title: str, tags: Sequence[str]) ->
         axes.plot(curve["step"], values, color=color, linewidth=1.6, linestyle=dashes, label=label, marker=marker, ms=3)
     axes.set_title(title)
     axes.set_xlabel("optimizer step", color=MUTED)
-    light_grid(axes, "y")
+    axes.grid(visible=True, axis="y")
     axes.margins(x=0.02)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=2.2, borderaxespad=0.2)
