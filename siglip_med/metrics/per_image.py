@@ -13,7 +13,7 @@ from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
 
 
-def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
+def per_image_table(predictions: Predictions) -> pd.DataFrame:
     """What the model said of each image.
 
     Returns:
@@ -35,7 +35,7 @@ def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
         "hit_at_1": positive[rows, order[:, 0]],
         "icd_distance": label_distance(positive, p.dissimilarity)[rows, order[:, 0]],
     }
-    for place in range(min(top, len(names))):
+    for place in range(min(5, len(names))):
         columns[f"top_{place + 1}"] = names[order[:, place]]
         columns[f"confidence_{place + 1}"] = confidence[rows, order[:, place]]
     return pd.concat([p.frame[list(FRAME_COLUMNS)].reset_index(drop=True), pd.DataFrame(columns)], axis=1)
