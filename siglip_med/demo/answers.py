@@ -180,8 +180,6 @@ class Answerer:
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:
         """How sentences fit a photograph, beside the conditions by their own sentences (no refit knows a new one)."""
-        if not sentences:
-            return ()
         model, calibration = self.classifier.model, self.classifier.payload["calibration"]
         device = model.logit_scale.device
         tokens = {name: value.to(device) for name, value in model.tokenize(sentences).items()}

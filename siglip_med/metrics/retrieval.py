@@ -41,8 +41,6 @@ class RetrievalMetrics(Metric):
     """
 
     full_state_update = False
-    is_differentiable = False
-    higher_is_better = None
 
     logits: list[Tensor]
     labels: list[Tensor]

@@ -93,7 +93,6 @@ def write_report(
     Returns:
         Path of the HTML page.
     """
-    folder = Path(folder)
     page = build_report(inputs, settings or ReportSettings())
     if inputs.data_card is not None:
         card = os.path.relpath(inputs.data_card.resolve(), folder.resolve())

@@ -23,10 +23,8 @@ def first_distances(predictions: Predictions) -> np.ndarray:
 
 def hierarchy_section(evidence: Evidence) -> Section:
     """Levels of the tree at which first predictions go wrong, CRM, and learned distances beside D."""
-    series = {RUN: evidence.test}
-    if evidence.zero_shot is not None:
-        series[ZERO_SHOT] = evidence.zero_shot
-    series[CRM] = evidence.reranked
+    zero_shot = {} if evidence.zero_shot is None else {ZERO_SHOT: evidence.zero_shot}
+    series = {RUN: evidence.test, **zero_shot, CRM: evidence.reranked}
     distances = {name: first_distances(predictions) for name, predictions in series.items()}
     labels, shares = _level_shares(distances)
     names = list(series)
@@ -85,10 +83,11 @@ def _level_shares(distances: dict[str, np.ndarray]) -> tuple[list[str], dict[str
 def _matrices(evidence: Evidence) -> Figure:
     test, order = evidence.test, icd_order(evidence.test)
     chapters = chapters_of(test)
-    learned = {f"texts, {ZERO_SHOT}": evidence.zero_shot} if evidence.zero_shot is not None else {}
-    learned[f"texts, {RUN}"] = test
+    learned = {ZERO_SHOT: evidence.zero_shot, RUN: test}
     matrices = {"D, from the codes": test.dissimilarity}
-    matrices |= {title: 1.0 - p.text_embeddings @ p.text_embeddings.T for title, p in learned.items() if p is not None}
+    for name, p in learned.items():
+        if p is not None:
+            matrices[f"texts, {name}"] = 1.0 - p.text_embeddings @ p.text_embeddings.T
     figure = distance_figure(
         {title: matrix[np.ix_(order, order)] for title, matrix in matrices.items()},
         [test.conditions[c] for c in order],
