@@ -40,14 +40,11 @@ def hops(order: np.ndarray, distance: np.ndarray) -> np.ndarray:
     The weight of a place starts at 2^-r where its level r begins and falls linearly, over the n places of that level,
     to the 2^-(r + 1) of the next one (to 0 over the last level; it stays 1 over the positives).
 
-    Args:
-        order: ``[N, C]`` int, conditions of each image, best first.
-        distance: ``[N, C]`` of `label_distance`.
-
     Returns:
-        ``[N]`` in [0, 1], 1 for an order that the tree has nothing against; NaN where all conditions are as far away.
-        Source: Sani & Anand, Hier-COS, CVPR 2026, arXiv 2503.07853 (their code, over all places; one label an image.
-        Levels by the distance to the nearest of several labels are ours).
+        ``[N]`` in [0, 1] of ``[N, C]`` orders, best first, and distances of `label_distance`: 1 for an order that the
+        tree has nothing against; NaN where all conditions are as far away. Source: Sani & Anand, Hier-COS, CVPR 2026,
+        arXiv 2503.07853 (their code, over all places; one label an image. Levels by the distance to the nearest of
+        several labels are ours).
 
     Examples:
         >>> distance = np.array([[0.0, 0.4, 1.0]])

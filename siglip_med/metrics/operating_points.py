@@ -58,14 +58,8 @@ class OperatingPoint:
 def threshold_at(scores: np.ndarray, positive: np.ndarray, fixed: Fixed, share: float) -> float:
     """The threshold with the fixed specificity (or sensitivity) at least ``share``, and the other one highest.
 
-    Args:
-        scores: ``[N]`` of the validation split, never the one that will be judged.
-        positive: ``[N]`` bool; the group whose share is fixed must not be empty.
-        fixed: what is fixed.
-        share: its least value.
-
-    Returns:
-        A score; yes is a score of at least that. It lies midway to the next score of validation.
+    From ``[N]`` scores and ``[N]`` bool of validation, where the group whose share is fixed is not empty. Yes is a
+    score of at least that; it lies midway to the next score of validation.
     """
     sign = 1.0 if fixed == "specificity" else -1.0
     group = np.sort(sign * scores[positive == (fixed == "sensitivity")])
