@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -117,9 +118,9 @@ def fit_kernel_ridge(
     targets = tree_targets(labels, val.dissimilarity)
     # drawn without a seed of the run: every image is as good a center as any other, and the draw must not move
     chosen = np.random.default_rng(0).permutation(len(x))[:EXACT] if len(x) > EXACT else np.arange(len(x))
-    grid = _Grid(x[chosen], [target[chosen] for target in targets], v, val)
-    best = max((grid.best(width, RIDGES[:1]) for width in WIDTHS), key=lambda one: one.mrr)
-    best = grid.best(best.width, RIDGES)
+    solve = partial(_best, x[chosen], [target[chosen] for target in targets], v, val)
+    best = max((solve(width, RIDGES[:1]) for width in WIDTHS), key=lambda one: one.mrr)
+    best = solve(best.width, RIDGES)
     plain, lean = best.scores
     tree = max((eta for eta in trees if _mrr(val, plain + eta * lean) >= best.mrr - COST), default=0.0)
     target, weights = targets[0] + tree * targets[1], best.weights[0] + tree * best.weights[1]
@@ -142,27 +143,20 @@ class _Solution:
     scores: list[np.ndarray]
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """What is solved for each width and ridge: scores are linear in the targets, one solution for each part of them."""
-
-    x: np.ndarray
-    parts: list[np.ndarray]
-    v: np.ndarray
-    val: Predictions
-
-    def best(self, width: float, ridges: Sequence[float]) -> _Solution:
-        """Of some ridges, the one with the best MRR on validation."""
-        among, towards = rbf(self.x, self.x, width), rbf(self.v, self.x, width)
-        found = []
-        for ridge in ridges:
-            gram = among.copy().T  # symmetric, and as Fortran lays it out: not copied again
-            gram[np.diag_indices_from(gram)] += ridge
-            factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-            weights = [cho_solve(factor, part - part.mean(axis=0)) for part in self.parts]
-            scores = [towards @ one + part.mean(axis=0) for one, part in zip(weights, self.parts, strict=True)]
-            found.append(_Solution(_mrr(self.val, scores[0]), width, ridge, weights, scores))
-        return max(found, key=lambda one: one.mrr)
+def _best(
+    x: np.ndarray, parts: list[np.ndarray], v: np.ndarray, val: Predictions, width: float, ridges: Sequence[float]
+) -> _Solution:
+    """Of some ridges, the one with the best MRR on validation; scores are linear in the targets, part by part."""
+    among, towards = rbf(x, x, width), rbf(v, x, width)
+    found = []
+    for ridge in ridges:
+        gram = among.copy().T  # symmetric, and as Fortran lays it out: not copied again
+        gram[np.diag_indices_from(gram)] += ridge
+        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+        weights = [cho_solve(factor, part - part.mean(axis=0)) for part in parts]
+        scores = [towards @ one + part.mean(axis=0) for one, part in zip(weights, parts, strict=True)]
+        found.append(_Solution(_mrr(val, scores[0]), width, ridge, weights, scores))
+    return max(found, key=lambda one: one.mrr)
 
 
 def tree_targets(labels: np.ndarray, dissimilarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
