@@ -59,9 +59,11 @@ def look_alikes(
     ``data`` says whether to look, and from which cosine; ``features`` are split -> features and rows, as in
     `look_across`.
     """
+    if data.look_alikes == "off":
+        return None
     if data.kept is not None:
         features = {split: (data.kept[data.rows(split)], data.rows(split)) for split in SPLITS}
-    if data.look_alikes == "off" or features is None:
+    if features is None:
         return None
     return look_across(data.table, features, len(data.split.train), data.look_alikes_threshold)
 

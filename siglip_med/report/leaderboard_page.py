@@ -146,10 +146,9 @@ def _lost(records: Sequence[JobRecord], folder: Path) -> Section:
 
 def _runs(runs: pd.DataFrame, folder: Path) -> Section:
     headings = columns(runs)
-    reports = {run: f"{run}/report/report.html" for run in map(str, runs["run"])}
     rows = tuple(
         (
-            Link(run := str(row["run"]), reports[run] if (folder / reports[run]).is_file() else f"{run}/"),
+            Link(str(row["run"]), _report_of(folder, str(row["run"]))),
             str(row["setting"]),
             str(row.get("seed", NOT_DEFINED)),
             *(number(float(row[column])) for column in headings),
@@ -157,9 +156,14 @@ def _runs(runs: pd.DataFrame, folder: Path) -> Section:
         for row in runs.to_dict("records")
     )
     text = "A run leads to its report where `evaluate` has made one, and to its folder elsewhere."
-    columns_of = ("run", "setting", "seed", *headings.values())
-    table = Table("Runs; a click on a heading sorts", columns_of, rows, 2, groups=_groups(headings, 3))
+    heads = ("run", "setting", "seed", *headings.values())
+    table = Table("Runs; a click on a heading sorts", heads, rows, 2, groups=_groups(headings, 3))
     return Section("runs", "Every run", (text,), (table,))
+
+
+def _report_of(folder: Path, run: str) -> str:
+    report = f"{run}/report/report.html"
+    return report if (folder / report).is_file() else f"{run}/"
 
 
 class Leaderboard(Callback):
