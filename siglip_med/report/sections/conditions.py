@@ -1,6 +1,7 @@
 """How each condition fares, and what it is taken for."""
 
 import numpy as np
+import pandas as pd
 
 from siglip_med.metrics import (
     Predictions,
@@ -27,12 +28,8 @@ _CONFUSIONS = 15
 def recall_by_condition(predictions: Predictions, k: int) -> np.ndarray:
     """``[C]`` share of each primary condition's images with a positive one among the first k; NaN without images."""
     ranks = condition_ranks(condition_order(predictions.logits, predictions.positive))
-    hits = best_rank(ranks, predictions.positive) <= k
-    size = len(predictions.conditions)
-    with np.errstate(invalid="ignore"):
-        return np.bincount(predictions.primary, weights=hits, minlength=size) / np.bincount(
-            predictions.primary, minlength=size
-        )
+    hits = pd.Series(best_rank(ranks, predictions.positive) <= k)
+    return hits.groupby(predictions.primary).mean().reindex(range(len(predictions.conditions))).to_numpy()
 
 
 def conditions_section(evidence: Evidence) -> Section:
