@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from siglip_med.commands import train
 from siglip_med.core.config import config_dir, typed
 from siglip_med.data.splitting.split import KFoldSplitter
-from siglip_med.metrics import find_label_errors, precision_at
+from siglip_med.metrics import find_label_errors
 from siglip_med.runs.building import build
 
 FOLDS, SHARE, SEEDS, STRENGTH = 5, 0.05, (0, 1, 2), 0.01
@@ -74,8 +74,8 @@ def main() -> None:
         found = find_label_errors(probabilities, given)
         likely = found.likely()
         print(
-            f"| {seed} | {precision_at(np.argsort(found.margin, kind='stable'), wrong, planted):.3f} | "
-            f"{precision_at(found.ranked(), wrong, planted):.3f} | {wrong.mean():.3f} | "
+            f"| {seed} | {wrong[np.argsort(found.margin, kind='stable')[:planted]].mean():.3f} | "
+            f"{wrong[found.ranked()[:planted]].mean():.3f} | {wrong.mean():.3f} | "
             f"{len(likely):,}, {wrong[likely].mean():.3f}, {wrong[likely].sum() / planted:.3f} | "
             f"{(probabilities.argmax(axis=1) == clean).mean():.3f} |",
             flush=True,

@@ -13,7 +13,6 @@ from siglip_med.inference.probe import frozen_features
 from siglip_med.metrics import (
     CaseStatistics,
     Predictions,
-    Scores,
     fit_kernel_ridge,
     fit_probe,
     headline_metrics,
@@ -108,7 +107,7 @@ def scores(predictions: Predictions, near: np.ndarray | None = None) -> dict[str
         near: ``[n]`` cosine to the nearest training image: R@1, R@5 and MRR of the half that is farthest from training,
             and R@1 by nearness, are given besides.
     """
-    sums = CaseStatistics.build(Scores.of(predictions), metrics=("mrr",))
+    sums = CaseStatistics.build(predictions, metrics=("mrr",))
     values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
     if near is not None:
         half = scores(predictions.take(np.flatnonzero(near < np.median(near))))

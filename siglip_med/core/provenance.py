@@ -66,3 +66,14 @@ def sentence(provenance: Provenance | None) -> str:
             "number here shows that the program works, and none says anything about skin."
         )
     return f"Made from photographs of people: {provenance.name}, license: {provenance.license}."
+
+
+def described(node: Mapping[str, object]) -> str:
+    """A node of a config on one line: what it builds, and its plain values but for paths of somebody's machine."""
+    name = str(node.get("_target_", "")).rpartition(".")[2]
+    values = [
+        f"{key}={value}"
+        for key, value in node.items()
+        if isinstance(value, bool | int | float | str) and not key.startswith("_") and not {"/", "\\"} & set(str(value))
+    ]
+    return f"{name} ({', '.join(values)})" if values else name

@@ -104,17 +104,7 @@ class Answerer:
         if not payload["conditions"]:
             raise no_conditions(self.source)
         object.__setattr__(self, "icd", place_in_icd(payload["conditions"], payload["codes"], self.source))
-        _ = self.texts
-
-    @property
-    def texts(self) -> Tensor:
-        """``[C, E]`` embeddings of the conditions' prompts."""
-        return self.classifier.texts
-
-    @property
-    def calibrated(self) -> bool:
-        """Whether confidences were calibrated on the validation split."""
-        return self.classifier.calibration is not None
+        _ = self.classifier.texts
 
     def read(self, data: bytes, name: str) -> Photograph:
         """A file as the model wants it; see `read_photograph`."""
@@ -131,7 +121,7 @@ class Answerer:
         with self._one:
             features = model.pooled_features(pixels)
             embedding = model.project_images(features).float()
-            by_prompts = model.logits(embedding, self.texts)[0].cpu().numpy()
+            by_prompts = model.logits(embedding, classifier.texts)[0].cpu().numpy()
             logits = by_prompts if classifier.refit is None else classifier.logits(features)[0].cpu().numpy()
             (known,) = classifier.familiarity(features, [wrong])
 
@@ -190,8 +180,6 @@ class Answerer:
     @torch.no_grad()
     def score(self, answer: Answer, sentences: Sequence[str]) -> tuple[SentenceScore, ...]:
         """How sentences fit a photograph, beside the conditions by their own sentences (no refit knows a new one)."""
-        if not sentences:
-            return ()
         model, calibration = self.classifier.model, self.classifier.payload["calibration"]
         device = model.logit_scale.device
         tokens = {name: value.to(device) for name, value in model.tokenize(sentences).items()}

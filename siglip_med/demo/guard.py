@@ -6,10 +6,10 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qs
 
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _HEADERS = {
@@ -59,56 +59,46 @@ class Guard:
         """Passes a request on, or answers why not."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":  # the page opens no web socket; ending without an answer refuses it
-            return
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        origin = headers.get("origin")
-        if origin is not None and origin.partition("://")[2] != headers.get("host"):
-            await _refuse(send, 403, "Another site may not talk to this page.")
-            return
-        path: str = scope["path"]
+        elif scope["type"] == "http":  # the page opens no web socket; ending without an answer refuses it
+            refusal = await self._pass(Request(scope), receive, send)
+            if refusal is not None:
+                await refusal(scope, receive, send)
+
+    async def _pass(self, request: Request, receive: Receive, send: Send) -> PlainTextResponse | None:
+        """Passes a request on; or the answer in its place."""
+        origin, path = request.headers.get("origin"), request.scope["path"]  # a URL's path would heed the Host header
+        if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+            return _answer(403, "Another site may not talk to this page.")
         if path not in _EXACT and not path.startswith(_BELOW):
-            await _refuse(send, 404, "This page has nothing there.")
-            return
-        visitor = self.visitor(headers.get("cookie", ""))
+            return _answer(404, "This page has nothing there.")
+        visitor = self._visitor(request)
         if visitor is None:
-            await self._admit(scope, send)
-            return
+            return self._admit(request)
         own = (VISITOR.encode(), visitor.encode())
-        scope = {**scope, "headers": [*(pair for pair in scope["headers"] if pair[0].lower() != own[0]), own]}
+        headers = [*(pair for pair in request.scope["headers"] if pair[0].lower() != own[0]), own]
+        scope = {**request.scope, "headers": headers}
         largest = self.largest_upload + _MULTIPART_SLACK if path == _UPLOAD else LARGEST_MESSAGE
-        stated = headers.get("content-length", "0")
+        too_large = _answer(413, f"The request is larger than the limit of {largest / 2**20:.3g} MB.")
+        stated = request.headers.get("content-length", "0")
         if not stated.isdecimal() or int(stated) > largest:
-            await _refuse(send, 413, f"The request is larger than the limit of {largest / 2**20:.3g} MB.")
-            return
+            return too_large
         if path == _UPLOAD:
             await self.app(scope, _counted(receive, largest), self._noting_uploads(_hardened(send, path), visitor))
-            return
+            return None
         body = await _read(receive, largest)
         if body is None:
-            await _refuse(send, 413, f"The request is larger than the limit of {largest / 2**20:.3g} MB.")
-            return
-        if not self.names_own_files_alone(body, visitor):
-            await _refuse(send, 403, "A request may name only files that the same visitor uploaded.")
-            return
+            return too_large
+        if not self._names_own_files_alone(body, visitor):
+            return _answer(403, "A request may name only files that the same visitor uploaded.")
         await self.app(scope, _replayed(body, receive), _hardened(send, path))
+        return None
 
-    def visitor(self, cookies: str) -> str | None:
-        """The visitor that a ``Cookie`` header belongs to; None for one that was not let in."""
-        try:
-            held = SimpleCookie(cookies).get(self._cookie)
-        except CookieError:
-            return None
-        name, _, signature = ("" if held is None else held.value).partition(".")
+    def _visitor(self, request: Request) -> str | None:
+        """Whose cookie a request carries; None for one that was not let in."""
+        name, _, signature = request.cookies.get(self._cookie, "").partition(".")
         return name if name and hmac.compare_digest(signature.encode(), self._signature(name).encode()) else None
 
-    def uploaded_by(self, visitor: str, path: str) -> bool:
-        """Whether a path is of a file that this visitor uploaded."""
-        with self._lock:
-            return visitor in self._uploads.get(path, ())
-
-    def names_own_files_alone(self, body: bytes, visitor: str) -> bool:
+    def _names_own_files_alone(self, body: bytes, visitor: str) -> bool:
         """Whether every file that a JSON body names was uploaded by its visitor.
 
         Gradio takes a dictionary with ``path`` for a file wherever it stands, so all of the body is looked through.
@@ -116,23 +106,25 @@ class Guard:
         if not body:
             return True
         try:
-            return all(isinstance(path, str) and self.uploaded_by(visitor, path) for path in _paths(json.loads(body)))
+            paths = list(_paths(json.loads(body)))
         except (ValueError, RecursionError):
             return False
+        with self._lock:
+            return all(isinstance(path, str) and visitor in self._uploads.get(path, ()) for path in paths)
 
     def _signature(self, visitor: str) -> str:
         return hmac.new(self._secret, visitor.encode(), hashlib.sha256).hexdigest()
 
-    async def _admit(self, scope: Scope, send: Send) -> None:
+    def _admit(self, request: Request) -> PlainTextResponse:
         """Gives the page's first request its cookie, if it has the token."""
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        given = request.query_params.get("token", "")
         known = self.token is None or hmac.compare_digest(given.encode(), self.token.encode())
-        if scope["path"] != "/" or not known:
-            await _refuse(send, 403, "Open the page by the whole address that siglip-med-demo printed, token included.")
-            return
+        if request.scope["path"] != "/" or not known:
+            return _answer(403, "Open the page by the whole address that siglip-med-demo printed, token included.")
         name = secrets.token_hex(16)
-        cookie = f"{self._cookie}={name}.{self._signature(name)}; Path=/; HttpOnly; SameSite=Lax"
-        await _answer(send, 303, "", (("location", "/"), ("set-cookie", cookie)))  # the address bar loses the token
+        answer = _answer(303, "", location="/")  # the address bar loses the token
+        answer.set_cookie(self._cookie, f"{name}.{self._signature(name)}", httponly=True, samesite="lax")
+        return answer
 
     def _noting_uploads(self, send: Send, visitor: str) -> Send:
         """Remembers the paths that the answer to an upload lists as this visitor's."""
@@ -221,13 +213,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replayed
 
 
-async def _refuse(send: Send, status: int, text: str) -> None:
-    await _answer(send, status, text, (("connection", "close"),))
-
-
-async def _answer(send: Send, status: int, text: str, headers: tuple[tuple[str, str], ...]) -> None:
-    plain = (("content-type", "text/plain; charset=utf-8"), ("content-length", str(len(text.encode()))))
-    own = (*_HEADERS.items(), *plain, ("cache-control", "no-store"), *headers)
-    encoded = [(name.encode(), value.encode()) for name, value in own]
-    await send({"type": "http.response.start", "status": status, "headers": encoded})
-    await send({"type": "http.response.body", "body": text.encode()})
+def _answer(status: int, text: str, **headers: str) -> PlainTextResponse:
+    """The guard's own answer; the rest of a request that is refused is not waited for."""
+    own = headers or {"connection": "close"}
+    return PlainTextResponse(text, status, _HEADERS | {"cache-control": "no-store"} | own)

@@ -102,7 +102,9 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 gr.update(choices=numbered, value=visit.shown + 1, visible=len(names) > 1),
                 views.photograph(answer.photograph, spec),
                 gr.update(visible=True),
-                gr.update(choices=conditions_of(answer), value=None),
+                gr.update(
+                    choices=[(f"{c.rank}. {c.condition} ({c.code})", c.rank) for c in answer.candidates], value=None
+                ),
                 gr.update(visible=True),
                 gr.update(visible=True),
                 views.differential(answerer, answer),
@@ -193,11 +195,6 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
 def tab_of(request: gr.Request) -> str:
     """The tab of a visitor: the name that the guard gave the visitor, and the one that the browser gave the tab."""
     return f"{request.headers.get(VISITOR, '')}/{request.session_hash}"
-
-
-def conditions_of(answer: Answer) -> list[tuple[str, int]]:
-    """All conditions for a dropdown, the most likely first: what it shows, and the rank."""
-    return [(f"{item.rank}. {item.condition} ({item.code})", item.rank) for item in answer.candidates]
 
 
 def read_all(answerer: Answerer, limits: Limits, paths: Sequence[Path]) -> tuple[list[Answer], list[str]]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -21,10 +21,6 @@ class Sessions(Generic[Value]):
     def __len__(self) -> int:
         with self._lock:
             return len(self._values)
-
-    def __iter__(self) -> Iterator[str]:
-        with self._lock:
-            return iter(list(self._values))
 
     def put(self, tab: str, value: Value) -> None:
         """Remembers a value in place of the tab's earlier one."""

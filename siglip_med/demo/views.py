@@ -84,7 +84,9 @@ def differential(answerer: Answerer, answer: Answer) -> str:
     for rank, column in enumerate(answerer.differential(answer), start=1):
         place = answerer.icd.conditions.conditions[column]
         rows.append((answer.candidates[rank - 1], place, answerer.icd.leaf(column, rank, answer.first)))
-    shown = _render("differential", rows=rows, calibrated=answerer.calibrated, total=len(answer.logits))
+    shown = _render(
+        "differential", rows=rows, calibrated=answerer.classifier.calibration is not None, total=len(answer.logits)
+    )
     return _opened(shown, answer.unfamiliar)
 
 

@@ -1,23 +1,22 @@
 """The model card: what was trained on what, how well it did, and what it must not be used for."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from siglip_med.core.outside import finalize, markdown
-from siglip_med.core.provenance import Provenance, sentence
+from siglip_med.core.provenance import Provenance, described, sentence
 from siglip_med.export.example import HUB_ID, example
-from siglip_med.export.index import front_matter
 from siglip_med.export.recipes import Format, needs_this_project, text_recipe
-from siglip_med.metrics import BASELINES, table_label
+from siglip_med.metrics import BASELINES, metric_label, table_label
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.models.refit import REFIT_FILE
 
-_TEMPLATE = "model_card.md.jinja"
+_TASK = "zero-shot-image-classification"
 _LIBRARIES = {"peft": "peft", "merged": "transformers", "onnx": "onnx", "open_clip": "open_clip"}
 
 
@@ -49,7 +48,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     alone = not needs_this_project(model, format)
     pipeline = format == "merged" and alone and not isinstance(model, DualEncoder)
     library = _LIBRARIES[format] if alone else "siglip-med"
-    return environment.get_template(_TEMPLATE).render(
+    return environment.get_template("model_card.md.jinja").render(
         front_matter=Markup(front_matter(title, license, library, base_id, pipeline, provenance, rows)),
         notice=sentence(provenance),
         provenance=provenance,
@@ -80,6 +79,46 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
     )
 
 
+def front_matter(
+    name: str,
+    license: str,
+    library: str,
+    base: str | None,
+    pipeline: bool,
+    provenance: Provenance | None,
+    metrics: Iterable[Mapping[str, Any]],
+) -> str:
+    """YAML between its two lines of dashes, with a ``model-index`` of the test split where there are results.
+
+    ``license`` as the hub spells it, ``base`` its id there, ``pipeline``: whether transformers' loads the folder;
+    ``metrics`` are rows with ``name`` and ``estimate``, on images of ``provenance``.
+    """
+    kind = provenance.kind if provenance else "unknown images"
+    dataset = provenance.name if provenance else "not recorded"
+    results = [
+        EvalResult(
+            task_type=_TASK,
+            dataset_type=kind,
+            dataset_name=f"{dataset} (drawings)" if kind == "drawings" else dataset,
+            dataset_split="test",
+            metric_type=row["name"],
+            metric_name=metric_label(row["name"]),
+            metric_value=round(float(row["estimate"]), 6),
+        )
+        for row in metrics
+    ]
+    data = ModelCardData(
+        license=license,
+        library_name=library,
+        base_model=base,
+        pipeline_tag=_TASK if pipeline else None,
+        tags=["dermatology", "siglip-med", *(["synthetic-data"] if kind == "drawings" else [])],
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---"
+
+
 def _public(name: str) -> str:
     """Names of base models as a stranger may read them: ids of the hub as they are, of folders the last part alone."""
     parts = name.split(" + ")
@@ -87,11 +126,7 @@ def _public(name: str) -> str:
 
 
 def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the results table.
-
-    Args:
-        metrics: a number, or a mapping with ``estimate``, ``low`` and ``high``, by name.
-    """
+    """``name``, ``estimate``, ``low`` and ``high`` of metrics that are mappings with the last three, or numbers."""
     rows = []
     for name, value in metrics.items():
         known = value if isinstance(value, Mapping) else {"estimate": value}
@@ -100,13 +135,7 @@ def metric_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def result_rows(payload: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Rows of the results table: metric, the model, and the baselines, each with its interval.
-
-    A baseline that the checkpoint does not hold is "not measured".
-
-    Args:
-        payload: of a checkpoint.
-    """
+    """Rows of the results table: metric, the model, and the baselines that the payload holds, with their intervals."""
     beside = payload.get("baselines") or {}
     rows = []
     for row in metric_rows(payload["metrics"]):
@@ -133,15 +162,5 @@ def _with_interval(value: Mapping[str, Any] | None) -> str:
 
 
 def _settings(node: Any) -> str:
-    """A config node on one line: what it instantiates, and its plain values; folders of someone's machine left out."""
-    if not isinstance(node, Mapping):
-        return ""
-    inner = node.get("source", node)
-    name = str(inner.get("_target_", "")).rpartition(".")[2] if isinstance(inner, Mapping) else ""
-    values = [
-        f"{key}={value}"
-        for key, value in (inner.items() if isinstance(inner, Mapping) else ())
-        if isinstance(value, bool | int | float) or (isinstance(value, str) and not re.search(r"[/\\]", value))
-        if not key.startswith("_")
-    ]
-    return f"{name} ({', '.join(values)})" if values else name
+    inner = node.get("source", node) if isinstance(node, Mapping) else None
+    return described(inner) if isinstance(inner, Mapping) else ""

@@ -47,11 +47,7 @@ for name, logit in sorted(zip(about["conditions"], np.asarray(logits)[0].tolist(
 def example(model: TwoTower, format: Format, refit: bool = False, familiarity: bool = False) -> str:
     """From a folder to five ranked conditions of an image, without this project where another library can do it.
 
-    Args:
-        model: the trained model.
-        format: of the folder.
-        refit: whether the folder holds one, which then ranks.
-        familiarity: whether it knows how familiar a photograph is, which other software can tell by a refit alone.
+    Where the folder holds a ``refit``, it ranks, and where it knows ``familiarity``, a refit tells it.
     """
     dual = isinstance(model, DualEncoder)
     by_hand = dual or format in ("onnx", "open_clip") or needs_this_project(model, format)

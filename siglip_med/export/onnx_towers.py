@@ -10,8 +10,7 @@ from torch.nn.functional import normalize
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.extras import require
-from siglip_med.export.merge import merged_copy
-from siglip_med.export.pretrained import own_tokenizer, square_processor
+from siglip_med.export.pretrained import merged_copy, own_tokenizer, square_processor
 from siglip_med.models import Refit, TwoTower
 
 TOLERANCE = 1e-4
@@ -52,11 +51,8 @@ class TextGraph(nn.Module):
 def write_onnx(model: TwoTower, folder: Path, refit: Refit | None = None) -> None:
     """Writes ``vision.onnx`` and ``text.onnx`` with a free batch size, the tokenizer and the image processor.
 
-    Args:
-        model: the trained model; it is not changed.
-        folder: an existing folder.
-        refit: becomes plain operations of ``vision.onnx``, whose outputs ``refit_logits`` and ``refit_distances``
-            (to the nearest training image, for `Familiarity`) it gives.
+    A refit becomes plain operations of ``vision.onnx`` with outputs ``refit_logits`` and ``refit_distances`` (to the
+    nearest training image, for `Familiarity`). The model given is not changed.
 
     Raises:
         UserError: the packages are missing, or onnxruntime does not give the embeddings of PyTorch.
@@ -65,8 +61,7 @@ def write_onnx(model: TwoTower, folder: Path, refit: Refit | None = None) -> Non
     _, _, runtime = (
         require(package, feature="format=onnx", extra="onnx") for package in ("onnx", "onnxscript", "onnxruntime")
     )
-    merged = merged_copy(model).cpu()
-    merged.requires_grad_(False)
+    merged = merged_copy(model).cpu().requires_grad_(False)
     side = merged.image_spec.size
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, 3, side, side, generator=generator)

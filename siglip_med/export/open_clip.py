@@ -5,8 +5,7 @@ from typing import Any
 
 from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_json
-from siglip_med.export.merge import merged_copy
-from siglip_med.export.pretrained import save_weights
+from siglip_med.export.pretrained import merged_copy, save_weights
 from siglip_med.models import ClipTwoTower, TwoTower
 from siglip_med.models.conversion.open_clip import TRANSPOSED, clip_names
 from siglip_med.models.conversion.weights import OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS, renamed_back
@@ -15,14 +14,8 @@ from siglip_med.models.conversion.weights import OPEN_CLIP_CONFIG, OPEN_CLIP_WEI
 def write_open_clip(model: TwoTower, folder: Path) -> None:
     """Writes config, weights and tokenizer as open_clip reads them, adapters merged in.
 
-    The logit bias is saved with them, as in open_clip's models that were trained with a sigmoid loss.
-
-    Args:
-        model: the trained model; it is not changed.
-        folder: an existing folder.
-
-    Raises:
-        UserError: open_clip has no such model.
+    The logit bias is saved with them, as in open_clip's models that were trained with a sigmoid loss. A UserError where
+    open_clip has no such model; the model given is not changed.
     """
     if not isinstance(model, ClipTwoTower):
         raise UserError("format=open_clip is for CLIP models (model=clip_base, monet): use format=merged")

@@ -12,7 +12,6 @@ from torch import Tensor
 from transformers import CLIPProcessor, Siglip2Processor, SiglipProcessor, VisionTextDualEncoderProcessor
 
 from siglip_med.core.errors import UserError
-from siglip_med.export.merge import merged_copy
 from siglip_med.models import JointTwoTower, TwoTower, VitBertTwoTower
 from siglip_med.models.exported import HEADS_FILE
 from siglip_med.models.joint import MODEL
@@ -22,22 +21,26 @@ _PROCESSORS: dict[str, Any] = {"siglip": SiglipProcessor, "siglip2": Siglip2Proc
 _PROCESSORS[VitBertConfig.model_type] = VisionTextDualEncoderProcessor
 
 
+def merged_copy(model: TwoTower) -> TwoTower:
+    """A copy with the same embeddings whose adapters have become part of its weights; the model itself is unchanged."""
+    merged = copy.deepcopy(model).eval()
+    for name, backbone in merged.backbones.items():
+        if isinstance(backbone, PeftModel):
+            merged.backbones[name] = backbone.merge_and_unload()
+    return merged
+
+
 def write_merged(model: TwoTower, folder: Path) -> None:
     """Writes the adapted model as if it had always been so.
 
     A joint model becomes one folder for ``AutoModel``, ``AutoProcessor`` and the pipeline
     "zero-shot-image-classification"; a ViT beside a BERT, one for this project alone. A dual encoder becomes two
     folders, ``vision`` and ``text``, and a file with the projections: transformers' own VisionTextDualEncoderModel has
-    neither a bias nor mean pooling, and would give other numbers.
-
-    Args:
-        model: the trained model; it is not changed.
-        folder: an existing folder.
+    neither a bias nor mean pooling, and would give other numbers. The model given is not changed.
     """
     merged = merged_copy(model)
     if isinstance(merged, JointTwoTower):
-        pretrained = merged.pretrained_with_logits()
-        pretrained.save_pretrained(folder)
+        merged.pretrained_with_logits().save_pretrained(folder)
         write_processor(merged, folder)
         return
     for name in merged.backbones:
@@ -53,10 +56,6 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
     ``heads.safetensors`` holds the scale, the bias and trained heads: under the names of the transformers model for a
     joint model (``load_state_dict(…, strict=False)``), under this project's names for a dual encoder.
 
-    Args:
-        model: the trained model.
-        folder: an existing folder.
-
     Raises:
         UserError: the model was not trained with LoRA, or transformers has no class for its base.
     """
@@ -68,18 +67,16 @@ def write_adapter(model: TwoTower, folder: Path) -> None:
             f"format=peft needs adapters, but this run trained with {type(model.adaptation).__name__}: "
             "use format=merged"
         )
-    joint = isinstance(model, JointTwoTower)
     for name, backbone in adapted.items():
         for settings in backbone.peft_config.values():
             settings.base_model_name_or_path = _base_of(model, name)
             settings.revision = None if " + " in model.base.name else model.base.revision
-        place = folder if joint else folder / name
+        place = folder if isinstance(model, JointTwoTower) else folder / name
         backbone.save_pretrained(str(place), save_embedding_layers=False)
         (place / "README.md").unlink(missing_ok=True)  # PEFT's own card, with nothing filled in
     if isinstance(model, JointTwoTower):
-        names = ("logit_scale", "logit_bias")
         weights = model.pretrained_with_logits().state_dict()
-        own = {name: weights[name] for name in names if name in weights}
+        own = {name: weights[name] for name in ("logit_scale", "logit_bias") if name in weights}
         save_weights(own | model.trained_base_weights(MODEL), folder / HEADS_FILE)
         write_processor(model, folder)
     else:

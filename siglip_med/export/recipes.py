@@ -127,15 +127,15 @@ def loading_recipe(model: TwoTower, format: Format, refit: bool = False, familia
     base model that PEFT adapters are put on. With ``refit`` the ``logits`` are those of the folder's refit in the end;
     with ``familiarity`` there is ``familiarity`` too, by ``about`` (conditions.json) and NumPy as ``np``.
     """
-    return _scoring(model, format, refit) + _FAMILIARITY * (refit and familiarity)
-
-
-def _scoring(model: TwoTower, format: Format, refit: bool) -> str:
     lines = _by_prompts(model, format)
     if not refit:
         return lines
+    return lines + _by_refit(model, format) + _FAMILIARITY * familiarity
+
+
+def _by_refit(model: TwoTower, format: Format) -> str:
     if format == "onnx":
-        return lines + _REFIT_ONNX
+        return _REFIT_ONNX
     if needs_this_project(model, format):
         features = "features = model.pooled_features(pixel_values)"
     elif format == "open_clip":
@@ -146,7 +146,7 @@ def _scoring(model: TwoTower, format: Format, refit: bool) -> str:
         features = "features = pooled"
     else:
         features = "features = output.vision_model_output.pooler_output"
-    return lines + _REFIT.format(features=features)
+    return _REFIT.format(features=features)
 
 
 def _by_prompts(model: TwoTower, format: Format) -> str:

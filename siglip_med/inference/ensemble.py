@@ -48,13 +48,13 @@ class Ensemble(Ranker):
         """Whether every model knows how familiar a photograph is."""
         return all(member.knows_familiarity for member in self.members)
 
-    def scores(self, files: Sequence[Path], batch_size: int, tta: int, doing: str = "ranking conditions") -> Scored:
+    def scores(self, files: Sequence[Path], batch_size: int, tta: int) -> Scored:
         """The averages for the files that every model can read; familiarity is the mean of the models' p-values."""
         models = {id(member.model): member.model for member in self.members}
         scored = dict[int, Scored]()
         for number, model in enumerate(models.values(), start=1):
             of = [member for member in self.members if member.model is model]
-            line = f"{doing}, model {number} of {len(models)}"
+            line = f"ranking conditions, model {number} of {len(models)}"
             scored |= dict(zip(map(id, of), scores_of(of, files, batch_size, tta, line), strict=True))
         parts = [scored[id(member)] for member in self.members]
         unreadable = {path: reason for part in parts for path, reason in part.unreadable}

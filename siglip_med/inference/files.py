@@ -40,14 +40,9 @@ def find_images(images: str | Path | Sequence[str | Path]) -> list[Path]:
 def batches(
     images: Sequence[Path], spec: ImageSpec, batch_size: int, unreadable: list[tuple[str, str]], doing: str
 ) -> Iterator[tuple[list[Path], Tensor, list[str]]]:
-    """Readable images in batches ``[B, 3, H, W]`` with their faults.
+    """Readable images in batches ``[B, 3, H, W]`` with their faults; ``unreadable`` gets path and reason of the others.
 
-    Args:
-        images: files.
-        spec: of the model.
-        batch_size: B.
-        unreadable: gets path and reason of every other file.
-        doing: what is done to them, for the bar.
+    ``doing`` is what the progress bar says.
     """
     batch: list[tuple[Path, np.ndarray, str]] = []
     for position, path in enumerate(tracked(images, doing, "images"), start=1):

@@ -14,6 +14,8 @@ from siglip_med.models import TwoTower
 from siglip_med.models.frozen_blocks import encoder_layers, replaced_forwards
 
 _INSTEAD = "an occlusion map works for every model"
+_BATCH = 64
+"""Images with a hidden square that are encoded at once."""
 Target = Tensor | Callable[[Tensor], Tensor]
 """What a map is drawn for: ``[E]`` embedding of a text, or a function of pooled features ``[B, F]`` to ``[B]`` scores,
 as the refit's of a condition."""
@@ -91,19 +93,13 @@ def relevance_maps(model: TwoTower, pixels: Tensor, text: Target) -> np.ndarray:
     return found.detach().float().cpu().numpy()
 
 
-def occlusion_map(
-    model: TwoTower,
-    pixels: Tensor,
-    text: Target,
-    window: int | None = None,
-    stride: int | None = None,
-    batch_size: int = 64,
-) -> np.ndarray:
+def occlusion_map(model: TwoTower, pixels: Tensor, text: Target) -> np.ndarray:
     """How far the score of an image against a text falls where a square of the image is hidden.
 
     Zeiler and Fergus 2014, "Visualizing and Understanding Convolutional Networks" (arXiv 1311.2901), section 4.2. A
-    square of the image's mean color moves over it; each cell gets the mean fall of the logit over the squares that
-    hide it. It needs nothing of the model but its answers, so it is the check of any other map.
+    square of the image's mean color moves over it, by a sixteenth of the image's side and twice as wide; each cell gets
+    the mean fall of the logit over the squares that hide it. It needs nothing of the model but its answers, so it is
+    the check of any other map.
 
     It says what the answer hangs on, at the size of the square, and no more. Where two places each suffice for the
     answer, hiding one of them shows nothing; and a patched image is unlike any that the model has seen.
@@ -112,45 +108,36 @@ def occlusion_map(
         model: runs on the device it is on; left as it was found.
         pixels: ``[3, H, W]`` as the model gets them (`image_spec`, normalized).
         text: as in `relevance_map`.
-        window: side of the square in pixels, a multiple of the stride; None is two strides.
-        stride: step of the square in pixels, and side of a cell; None is a sixteenth of the image's side.
-        batch_size: images encoded at once.
 
     Returns:
-        ``[h, w]`` float32 in logits, h and w being H and W over the stride, rounded up; negative where hiding raises
-        the score.
+        ``[h, w]`` float32 in logits, h and w being H and W over the step, rounded up; negative where hiding raises the
+        score.
 
     Raises:
-        UserError: a window or stride that does not fit, or the shapes of pixels or text are not those above.
+        UserError: the shapes of pixels or text are not those above.
     """
     _check(model, pixels, text)
     height, width = pixels.shape[1:]
-    stride = max(1, min(height, width) // 16) if stride is None else stride
-    window = 2 * stride if window is None else window
-    if stride < 1 or window % stride or not stride <= window <= min(height, width):
-        raise UserError(
-            f"occlusion: window={window}, stride={stride} for an image of {height} x {width} pixels: the window has to "
-            "be a multiple of the stride, and no larger than the image"
-        )
+    stride = max(1, min(height, width) // 16)
+    window = 2 * stride
     device = model.logit_scale.device
     image = pixels.detach().to(device)
     mean = image.mean(dim=(1, 2), keepdim=True)
     rows, columns = -(-height // stride), -(-width // stride)
     # squares overhang the edge, so that a cell at the edge is hidden as often as any other
-    before = window // stride - 1
-    places = [(row * stride, column * stride) for row in range(-before, rows) for column in range(-before, columns)]
+    places = [(row, column) for row in range(-1, rows) for column in range(-1, columns)]
     fallen, hidden = np.zeros((rows, columns)), np.zeros((rows, columns))
     with _evaluating(model), torch.no_grad():
         whole = _scores(model, image[None], text)[0]
-        for start in range(0, len(places), batch_size):
-            chosen = places[start : start + batch_size]
+        for start in range(0, len(places), _BATCH):
+            chosen = places[start : start + _BATCH]
             batch = image.repeat(len(chosen), 1, 1, 1)
-            for one, (top, left) in zip(batch, chosen, strict=True):
+            for one, (row, column) in zip(batch, chosen, strict=True):
+                top, left = row * stride, column * stride
                 one[:, max(top, 0) : top + window, max(left, 0) : left + window] = mean
             falls = (whole - _scores(model, batch, text)).double().cpu().numpy()
-            for fall, (top, left) in zip(falls, chosen, strict=True):
-                row, column, side = top // stride, left // stride, window // stride
-                cells = (slice(max(row, 0), row + side), slice(max(column, 0), column + side))
+            for fall, (row, column) in zip(falls, chosen, strict=True):
+                cells = (slice(max(row, 0), row + 2), slice(max(column, 0), column + 2))
                 fallen[cells] += fall
                 hidden[cells] += 1
     return (fallen / hidden).astype(np.float32)

@@ -25,8 +25,6 @@ NEIGHBOURS = "neighbours.npz"
 
 FORMAT = "siglip_med.neighbours 1"
 _SIDE = 96
-_EMBEDDING = "embedding the training cases"
-_NOT_ALLOWED = "without thumbnails (data.source.thumbnails)"
 _ARRAYS = ("embeddings", "labels", "rows", "cases", "images", "thumbnails", "ends", "conditions", "weights", "format")
 
 
@@ -136,11 +134,7 @@ class Neighbours:
 
 
 def beside(checkpoint: Path, model: TwoTower) -> tuple[Neighbours | None, str]:
-    """The training cases that the run of a checkpoint of ``model`` kept.
-
-    Returns:
-        The images, and a sentence on what they lack; None with a sentence that says why there are none. The sentence
-        is empty where nothing is missing.
+    """The training cases that the run of a checkpoint of ``model`` kept, or None, and a sentence on what is missing.
 
     Raises:
         UserError: the file is there and altered, or no such file.
@@ -158,13 +152,11 @@ def beside(checkpoint: Path, model: TwoTower) -> tuple[Neighbours | None, str]:
         found = Neighbours.load(path, model)
     except OtherWeights as error:
         return None, f"no training cases: {error}"
-    if found.thumbnails:
-        return found, ""
-    return (
-        found,
+    lacking = (
         "training cases without pictures: their source does not allow thumbnails (data.source.thumbnails), or one of "
-        "its files was gone",
+        "its files was gone"
     )
+    return found, "" if found.thumbnails else lacking
 
 
 def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
@@ -186,9 +178,7 @@ def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
         or not np.isfinite(embeddings).all()
     ):
         raise ValueError("its parts do not fit each other")
-    cases, images, conditions = (
-        tuple(str(text) for text in arrays[name]) for name in ("cases", "images", "conditions")
-    )
+    cases, images, conditions = (tuple(map(str, arrays[name])) for name in ("cases", "images", "conditions"))
     thumbnails = tuple(blob[start:end] for start, end in pairwise(starts))
     return Neighbours(embeddings, labels, rows, cases, images, thumbnails, conditions, str(arrays["weights"]))
 
@@ -212,12 +202,13 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
     train = data.rows("train")
     total = len(train)
     chosen = train[np.sort(np.random.default_rng(seed).permutation(total)[:most])]
-    embeddings, rows = embed_split(model, data, "train", model.embed_images, _EMBEDDING, chosen)
+    embeddings, rows = embed_split(model, data, "train", model.embed_images, "embedding the training cases", chosen)
     table = data.table
     images = tuple(table.frame["image"].iloc[rows])
-    thumbnails, shown = (
-        _thumbnails(table.root, images, model.image_spec.bits) if table.thumbnails else ((), _NOT_ALLOWED)
-    )
+    thumbnails: tuple[bytes, ...] = ()
+    shown = "without thumbnails (data.source.thumbnails)"
+    if table.thumbnails:
+        thumbnails, shown = _thumbnails(table.root, images, model.image_spec.bits)
     cases, weights = tuple(table.cases[rows]), model.fingerprint()
     found = Neighbours(embeddings, table.labels[rows], rows, cases, images, thumbnails, data.conditions, weights)
     cut = (

@@ -97,9 +97,9 @@ class Classifier(Ranker):
         """Whether its checkpoint does."""
         return self.rule is not None
 
-    def scores(self, files: Sequence[Path], batch_size: int, tta: int, doing: str = "ranking conditions") -> Scored:
+    def scores(self, files: Sequence[Path], batch_size: int, tta: int) -> Scored:
         """Scores every readable file; familiarity is that of the photograph as it is, whatever the views."""
-        return scores_of([self], files, batch_size, tta, doing)[0]
+        return scores_of([self], files, batch_size, tta, "ranking conditions")[0]
 
     def embed(
         self, images: str | Path | Sequence[str | Path] = (), texts: Sequence[str] = (), batch_size: int = 16

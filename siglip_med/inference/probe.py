@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from torch import Tensor
 
 from siglip_med.data import LabeledData
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes, look_across
@@ -57,15 +56,15 @@ def look_alikes(
 ) -> SplitLookAlikes | None:
     """What looks alike across splits by the base's features: kept ones where they are at hand, else the given ones.
 
-    Args:
-        data: says whether to look, and from which cosine.
-        features: split -> features and rows, as in `look_across`.
+    ``data`` says whether to look, and from which cosine; ``features`` are split -> features and rows, as in
+    `look_across`.
     """
-    if data.look_alikes == "off" or (features is None and data.kept is None):
+    if data.look_alikes == "off":
         return None
     if data.kept is not None:
         features = {split: (data.kept[data.rows(split)], data.rows(split)) for split in SPLITS}
-    assert features is not None
+    if features is None:
+        return None
     return look_across(data.table, features, len(data.split.train), data.look_alikes_threshold)
 
 
@@ -82,8 +81,6 @@ def frozen_features(
     model: TwoTower, data: LabeledData, split: str, chosen: np.ndarray | None = None, what: str = "probes"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pooled features ``[n, F]`` in float32 of a split's images, and their rows; the rest is as in `embed_split`."""
-
-    def encode(images: Tensor) -> Tensor:
-        return model.pooled_features(images).float()
-
-    return embed_split(model, data, split, encode, f"{what}: {split} images", chosen)
+    return embed_split(
+        model, data, split, lambda images: model.pooled_features(images).float(), f"{what}: {split} images", chosen
+    )

@@ -95,7 +95,7 @@ class Ranker(ABC):
     def knows_familiarity(self) -> bool: ...
 
     @abstractmethod
-    def scores(self, files: Sequence[Path], batch_size: int, tta: int, doing: str = "ranking conditions") -> Scored:
+    def scores(self, files: Sequence[Path], batch_size: int, tta: int) -> Scored:
         """Scores every readable file, as the mean over the first ``tta`` of `siglip_med.inference.views.views`."""
 
     @property

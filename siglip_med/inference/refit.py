@@ -16,15 +16,10 @@ _ROWS = 4_096
 def fit_refit(
     model: TwoTower, data: LabeledData, val: Predictions, val_features: np.ndarray, limit: int, seed: int
 ) -> Refit:
-    """Fits `fit_kernel_ridge` on the training images without augmentation, as the model sees them now.
+    """Fits `fit_kernel_ridge` on the training images without augmentation, as the trained model sees them now.
 
-    Args:
-        model: trained.
-        data: its images, or the features of a frozen tower, which are read and not computed again.
-        val: validation, which chooses width, ridge, tree and temperature.
-        val_features: ``[V, F]`` pooled features of its images.
-        limit: most training images; more are drawn by chance.
-        seed: draws them.
+    Features of a frozen tower are read and not computed again. Validation, with its ``[V, F]`` pooled features, chooses
+    width, ridge, tree and temperature. Of more than ``limit`` training images so many are drawn by the seed.
     """
     features, rows = frozen_features(model, data, "train", some_training_rows(data, limit, seed), "refit")
     fitted = fit_kernel_ridge(features, data.table.labels[rows], val_features, val, of=len(data.split.train))

@@ -31,7 +31,7 @@ from siglip_med.metrics.external import (
 from siglip_med.metrics.headline import defined_conditions, headline_metrics
 from siglip_med.metrics.hierarchy import label_distance, spearman_embedding_distance
 from siglip_med.metrics.kernel_ridge import fit_kernel_ridge
-from siglip_med.metrics.label_errors import find_label_errors, precision_at
+from siglip_med.metrics.label_errors import find_label_errors
 from siglip_med.metrics.malignancy import MALIGNANT, RISKS, DecisionCurve, decision_curve, malignant, malignant_question
 from siglip_med.metrics.names import (
     BASELINES,
@@ -42,9 +42,8 @@ from siglip_med.metrics.names import (
     NEED_SCORES,
     RESAMPLED_METRICS,
     SUMMARY_METRICS,
-    by_chart,
-    by_group,
     metric_label,
+    names_by,
     saturation,
     table_label,
 )
@@ -68,7 +67,7 @@ from siglip_med.metrics.per_image import write_per_image
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.probe import fit_probe
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks, text_to_image
-from siglip_med.metrics.resampling import CaseStatistics, Scores
+from siglip_med.metrics.resampling import CaseStatistics
 from siglip_med.metrics.retrieval import RetrievalMetrics
 from siglip_med.metrics.subgroups import NEARNESS, UNKNOWN, subgroup_metrics, worst_gaps
 from siglip_med.metrics.thresholds import (
@@ -115,7 +114,6 @@ __all__ = [
     "Predictions",
     "PriorByEM",
     "RetrievalMetrics",
-    "Scores",
     "Yardstick",
     "YesNo",
     "adjust_prior",
@@ -123,8 +121,6 @@ __all__ = [
     "answers",
     "auc_intervals",
     "best_rank",
-    "by_chart",
-    "by_group",
     "calibration_metrics",
     "candidate_retrieval",
     "case_metrics",
@@ -157,10 +153,10 @@ __all__ = [
     "malignant",
     "malignant_question",
     "metric_label",
+    "names_by",
     "nonconformity",
     "operating_points",
     "per_case",
-    "precision_at",
     "print_sample",
     "rank_own_labels",
     "reliability_table",

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.ranking import condition_order
 
 
 @dataclass(frozen=True)
@@ -29,8 +28,7 @@ def answers(predictions: Predictions) -> Answers:
         ('condition 0', 1.0, 0.5, ('condition 1',))
     """
     positive = predictions.positive
-    first = condition_order(predictions.logits, positive)[:, 0]
-    counts = np.bincount(first, minlength=positive.shape[1])
+    counts = np.bincount(predictions.first, minlength=positive.shape[1])
     most, present = int(counts.argmax()), positive.any(axis=0)
     never = tuple(np.array(predictions.conditions)[present & (counts == 0)].tolist())
     return Answers(

@@ -24,11 +24,13 @@ class OneVsRest:
     @classmethod
     def build(cls, scores: np.ndarray, positive: np.ndarray, case: np.ndarray, cases: int) -> "OneVsRest":
         """Sorts ``[N]`` scores once; ``case`` is ``[N]`` in 0..cases-1."""
-        levels, level, bins = _binned(scores, positive)
+        levels, level = np.unique(scores[positive], return_inverse=True)
+        rest = scores[~positive]
+        bins = np.searchsorted(levels, rest, "left") + np.searchsorted(levels, rest, "right")
         ones = np.ones(len(scores), dtype=np.int32)
         return cls(
-            csr_matrix((ones[: len(level)], (level, case[positive])), shape=(levels, cases)),
-            csr_matrix((ones[: len(bins)], (bins, case[~positive])), shape=(2 * levels + 1, cases)),
+            csr_matrix((ones[: len(level)], (level, case[positive])), shape=(len(levels), cases)),
+            csr_matrix((ones[: len(bins)], (bins, case[~positive])), shape=(2 * len(levels) + 1, cases)),
         )
 
     def auc_and_precision(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -39,28 +41,17 @@ class OneVsRest:
             1982; scikit-learn ``roc_auc_score``), NaN without a positive or a negative; AP = sum of precision times
             recall gain (scikit-learn ``average_precision_score``), NaN without a positive.
         """
-        return _areas(self.positives @ weights, self.negatives @ weights)
-
-
-def _binned(scores: np.ndarray, positive: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """How many distinct scores the positives have, the place of each positive among them, the bin of each negative."""
-    levels, level = np.unique(scores[positive], return_inverse=True)
-    rest = scores[~positive]
-    return len(levels), level, np.searchsorted(levels, rest, "left") + np.searchsorted(levels, rest, "right")
-
-
-def _areas(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AUC and average precision, ``[B]`` each, of weights ``[p, B]`` and ``[2p + 1, B]`` as `OneVsRest` orders them."""
-    below = negative.cumsum(axis=0)
-    total_positive, total_negative = positive.sum(axis=0), negative.sum(axis=0)
-    correct = (positive * (below[:-1:2] + 0.5 * negative[1::2])).sum(axis=0)
-    at_least = positive[::-1].cumsum(axis=0)[::-1]
-    above = total_negative - below[:-1:2]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = at_least / (at_least + above)
-        auc = correct / (total_positive * total_negative)
-        average_precision = (positive * np.nan_to_num(precision)).sum(axis=0) / total_positive
-    return auc, average_precision
+        positive, negative = self.positives @ weights, self.negatives @ weights
+        below = negative.cumsum(axis=0)
+        total_positive, total_negative = positive.sum(axis=0), negative.sum(axis=0)
+        correct = (positive * (below[:-1:2] + 0.5 * negative[1::2])).sum(axis=0)
+        at_least = positive[::-1].cumsum(axis=0)[::-1]
+        above = total_negative - below[:-1:2]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision = at_least / (at_least + above)
+            auc = correct / (total_positive * total_negative)
+            average_precision = (positive * np.nan_to_num(precision)).sum(axis=0) / total_positive
+        return auc, average_precision
 
 
 def auc_per_condition(logits: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,16 +60,8 @@ def auc_per_condition(logits: np.ndarray, positive: np.ndarray) -> tuple[np.ndar
     Returns:
         Two ``[C]`` arrays (AUC, AP); NaN where a condition has no positive (AUC: or no negative) image. Comparable with
         MedSigLIP's AUC (Sellergren et al. 2025, arXiv 2507.05201).
-
-    Examples:
-        >>> logits, positive = np.array([[0.9], [0.8], [0.1]]), np.array([[True], [False], [True]])
-        >>> auc, average_precision = auc_per_condition(logits, positive)
-        >>> auc.tolist(), average_precision.round(3).tolist()
-        ([0.5], [0.833])
     """
-    values = []
-    for scores, of_condition in zip(logits.T, positive.T, strict=True):
-        levels, level, bins = _binned(scores, of_condition)
-        counts = np.bincount(level, minlength=levels), np.bincount(bins, minlength=2 * levels + 1)
-        values.append(_areas(*(count[:, None].astype(np.float64) for count in counts)))
-    return np.array([auc[0] for auc, _ in values]), np.array([ap[0] for _, ap in values])
+    one_case, once = np.zeros(len(logits), dtype=np.int64), np.ones((1, 1))
+    columns = zip(logits.T, positive.T, strict=True)
+    values = [OneVsRest.build(*column, one_case, 1).auc_and_precision(once) for column in columns]
+    return np.array([auc[0] for auc, _ in values]), np.array([precision[0] for _, precision in values])

@@ -7,40 +7,23 @@ from scipy.special import gammaln, softmax
 
 from siglip_med.core.errors import UserError
 from siglip_med.metrics.bootstrap import Bootstrap, Interval
-from siglip_med.metrics.headline import score_metrics
+from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import NEED_SCORES
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import KS, Scores
+from siglip_med.metrics.resampling import KS
+
+_DRAWS = 20
 
 
 def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
-    """Every image gets its own random order of the conditions.
-
-    Returns:
-        The same images with standard normal logits; the embeddings stay (a baseline of scores has none of its own).
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> chance_predictions(predictions).logits.shape
-        (2, 3)
-    """
-    rng = np.random.default_rng(seed)
-    return predictions.with_logits(rng.standard_normal(predictions.logits.shape))
+    """The same images with standard normal logits, a random order of the conditions for each."""
+    return predictions.with_logits(np.random.default_rng(seed).standard_normal(predictions.logits.shape))
 
 
 def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
-    """``[N]`` probability that a random order has a positive condition among its first K, exactly.
+    """``[N]`` probability that a random order has one of an image's m positive conditions among its first K, exactly.
 
-    Args:
-        positive: ``[N, C]`` bool.
-        k: list length.
-
-    Returns:
-        1 - binom(C - m, K) / binom(C, K), m the image's positive conditions (hypergeometric law).
-
-    Examples:
-        >>> chance_hits(np.array([[True, False, False, False]]), k=2).round(6).tolist()
-        [0.5]
+    1 - binom(C - m, K) / binom(C, K), the hypergeometric law; ``positive`` is ``[N, C]`` bool.
     """
     conditions, m = positive.shape[1], positive.sum(axis=1)
     k = min(k, conditions)
@@ -53,8 +36,8 @@ def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
     return np.asarray(1.0 - miss)
 
 
-def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str, float]:
-    """What a random order gives, averaged over ``draws`` of them, the first from ``seed``.
+def chance(predictions: Predictions, seed: int = 0) -> dict[str, float]:
+    """What a random order gives, averaged over 20 of them, the first from ``seed``.
 
     Returns:
         name -> value for the headline metrics of rankings (no calibration, no loss, no embeddings: chance has none);
@@ -65,14 +48,12 @@ def chance(predictions: Predictions, draws: int = 20, seed: int = 0) -> dict[str
         >>> round(chance(predictions)["r_at_1"], 3)
         0.333
     """
-    drawn = [score_metrics(Scores.of(chance_predictions(predictions, seed + draw))) for draw in range(draws)]
+    drawn = [headline_metrics(chance_predictions(predictions, seed + draw)) for draw in range(_DRAWS)]
     exact = {f"r_at_{k}": float(chance_hits(predictions.positive, k).mean()) for k in KS}
     return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name not in NEED_SCORES} | exact
 
 
-def chance_intervals(
-    predictions: Predictions, metrics: Iterable[str], bootstrap: Bootstrap, draws: int = 20
-) -> dict[str, Interval]:
+def chance_intervals(predictions: Predictions, metrics: Iterable[str], bootstrap: Bootstrap) -> dict[str, Interval]:
     """`chance` with intervals over cases: which cases a test set holds moves chance too.
 
     Examples:
@@ -81,7 +62,7 @@ def chance_intervals(
         0.333
     """
     names, exact = tuple(metrics), {f"r_at_{k}": k for k in KS}
-    orders = [chance_predictions(predictions, bootstrap.seed + draw) for draw in range(draws)]
+    orders = [chance_predictions(predictions, bootstrap.seed + draw) for draw in range(_DRAWS)]
     found = bootstrap.intervals(orders, names)
     for name in set(names) & set(exact):
         hits = chance_hits(predictions.positive, exact[name])

@@ -6,10 +6,5 @@ ROWS = 8_192
 
 
 def blocks(rows: int) -> Iterator[slice]:
-    """Consecutive slices of at most `ROWS` rows.
-
-    Examples:
-        >>> list(blocks(10_000))
-        [slice(0, 8192, None), slice(8192, 10000, None)]
-    """
+    """Consecutive slices of at most `ROWS` rows."""
     return (slice(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS))

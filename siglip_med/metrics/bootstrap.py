@@ -10,7 +10,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import CaseStatistics, Scores
+from siglip_med.metrics.resampling import CaseStatistics
 
 _CHUNK, _CELLS = 100, 10_000_000
 """Resamples at once, and weights at once."""
@@ -193,7 +193,7 @@ class Bootstrap:
         self, runs: Sequence[Predictions], metrics: Sequence[str], seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """``[M, runs]`` of all cases, ``[runs, M, repetitions]`` of the same resamples; NaN if not a sum over cases."""
-        sums = [CaseStatistics.build(Scores.of(run), runs[0].cases, metrics) for run in runs]
+        sums = [CaseStatistics.build(run, runs[0].cases, metrics) for run in runs]
 
         def judged(weights: np.ndarray) -> np.ndarray:
             undefined = np.full(len(weights), np.nan)
@@ -226,12 +226,7 @@ class Bootstrap:
 
 
 def by_case(values: np.ndarray, cases: np.ndarray) -> np.ndarray:
-    """``[G, M]`` sums of ``[N, M]`` values over the images of each case, in the order of the cases' names.
-
-    Examples:
-        >>> by_case(np.array([[1.0], [2.0], [4.0]]), np.array(["b", "a", "b"])).tolist()
-        [[2.0], [5.0]]
-    """
+    """``[G, M]`` sums of ``[N, M]`` values over the images of each case, in the order of the cases' names."""
     names, case = np.unique(cases, return_inverse=True)
     return np.stack([np.bincount(case, column, minlength=len(names)) for column in values.T], axis=1)
 

@@ -15,12 +15,7 @@ _LOG_TEMPERATURE_LIMIT = 6.0
 
 
 def confidence_bins(confidence: np.ndarray, bins: int) -> np.ndarray:
-    """Equal-width bin of each confidence in [0, 1]: bin i is [i / bins, (i + 1) / bins), the last one closed.
-
-    Examples:
-        >>> confidence_bins(np.array([0.0, 0.49, 0.5, 1.0]), bins=2).tolist()
-        [0, 0, 1, 1]
-    """
+    """Equal-width bin of each confidence in [0, 1]: bin i is [i / bins, (i + 1) / bins), the last one closed."""
     return np.minimum((confidence * bins).astype(np.int64), bins - 1)
 
 
@@ -29,10 +24,6 @@ def calibration_error(confidence: np.ndarray, outcome: np.ndarray, bins: int = B
 
     Returns:
         Value in [0, 1]; NaN for no pairs. Source: Naeini et al., AAAI 2015; Guo et al., ICML 2017.
-
-    Examples:
-        >>> calibration_error(np.array([0.75, 0.75]), np.array([True, False]))
-        0.25
     """
     if confidence.size == 0:
         return float("nan")
@@ -47,11 +38,6 @@ def reliability_table(predictions: Predictions, bins: int = BINS) -> pd.DataFram
     Returns:
         One row per bin: ``lower``, ``upper``, ``count``, ``confidence`` (mean predicted), ``frequency`` (of positives);
         the last two are NaN in an empty bin.
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> reliability_table(predictions, bins=2)["count"].tolist()
-        [0, 6]
     """
     confidence, outcome = expit(predictions.logits.astype(np.float64)).ravel(), predictions.positive.ravel()
     index = confidence_bins(confidence, bins)
@@ -65,7 +51,7 @@ def reliability_table(predictions: Predictions, bins: int = BINS) -> pd.DataFram
     )
 
 
-def calibration_metrics(predictions: Predictions, bins: int = BINS) -> dict[str, float]:
+def calibration_metrics(predictions: Predictions) -> dict[str, float]:
     """Calibration in numbers.
 
     Returns:
@@ -82,11 +68,11 @@ def calibration_metrics(predictions: Predictions, bins: int = BINS) -> dict[str,
     logits, positive = predictions.logits.astype(np.float64), predictions.positive
     confidence, rows = expit(logits), np.arange(len(logits))
     top = logits.argmax(axis=1)
-    classwise = [calibration_error(confidence[:, c], positive[:, c], bins) for c in range(logits.shape[1])]
+    classwise = [calibration_error(confidence[:, c], positive[:, c]) for c in range(logits.shape[1])]
     return {
-        "ece": calibration_error(confidence, positive, bins),
+        "ece": calibration_error(confidence, positive),
         "ece_classwise": float(np.mean(classwise)),
-        "ece_top1": calibration_error(confidence[rows, top], positive[rows, top], bins),
+        "ece_top1": calibration_error(confidence[rows, top], positive[rows, top]),
         "brier": float(np.mean((confidence - positive) ** 2)),
         "log_loss": float(np.mean(np.logaddexp(0.0, logits) - positive * logits)),
     }

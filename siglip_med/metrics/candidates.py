@@ -65,11 +65,6 @@ def candidate_retrieval(
 
     Raises:
         UserError: an image has fewer negative conditions than distractors are asked for.
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> candidate_retrieval(predictions, distractors=2, seeds=(0,)).ranks.tolist()
-        [[1, 2]]
     """
     images, conditions = predictions.logits.shape
     positive, rows = predictions.positive, np.arange(images)

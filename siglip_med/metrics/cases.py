@@ -11,7 +11,7 @@ from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import KEY_METRICS
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.ranking import condition_order
-from siglip_med.metrics.resampling import Scores, per_image_values
+from siglip_med.metrics.resampling import per_image_values
 
 PER_CASE = "case_"
 """What the names of metrics of cases begin with."""
@@ -60,11 +60,11 @@ def per_case(predictions: Predictions, how: CasePooling = "mean_logit") -> Predi
     )
 
 
-def case_metrics(predictions: Predictions, how: CasePooling = "mean_logit") -> dict[str, float]:
+def case_metrics(predictions: Predictions) -> dict[str, float]:
     """``case_`` and the name of each of `KEY_METRICS` -> value per case; nothing where no case has several images."""
     if not has_cases(predictions):
         return {}
-    values = headline_metrics(per_case(predictions, how))
+    values = headline_metrics(per_case(predictions))
     return {PER_CASE + name: values[name] for name in KEY_METRICS}
 
 
@@ -83,16 +83,11 @@ class CaseGain:
     gain: Interval
 
 
-def against_images(
-    predictions: Predictions, bootstrap: Bootstrap, how: CasePooling = "mean_logit"
-) -> tuple[CaseGain, ...]:
+def against_images(predictions: Predictions, bootstrap: Bootstrap) -> tuple[CaseGain, ...]:
     """`CaseGain` of each of `IN_CASES`, over all cases and over those with several images; a UserError for no image."""
-    pooled, case = per_case(predictions, how), np.unique(predictions.cases, return_inverse=True)[1]
+    pooled, case = per_case(predictions), np.unique(predictions.cases, return_inverse=True)[1]
     sizes = np.bincount(case)
-    singles, ones = (
-        per_image_values(scores, condition_order(scores.logits, scores.labels > 0))
-        for scores in (Scores.of(predictions), Scores.of(pooled))
-    )
+    singles, ones = (per_image_values(one, condition_order(one.logits, one.positive)) for one in (predictions, pooled))
     found = []
     for name in IN_CASES:
         single, one = np.bincount(case, weights=singles[name]) / sizes, ones[name]

@@ -10,7 +10,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.metrics.bootstrap import Bootstrap, Interval, PairedResult
 from siglip_med.metrics.conformal import ConformalSets
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import CaseStatistics, Scores, mean_of_defined
+from siglip_med.metrics.resampling import CaseStatistics, mean_of_defined
 from siglip_med.metrics.shift import BiasCorrected, em_prior, fit_bias_corrected
 
 EXTERNAL_METRICS = (
@@ -166,7 +166,7 @@ def _drawn(
     """Metric -> ``[1 + repetitions]``: of all cases, then of each resample."""
     if not len(predictions):
         raise UserError(f"split {predictions.split!r} has no image, so there is nothing to judge")
-    sums = CaseStatistics.build(Scores.of(predictions), predictions.cases, EXTERNAL_METRICS)
+    sums = CaseStatistics.build(predictions, predictions.cases, EXTERNAL_METRICS)
     found, sets = [], None if rule is None else rule.sets(predictions)
     case = np.unique(predictions.cases, return_inverse=True)[1]
     extra = [] if sets is None else [(sets & predictions.positive).any(axis=1), sets.sum(axis=1)]

@@ -2,26 +2,10 @@
 
 import numpy as np
 
-from siglip_med.metrics.auc import auc_per_condition
 from siglip_med.metrics.hierarchy import spearman_embedding_distance, spearman_image_prototypes
-from siglip_med.metrics.names import HEADLINE_METRICS, RESAMPLED_METRICS, SORT_IMAGES
+from siglip_med.metrics.names import HEADLINE_METRICS
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import CaseStatistics, Scores, mean_of_defined
-
-
-def score_metrics(scores: Scores) -> dict[str, float]:
-    """The headline metrics that follow from scores alone (`RESAMPLED_METRICS`); NaN where undefined, as of no image.
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> score_metrics(Scores.of(predictions))["mrr"]
-        0.75
-    """
-    sums = CaseStatistics.build(scores, metrics=set(RESAMPLED_METRICS) - SORT_IMAGES)  # those need no resamples here
-    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
-    auc, precision = auc_per_condition(scores.logits, scores.labels > 0)
-    values |= {"macro_auc": float(mean_of_defined(auc)), "t2i_map": float(mean_of_defined(precision))}
-    return {name: values[name] for name in RESAMPLED_METRICS}
+from siglip_med.metrics.resampling import CaseStatistics
 
 
 def headline_metrics(predictions: Predictions) -> dict[str, float]:
@@ -37,8 +21,9 @@ def headline_metrics(predictions: Predictions) -> dict[str, float]:
         >>> metrics["r_at_1"], metrics["mrr"], metrics["icd_distance_all"]
         (0.5, 0.75, 0.5)
     """
-    p = predictions
-    values = score_metrics(Scores.of(p)) | {
+    p, sums = predictions, CaseStatistics.build(predictions)
+    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
+    values |= {
         "loss": balanced_loss(p.logits, p.labels),
         "spearman_text_d": spearman_embedding_distance(p.text_embeddings, p.dissimilarity),
         "spearman_image_d": spearman_image_prototypes(p.image_embeddings, p.primary, p.dissimilarity),
@@ -47,19 +32,9 @@ def headline_metrics(predictions: Predictions) -> dict[str, float]:
 
 
 def balanced_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Balanced multi-positive sigmoid loss over all N x C pairs at once: mean over positives plus mean over negatives.
+    """Balanced multi-positive sigmoid loss in nats: mean over positive pairs, by label weight, plus over negative ones.
 
-    Args:
-        logits: ``[N, C]``.
-        labels: ``[N, C]`` in [0, 1], weights of the positive part (the negative part weighs 1 - label).
-
-    Returns:
-        The loss in nats; NaN without pairs of both kinds. Source: Zhai et al. 2023, arXiv 2303.15343, several
-        positives.
-
-    Examples:
-        >>> round(balanced_loss(np.zeros((1, 2)), np.array([[1.0, 0.0]])), 4)
-        1.3863
+    NaN without pairs of both kinds. Source: Zhai et al. 2023, arXiv 2303.15343, several positives.
     """
     z, positive = logits.astype(np.float64), labels.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -75,11 +50,6 @@ def defined_conditions(predictions: Predictions) -> dict[str, int]:
         ``conditions``: C; ``primary``: conditions that are some image's primary one (macro R@K, macro F1);
         ``positive``: with a positive image (text-to-image mAP); ``auc``: with a positive and a negative
         image (macro AUC).
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> defined_conditions(predictions)
-        {'conditions': 3, 'primary': 2, 'positive': 2, 'auc': 2}
     """
     positive, negative = predictions.positive.any(axis=0), (~predictions.positive).any(axis=0)
     return {

@@ -40,14 +40,11 @@ def hops(order: np.ndarray, distance: np.ndarray) -> np.ndarray:
     The weight of a place starts at 2^-r where its level r begins and falls linearly, over the n places of that level,
     to the 2^-(r + 1) of the next one (to 0 over the last level; it stays 1 over the positives).
 
-    Args:
-        order: ``[N, C]`` int, conditions of each image, best first.
-        distance: ``[N, C]`` of `label_distance`.
-
     Returns:
-        ``[N]`` in [0, 1], 1 for an order that the tree has nothing against; NaN where all conditions are as far away.
-        Source: Sani & Anand, Hier-COS, CVPR 2026, arXiv 2503.07853 (their code, over all places; one label an image.
-        Levels by the distance to the nearest of several labels are ours).
+        ``[N]`` in [0, 1] of ``[N, C]`` orders, best first, and distances of `label_distance`: 1 for an order that the
+        tree has nothing against; NaN where all conditions are as far away. Source: Sani & Anand, Hier-COS, CVPR 2026,
+        arXiv 2503.07853 (their code, over all places; one label an image. Levels by the distance to the nearest of
+        several labels are ours).
 
     Examples:
         >>> distance = np.array([[0.0, 0.4, 1.0]])
@@ -81,12 +78,7 @@ def _place_weights(level: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def same_ancestor(positive: np.ndarray, ancestors: tuple[str, ...]) -> np.ndarray:
-    """``[N, C]`` bool: does condition c share its chapter (or block) with any positive condition of image i?
-
-    Examples:
-        >>> same_ancestor(np.array([[True, False, False]]), ("skin", "skin", "blood")).tolist()
-        [[True, True, False]]
-    """
+    """``[N, C]`` bool: does condition c share its chapter (or block) with any positive condition of image i?"""
     names, index = np.unique(np.asarray(ancestors, dtype=str), return_inverse=True)
     membership = np.eye(len(names), dtype=np.int64)[index]
     present = positive.astype(np.int64) @ membership > 0
@@ -122,19 +114,9 @@ def spearman_embedding_distance(embeddings: np.ndarray, dissimilarity: np.ndarra
 
 
 def spearman_image_prototypes(image_embeddings: np.ndarray, primary: np.ndarray, dissimilarity: np.ndarray) -> float:
-    """The same correlation for images: the mean embedding of each condition that is some image's primary one.
+    """The same correlation for images, by the mean of ``[N, E]`` embeddings of each primary condition.
 
-    Args:
-        image_embeddings: ``[N, E]``, or empty.
-        primary: ``[N]`` int.
-        dissimilarity: ``[C, C]`` matrix D.
-
-    Returns:
-        The coefficient in [-1, 1]; NaN without embeddings or with fewer than three conditions.
-
-    Examples:
-        >>> spearman_image_prototypes(np.empty((0, 2)), np.array([0]), np.zeros((1, 1)))
-        nan
+    NaN without embeddings or with fewer than three such conditions.
     """
     if len(image_embeddings) == 0:
         return float("nan")

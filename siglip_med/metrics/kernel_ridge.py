@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,39 +51,21 @@ class KernelRidge:
     of: int
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """``[N, C]`` float32: the higher, the likelier; no probabilities.
-
-        Args:
-            features: ``[N, F]``.
-        """
+        """``[N, C]`` float32 of ``[N, F]`` features: the higher, the likelier; no probabilities."""
         standard = (features - self.mean) / self.scale
         found = [rbf(standard[r], self.centers, self.width) @ self.weights + self.offset for r in blocks(len(standard))]
         return np.concatenate(found or [np.empty((0, len(self.offset)))]).astype(np.float32)
 
     def predict(self, features: np.ndarray, frame: Predictions) -> Predictions:
-        """Its scores in place of a model's.
-
-        Args:
-            features: ``[N, F]`` of the images of ``frame``.
-            frame: N images.
-
-        Returns:
-            The same images without embeddings.
-        """
+        """Its scores of ``[N, F]`` features for the images of ``frame``, without embeddings."""
         none = np.empty((0, 0), dtype=np.float32)
         return replace(frame, logits=self.scores(features), image_embeddings=none, meta={"probe": self.about()})
 
     def calibrated(self, val_features: np.ndarray, val: Predictions) -> "KernelRidge":
         """The same order with scores that are logits: temperature and bias of `fit_calibration` on validation inside.
 
-        Its arrays are rounded to float32, so that what is stored of it scores as it does.
-
-        Args:
-            val_features: ``[V, F]`` of the images of ``val``.
-            val: V images.
-
-        Raises:
-            UserError: every (image, condition) pair of validation has the same outcome.
+        Its arrays are rounded to float32, so that what is stored of it scores as it does; ``val_features`` are
+        ``[V, F]`` of the images of ``val``. Raises what `fit_calibration` does.
         """
         found = fit_calibration(self.predict(val_features, val))
         weights, offset = self.weights / found.temperature, self.offset / found.temperature + found.bias
@@ -128,13 +111,6 @@ def fit_kernel_ridge(
 
     Source: kernel ridge regression, Saunders et al. 1998; hierarchy-based class embeddings as targets, Barz & Denzler
     2019, arXiv 1809.09924; the Nyström form, Rudi et al. 2015, arXiv 1507.04717.
-
-    Examples:
-        >>> val = Predictions.of([[0.0, 0.0], [0.0, 0.0]], [[1, 0], [0, 1]])
-        >>> x = np.array([[0.0], [0.1], [1.0], [1.1]])
-        >>> model = fit_kernel_ridge(x, np.eye(2)[[0, 0, 1, 1]], x[[0, 3]], val)
-        >>> model.scores(x).argmax(axis=1).tolist()
-        [0, 0, 1, 1]
     """
     mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
     scale = np.where(scale > 0, scale, 1.0)
@@ -142,9 +118,9 @@ def fit_kernel_ridge(
     targets = tree_targets(labels, val.dissimilarity)
     # drawn without a seed of the run: every image is as good a center as any other, and the draw must not move
     chosen = np.random.default_rng(0).permutation(len(x))[:EXACT] if len(x) > EXACT else np.arange(len(x))
-    grid = _Grid(x[chosen], [target[chosen] for target in targets], v, val)
-    best = max((grid.best(width, RIDGES[:1]) for width in WIDTHS), key=lambda one: one.mrr)
-    best = grid.best(best.width, RIDGES)
+    solve = partial(_best, x[chosen], [target[chosen] for target in targets], v, val)
+    best = max((solve(width, RIDGES[:1]) for width in WIDTHS), key=lambda one: one.mrr)
+    best = solve(best.width, RIDGES)
     plain, lean = best.scores
     tree = max((eta for eta in trees if _mrr(val, plain + eta * lean) >= best.mrr - COST), default=0.0)
     target, weights = targets[0] + tree * targets[1], best.weights[0] + tree * best.weights[1]
@@ -167,36 +143,24 @@ class _Solution:
     scores: list[np.ndarray]
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """What is solved for each width and ridge: scores are linear in the targets, one solution for each part of them."""
-
-    x: np.ndarray
-    parts: list[np.ndarray]
-    v: np.ndarray
-    val: Predictions
-
-    def best(self, width: float, ridges: Sequence[float]) -> _Solution:
-        """Of some ridges, the one with the best MRR on validation."""
-        among, towards = rbf(self.x, self.x, width), rbf(self.v, self.x, width)
-        found = []
-        for ridge in ridges:
-            gram = among.copy().T  # symmetric, and as Fortran lays it out: not copied again
-            gram[np.diag_indices_from(gram)] += ridge
-            factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
-            weights = [cho_solve(factor, part - part.mean(axis=0)) for part in self.parts]
-            scores = [towards @ one + part.mean(axis=0) for one, part in zip(weights, self.parts, strict=True)]
-            found.append(_Solution(_mrr(self.val, scores[0]), width, ridge, weights, scores))
-        return max(found, key=lambda one: one.mrr)
+def _best(
+    x: np.ndarray, parts: list[np.ndarray], v: np.ndarray, val: Predictions, width: float, ridges: Sequence[float]
+) -> _Solution:
+    """Of some ridges, the one with the best MRR on validation; scores are linear in the targets, part by part."""
+    among, towards = rbf(x, x, width), rbf(v, x, width)
+    found = []
+    for ridge in ridges:
+        gram = among.copy().T  # symmetric, and as Fortran lays it out: not copied again
+        gram[np.diag_indices_from(gram)] += ridge
+        factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+        weights = [cho_solve(factor, part - part.mean(axis=0)) for part in parts]
+        scores = [towards @ one + part.mean(axis=0) for one, part in zip(weights, parts, strict=True)]
+        found.append(_Solution(_mrr(val, scores[0]), width, ridge, weights, scores))
+    return max(found, key=lambda one: one.mrr)
 
 
 def tree_targets(labels: np.ndarray, dissimilarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Targets without the tree, and what eta = 1 adds to them; both ``[N, C]``.
-
-    Args:
-        labels: ``[N, C]`` in [0, 1]; a row without a positive leans nowhere.
-        dissimilarity: ``[C, C]`` the matrix D in [0, 1].
-    """
+    """Targets without the tree, and what eta = 1 adds to them; both ``[N, C]``. No positive: a row leans nowhere."""
     labels = labels.astype(np.float64)
     total = labels.sum(axis=1, keepdims=True)
     shares = np.divide(labels, total, out=np.zeros_like(labels), where=total > 0)

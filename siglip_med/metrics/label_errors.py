@@ -18,14 +18,12 @@ class LabelErrors:
             1.
         suggested: ``[N]`` int, the most probable other condition.
         confident: ``[N]`` bool: the image counts off the diagonal of the confident joint, so its label is likely wrong.
-        joint: ``[C, C]`` int: images by given label (row) and confidently predicted one (column).
     """
 
     confidence: np.ndarray
     margin: np.ndarray
     suggested: np.ndarray
     confident: np.ndarray
-    joint: np.ndarray
 
     def ranked(self) -> np.ndarray:
         """``[N]`` rows, the most doubtful label first: by confidence, that is by plain loss.
@@ -71,11 +69,4 @@ def find_label_errors(probabilities: np.ndarray, given: np.ndarray, positive: np
     passing = np.where(probabilities >= threshold, probabilities, -np.inf)
     counted = np.isfinite(passing).any(axis=1)
     predicted = np.argmax(passing, axis=1)
-    joint = np.zeros((conditions, conditions), dtype=np.int64)
-    np.add.at(joint, (given[counted], predicted[counted]), 1)
-    return LabelErrors(probabilities[rows, given], margin, suggested, counted & ~own[rows, predicted], joint)
-
-
-def precision_at(order: np.ndarray, wrong: np.ndarray, count: int) -> float:
-    """Share of the first ``count`` of ``[N]`` ordered rows that are wrong; at the number of wrong ones, the recall."""
-    return float(wrong[order[:count]].mean())
+    return LabelErrors(probabilities[rows, given], margin, suggested, counted & ~own[rows, predicted])

@@ -1,6 +1,5 @@
 """Every metric's name, what people call it and which way is better: the one list that tables, figures and logs read."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,12 +144,7 @@ def metric_label(name: str, conditions: int | None = None, short: bool = False) 
 
 
 def table_label(name: str, conditions: int | None = None, short: bool = False) -> str:
-    """`metric_label` with an arrow where lower is better.
-
-    Examples:
-        >>> table_label("ece")
-        'calibration error (ECE) ↓'
-    """
+    """`metric_label` with an arrow where lower is better."""
     return f"{metric_label(name, conditions, short)}{' ↓' if name in LOWER_IS_BETTER else ''}"
 
 
@@ -169,28 +163,7 @@ def saturation(name: str, conditions: int) -> str:
     return f"all {conditions} conditions: {'the same for every order' if metric.lower_is_better else 'always 1'}"
 
 
-def by_group() -> dict[str, tuple[str, ...]]:
-    """Heading -> names of its headline metrics.
-
-    Examples:
-        >>> by_group()["Confidence"]
-        ('ece', 'loss')
-    """
-    return _names_by(lambda metric: metric.group)
-
-
-def by_chart() -> dict[str, tuple[str, ...]]:
-    """TensorBoard chart -> names of its headline metrics.
-
-    Examples:
-        >>> by_chart()["macro R@K"]
-        ('macro_r_at_1', 'macro_r_at_5')
-    """
-    return _names_by(lambda metric: metric.chart)
-
-
-def _names_by(key: Callable[[Metric], str]) -> dict[str, tuple[str, ...]]:
-    names: dict[str, tuple[str, ...]] = {}
-    for metric in METRICS:
-        names[key(metric)] = (*names.get(key(metric), ()), metric.name)
-    return names
+def names_by(what: Literal["group", "chart"]) -> dict[str, tuple[str, ...]]:
+    """Heading of a report's table, or TensorBoard chart -> names of its headline metrics."""
+    headings = dict.fromkeys(getattr(metric, what) for metric in METRICS)
+    return {one: tuple(metric.name for metric in METRICS if getattr(metric, what) == one) for one in headings}

@@ -58,19 +58,8 @@ class OperatingPoint:
 def threshold_at(scores: np.ndarray, positive: np.ndarray, fixed: Fixed, share: float) -> float:
     """The threshold with the fixed specificity (or sensitivity) at least ``share``, and the other one highest.
 
-    Args:
-        scores: ``[N]`` of the validation split, never the one that will be judged.
-        positive: ``[N]`` bool; the group whose share is fixed must not be empty.
-        fixed: what is fixed.
-        share: its least value.
-
-    Returns:
-        A score; yes is a score of at least that. It lies midway to the next score of validation.
-
-    Examples:
-        >>> scores, positive = np.array([1.0, 2.0, 3.0, 4.0]), np.array([False, False, True, True])
-        >>> threshold_at(scores, positive, "specificity", 0.5), threshold_at(scores, positive, "sensitivity", 0.9)
-        (1.5, 2.5)
+    From ``[N]`` scores and ``[N]`` bool of validation, where the group whose share is fixed is not empty. Yes is a
+    score of at least that; it lies midway to the next score of validation.
     """
     sign = 1.0 if fixed == "specificity" else -1.0
     group = np.sort(sign * scores[positive == (fixed == "sensitivity")])
@@ -100,32 +89,27 @@ def operating_points(
     Returns:
         K lists of one `OperatingPoint` each of ``points``.
     """
-    enough, chosen, parts = validation.sizes >= smallest, [], []
+    enough, asked, sums, counts = validation.sizes >= smallest, [], [], []
     for k in range(test.scores.shape[1]):
-        scores, truth = validation.scores[:, k], validation.positive[:, k]
-        chosen.append(
-            [
-                threshold_at(scores, truth, fixed, share) if enough[int(fixed == "sensitivity"), k] else float("nan")
-                for fixed, share in points
-            ]
-        )
-        values = np.concatenate([_judged(test.scores[:, k], test.positive[:, k], t) for t in chosen[-1]], axis=1)
-        parts.append((by_case(np.nan_to_num(values), test.cases), by_case(np.isfinite(values), test.cases)))
-    sums, counts = (np.concatenate(part, axis=1) for part in zip(*parts, strict=True))
-    sizes, drawn = (counts > 0).sum(axis=0), bootstrap.ratios(sums, counts)
-    both, per = np.all(test.sizes >= smallest, axis=0), len(REACHED)
-    found: list[list[OperatingPoint]] = []
-    for k, thresholds in enumerate(chosen):
-        found.append([])
-        for (fixed, share), threshold in zip(points, thresholds, strict=True):
-            start = (k * len(points) + len(found[-1])) * per
-            reached = {
-                name: exact_where_certain(drawn[start + i], int(sizes[start + i]), bootstrap.coverage)
-                if np.isfinite(threshold) and sizes[start + i] >= smallest and (both[k] or name[1:] != "pv")
-                else UNDEFINED
-                for i, name in enumerate(REACHED)
-            }
-            found[-1].append(OperatingPoint(fixed, share, threshold, reached))
+        for fixed, share in points:
+            threshold = float("nan")
+            if enough[int(fixed == "sensitivity"), k]:
+                threshold = threshold_at(validation.scores[:, k], validation.positive[:, k], fixed, share)
+            values = _judged(test.scores[:, k], test.positive[:, k], threshold)
+            sums.append(by_case(np.nan_to_num(values), test.cases))
+            counts.append(by_case(np.isfinite(values), test.cases))
+            asked.append((k, fixed, share, threshold))
+    drawn = iter(bootstrap.ratios(np.concatenate(sums, axis=1), np.concatenate(counts, axis=1)))
+    both = np.all(test.sizes >= smallest, axis=0)
+    found: list[list[OperatingPoint]] = [[] for _ in both]
+    for (k, fixed, share, threshold), count in zip(asked, counts, strict=True):
+        reached = {
+            name: exact_where_certain(interval, int(size), bootstrap.coverage)
+            if np.isfinite(threshold) and size >= smallest and (both[k] or name[1:] != "pv")
+            else UNDEFINED
+            for name, size, interval in zip(REACHED, (count > 0).sum(axis=0), drawn, strict=False)
+        }
+        found[k].append(OperatingPoint(fixed, share, threshold, reached))
     return found
 
 

@@ -12,21 +12,14 @@ from siglip_med.metrics.hierarchy import label_distance
 from siglip_med.metrics.predictions import FRAME_COLUMNS, Predictions
 from siglip_med.metrics.ranking import best_rank, condition_order, condition_ranks
 
-PER_IMAGE_FILE = "per_image.csv"
 
-
-def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
+def per_image_table(predictions: Predictions) -> pd.DataFrame:
     """What the model said of each image.
 
     Returns:
         N rows: the table's columns, ``labels`` (names joined by " | ", heaviest first), ``primary``, ``rank_any`` and
         ``rank_primary`` (1 is best), ``hit_at_1``, ``icd_distance`` (of the first prediction to the nearest label),
         then ``top_1``, ``confidence_1``, ... (the sigmoid of the logit).
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> per_image_table(predictions)[["primary", "rank_any", "top_1"]].values.tolist()
-        [['condition 0', 1, 'condition 0'], ['condition 1', 2, 'condition 2']]
     """
     p, positive = predictions, predictions.positive
     order = condition_order(p.logits, positive)
@@ -42,7 +35,7 @@ def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
         "hit_at_1": positive[rows, order[:, 0]],
         "icd_distance": label_distance(positive, p.dissimilarity)[rows, order[:, 0]],
     }
-    for place in range(min(top, len(names))):
+    for place in range(min(5, len(names))):
         columns[f"top_{place + 1}"] = names[order[:, place]]
         columns[f"confidence_{place + 1}"] = confidence[rows, order[:, place]]
     return pd.concat([p.frame[list(FRAME_COLUMNS)].reset_index(drop=True), pd.DataFrame(columns)], axis=1)
@@ -50,6 +43,6 @@ def per_image_table(predictions: Predictions, top: int = 5) -> pd.DataFrame:
 
 def write_per_image(predictions: Predictions, folder: str | Path) -> Path:
     """Writes `per_image_table` as ``per_image.csv`` into a folder, which is made if it is absent; returns its path."""
-    path = Path(folder) / PER_IMAGE_FILE
+    path = Path(folder) / "per_image.csv"
     write_text(path, frame_csv(per_image_table(predictions)))
     return path

@@ -16,6 +16,7 @@ from siglip_med.core.files import write_json, write_text, write_whole
 from siglip_med.core.outside import csv_text, frame_csv
 from siglip_med.core.provenance import Provenance
 from siglip_med.core.ranges import UNFAMILIAR
+from siglip_med.metrics.ranking import condition_order
 
 FORMAT_VERSION = 2
 IMAGES_FILE = "images.csv"
@@ -134,6 +135,16 @@ class Predictions:
     def positive(self) -> np.ndarray:
         """``[N, C]`` bool, the conditions that each image's labels list."""
         return self.labels > 0
+
+    @property
+    def first(self) -> np.ndarray:
+        """``[N]`` int, the first prediction of each image; at equal scores a negative one (`condition_order`)."""
+        return condition_order(self.logits, self.positive)[:, 0]
+
+    @property
+    def size(self) -> str:
+        """``480 images of 240 cases``."""
+        return f"{len(self):,} images of {len(np.unique(self.cases)):,} cases"
 
     @property
     def cases(self) -> np.ndarray:

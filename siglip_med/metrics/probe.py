@@ -71,12 +71,6 @@ def fit_probe(
         strengths: the C to choose among; the first of equally good ones is taken.
 
     Source: the linear evaluation of Radford et al. 2021, arXiv 2103.00020, appendix A.3.
-
-    Examples:
-        >>> x, y = np.array([[0.0], [0.1], [1.0], [1.1]]), np.array([0, 0, 2, 2])
-        >>> probe = fit_probe(x, y, x, y)
-        >>> probe.classes.tolist(), probe.about()
-        ([0, 2], 'logistic regression on all 4 training images, C=0.001 by validation')
     """
     # slow to import, and most who import metrics fit nothing
     from sklearn.exceptions import ConvergenceWarning

@@ -1,7 +1,7 @@
 """What each case adds to each headline metric: one pass over the images, then a resample is a few matrix products."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -18,60 +18,28 @@ from siglip_med.metrics.ranking import average_precision, best_rank, condition_o
 KS = (1, 5)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Arrays that the metrics need, without names: what `Predictions` holds and what validation gathers.
-
-    Attributes:
-        logits: ``[N, C]`` on the sigmoid scale.
-        labels: ``[N, C]`` in [0, 1]; > 0 means positive.
-        primary: ``[N]`` int.
-        dissimilarity: ``[C, C]`` matrix D.
-        chapters: the C chapters, or empty (chapter accuracy is then NaN).
-        blocks: the C blocks, or empty (block accuracy is then NaN).
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    primary: np.ndarray
-    dissimilarity: np.ndarray
-    chapters: tuple[str, ...] = ()
-    blocks: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, predictions: Predictions) -> "Scores":
-        """The arrays of `predictions`."""
-        p = predictions
-        return cls(p.logits, p.labels, p.primary, p.dissimilarity, p.chapters, p.blocks)
-
-
-def per_image_values(scores: Scores, order: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics that are means over images, image by image.
+def per_image_values(predictions: Predictions, order: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics that are means over images, image by image; ``order`` is that of `condition_order`.
 
     Returns:
         name -> ``[N]`` float64; NaN where the metric does not apply to the image (the distance of a mistake, where
         there is none), and the metric is the mean over the others.
-
-    Examples:
-        >>> scores = Scores(np.array([[0.0, 1.0]]), np.array([[1.0, 0.0]]), np.array([0]), 1.0 - np.eye(2))
-        >>> per_image_values(scores, np.array([[1, 0]]))["mrr"].tolist()
-        [0.5]
     """
-    rows, positive, ranks = np.arange(len(order)), scores.labels > 0, condition_ranks(order)
-    first, primary_rank, top = best_rank(ranks, positive), ranks[rows, scores.primary], order[:, 0]
-    distance = label_distance(positive, scores.dissimilarity)
+    p, rows, positive, ranks = predictions, np.arange(len(order)), predictions.positive, condition_ranks(order)
+    first, primary_rank, top = best_rank(ranks, positive), ranks[rows, p.primary], order[:, 0]
+    distance = label_distance(positive, p.dissimilarity)
     values: dict[str, np.ndarray] = {f"r_at_{k}": first <= k for k in KS}
     values |= {f"r_at_{k}_primary": primary_rank <= k for k in KS}
     values |= {
         "mrr": 1.0 / first,
         "map": average_precision(order, positive),
-        "ndcg": ndcg(order, scores.labels),
+        "ndcg": ndcg(order, p.labels),
         "icd_distance_all": distance[rows, top],
         "icd_distance_mistakes": np.where(positive[rows, top], np.nan, distance[rows, top]),
         "icd_distance_top5": np.take_along_axis(distance, order[:, :5], axis=1).mean(axis=1),
         "hops": hops(order, distance),
     }
-    for name, ancestors in (("chapter_accuracy", scores.chapters), ("block_accuracy", scores.blocks)):
+    for name, ancestors in (("chapter_accuracy", p.chapters), ("block_accuracy", p.blocks)):
         undefined = np.full(len(rows), np.nan)
         values[name] = same_ancestor(positive, ancestors)[rows, top] if ancestors else undefined
     return {name: value.astype(np.float64) for name, value in values.items()}
@@ -103,14 +71,14 @@ class CaseStatistics:
 
     @classmethod
     def build(
-        cls, scores: Scores, cases: np.ndarray | None = None, metrics: Iterable[str] = RESAMPLED_METRICS
+        cls, predictions: Predictions, cases: np.ndarray | None = None, metrics: Iterable[str] = RESAMPLED_METRICS
     ) -> "CaseStatistics":
         """Judges every image once; each is its own case if ``cases`` is omitted. AUC and t2i mAP cost the most."""
-        images, conditions = scores.logits.shape
+        images, conditions = predictions.logits.shape
         case = np.arange(images) if cases is None else np.unique(cases, return_inverse=True)[1]
         total = int(case.max(initial=-1)) + 1
-        values, top, gaps = _judge(scores, case, total)
-        primary = scores.primary
+        values, top, gaps = _judge(predictions, case, total)
+        primary, positive = predictions.primary, predictions.positive
 
         def by_case(column: np.ndarray, weight: np.ndarray) -> csr_matrix:
             return csr_matrix((weight, (case, column)), shape=(total, conditions))
@@ -128,9 +96,7 @@ class CaseStatistics:
             support=by_case(primary, ones),
             predicted=by_case(top, ones),
             correct=by_case(top, (top == primary).astype(np.float64)),
-            one_vs_rest=tuple(
-                OneVsRest.build(scores.logits[:, c], scores.labels[:, c] > 0, case, total) for c in ranked
-            ),
+            one_vs_rest=tuple(OneVsRest.build(predictions.logits[:, c], positive[:, c], case, total) for c in ranked),
             calibration_gaps=gaps,
         )
 
@@ -163,32 +129,20 @@ class CaseStatistics:
 
 
 def mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of the entries that are defined (not NaN); NaN where none is.
-
-    Examples:
-        >>> mean_of_defined(np.array([1.0, np.nan, 0.5])).item()
-        0.75
-    """
+    """Mean over the last axis of the entries that are defined (not NaN); NaN where none is."""
     defined = np.isfinite(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(defined, values, 0.0).sum(axis=-1) / defined.sum(axis=-1)
 
 
-def _judge(scores: Scores, case: np.ndarray, cases: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def _judge(p: Predictions, case: np.ndarray, cases: int) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Values of every image, its first prediction, and the calibration gaps of the cases, in blocks of images."""
     found, top, gaps = [], [], np.zeros((cases, BINS))
     for rows in blocks(len(case)) if len(case) else [slice(0, 0)]:
-        logits, labels = scores.logits[rows], scores.labels[rows]
-        order = condition_order(logits, labels > 0)
-        part = replace(scores, logits=logits, labels=labels, primary=scores.primary[rows])
+        part = p.take(np.arange(len(p))[rows])
+        order = condition_order(part.logits, part.positive)
         found.append(per_image_values(part, order))
         top.append(order[:, 0])
-        _add_calibration_gaps(gaps, logits, labels > 0, case[rows])
+        confidence = expit(part.logits.astype(np.float64))
+        np.add.at(gaps, (case[rows, None], confidence_bins(confidence, BINS)), part.positive - confidence)
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}, np.concatenate(top), gaps
-
-
-def _add_calibration_gaps(gaps: np.ndarray, logits: np.ndarray, positive: np.ndarray, case: np.ndarray) -> None:
-    """To ``[cases, bins]`` the (image, condition) pairs of each case in each bin: outcome minus confidence."""
-    confidence = expit(logits.astype(np.float64))
-    bins = confidence_bins(confidence, BINS)
-    np.add.at(gaps, (case[:, None], bins), positive - confidence)

@@ -1,6 +1,7 @@
 """The headline metrics as a torchmetrics `Metric`, for validation on one process or many."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from siglip_med.core.errors import UserError
-from siglip_med.metrics.headline import balanced_loss, score_metrics
+from siglip_med.metrics.headline import headline_metrics
 from siglip_med.metrics.names import RESAMPLED_METRICS
-from siglip_med.metrics.resampling import Scores
+from siglip_med.metrics.predictions import Predictions
 
 
 class RetrievalMetrics(Metric):
@@ -40,8 +41,6 @@ class RetrievalMetrics(Metric):
     """
 
     full_state_update = False
-    is_differentiable = False
-    higher_is_better = None
 
     logits: list[Tensor]
     labels: list[Tensor]
@@ -99,9 +98,10 @@ class RetrievalMetrics(Metric):
                     f"row {index[~finite][0]}): the run diverged; lower the learning rate or use bf16 or 32-bit"
                 )
             labels, primary = _array(self.labels)[first], _array(self.primary)[first]
-            values = score_metrics(Scores(logits, labels, primary, self.dissimilarity, self.chapters, self.blocks))
-            values = {**values, "loss": balanced_loss(logits, labels)}
-        return {name: torch.tensor(value, dtype=torch.float32, device=self.device) for name, value in values.items()}
+            seen = Predictions.of(logits, labels, self.dissimilarity)
+            values = headline_metrics(replace(seen, primary=primary, chapters=self.chapters, blocks=self.blocks))
+        names = (*RESAMPLED_METRICS, "loss")
+        return {name: torch.tensor(values[name], dtype=torch.float32, device=self.device) for name in names}
 
 
 def _array(state: list[Tensor] | Tensor) -> np.ndarray:

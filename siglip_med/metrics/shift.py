@@ -34,17 +34,8 @@ def fit_bias_corrected(logits: np.ndarray, right: np.ndarray, start: BiasCorrect
     """Temperature and biases that maximize the probability of what is right.
 
     The biases, and the logarithm of the temperature, have a Gaussian prior of variance one around ``start``: a
-    condition without an image keeps its bias, and a few images move it a little.
-
-    Args:
-        logits: ``[N, C]``.
-        right: ``[N, C]`` bool, at least one an image; of several any is right, and their probabilities are summed.
-        start: temperature 1 and biases 0 where None.
-
-    Examples:
-        >>> fit = fit_bias_corrected(np.zeros((100, 2)), np.eye(2, dtype=bool)[[0] * 90 + [1] * 10])
-        >>> np.exp(fit.log_probabilities(np.zeros((1, 2)))).round(1).tolist()
-        [[0.8999999761581421, 0.10000000149011612]]
+    condition without an image keeps its bias, and a few images move it a little. ``right`` is ``[N, C]`` bool with at
+    least one an image (the probabilities of several are summed); ``start`` is temperature 1 and biases 0 where None.
     """
     start = start or BiasCorrected(1.0, np.zeros(logits.shape[1]))
     origin = np.concatenate([[np.log(start.temperature)], start.bias])
@@ -72,13 +63,8 @@ def em_prior(probabilities: np.ndarray, source: np.ndarray, tolerance: float = 1
     Right where the images of one condition look the same in both sets and the probabilities are calibrated; nothing
     says so from within. Source: Saerens, Latinne & Decaestecker, Neural Computation 2002.
 
-    Args:
-        probabilities: ``[N, C]`` of the other set's images, calibrated on the source.
-        source: ``[C]`` mean probabilities on the source.
-        tolerance: largest change of a frequency at which it stops, after 1,000 steps at the latest.
-
-    Returns:
-        ``[C]`` float64, summing to 1.
+    ``[C]`` float64 from ``[N, C]`` probabilities, calibrated on the source, and their ``[C]`` means there. It stops
+    where no frequency changes by ``tolerance`` or more, after 1,000 steps at the latest.
     """
     prior = source = np.maximum(source.astype(np.float64), 1e-12)
     for _ in range(_STEPS):

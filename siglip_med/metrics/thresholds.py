@@ -6,7 +6,6 @@ import pandas as pd
 from siglip_med.core.errors import UserError
 from siglip_med.metrics.auc import auc_per_condition
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.ranking import condition_order
 from siglip_med.metrics.resampling import mean_of_defined
 
 _COLUMNS = ("precision", "recall", "f1", "accuracy", "auc", "average_precision")
@@ -27,11 +26,6 @@ def choose_thresholds(predictions: Predictions, minimum_positives: int = 5) -> n
 
     Raises:
         UserError: no image, or no positive condition.
-
-    Examples:
-        >>> predictions = Predictions.of([[3.0, -1.0], [1.0, -4.0], [-2.0, 2.0]], [[1, 0], [1, 0], [0, 1]])
-        >>> choose_thresholds(predictions, minimum_positives=1).tolist()
-        [-0.5, 0.5]
     """
     logits, positive = predictions.logits.astype(np.float64), predictions.positive
     if not positive.any():
@@ -59,11 +53,6 @@ def classification_table(predictions: Predictions, thresholds: np.ndarray) -> pd
     Returns:
         C rows: ``condition``, ``code``, ``group``, ``positives``, ``predicted``, then the six metrics. NaN where
         undefined: precision without a predicted positive; recall, F1, AUC and average precision without a true one.
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> classification_table(predictions, np.array([1.5, 1.5, 1.5]))["recall"].tolist()
-        [1.0, 0.0, nan]
     """
     positive, called = predictions.positive, predictions.logits >= thresholds
     positives, predicted = positive.sum(axis=0), called.sum(axis=0)
@@ -92,11 +81,6 @@ def classification_summary(validation: Predictions, predictions: Predictions) ->
     Returns:
         ``thresholded_macro_precision``, ... and ``defined_precision``, ...: the conditions where the metric is
         defined; the others are left out. (``macro_f1`` of the headline judges the first prediction, with no threshold.)
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> classification_summary(predictions, predictions)["thresholded_macro_recall"]
-        1.0
     """
     table, result = classification_table(predictions, choose_thresholds(validation)), {}
     for name in _COLUMNS:
@@ -110,14 +94,8 @@ def confusion_matrix(predictions: Predictions) -> np.ndarray:
     """``[C, C]`` int: images by primary condition (row) and first prediction (column).
 
     A first prediction that is positive, though not primary, counts as the primary condition: it is no mistake.
-
-    Examples:
-        >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
-        >>> confusion_matrix(predictions).tolist()
-        [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
     """
-    rows = np.arange(len(predictions))
-    top = condition_order(predictions.logits, predictions.positive)[:, 0]
-    answer = np.where(predictions.positive[rows, top], predictions.primary, top)
+    top = predictions.first
+    answer = np.where(predictions.positive[np.arange(len(top)), top], predictions.primary, top)
     size = len(predictions.conditions)
     return np.bincount(predictions.primary * size + answer, minlength=size * size).reshape(size, size)

@@ -61,8 +61,8 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     sections.append(Section("limits", "What this report cannot say", _LIMITS, data=data))
     given = evidence.answers
     facts = dict(inputs.meta.facts) | {
-        "test split": f"{len(inputs.test):,} images of {len(set(inputs.test.cases)):,} cases",
-        "validation split": f"{len(inputs.val):,} images of {len(set(inputs.val.cases)):,} cases",
+        "test split": inputs.test.size,
+        "validation split": inputs.val.size,
         "conditions": str(len(inputs.test.conditions)),
         "most frequent answer": f"{given.most_frequent}, {given.share:.0%} of images ({given.listed:.0%} list it)",
         "look-alikes": inputs.test.meta.get(
@@ -93,7 +93,6 @@ def write_report(
     Returns:
         Path of the HTML page.
     """
-    folder = Path(folder)
     page = build_report(inputs, settings or ReportSettings())
     if inputs.data_card is not None:
         card = os.path.relpath(inputs.data_card.resolve(), folder.resolve())

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from siglip_med.core.provenance import described
 from siglip_med.data.table import SPLITS
 from siglip_med.report.inputs import ReportInputs
 from siglip_med.report.page import Page, bounds, environment, number
@@ -59,7 +60,7 @@ def stated(value: Mapping[str, Any] | float) -> str:
 
 
 def _node(config: Mapping[str, Any], key: str) -> str:
-    """A node of the config in one line: what it builds and its plain values; no paths of a machine."""
+    """A node of the config, or its value, on one line."""
     node: Any = config
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:
@@ -67,18 +68,13 @@ def _node(config: Mapping[str, Any], key: str) -> str:
         node = node[part]
     if not isinstance(node, Mapping):
         return "none" if node is None else str(node)
-    plain = {k: v for k, v in node.items() if isinstance(v, bool | int | float | str) and not {"/", "\\"} & set(str(v))}
-    name = str(plain.pop("_target_", "")).rpartition(".")[2]
-    values = ", ".join(f"{k}={v}" for k, v in plain.items() if not k.startswith("_"))
-    return f"{name} ({values})" if values else name or "none"
+    return described(node) or "none"
 
 
 def _sizes(inputs: ReportInputs) -> str:
-    if inputs.split is None:
-        sizes = {one.split: (len(one), len(set(one.cases))) for one in (inputs.val, inputs.test)}
-    else:
-        sizes = {name: (inputs.split.images[name], inputs.split.cases[name]) for name in SPLITS}
-    return "; ".join(f"{name} {images:,} images of {cases:,} cases" for name, (images, cases) in sizes.items())
+    if (split := inputs.split) is None:
+        return "; ".join(f"{one.split} {one.size}" for one in (inputs.val, inputs.test))
+    return "; ".join(f"{name} {split.images[name]:,} images of {split.cases[name]:,} cases" for name in SPLITS)
 
 
 def _left_out(inputs: ReportInputs) -> str:

@@ -14,14 +14,14 @@ from siglip_med.metrics import (
     Bootstrap,
     PairedResult,
     Predictions,
-    condition_order,
     headline_metrics,
     table_label,
 )
 from siglip_med.report.differences import PREDICTIONS, differences
 from siglip_med.report.leaderboard_page import settings_section
 from siglip_med.report.page import Figure, Page, Section, Table, write_page
-from siglip_med.report.plots import differences_figure, to_png
+from siglip_med.report.plots.comparisons import differences_figure
+from siglip_med.report.plots.style import to_png
 
 NAME = "comparison"
 
@@ -53,10 +53,9 @@ def compare_runs(folders: Sequence[Path], output: Path, bootstrap: Bootstrap) ->
     sections = [settings_section(runs, output, bootstrap.coverage), against]
     if len(folders) == 2:
         sections.append(_first_predictions(names, tests, against))
-    images, cases = len(tests[-1]), len(np.unique(tests[-1].cases))
     lead = (
-        f"{len(folders)} runs on {images:,} images of {cases:,} cases. The seed of training is not resampled: repeat a "
-        "comparison over seeds before believing it."
+        f"{len(folders)} runs on {tests[-1].size}. The seed of training is not resampled: repeat a comparison over "
+        "seeds before believing it."
     )
     facts = {"held against": last, "intervals": f"{bootstrap.coverage:.0%}, paired bootstrap over cases"}
     page = Page(f"{', '.join(names[:-1])} against {last}", lead, facts, (), tuple(sections))
@@ -85,8 +84,7 @@ def _first_predictions(names: Sequence[str], tests: Sequence[Predictions], again
 
 
 def _right_by_image(predictions: Predictions) -> dict[str, bool]:
-    first = condition_order(predictions.logits, predictions.positive)[:, 0]
-    right = predictions.positive[np.arange(len(predictions)), first]
+    right = predictions.positive[np.arange(len(predictions)), predictions.first]
     return dict(zip(predictions.frame["image"].astype(str), right.tolist(), strict=True))
 
 

@@ -68,7 +68,9 @@ def data_card(report: SplitReport, look_alikes: str = "") -> str:
         "",
         "Images that list each, by split.",
         "",
-        *_table(("condition", *SPLITS), _counts(r.counts)),
+        *_table(
+            ("condition", *SPLITS), [(name, *(f"{of[split]:,}" for split in SPLITS)) for name, of in r.counts.items()]
+        ),
     ]
     if r.missing:
         lines += ["## Missing", ""]
@@ -91,10 +93,6 @@ def people_rows(report: SplitReport) -> list[tuple[str, ...]]:
             cells = (f"{of[split][0]:,} ({of[split][1]:,})" for split in SPLITS)
             rows.append((f"{column.replace('_', ' ')}: {said}", *cells))
     return rows
-
-
-def _counts(counts: dict[str, dict[str, int]]) -> list[tuple[str, ...]]:
-    return [(name, *(f"{of[split]:,}" for split in SPLITS)) for name, of in counts.items()]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

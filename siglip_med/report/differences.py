@@ -10,11 +10,9 @@ import pandas as pd
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import LOWER_IS_BETTER, RESAMPLED_METRICS, Bootstrap, PairedResult, Predictions
 from siglip_med.report.leaderboard import columns, over_seeds, ranked
-from siglip_med.report.page import Section, Table, bounds, number, p_value
+from siglip_med.report.page import NOT_DEFINED, Section, Table, bounds, number, p_value
 
 PREDICTIONS = Path("predictions")
-_DASH = "–"
-_OVER_SEEDS = ("seeds", "over seeds")
 _HEADING = (
     "setting", "metric", "seeds", "setting's", "baseline's", "difference", "over cases", "p",
     "smallest difference that shows", "over seeds", "verdict over cases",
@@ -70,11 +68,11 @@ def differences(
                     headings[metric],
                     str(seeds),
                     *map(number, values[metric]),
-                    f"{result.difference:+.3f}" if np.isfinite(result.difference) else _DASH,
-                    bounds(result.low, result.high, "+.3f") or _DASH,
+                    f"{result.difference:+.3f}" if np.isfinite(result.difference) else NOT_DEFINED,
+                    bounds(result.low, result.high, "+.3f") or NOT_DEFINED,
                     p_value(result.p_value),
                     number(result.minimum_detectable_difference),
-                    bounds(low, high, "+.3f") or _DASH,
+                    bounds(low, high, "+.3f") or NOT_DEFINED,
                     verdict(result, metric),
                 )
             )
@@ -91,7 +89,7 @@ def differences(
         *(f"Left out: {line}." for line in left_out),
     )
     several = any(row[2] != "1" for row in rows)
-    shown = [place for place, heading in enumerate(_HEADING) if several or heading not in _OVER_SEEDS]
+    shown = [place for place, heading in enumerate(_HEADING) if several or heading not in ("seeds", "over seeds")]
     narrowed = (tuple(row[place] for place in shown) for row in rows)
     heading = tuple(_HEADING[place] for place in shown)
     table = Table(f"Differences from {baseline}; a click on a heading sorts", heading, tuple(narrowed), 2)

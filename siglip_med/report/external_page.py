@@ -127,7 +127,9 @@ def build_external_page(f: ExternalFindings) -> Page:
             metric_label(name),
             with_range(one.reweighted),
             _signed(one.change),
-            _share(one.share) if f.compared[name].difference.high < 0 else number(None),
+            f"{percent(one.share.estimate)} {bounds(one.share.low, one.share.high, '.0%')}".rstrip()
+            if f.compared[name].difference.high < 0
+            else number(None),
         )
         for name, one in f.explained.items()
     )
@@ -229,8 +231,4 @@ def _label(name: str) -> str:
 
 
 def _signed(interval: Interval) -> str:
-    return f"{interval.estimate:+.3f} {bounds(interval.low, interval.high, '+.3f')}".rstrip()
-
-
-def _share(interval: Interval) -> str:
-    return f"{percent(interval.estimate)} {bounds(interval.low, interval.high, '.0%')}".rstrip()
+    return with_range(interval, "+.3f")

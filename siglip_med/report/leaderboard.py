@@ -20,6 +20,7 @@ from siglip_med.metrics import (
     saturation,
     table_label,
 )
+from siglip_med.report.page import number
 from siglip_med.report.summary import OWN
 from siglip_med.sweeps import differing
 
@@ -59,17 +60,12 @@ def read_runs(folder: Path) -> pd.DataFrame:
         result = json.loads(path.read_text())
         about = {key: result[key] for key in ("name", "seed", "conditions") if key in result}
         rows.append({"run": path.parent.name} | about | result["metrics"])
-        words.append(_overrides(path.parent))
+        typed = path.parent / ".hydra" / "overrides.yaml"  # absent where the run was made without Hydra
+        words.append([str(word) for word in OmegaConf.load(typed)] if typed.is_file() else [])
     if rows:
         for row, setting in zip(rows, settings_of([str(row["name"]) for row in rows], words), strict=True):
             row["setting"] = setting
     return pd.DataFrame(rows)
-
-
-def _overrides(run: Path) -> list[str]:
-    """The words of a run's command line, as Hydra keeps them; none where it was made without it."""
-    path = run / ".hydra" / "overrides.yaml"
-    return [str(word) for word in OmegaConf.load(path)] if path.is_file() else []
 
 
 def settings_of(names: Sequence[str], overrides: Sequence[Sequence[str]]) -> list[str]:
@@ -85,18 +81,14 @@ def settings_of(names: Sequence[str], overrides: Sequence[Sequence[str]]) -> lis
 
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean and sample standard deviation by setting, best validation first; one seed has no deviation ("–")."""
-    headings = columns(runs)
-    known = list(headings)
-    groups = runs.groupby("setting", sort=False)
-    means, deviations = groups[known].mean(), groups[known].std(ddof=1)
-    table = pd.DataFrame({"setting": means.index, "seeds": groups.size().to_numpy()})
-    for column in known:
-        table[headings[column]] = [
-            f"{mean:.3f} ± " + ("–" if pd.isna(deviation) else f"{deviation:.3f}")
-            for mean, deviation in zip(means[column], deviations[column], strict=True)
-        ]
-    table = table.set_index("setting", drop=False).loc[ranked(runs)]
-    return table.reset_index(drop=True)
+    rows = []
+    for setting in ranked(runs):
+        group = runs[runs["setting"] == setting]
+        row: dict[str, object] = {"setting": setting, "seeds": len(group)}
+        for column, heading in columns(runs).items():
+            row[heading] = f"{group[column].mean():.3f} ± {number(group[column].std(ddof=1))}"
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def ranked(runs: pd.DataFrame) -> list[str]:

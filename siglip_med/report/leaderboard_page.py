@@ -19,11 +19,10 @@ from siglip_med.metrics import CHOOSING, Bootstrap, Interval, metric_label
 from siglip_med.report import Link, Page, Section, Table, write_page
 from siglip_med.report.differences import differences, tests_of
 from siglip_med.report.leaderboard import RANKED_BY, columns, ranked, read_runs, student_interval, summarize
-from siglip_med.report.page import number, with_range
+from siglip_med.report.page import NOT_DEFINED, number, with_range
 from siglip_med.sweeps import JobRecord, differing, read_records
 
 NAME = "leaderboard"
-_DASH = "–"
 _HOW = {"running": "interrupted", "finished": "finished", "failed": "failed"}
 
 
@@ -87,8 +86,7 @@ def settings_section(runs: pd.DataFrame, folder: Path, coverage: float) -> Secti
         ),
         (
             Table(
-                ("Settings, best validation first" if RANKED_BY in headings else "Settings")
-                + "; a click on a heading sorts",
+                f"Settings{', best validation first' * (RANKED_BY in headings)}; a click on a heading sorts",
                 ("setting", "seeds", *headings.values()),
                 tuple(rows),
                 groups=_groups(headings, 2),
@@ -107,15 +105,13 @@ def _groups(headings: dict[str, str], first: int) -> tuple[tuple[str, int], ...]
 
 def _mean(group: pd.DataFrame, column: str, folder: Path, coverage: float) -> tuple[float, float, float]:
     mean, low, high = student_interval(group[column].dropna().tolist(), coverage)
-    if np.isnan(mean) or np.isfinite(low):
-        return (mean, low, high)
-    metric = column.removeprefix("tuned/test/")
     path = folder / str(group["run"].iloc[0]) / "metrics.json"
-    if not path.is_file():  # predictions alone, as derived answers are
-        return (mean, low, high)
-    known = json.loads(path.read_text()).get("test_intervals", {}).get(metric) if metric != column else None
-    bounds = [np.nan if known is None or known.get(end) is None else float(known[end]) for end in ("low", "high")]
-    return (mean, bounds[0], bounds[1])
+    if np.isnan(mean) or np.isfinite(low) or not path.is_file():  # derived answers are predictions alone
+        return mean, low, high
+    known = json.loads(path.read_text()).get("test_intervals", {}) if column.startswith("tuned/test/") else {}
+    ends = known.get(column.removeprefix("tuned/test/")) or {}
+    low, high = (np.nan if ends.get(end) is None else float(ends[end]) for end in ("low", "high"))
+    return mean, low, high
 
 
 def _nothing(runs: pd.DataFrame, name: str) -> Section:
@@ -140,7 +136,7 @@ def _lost(records: Sequence[JobRecord], folder: Path) -> Section:
             _HOW[record.state],
             " ".join(words),
             record.reason or "stopped before its end; the same command with this folder resumes it",
-            Link("log", record.log) if record.log and (folder / record.log).is_file() else _DASH,
+            Link("log", record.log) if record.log and (folder / record.log).is_file() else NOT_DEFINED,
         )
         for record, words in lost
     )
@@ -154,19 +150,14 @@ def _runs(runs: pd.DataFrame, folder: Path) -> Section:
         (
             Link(str(row["run"]), _report_of(folder, str(row["run"]))),
             str(row["setting"]),
-            str(row.get("seed", _DASH)),
+            str(row.get("seed", NOT_DEFINED)),
             *(number(float(row[column])) for column in headings),
         )
         for row in runs.to_dict("records")
     )
     text = "A run leads to its report where `evaluate` has made one, and to its folder elsewhere."
-    table = Table(
-        "Runs; a click on a heading sorts",
-        ("run", "setting", "seed", *headings.values()),
-        rows,
-        2,
-        groups=_groups(headings, 3),
-    )
+    heads = ("run", "setting", "seed", *headings.values())
+    table = Table("Runs; a click on a heading sorts", heads, rows, 2, groups=_groups(headings, 3))
     return Section("runs", "Every run", (text,), (table,))
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -127,20 +127,21 @@ def write_page(page: Page, folder: Path, name: str) -> Path:
         for figure in section.figures:
             write_bytes(folder / "figures" / f"{figure.name}.png", figure.png)
     write_text(folder / f"{name}.md", text)
-    write_text(folder / f"{name}.json", _json(page))
+    write_text(folder / f"{name}.json", json.dumps(_numbers(page), indent=1, ensure_ascii=False, allow_nan=False))
     write_text(folder / f"{name}.html", html)
     return folder / f"{name}.html"
 
 
-def _json(page: Page) -> str:
-    content: dict[str, Any] = {"title": page.title, "notice": page.notice, "facts": dict(page.facts)}
-    content |= {"verdict": list(page.verdict)} if page.verdict else {}
-    content |= {section.key: plain(section.data) for section in page.sections if section.data}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+def _numbers(page: Page) -> dict[str, Any]:
+    verdict = {"verdict": list(page.verdict)} if page.verdict else {}
+    data = {section.key: plain(section.data) for section in page.sections if section.data}
+    return {"title": page.title, "notice": page.notice, "facts": dict(page.facts)} | verdict | data
 
 
 def plain(value: Any) -> Any:
-    """Plain JSON types: NumPy values unwrapped, an undefined number as None."""
+    """Plain JSON types: dataclasses as mappings, NumPy values unwrapped, an undefined number as None."""
+    if is_dataclass(value):
+        value = vars(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
@@ -187,9 +188,11 @@ def percent(value: float) -> str:
     return f"{value:.1%}" if 0 < abs(value) < 0.0995 else f"{value:.0%}"
 
 
-def with_range(interval: Interval) -> str:
-    """``0.483 [0.431, 0.530]``."""
-    return f"{number(interval.estimate)} {bounds(interval.low, interval.high)}".rstrip()
+def with_range(interval: Interval, form: str = ".3f") -> str:
+    """``0.483 [0.431, 0.530]``; a dash where the estimate is undefined."""
+    if not math.isfinite(interval.estimate):
+        return NOT_DEFINED
+    return f"{interval.estimate:{form}} {bounds(interval.low, interval.high, form)}".rstrip()
 
 
 def p_value(value: float) -> str:
@@ -199,9 +202,11 @@ def p_value(value: float) -> str:
     return "p < 0.001" if value < 0.001 else f"p {value:.3f}"
 
 
+def gain(result: PairedResult) -> str:
+    """``+0.120 [+0.081, +0.160]``."""
+    return with_range(Interval(result.difference, result.low, result.high), "+.3f")
+
+
 def change(result: PairedResult) -> str:
     """``+0.120 [+0.081, +0.160], p < 0.001``."""
-    if not math.isfinite(result.difference):
-        return NOT_DEFINED
-    ends = f"{result.difference:+.3f} {bounds(result.low, result.high, '+.3f')}".rstrip()
-    return ", ".join(filter(None, (ends, p_value(result.p_value))))
+    return ", ".join(filter(None, (gain(result), p_value(result.p_value))))

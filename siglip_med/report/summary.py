@@ -120,7 +120,6 @@ class RunSummary:
                 values |= {f"{split}/{OWN}{name}": float(metric(getattr(model, split))) for split in ("val", "test")}
         few = replace(bootstrap, repetitions=min(bootstrap.repetitions, _FEW))
         self.own = {name: few.function(tuned.test, metric) for name, metric in own.items()}
-        self.size = len(tuned.test), len(set(tuned.test.cases))
 
     def metrics(self) -> dict[str, float]:
         """``zero_shot/<split>/<metric>``, ``tuned/…``, and, of the test split alone, ``label_frequency/test/…``,
@@ -138,41 +137,30 @@ class RunSummary:
             "name": name,
             "seed": seed,
             "conditions": len(self.tuned.test.conditions),
-            "metrics": _defined(self.metrics()),
-            "test_intervals": {
-                key: _defined(asdict(value)) for key, value in (self.intervals | self.case_intervals).items()
-            }
-            | {f"{OWN}{key}": _defined(asdict(value)) for key, value in self.own.items()},
+            "metrics": self.metrics(),
+            "test_intervals": self.intervals | self.case_intervals | {OWN + key: one for key, one in self.own.items()},
             "test_baselines": self.baselines_for_model_card(),
-            "test_changes": {key: _defined(asdict(value)) for key, value in self.changes.items()},
+            "test_changes": self.changes,
         }
         if known_familiar := without_unfamiliar(self.tuned.test)[0]:
-            content["familiarity"] = _defined(known_familiar)
+            content["familiarity"] = known_familiar
         if self.look_alikes:
             known = {} if self._look_alikes is None else self._look_alikes.summary()
             quarters = subgroup_metrics(self.tuned.test, [NEARNESS], KEY_METRICS).to_dict("records")
-            content["look_alikes"] = {"said": self.look_alikes, **known, "quarters": plain(quarters)}
-        write_json(path, content)
+            content["look_alikes"] = {"said": self.look_alikes, **known, "quarters": quarters}
+        write_json(path, plain(content))
 
     def for_model_card(self) -> dict[str, dict[str, float]]:
         """The test metrics that have an interval: estimate, low and high."""
         return {name: asdict(value) for name, value in self.intervals.items()}
 
-    def own_for_model_card(self) -> dict[str, dict[str, float | None]]:
-        """Metrics of one's own on the test split: estimate, low and high."""
-        return {name: _defined(asdict(interval)) for name, interval in self.own.items()}
-
     def baselines_for_model_card(self) -> dict[str, dict[str, dict[str, float | None]] | None]:
         """Baseline -> metric -> estimate, low and high; None for a baseline that was not measured."""
-        return {
-            KEYS[name]: None if found is None else {metric: _defined(asdict(value)) for metric, value in found.items()}
-            for name, found in self.baselines.items()
-        }
+        return {KEYS[name]: plain(found) for name, found in self.baselines.items()}
 
     def table(self) -> Table:
         """Test split: tuned, change from zero-shot, and the baselines; intervals where a metric has them."""
-        images, cases = self.size
-        table = Table(title=f"test split: {images} images of {cases} cases")
+        table = Table(title=f"test split: {self.tuned.test.size}")
         ours = "tuned" if self.prompts is None else "tuned, refit"
         per_case = ["per case"] * bool(self.case_intervals)
         for heading in ("", ours, *per_case, "change", *self.baselines):
@@ -239,10 +227,6 @@ class RunSummary:
                 f"{other_command('predict')} {setting('checkpoint', checkpoint)} images=path/to/photographs",
             ):
                 console.print(f"  {line}", soft_wrap=True, highlight=False)
-
-
-def _defined(values: dict[str, float]) -> dict[str, float | None]:
-    return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
 def _number(value: float | None) -> str:

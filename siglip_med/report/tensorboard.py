@@ -9,8 +9,10 @@ from PIL import Image
 from scipy.special import expit
 
 from siglip_med.core.outside import printable
-from siglip_med.metrics import Predictions, by_chart, confusion_matrix
-from siglip_med.report.plots import chapter_label, chapters_of, confusion_figure, distance_figure, icd_order, to_png
+from siglip_med.metrics import Predictions, confusion_matrix, names_by
+from siglip_med.report.plots.matrices import confusion_figure, distance_figure
+from siglip_med.report.plots.order import chapter_label, chapters_of, icd_order
+from siglip_med.report.plots.style import to_png
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -46,7 +48,7 @@ def custom_scalar_layout() -> dict[str, dict[str, list[str | list[str]]]]:
 
 def _charts(*names: str) -> dict[str, list[str]]:
     """Charts of validation metrics -> regular expressions of their tags."""
-    return {name: [rf"^val/({'|'.join(by_chart()[name])})$"] for name in names}
+    return {name: [rf"^val/({'|'.join(names_by('chart')[name])})$"] for name in names}
 
 
 def write_dashboards(writer: "SummaryWriter", predictions: Predictions, global_step: int = 0) -> None:

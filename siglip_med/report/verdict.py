@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siglip_med.metrics import Answers, Interval, PairedResult, saturation
-from siglip_med.report.page import bounds
+from siglip_med.report.page import gain, with_range
 
 HARDLY = 0.05
 TOO_OFTEN, OFTEN = 1.5, 0.2
@@ -66,7 +66,7 @@ def first_answer(rival: Rival, results: Mapping[str, PairedResult] | None) -> st
     if results is None:
         return f"Against {rival.short}: not measured."
     result = results["r_at_1"]
-    numbers = f"R@1 {_signed(result)}"
+    numbers = f"R@1 {gain(result)}"
     if not np.isfinite(result.low):
         return f"Against {rival.short}: R@1 has no interval here."
     if result.low > 0:
@@ -84,7 +84,7 @@ def nearness(results: Mapping[str, PairedResult] | None, conditions: int) -> str
     if results is None or not np.isfinite(results[name].low):
         return ""
     result = results[name]
-    numbers = f"ICD distance {_signed(result)}, lower is nearer"
+    numbers = f"ICD distance {gain(result)}, lower is nearer"
     if result.high < 0:
         return f"Its {what} is nearer in ICD-10 than {PRIOR.than} ({numbers})."
     if result.low > 0:
@@ -110,15 +110,10 @@ def farthest(far: Interval, whole: float, cosine: float, against_probe: PairedRe
     """Rule 5: R@1 in the half whose nearest training image has at most this cosine."""
     said = (
         f"In the half of the test images that look least like training (nearest cosine up to {cosine:.3f}) R@1 is "
-        f"{far.estimate:.3f} {bounds(far.low, far.high)}".rstrip()
-        + f", for {whole:.3f} of all"
+        f"{with_range(far)}, for {whole:.3f} of all"
     )
     if against_probe is None or not np.isfinite(against_probe.low):
         return f"{said}."
     how = "it beats" if against_probe.low > 0 else "it is not shown to be better than"
     how = "it is worse than" if against_probe.high < 0 else how
-    return f"{said}; there {how} {PROBED.short} (R@1 {_signed(against_probe)})."
-
-
-def _signed(result: PairedResult) -> str:
-    return f"{result.difference:+.3f} {bounds(result.low, result.high, '+.3f')}"
+    return f"{said}; there {how} {PROBED.short} (R@1 {gain(against_probe)})."

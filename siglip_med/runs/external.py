@@ -5,7 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +150,7 @@ def validate_external(run: OpenedRun, external: Node, bootstrap: Bootstrap, outp
         write_csv(fresh / "leaks.csv", ("image", "case", "seen image", "kind"), rows)
         images.save_bad_images(fresh / "bad_images.csv")
         theirs.save(fresh / "predictions")
-        write_json(fresh / "metrics.json", plain(asdict(findings)))
+        write_json(fresh / "metrics.json", plain(findings))
         write_page(build_external_page(findings), fresh, "index")
     return External(findings, theirs, place / "index.html")
 

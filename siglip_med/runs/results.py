@@ -15,6 +15,7 @@ from siglip_med.metrics import CHOOSING, fit_calibration, write_per_image
 from siglip_med.models import Familiarity, Refit, finalize_checkpoint, read_trained, write_checkpoint
 from siglip_med.report.data_card import write_data_card
 from siglip_med.report.evidence import BESIDE, PROMPTS, PROMPTS_VAL
+from siglip_med.report.page import plain
 from siglip_med.report.summary import RunSummary
 from siglip_med.runs.components import Components
 from siglip_med.runs.session import checkpoints_of
@@ -144,7 +145,7 @@ def save_scores(
             familiarity,
             metrics=summary.for_model_card(),
             baselines=summary.baselines_for_model_card(),
-            own_metrics=summary.own_for_model_card(),
+            own_metrics=plain(summary.own),
             look_alikes=summary.look_alikes,
             calibration={"temperature": calibration.temperature, "bias": calibration.bias},
         )

@@ -90,7 +90,7 @@ def test_maps_are_of_a_condition_against_the_mean_of_all(answerer, answer):
     np.testing.assert_array_equal(answerer.relevance(answer, column), shifted_relevance_map(model, pixels, against))
     np.testing.assert_array_equal(answerer.occlusion(answer, column), occlusion_map(model, pixels, against))
     prompts = replace(answerer, classifier=replace(answerer.classifier, refit=None))
-    texts = answerer.texts - answerer.texts.mean(dim=0)
+    texts = answerer.classifier.texts - answerer.classifier.texts.mean(dim=0)
     expected = shifted_relevance_map(model, pixels, texts[column])
     np.testing.assert_array_equal(prompts.relevance(answer, column), expected)
     assert np.abs(answerer.relevance(answer, column) - expected).max() > 1e-4

@@ -62,7 +62,7 @@ def page(browser, server):
     page.wait_for_selector("#sm-upload input[type=file]", state="attached")
     yield page
     context.close()
-    for tab in list(server.visits):
+    for tab in list(server.visits._values):
         server.visits.forget(tab)
 
 

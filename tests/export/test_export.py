@@ -17,7 +17,7 @@ from siglip_med.data.images import read_image
 from siglip_med.data.quality import FAULTS
 from siglip_med.export import export_checkpoint, model_card
 from siglip_med.export.card import metric_rows
-from siglip_med.export.merge import merged_copy
+from siglip_med.export.pretrained import merged_copy
 from siglip_med.export.recipes import loading_recipe
 from siglip_med.models import Familiarity, Refit, TwoTower, finalize_checkpoint, load_model, read_refit
 from siglip_med.models.refit import REFIT_FILE

@@ -13,10 +13,9 @@ from siglip_med.metrics import (
     LOWER_IS_BETTER,
     RESAMPLED_METRICS,
     SUMMARY_METRICS,
-    by_chart,
-    by_group,
     headline_metrics,
     metric_label,
+    names_by,
     table_label,
 )
 from siglip_med.metrics.names import METRICS
@@ -33,7 +32,7 @@ def test_every_metric_has_one_name_and_labels_of_its_own():
 
 
 def test_groups_and_charts_hold_every_metric_once():
-    for parts in (by_group(), by_chart()):
+    for parts in (names_by("group"), names_by("chart")):
         assert sorted(name for names in parts.values() for name in names) == sorted(HEADLINE_METRICS)
 
 

@@ -47,7 +47,9 @@ from siglip_med.report import (
 from siglip_med.report.checklist import checklist
 from siglip_med.report.data_card import data_card
 from siglip_med.report.leaderboard_page import write_leaderboard
-from siglip_med.report.plots import conditions_figure, confusion_figure, distance_figure, to_png
+from siglip_med.report.plots.comparisons import conditions_figure
+from siglip_med.report.plots.matrices import confusion_figure, distance_figure
+from siglip_med.report.plots.style import to_png
 from siglip_med.report.tensorboard import write_dashboards
 from tests.models import runs
 from tests.reliability.hostile import (

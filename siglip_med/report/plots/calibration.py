@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
 
-from siglip_med.report.plots.style import ACCENT, MARKERS, MUTED, PALETTE, light_grid, new_figure, styled
+from siglip_med.report.plots.style import ACCENT, MARKERS, MUTED, PALETTE, new_figure, styled
 
 _FEW = 20
 """Bins with fewer pairs are drawn hollow: their frequency is mostly noise."""
@@ -34,7 +34,7 @@ def reliability_figure(tables: dict[str, pd.DataFrame]) -> Figure:
     bottom.set(yscale="log", xlabel="confidence", ylabel="pairs (log)")
     for axes in (top, bottom):
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-        light_grid(axes, "both" if axes is top else "y")
+        axes.grid(visible=True, axis="both" if axes is top else "y")
     top.yaxis.set_major_formatter(PercentFormatter(1.0))
     bottom.yaxis.set_major_formatter("{x:,.0f}")  # matplotlib's own writes a formula
     bottom.yaxis.set_minor_formatter(NullFormatter())
@@ -63,6 +63,6 @@ def set_size_figure(sizes: np.ndarray, holds: np.ndarray, conditions: int, state
     axes.set(
         xlabel=f"conditions in the set ({stated:.0%} stated coverage)", ylabel="images", xlim=(-0.7, longest + 0.7)
     )
-    light_grid(axes, "y")
+    axes.grid(visible=True, axis="y")
     axes.legend(loc="upper right")
     return figure

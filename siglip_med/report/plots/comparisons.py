@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from siglip_med.metrics import Interval, PairedResult
-from siglip_med.report.plots.style import ACCENT, INK, MARKERS, MUTED, PALETTE, light_grid, new_figure, shorten, styled
+from siglip_med.report.plots.style import ACCENT, INK, MARKERS, MUTED, PALETTE, new_figure, shorten, styled
 
 
 @styled
@@ -90,7 +90,7 @@ def subgroup_figure(table: pd.DataFrame, metrics: Mapping[str, str], overall: Ma
         axes.set_title(heading)
         axes.tick_params(axis="y", length=0)
         axes.set_xlim(0, max(1.0, float(np.nanmax(np.append(high, 0)))))
-        light_grid(axes, "x")
+        axes.grid(visible=True, axis="x")
     panels[0].set_yticks(rows, labels)
     panels[0].set_ylim(place - 0.9, -1.0)
     for attribute in attributes:
@@ -130,5 +130,5 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    light_grid(axes, "x")
+    axes.grid(visible=True, axis="x")
     axes.grid(visible=True, axis="y", linewidth=0.4)

@@ -7,12 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from siglip_med.metrics import by_chart, metric_label
-from siglip_med.report.plots.style import MUTED, PALETTE, light_grid, new_figure, styled
+from siglip_med.metrics import metric_label, names_by
+from siglip_med.report.plots.style import MUTED, PALETTE, new_figure, styled
 
 
 def _validation(*charts: str) -> tuple[str, ...]:
-    return tuple(f"val/{name}" for chart in charts for name in by_chart()[chart])
+    return tuple(f"val/{name}" for chart in charts for name in names_by("chart")[chart])
 
 
 PANELS: dict[str, tuple[str, ...]] = {
@@ -65,6 +65,6 @@ def _panel(axes: Axes, curves: pd.DataFrame, title: str, tags: Sequence[str]) ->
         axes.plot(curve["step"], values, color=color, linewidth=1.6, linestyle=dashes, label=label, marker=marker, ms=3)
     axes.set_title(title)
     axes.set_xlabel("optimizer step", color=MUTED)
-    light_grid(axes, "y")
+    axes.grid(visible=True, axis="y")
     axes.margins(x=0.02)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), handlelength=2.2, borderaxespad=0.2)

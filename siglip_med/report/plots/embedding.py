@@ -29,13 +29,8 @@ def project(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, Method]:
         ``[N, 2]`` and the method: UMAP (McInnes et al. 2018, arXiv 1802.03426; umap-learn), or the first two principal
         components (scikit-learn) where umap-learn is not installed, or t-SNE (van der Maaten & Hinton 2008;
         scikit-learn) for fewer than `UMAP_MINIMUM` images.
-
-    Raises:
-        ValueError: fewer than `MAP_MINIMUM` images.
     """
     images = len(embeddings)
-    if images < MAP_MINIMUM:
-        raise ValueError(f"a map needs {MAP_MINIMUM} images, got {images}")
     if images < UMAP_MINIMUM:
         from sklearn.manifold import TSNE  # slow to import, and most runs need one of the two
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from siglip_med.metrics import RISKS, DecisionCurve, OperatingPoint
-from siglip_med.report.plots.style import ACCENT, INK, MARKERS, MUTED, PALETTE, light_grid, new_figure, styled
+from siglip_med.report.plots.style import ACCENT, INK, MARKERS, MUTED, PALETTE, new_figure, styled
 
 _LOWEST = -0.25
 """Of the range of net benefit that is shown, as a share of the highest: acting on everybody falls without end."""
@@ -34,7 +34,7 @@ def roc_figure(false_alarms: np.ndarray, found: np.ndarray, area: str, points: S
             label=f"{point.fixed} {point.share:g} on validation",
         )
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="1 − specificity", ylabel="sensitivity")
-    light_grid(axes, "both")
+    axes.grid(visible=True, axis="both")
     axes.legend(loc="lower right")
     return figure
 
@@ -54,6 +54,6 @@ def decision_figure(curve: DecisionCurve) -> Figure:
     axes.set(xlim=(0, RISKS[-1]), ylim=(_LOWEST * top, 1.08 * top))
     axes.set(xlabel="risk of malignancy from which one would act", ylabel="net benefit per image")
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    light_grid(axes, "both")
+    axes.grid(visible=True, axis="both")
     axes.legend(loc="upper right", title="who is acted on")
     return figure

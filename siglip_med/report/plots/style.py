@@ -6,7 +6,6 @@ from functools import wraps
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -74,11 +73,6 @@ def to_png(figure: Figure, dpi: int = DPI) -> bytes:
     with mpl.rc_context(_STYLE):
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def light_grid(axes: Axes, axis: str) -> None:
-    """Hair lines behind the data, along ``axis`` ("x", "y" or "both")."""
-    axes.grid(visible=True, axis=axis)  # type: ignore[arg-type]
 
 
 def shorten(text: str, length: int) -> str:

@@ -1,7 +1,5 @@
 """What one answer per case is worth beside an answer per photograph."""
 
-from dataclasses import asdict
-
 import numpy as np
 
 from siglip_med.core.case_pooling import POOLINGS
@@ -14,7 +12,7 @@ from siglip_med.metrics import (
     table_label,
 )
 from siglip_med.report.evidence import Evidence
-from siglip_med.report.page import Section, Table, bounds, number, percent, with_range
+from siglip_med.report.page import Section, Table, number, percent, with_range
 
 _SHOWN = ("r_at_1", "r_at_5", "mrr", "macro_r_at_1", "icd_distance_all")
 
@@ -28,7 +26,7 @@ def cases_section(evidence: Evidence) -> Section:
             f"{table_label(one.metric, conditions)}, {one.count:,} cases{' with several images' * one.several}",
             with_range(one.image),
             with_range(one.case),
-            f"{one.gain.estimate:+.3f} {bounds(one.gain.low, one.gain.high, '+.3f')}",
+            with_range(one.gain, "+.3f"),
         )
         for one in gain
     )
@@ -66,7 +64,7 @@ def cases_section(evidence: Evidence) -> Section:
             ),
         ),
         data={
-            "gain": [asdict(one) for one in gain],
+            "gain": gain,
             "poolings": {f"{how}/{split}": found for (how, split), found in values.items()},
             "sets": sets,
             "differing_labels": differ,

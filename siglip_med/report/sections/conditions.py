@@ -1,6 +1,7 @@
 """How each condition fares, and what it is taken for."""
 
 import numpy as np
+import pandas as pd
 
 from siglip_med.metrics import (
     Predictions,
@@ -15,7 +16,10 @@ from siglip_med.metrics import (
 )
 from siglip_med.report.evidence import ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number
-from siglip_med.report.plots import chapters_of, conditions_figure, confusion_figure, icd_order, to_png
+from siglip_med.report.plots.comparisons import conditions_figure
+from siglip_med.report.plots.matrices import confusion_figure
+from siglip_med.report.plots.order import chapters_of, icd_order
+from siglip_med.report.plots.style import to_png
 
 _THRESHOLDED = {"precision": "precision", "recall": "recall", "f1": "F1", "auc": "AUC", "average_precision": "AP"}
 _CONFUSIONS = 15
@@ -24,12 +28,8 @@ _CONFUSIONS = 15
 def recall_by_condition(predictions: Predictions, k: int) -> np.ndarray:
     """``[C]`` share of each primary condition's images with a positive one among the first k; NaN without images."""
     ranks = condition_ranks(condition_order(predictions.logits, predictions.positive))
-    hits = best_rank(ranks, predictions.positive) <= k
-    size = len(predictions.conditions)
-    with np.errstate(invalid="ignore"):
-        return np.bincount(predictions.primary, weights=hits, minlength=size) / np.bincount(
-            predictions.primary, minlength=size
-        )
+    hits = pd.Series(best_rank(ranks, predictions.positive) <= k)
+    return hits.groupby(predictions.primary).mean().reindex(range(len(predictions.conditions))).to_numpy()
 
 
 def conditions_section(evidence: Evidence) -> Section:

@@ -14,7 +14,8 @@ from siglip_med.metrics import (
 )
 from siglip_med.report.evidence import ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number, percent, with_range
-from siglip_med.report.plots import reliability_figure, set_size_figure, to_png
+from siglip_med.report.plots.calibration import reliability_figure, set_size_figure
+from siglip_med.report.plots.style import to_png
 
 _METRICS = {
     "ece": "ECE, all (image, condition) pairs",
@@ -76,30 +77,13 @@ def prediction_sets_section(evidence: Evidence) -> Section:
         sets = rule.sets(test)
         held = evidence.interval_of_mean((sets & test.positive).any(axis=1))
         realised = f"{percent(held.estimate)} [{percent(held.low)}, {percent(held.high)}]"
-        rows.append(
-            (
-                f"sets, {coverage:.0%} stated",
-                realised,
-                percent(report["coverage_primary"]),
-                percent(report["coverage_all"]),
-                number(report["mean_set_size"], 2),
-                number(report["median_set_size"], 0),
-                percent(report["empty_sets"]),
-            )
-        )
+        others = [percent(report[f"coverage_{what}"]) for what in ("primary", "all")]
+        sizes = number(report["mean_set_size"], 2), number(report["median_set_size"], 0), percent(report["empty_sets"])
+        rows.append((f"sets, {coverage:.0%} stated", realised, *others, *sizes))
         if coverage == settings.set_coverage:
             drawn = sets
-    rows.append(
-        (
-            "fixed top 5",
-            percent(report["top5_coverage_any"]),
-            percent(report["top5_coverage_primary"]),
-            percent(report["top5_coverage_all"]),
-            number(report["top5_size"], 2),
-            number(report["top5_size"], 0),
-            percent(0.0),
-        )
-    )
+    reached = [percent(report[f"top5_coverage_{what}"]) for what in ("any", "primary", "all")]
+    rows.append(("fixed top 5", *reached, number(report["top5_size"], 2), number(report["top5_size"], 0), percent(0.0)))
     figure = set_size_figure(
         drawn.sum(axis=1), (drawn & test.positive).any(axis=1), len(test.conditions), settings.set_coverage
     )
@@ -138,7 +122,7 @@ def familiarity_section(evidence: Evidence) -> Section:
     resampling = evidence.settings.resampling
     rows = tuple(
         (
-            f"{name}: {len(group):,} images of {len(np.unique(group.cases)):,} cases",
+            f"{name}: {group.size}",
             *(map(with_range, resampling.intervals(group, IN_UNFAMILIAR).values()) if len(group) else ()),
             *(number(None) for _ in IN_UNFAMILIAR if not len(group)),
         )

@@ -3,10 +3,11 @@
 import numpy as np
 from scipy.special import expit
 
-from siglip_med.metrics import Predictions, condition_order
+from siglip_med.metrics import Predictions
 from siglip_med.report.inputs import Explanation, ReportInputs
 from siglip_med.report.page import NOT_DEFINED, Figure, Section, Table
-from siglip_med.report.plots import explanation_figure, to_png
+from siglip_med.report.plots.photographs import explanation_figure
+from siglip_med.report.plots.style import to_png
 
 READING = (
     "Relevance is read from the attentions of the vision tower; occlusion is how far the score falls where a square is "
@@ -20,8 +21,7 @@ MOST = 12
 
 def first_answers(test: Predictions) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``[N]`` first answers, ``[N]`` how sure they are in [0, 1], and ``[N]`` whether a label lists them."""
-    first = condition_order(test.logits, test.positive)[:, 0]
-    everyone = np.arange(len(test))
+    first, everyone = test.first, np.arange(len(test))
     return first, expit(test.logits[everyone, first].astype(np.float64)), test.positive[everyone, first]
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from siglip_med.metrics import RESAMPLED_METRICS, UNKNOWN, subgroup_metrics, table_label, worst_gaps
 from siglip_med.report.evidence import RUN, Evidence
 from siglip_med.report.page import NOT_DEFINED, Figure, Section, Table, bounds, number
-from siglip_med.report.plots import subgroup_figure, to_png
+from siglip_med.report.plots.comparisons import subgroup_figure
+from siglip_med.report.plots.style import to_png
 
 _DRAWN = ("r_at_1", "r_at_5", "icd_distance_all")
 _IN_TABLE = (

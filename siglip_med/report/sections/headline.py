@@ -1,10 +1,6 @@
 """The numbers that a reader looks for first."""
 
-from dataclasses import asdict
-
-import numpy as np
-
-from siglip_med.metrics import CHOOSING, by_group, candidate_retrieval, defined_conditions, saturation, table_label
+from siglip_med.metrics import CHOOSING, candidate_retrieval, defined_conditions, names_by, saturation, table_label
 from siglip_med.report.evidence import (
     BASELINES,
     CHANCE,
@@ -18,7 +14,8 @@ from siglip_med.report.evidence import (
     Evidence,
 )
 from siglip_med.report.page import Card, Figure, Section, Table, bounds, change, number, percent, with_range
-from siglip_med.report.plots import baselines_figure, to_png
+from siglip_med.report.plots.comparisons import baselines_figure
+from siglip_med.report.plots.style import to_png
 
 _CARDS = ("r_at_1", "r_at_5", CHOOSING, "icd_distance_all")
 _DRAWN = (
@@ -53,13 +50,12 @@ def _of_baseline(evidence: Evidence, name: str, metric: str) -> str:
 def lead(evidence: Evidence) -> str:
     """The result in two sentences."""
     test, r1 = evidence.test, evidence.intervals["r_at_1"]
-    cases = len(np.unique(test.cases))
     beside = [f"{percent(evidence.values[s]['r_at_1'])} by {s}" for s in reversed(BASELINES) if s in evidence.values]
     said = saturation("r_at_5", len(test.conditions))
     return (
-        f"Of {len(test):,} images of {cases:,} cases, the first of {len(test.conditions)} conditions is a "
-        f"listed one in {percent(r1.estimate)} ({evidence.settings.coverage:.0%} interval {percent(r1.low)} to "
-        f"{percent(r1.high)}), against {', '.join(beside)}. A positive condition is among the first five in "
+        f"Of {test.size}, the first of {len(test.conditions)} conditions is a listed one in {percent(r1.estimate)} "
+        f"({evidence.settings.coverage:.0%} interval {percent(r1.low)} to {percent(r1.high)}), against "
+        f"{', '.join(beside)}. A positive condition is among the first five in "
         f"{percent(evidence.values[RUN]['r_at_5'])}{f' ({said})' if said else ''}."
     )
 
@@ -70,7 +66,7 @@ def headline_section(evidence: Evidence) -> Section:
     columns = ["", ours, *_CASES * bool(evidence.case_intervals), "change from zero-shot", *evidence.baselines, CRM]
     tables = tuple(
         Table(title, tuple(columns), tuple(_row(evidence, metric) for metric in metrics))
-        for title, metrics in by_group().items()
+        for title, metrics in names_by("group").items()
     )
     labels = {metric: table_label(metric, len(evidence.test.conditions)) for metric in _DRAWN}
     drawn = {
@@ -113,14 +109,11 @@ def headline_section(evidence: Evidence) -> Section:
         data={
             "values": evidence.values,
             "verdict": evidence.verdict,
-            "baselines": {
-                name: None if found is None else {metric: asdict(interval) for metric, interval in found.items()}
-                for name, found in evidence.baselines.items()
-            },
-            "intervals": {name: asdict(interval) for name, interval in evidence.intervals.items()},
-            "case_intervals": {name: asdict(interval) for name, interval in evidence.case_intervals.items()},
-            "own_metrics": {name: asdict(interval) for name, interval in evidence.own_metrics.items()},
-            "changes_from_zero_shot": {name: asdict(result) for name, result in evidence.changes.items()},
+            "baselines": evidence.baselines,
+            "intervals": evidence.intervals,
+            "case_intervals": evidence.case_intervals,
+            "own_metrics": evidence.own_metrics,
+            "changes_from_zero_shot": evidence.changes,
             "defined_conditions": defined,
         },
     )

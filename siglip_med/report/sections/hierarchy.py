@@ -4,10 +4,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from siglip_med.metrics import Predictions, condition_order, label_distance, table_label
+from siglip_med.metrics import Predictions, label_distance, table_label
 from siglip_med.report.evidence import CRM, RUN, ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number, percent, with_range
-from siglip_med.report.plots import chapters_of, distance_figure, icd_order, to_png
+from siglip_med.report.plots.matrices import distance_figure
+from siglip_med.report.plots.order import chapters_of, icd_order
+from siglip_med.report.plots.style import to_png
 
 _RERANKED = ("r_at_1", "r_at_5", "icd_distance_all", "icd_distance_mistakes", "icd_distance_top5", "hops")
 _MOST_LEVELS = 8
@@ -15,16 +17,14 @@ _MOST_LEVELS = 8
 
 def first_distances(predictions: Predictions) -> np.ndarray:
     """``[N]`` ICD distance from the first prediction to the nearest positive condition; 0 where it is positive."""
-    first = condition_order(predictions.logits, predictions.positive)[:, 0]
-    return label_distance(predictions.positive, predictions.dissimilarity)[np.arange(len(predictions)), first]
+    distance = label_distance(predictions.positive, predictions.dissimilarity)
+    return distance[np.arange(len(predictions)), predictions.first]
 
 
 def hierarchy_section(evidence: Evidence) -> Section:
     """Levels of the tree at which first predictions go wrong, CRM, and learned distances beside D."""
-    series = {RUN: evidence.test}
-    if evidence.zero_shot is not None:
-        series[ZERO_SHOT] = evidence.zero_shot
-    series[CRM] = evidence.reranked
+    zero_shot = {} if evidence.zero_shot is None else {ZERO_SHOT: evidence.zero_shot}
+    series = {RUN: evidence.test, **zero_shot, CRM: evidence.reranked}
     distances = {name: first_distances(predictions) for name, predictions in series.items()}
     labels, shares = _level_shares(distances)
     names = list(series)
@@ -83,10 +83,11 @@ def _level_shares(distances: dict[str, np.ndarray]) -> tuple[list[str], dict[str
 def _matrices(evidence: Evidence) -> Figure:
     test, order = evidence.test, icd_order(evidence.test)
     chapters = chapters_of(test)
-    learned = {f"texts, {ZERO_SHOT}": evidence.zero_shot} if evidence.zero_shot is not None else {}
-    learned[f"texts, {RUN}"] = test
+    learned = {ZERO_SHOT: evidence.zero_shot, RUN: test}
     matrices = {"D, from the codes": test.dissimilarity}
-    matrices |= {title: 1.0 - p.text_embeddings @ p.text_embeddings.T for title, p in learned.items() if p is not None}
+    for name, p in learned.items():
+        if p is not None:
+            matrices[f"texts, {name}"] = 1.0 - p.text_embeddings @ p.text_embeddings.T
     figure = distance_figure(
         {title: matrix[np.ix_(order, order)] for title, matrix in matrices.items()},
         [test.conditions[c] for c in order],

@@ -1,6 +1,6 @@
 """What is found and what is missed, where somebody has to decide: each condition, and malignant against the rest."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from siglip_med.metrics import (
     per_case,
 )
 from siglip_med.report.evidence import Evidence
-from siglip_med.report.page import Figure, Section, Table, bounds, number, percent, with_range
-from siglip_med.report.plots import decision_figure, roc_figure, to_png
+from siglip_med.report.page import Figure, Section, Table, percent, with_range
+from siglip_med.report.plots.operating import decision_figure, roc_figure
+from siglip_med.report.plots.style import to_png
 
 _ROWS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of `RISKS`, those of the table."""
@@ -57,7 +58,7 @@ def operating_section(evidence: Evidence) -> Section:
             test.conditions[c],
             *(f"{one[1, c]:,}" for one in sizes),
             with_range(areas[c]),
-            *(_short(p.reached[name]) for p in points[c] for name in ("sensitivity", "specificity")),
+            *(with_range(p.reached[name], ".2f") for p in points[c] for name in ("sensitivity", "specificity")),
         )
         for c in order
     )
@@ -84,8 +85,8 @@ def operating_section(evidence: Evidence) -> Section:
         tables=(*_malignant_tables(found), table),
         figures=tuple(figures),
         data={
-            "points": [[asdict(p) for p in of] for of in points],
-            "auc": [asdict(one) for one in areas],
+            "points": points,
+            "auc": areas,
             "conditions": list(test.conditions),
             "cases": {"validation": sizes[0], "test": sizes[1]},
             "smallest_group": s.smallest_group,
@@ -196,11 +197,7 @@ def smallest_words(evidence: Evidence, cases: np.ndarray) -> str:
     return f"{words}; the smallest of them is {names[smallest]}, {cases[smallest]:,} cases."
 
 
-def _short(interval: Interval) -> str:
-    return f"{number(interval.estimate, 2)} {bounds(interval.low, interval.high, '.2f')}".rstrip()
-
-
 def _data(one: MalignantFindings) -> dict[str, Any]:
-    curve = None if one.curve is None else {"risks": RISKS, **asdict(one.curve)}
-    sizes = {split: row.tolist() for split, row in zip(("validation", "test"), one.sizes, strict=True)}
-    return {"points": [asdict(p) for p in one.points], "auc": asdict(one.auc), "curve": curve, "cases": sizes}
+    curve = None if one.curve is None else {"risks": RISKS, **vars(one.curve)}
+    sizes = dict(zip(("validation", "test"), one.sizes, strict=True))
+    return {"points": one.points, "auc": one.auc, "curve": curve, "cases": sizes}

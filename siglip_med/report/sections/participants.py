@@ -1,7 +1,5 @@
 """Who is in the study: what became of every row, the cases of each split, and what is known of the people."""
 
-from dataclasses import asdict
-
 from siglip_med.data.splitting.report import SplitReport
 from siglip_med.data.table import SPLITS
 from siglip_med.metrics import Predictions
@@ -36,5 +34,5 @@ def participants_section(split: SplitReport | None, test: Predictions) -> Sectio
         tables.append(Table("People: images (cases) of each split", ("", *SPLITS), people, tall=True))
     else:
         said.append("Sex, age and skin tone by split are not known: the run is from before they were counted.")
-    data = {name: value for name, value in asdict(split).items() if name in _KEPT}
+    data = {name: value for name, value in vars(split).items() if name in _KEPT}
     return Section("participants", title, tuple(said), tuple(tables), data=data)

@@ -8,17 +8,11 @@ from siglip_med.core.errors import UserError
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs
 from siglip_med.report.page import Figure, Section
-from siglip_med.report.plots import (
-    MAP_MINIMUM,
-    Method,
-    chapters_of,
-    contact_sheet,
-    curve_panels,
-    curves_figure,
-    embedding_figure,
-    project,
-    to_png,
-)
+from siglip_med.report.plots.curves import curve_panels, curves_figure
+from siglip_med.report.plots.embedding import MAP_MINIMUM, Method, embedding_figure, project
+from siglip_med.report.plots.order import chapters_of
+from siglip_med.report.plots.photographs import contact_sheet
+from siglip_med.report.plots.style import to_png
 from siglip_med.report.sections.explanations import surest
 
 NOT_TO_PUBLISH = "People's skin: this page was asked to show photographs and must not be published."
