@@ -3,14 +3,13 @@
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.special import gammaln, softmax
+from scipy.special import digamma, gammaln, softmax
 
 from siglip_med.core.errors import UserError
-from siglip_med.metrics.bootstrap import Bootstrap, Interval
-from siglip_med.metrics.headline import headline_metrics
-from siglip_med.metrics.names import NEED_SCORES
+from siglip_med.metrics.bootstrap import Bootstrap, Interval, by_case
+from siglip_med.metrics.names import NEED_SCORES, RESAMPLED_METRICS, SORT_IMAGES
 from siglip_med.metrics.predictions import Predictions
-from siglip_med.metrics.resampling import KS
+from siglip_med.metrics.resampling import KS, mean_of_defined
 
 _DRAWS = 20
 
@@ -36,21 +35,44 @@ def chance_hits(positive: np.ndarray, k: int) -> np.ndarray:
     return np.asarray(1.0 - miss)
 
 
+def chance_of_images(positives: np.ndarray, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What a random order of the images gives for metrics that rank images, exactly, as means over conditions.
+
+    A random order has an AUC of 1/2, and of n images with m positive ones an expected average precision of
+    H_n / n + (m - 1) / (n - 1) (1 - H_n / n), with the n-th harmonic number H_n (Bestgen 2015, Exact expected average
+    precision of the random baseline).
+
+    Args:
+        positives: ``[B, C]`` positive images of each condition in B test sets.
+        images: ``[B]`` images of each.
+
+    Returns:
+        ``macro_auc`` and ``t2i_map``, each ``[B]``.
+    """
+    n = np.asarray(images, dtype=np.float64)[:, None]
+    one = (digamma(n + 1) + np.euler_gamma) / n
+    precision = one + (positives - 1) / np.maximum(n - 1, 1) * (1 - one)
+    return {
+        "macro_auc": mean_of_defined(np.where((positives > 0) & (positives < n), 0.5, np.nan)),
+        "t2i_map": mean_of_defined(np.where(positives > 0, precision, np.nan)),
+    }
+
+
 def chance(predictions: Predictions, seed: int = 0) -> dict[str, float]:
     """What a random order gives, averaged over 20 of them, the first from ``seed``.
 
     Returns:
         name -> value for the headline metrics of rankings (no calibration, no loss, no embeddings: chance has none);
-        ``r_at_1`` and ``r_at_5`` are exact.
+        ``r_at_1``, ``r_at_5``, ``macro_auc`` and ``t2i_map`` are exact.
 
     Examples:
         >>> predictions = Predictions.of([[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]], [[1, 0, 0], [0, 1, 0]])
         >>> round(chance(predictions)["r_at_1"], 3)
         0.333
     """
-    drawn = [headline_metrics(chance_predictions(predictions, seed + draw)) for draw in range(_DRAWS)]
-    exact = {f"r_at_{k}": float(chance_hits(predictions.positive, k).mean()) for k in KS}
-    return {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0] if name not in NEED_SCORES} | exact
+    ranking = [name for name in RESAMPLED_METRICS if name not in NEED_SCORES]
+    found = chance_intervals(predictions, ranking, Bootstrap(repetitions=1, seed=seed))
+    return {name: interval.estimate for name, interval in found.items()}
 
 
 def chance_intervals(predictions: Predictions, metrics: Iterable[str], bootstrap: Bootstrap) -> dict[str, Interval]:
@@ -61,13 +83,18 @@ def chance_intervals(predictions: Predictions, metrics: Iterable[str], bootstrap
         >>> round(chance_intervals(predictions, ["r_at_1"], Bootstrap())["r_at_1"].estimate, 3)
         0.333
     """
-    names, exact = tuple(metrics), {f"r_at_{k}": k for k in KS}
-    orders = [chance_predictions(predictions, bootstrap.seed + draw) for draw in range(_DRAWS)]
-    found = bootstrap.intervals(orders, names)
+    p, names, exact = predictions, tuple(metrics), {f"r_at_{k}": k for k in KS}
+    orders = [chance_predictions(p, bootstrap.seed + draw) for draw in range(_DRAWS)]
+    found = bootstrap.intervals(orders, [name for name in names if name not in SORT_IMAGES])
     for name in set(names) & set(exact):
-        hits = chance_hits(predictions.positive, exact[name])
-        found[name] = bootstrap.mean(hits, predictions.cases)
-    return found
+        found[name] = bootstrap.mean(chance_hits(p.positive, exact[name]), p.cases)
+    if SORT_IMAGES & set(names):
+        counts = by_case(np.column_stack([p.positive, np.ones(len(p))]), p.cases)
+        drawn = [weights @ counts for weights in bootstrap.weights(len(counts), bootstrap.seed)]
+        whole, resampled = counts.sum(axis=0)[None], np.concatenate(drawn)
+        estimates, rows = (chance_of_images(one[:, :-1], one[:, -1]) for one in (whole, resampled))
+        found |= {name: bootstrap.interval(float(estimates[name][0]), rows[name]) for name in SORT_IMAGES}
+    return {name: found[name] for name in names}
 
 
 def label_frequency_predictions(predictions: Predictions) -> Predictions:

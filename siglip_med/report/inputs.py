@@ -99,7 +99,7 @@ class ReportSettings:
     coverage: Coverage = 0.95
     set_coverage: Coverage = 0.9
     distractors: PositiveInt = 9
-    map_images: PositiveInt = 5000
+    map_images: PositiveInt = 2000
     seed: NonNegativeInt = 0
     images: bool = False
     image_root: str | None = None

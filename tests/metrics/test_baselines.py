@@ -1,12 +1,13 @@
 import dataclasses
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from siglip_med.core.errors import UserError
-from siglip_med.metrics import chance, crm, headline_metrics, label_frequency_predictions
-from siglip_med.metrics.baselines import chance_hits, chance_predictions
+from siglip_med.metrics import Bootstrap, chance, crm, headline_metrics, label_frequency_predictions
+from siglip_med.metrics.baselines import chance_hits, chance_intervals, chance_of_images, chance_predictions
 from tests.metrics.simulated import make_predictions
 
 
@@ -25,10 +26,36 @@ def test_chance_is_what_random_orders_give():
     for k in (1, 5):
         assert drawn[f"r_at_{k}"] == pytest.approx(exact[f"r_at_{k}"], abs=0.035)
     assert exact["r_at_5_primary"] == pytest.approx(5 / 12, abs=0.01)
-    assert exact["macro_auc"] == pytest.approx(0.5, abs=0.01)
+    assert exact["macro_auc"] == 0.5
     assert "ece" not in exact
     assert chance(p) == exact
     assert chance(p, seed=99)["mrr"] != exact["mrr"]
+
+
+def test_a_random_order_of_images_by_every_order():
+    """Of six images with one, two and six positives, all orders: the mean average precision, and the AUC."""
+    orders = list(permutations(range(6)))
+    for m in (1, 2, 6):
+        precision = [average_precision_score(np.arange(6) < m, order) for order in orders]
+        found = chance_of_images(np.array([[m]]), np.array([6]))
+        assert found["t2i_map"][0] == pytest.approx(np.mean(precision), abs=1e-12)
+        if m < 6:
+            auc = [roc_auc_score(np.arange(6) < m, order) for order in orders]
+            assert found["macro_auc"][0] == pytest.approx(np.mean(auc), abs=1e-12)
+    assert np.isnan(chance_of_images(np.array([[0]]), np.array([6]))["t2i_map"][0])
+
+
+def test_the_intervals_of_chance_are_those_of_random_orders():
+    p = make_predictions(images=150)
+    given = Bootstrap(repetitions=200)
+    names = ["macro_auc", "mrr", "t2i_map", "r_at_1"]
+    found = chance_intervals(p, names, given)
+    drawn = given.intervals([chance_predictions(p, draw) for draw in range(100)], names)
+    assert list(found) == names
+    for name in names:
+        assert found[name].estimate == pytest.approx(drawn[name].estimate, abs=0.01), name
+        assert found[name].low == pytest.approx(drawn[name].low, abs=0.02), name
+        assert found[name].high == pytest.approx(drawn[name].high, abs=0.02), name
 
 
 def test_label_frequency_always_ranks_the_five_most_common():

@@ -1,7 +1,6 @@
 """A map of the images: the embeddings in two dimensions, colored by chapter."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,46 +9,27 @@ from matplotlib.transforms import Bbox
 from siglip_med.report.plots.order import chapter_label
 from siglip_med.report.plots.style import INK, MARKERS, PALETTE, new_figure, shorten, styled
 
-Method = Literal["UMAP", "t-SNE", "PCA"]
-
-UMAP_MINIMUM = 50
-"""Below this many images a neighborhood graph says little, and t-SNE takes over."""
 MAP_MINIMUM = 5
 _Labeled = 24
 
 
-def project(embeddings: np.ndarray, seed: int) -> tuple[np.ndarray, Method]:
-    """Two dimensions in which neighbors stay neighbors.
+def project(embeddings: np.ndarray, seed: int) -> np.ndarray:
+    """Two dimensions in which neighbors stay neighbors, by t-SNE.
 
     Args:
         embeddings: ``[N, E]``, N at least `MAP_MINIMUM`; compared by cosine.
         seed: the same seed gives the same map on the same machine.
 
     Returns:
-        ``[N, 2]`` and the method: UMAP (McInnes et al. 2018, arXiv 1802.03426; umap-learn), or the first two principal
-        components (scikit-learn) where umap-learn is not installed, or t-SNE (van der Maaten & Hinton 2008;
-        scikit-learn) for fewer than `UMAP_MINIMUM` images.
+        ``[N, 2]``.
+
+    Source: van der Maaten & Hinton 2008, JMLR 9; `sklearn.manifold.TSNE`.
     """
-    images = len(embeddings)
-    if images < UMAP_MINIMUM:
-        from sklearn.manifold import TSNE  # slow to import, and most runs need one of the two
+    from sklearn.manifold import TSNE  # slow to import
 
-        tsne = TSNE(perplexity=min(30.0, (images - 1) / 3), metric="cosine", init="random", random_state=seed)
-        return np.asarray(tsne.fit_transform(embeddings), dtype=np.float64), "t-SNE"
-    try:
-        from umap import UMAP
-    except ModuleNotFoundError:
-        return _principal_components(embeddings), "PCA"
-
-    umap = UMAP(n_neighbors=min(15, images - 1), min_dist=0.15, metric="cosine", random_state=seed, n_jobs=1)
-    return np.asarray(umap.fit_transform(embeddings), dtype=np.float64), "UMAP"
-
-
-def _principal_components(embeddings: np.ndarray) -> np.ndarray:
-    from sklearn.decomposition import PCA
-
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    return np.asarray(PCA(n_components=2, svd_solver="full").fit_transform(unit), dtype=np.float64)
+    perplexity = min(30.0, (len(embeddings) - 1) / 3)
+    tsne = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=seed)
+    return np.asarray(tsne.fit_transform(embeddings), dtype=np.float64)
 
 
 @styled

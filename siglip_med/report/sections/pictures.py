@@ -9,20 +9,13 @@ from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import ReportInputs
 from siglip_med.report.page import Figure, Section
 from siglip_med.report.plots.curves import curve_panels, curves_figure
-from siglip_med.report.plots.embedding import MAP_MINIMUM, Method, embedding_figure, project
+from siglip_med.report.plots.embedding import MAP_MINIMUM, embedding_figure, project
 from siglip_med.report.plots.order import chapters_of
 from siglip_med.report.plots.photographs import contact_sheet
 from siglip_med.report.plots.style import to_png
 from siglip_med.report.sections.explanations import surest
 
 NOT_TO_PUBLISH = "People's skin: this page was asked to show photographs and must not be published."
-_NEIGHBORS = "neighbors on the map are neighbors for the model; distances between far-off islands mean nothing."
-_READING: dict[Method, str] = {
-    "UMAP": _NEIGHBORS,
-    "t-SNE": _NEIGHBORS,
-    "PCA": "the two directions in which they differ most, drawn because umap-learn is not installed (pip install "
-    "'siglip-med[report]'); images that differ in other directions lie on top of each other.",
-}
 
 
 def embedding_section(evidence: Evidence) -> Section:
@@ -33,24 +26,27 @@ def embedding_section(evidence: Evidence) -> Section:
         return Section("embedding", title, ("There are too few image embeddings in these predictions for a map.",))
     rng = np.random.default_rng(evidence.settings.seed)
     rows = np.sort(rng.permutation(len(test))[:limit])
-    points, method = project(test.image_embeddings[rows], evidence.settings.seed)
+    points = project(test.image_embeddings[rows], evidence.settings.seed)
     figure = embedding_figure(points, test.primary[rows], test.conditions, chapters_of(test))
     sampled = f" ({len(rows):,} of {len(test):,}, drawn at random)" if len(rows) < len(test) else ""
     return Section(
         key="embedding",
         title=title,
-        paragraphs=(f"{method} of the image embeddings{sampled}: {_READING[method]}",),
+        paragraphs=(
+            f"t-SNE of the image embeddings{sampled}: neighbors on the map are neighbors for the model; distances "
+            "between far-off islands mean nothing.",
+        ),
         figures=(
             Figure(
                 "embedding",
                 to_png(figure),
-                f"{method} map of the test images, colored by ICD chapter.",
+                "t-SNE map of the test images, colored by ICD chapter.",
                 "Color and marker: chapter of the primary label. Names: median of the images of the most "
                 "common conditions.",
                 640,
             ),
         ),
-        data={"method": method, "images": len(rows)},
+        data={"method": "t-SNE", "images": len(rows)},
     )
 
 
