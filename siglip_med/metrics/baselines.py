@@ -11,7 +11,8 @@ from siglip_med.metrics.names import NEED_SCORES, RESAMPLED_METRICS, SORT_IMAGES
 from siglip_med.metrics.predictions import Predictions
 from siglip_med.metrics.resampling import KS, mean_of_defined
 
-_DRAWS = 20
+_DRAWS, _IMAGES = 20, 20_000
+"""Random orders that chance is averaged over, and how many images they need judge in all."""
 
 
 def chance_predictions(predictions: Predictions, seed: int = 0) -> Predictions:
@@ -59,7 +60,7 @@ def chance_of_images(positives: np.ndarray, images: np.ndarray) -> dict[str, np.
 
 
 def chance(predictions: Predictions, seed: int = 0) -> dict[str, float]:
-    """What a random order gives, averaged over 20 of them, the first from ``seed``.
+    """What a random order gives, averaged over 20 of them (fewer of many images), the first from ``seed``.
 
     Returns:
         name -> value for the headline metrics of rankings (no calibration, no loss, no embeddings: chance has none);
@@ -84,7 +85,9 @@ def chance_intervals(predictions: Predictions, metrics: Iterable[str], bootstrap
         0.333
     """
     p, names, exact = predictions, tuple(metrics), {f"r_at_{k}": k for k in KS}
-    orders = [chance_predictions(p, bootstrap.seed + draw) for draw in range(_DRAWS)]
+    orders = [
+        chance_predictions(p, bootstrap.seed + draw) for draw in range(min(_DRAWS, 1 + _IMAGES // max(len(p), 1)))
+    ]
     found = bootstrap.intervals(orders, [name for name in names if name not in SORT_IMAGES])
     for name in set(names) & set(exact):
         found[name] = bootstrap.mean(chance_hits(p.positive, exact[name]), p.cases)

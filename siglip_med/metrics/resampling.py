@@ -121,7 +121,7 @@ class CaseStatistics:
                 support.sum(axis=1) * self.support.shape[1]
             )
         if self.one_vs_rest:
-            transposed = np.ascontiguousarray(weights.T)
+            transposed = np.ascontiguousarray(weights.T, dtype=self.one_vs_rest[0].positives.dtype)
             both = [condition.auc_and_precision(transposed) for condition in self.one_vs_rest]
             result["macro_auc"] = mean_of_defined(np.stack([auc for auc, _ in both], axis=1))
             result["t2i_map"] = mean_of_defined(np.stack([precision for _, precision in both], axis=1))

@@ -98,10 +98,13 @@ def subgroup_metrics(
             "cases": len(np.unique(part.cases)),
             "small": len(part) < minimum_images,
         }
-        values = headline_metrics(part)
-        row |= {metric: values[metric] for metric in metrics}
-        if bootstrap is not None:
-            for metric, interval in bootstrap.intervals(part, metrics).items():
+        if bootstrap is None:
+            values = headline_metrics(part)
+            row |= {metric: values[metric] for metric in metrics}
+        else:
+            found = bootstrap.intervals(part, metrics)
+            row |= {metric: interval.estimate for metric, interval in found.items()}
+            for metric, interval in found.items():
                 row |= {f"{metric}_low": interval.low, f"{metric}_high": interval.high}
         rows.append(row)
     return pd.DataFrame(rows)
