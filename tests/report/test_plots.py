@@ -183,3 +183,21 @@ def test_png_repeats_and_settings_stay():
     assert one == two
     assert Image.open(io.BytesIO(one)).format == "PNG"
     assert dict(mpl.rcParams) == before
+
+
+def test_a_matrix_of_many_conditions_has_no_names_that_nobody_can_read():
+    for size, named in ((100, True), (101, False)):
+        names = [f"Condition {c}" for c in range(size)]
+        figure = confusion_figure(np.eye(size, dtype=int), names, ["I"] * size)
+        assert bool([label.get_text() for label in figure.axes[0].get_yticklabels()]) == named
+        assert max(figure.get_size_inches()) < 20
+
+
+def test_a_map_names_twenty_chapters_and_counts_the_others_together():
+    chapters = [f"chapter {c:02}" for c in range(30)]
+    primary = np.repeat(np.arange(30), np.arange(31, 1, -1))
+    figure = embedding_figure(np.random.default_rng(0).normal(size=(len(primary), 2)), primary, chapters, chapters)
+    legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert len(legend) == 21
+    assert legend[-1] == f"other chapters  {sum(range(2, 12))}"
+    assert figure.axes[0].get_window_extent().height > 100

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from siglip_med.report.plots.order import chapter_label
-from siglip_med.report.plots.style import INK, MARKERS, PALETTE, new_figure, shorten, styled
+from siglip_med.report.plots.style import GRID, INK, MARKERS, PALETTE, new_figure, shorten, styled
 
 MAP_MINIMUM = 5
-_Labeled = 24
+_LABELED, _CHAPTERS, _OTHERS = 24, 20, "other chapters"
 
 
 def project(embeddings: np.ndarray, seed: int) -> np.ndarray:
@@ -39,9 +39,14 @@ def embedding_figure(points: np.ndarray, primary: np.ndarray, names: Sequence[st
     axes = figure.add_subplot()
     of_image = np.asarray(chapters, dtype=str)[primary]
     chapter_names, counts = np.unique(of_image, return_counts=True)
-    for position, chapter in enumerate(chapter_names[np.argsort(-counts, kind="stable")]):
+    common = chapter_names[np.argsort(-counts, kind="stable")]
+    if len(common) > _CHAPTERS + 1:
+        of_image = np.where(np.isin(of_image, common[:_CHAPTERS]), of_image, _OTHERS)
+        common = [*common[:_CHAPTERS], _OTHERS]
+    for position, chapter in enumerate(common):
         mask = of_image == chapter
         color, marker = PALETTE[position % len(PALETTE)], MARKERS[(position + position // len(PALETTE)) % len(MARKERS)]
+        color = GRID if chapter == _OTHERS else color
         label = f"{shorten(chapter_label(str(chapter)), 44)}  {mask.sum()}"
         size = 14 if len(points) > 1500 else 24
         axes.scatter(
@@ -56,9 +61,9 @@ def embedding_figure(points: np.ndarray, primary: np.ndarray, names: Sequence[st
     figure.canvas.draw()
     taken: list[Bbox] = []
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    common = np.bincount(primary, minlength=len(names))
-    for condition in np.argsort(-common, kind="stable")[:_Labeled]:
-        if common[condition] < 2:
+    images = np.bincount(primary, minlength=len(names))
+    for condition in np.argsort(-images, kind="stable")[:_LABELED]:
+        if images[condition] < 2:
             continue
         x, y = np.median(points[primary == condition], axis=0)
         text = axes.text(

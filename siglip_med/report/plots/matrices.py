@@ -11,6 +11,8 @@ from siglip_med.report.plots.order import Span, chapter_label, chapter_spans
 from siglip_med.report.plots.style import ACCENT, DISTANCE, INK, MUTED, SEQUENTIAL, new_figure, shorten, styled
 
 _ANNOTATED = 24
+NAMED = 100
+"""Up to so many conditions a confusion matrix has their names beside it; more could not be read."""
 
 
 @styled
@@ -18,14 +20,14 @@ def confusion_figure(matrix: np.ndarray, names: Sequence[str], chapters: Sequenc
     """Share of each primary condition's images (row) by first prediction (column), from ``[C, C]`` counts."""
     size, total = len(names), matrix.sum(axis=1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
-    side = max(6.0, 3.2 + 0.165 * size)
+    side = max(6.0, 3.2 + 0.165 * min(size, NAMED))
     figure = new_figure(side, side - 0.8)
     axes = figure.add_subplot()
     axes.set_facecolor("#e3e6ea")
     shown = np.ma.masked_where(np.broadcast_to(total == 0, matrix.shape), share)
     image = axes.imshow(shown, cmap=SEQUENTIAL, norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
     count = [f"{shorten(name, 34)}  {int(n)}" for name, n in zip(names, total[:, 0], strict=True)]
-    _condition_axes(axes, count, names)
+    _condition_axes(axes, *((count, names) if size <= NAMED else (None, None)))
     axes.set_ylabel("primary condition (images)")
     axes.set_xlabel("first prediction (any positive condition counts as the primary one)")
     _frame_chapters(axes, chapter_spans(chapters), color=ACCENT, smallest=0.025)

@@ -17,7 +17,7 @@ from siglip_med.metrics import (
 from siglip_med.report.evidence import ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number
 from siglip_med.report.plots.comparisons import conditions_figure
-from siglip_med.report.plots.matrices import confusion_figure
+from siglip_med.report.plots.matrices import NAMED, confusion_figure
 from siglip_med.report.plots.order import chapters_of, icd_order
 from siglip_med.report.plots.style import to_png
 
@@ -139,7 +139,8 @@ def confusion_section(evidence: Evidence) -> Section:
                 "confusion",
                 to_png(figure),
                 "Confusion matrix in the order of the ICD-10-CM codes.",
-                "Darker is more; the color scale is stretched at the low end so that rare confusions show.",
+                "Darker is more; the color scale is stretched at the low end so that rare confusions show."
+                + (f" {len(matrix):,} conditions are too many to be named here." if len(matrix) > NAMED else ""),
                 900 if len(matrix) > 30 else 520,
             ),
         ),
