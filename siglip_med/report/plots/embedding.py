@@ -39,7 +39,7 @@ def embedding_figure(points: np.ndarray, primary: np.ndarray, names: Sequence[st
     axes = figure.add_subplot()
     of_image = np.asarray(chapters, dtype=str)[primary]
     chapter_names, counts = np.unique(of_image, return_counts=True)
-    common = chapter_names[np.argsort(-counts, kind="stable")]
+    common = chapter_names[np.argsort(-counts, kind="stable")].tolist()
     if len(common) > _CHAPTERS + 1:
         of_image = np.where(np.isin(of_image, common[:_CHAPTERS]), of_image, _OTHERS)
         common = [*common[:_CHAPTERS], _OTHERS]
