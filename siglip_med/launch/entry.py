@@ -250,8 +250,9 @@ def _quiet_libraries() -> None:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    for chatty in ("lightning.pytorch", "httpx", "huggingface_hub"):
+    for chatty in ("lightning.pytorch", "httpx", "huggingface_hub", "onnx_ir", "torch.onnx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("onnxscript.optimizer").setLevel(logging.ERROR)  # which constants it could not fold
     for known in (
         ".*LeafSpec.*",
         ".*is_gradient_checkpointing.*",

@@ -1,5 +1,6 @@
 """Bad input: one clear line, an exit status that is not 0, and nothing left behind."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -147,3 +148,16 @@ def test_a_run_that_was_stopped_says_where_and_how_to_resume(tmp_path, monkeypat
     line = entry._farewell("train", stopped, tmp_path)
     assert line.startswith(said)
     assert line.endswith(str(tmp_path)) == kept
+
+
+def test_an_onnx_export_prints_no_log_of_its_libraries():
+    root = logging.getLogger()
+    before = root.level
+    try:
+        root.setLevel(logging.INFO)  # as Hydra sets it
+        entry._quiet_libraries()
+        for name, level in (("onnx_ir.passes.common", logging.INFO), ("onnxscript.optimizer._x", logging.WARNING)):
+            assert not logging.getLogger(name).isEnabledFor(level)
+            assert logging.getLogger(name).isEnabledFor(level + 10)
+    finally:
+        root.setLevel(before)
