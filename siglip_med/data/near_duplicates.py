@@ -8,14 +8,15 @@ from typing import Literal
 import imagehash
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from siglip_med.core.errors import UserError, one_line
+from siglip_med.core.errors import UserError
+from siglip_med.data.images import MAX_PIXELS, BadImageError, decode, read_bytes, used_bits
 from siglip_med.data.table import ImageTable
 
-_BLOCK = 2048
+_BLOCK, _SIDE = 2048, 128
 
 
 def perceptual_hashes(
@@ -49,12 +50,11 @@ def perceptual_hashes(
 def _hash(table: ImageTable, image: str, row: int) -> int | UserError:
     path = table.root / image
     try:
-        with Image.open(path) as opened:
-            opened.draft("L", (128, 128))
-            return int(str(imagehash.phash(ImageOps.exif_transpose(opened))), 16)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        said = one_line(error)
-        return UserError(f"{table.source}, row {row}: {path} cannot be read as an image ({said})")
+        data = read_bytes(path)
+        square = decode(data, _SIDE, MAX_PIXELS, used_bits(data) or 16)  # a hash knows no exposure
+    except BadImageError as error:
+        return UserError(f"{table.source}, row {row}: {path} {error}")
+    return int(str(imagehash.phash(Image.fromarray(square))), 16)
 
 
 def near_duplicate_pairs(hashes: np.ndarray, distance: int, other: np.ndarray | None = None) -> np.ndarray:

@@ -98,6 +98,17 @@ def test_reports_name_the_pairs_that_a_split_separates(folder):
     assert (shared_images["distance"] <= 6).all()
 
 
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_pictures_of_sixteen_bits_are_no_copies_of_each_other_but_of_their_eight_bits(folder, bits):
+    for seed in range(3):
+        gray = np.asarray(picture(seed).convert("L")).astype(np.uint16)
+        Image.fromarray(gray << (bits - 8)).save(folder / f"deep{seed}.png")
+        Image.fromarray(gray.astype(np.uint8)).save(folder / f"flat{seed}.png")
+    deep, flat = ([f"{kind}{seed}.png" for seed in range(3)] for kind in ("deep", "flat"))
+    hashes = perceptual_hashes(table_of(folder, *deep, *flat))
+    assert near_duplicate_pairs(hashes, 8)[:, :2].tolist() == [[0, 3], [1, 4], [2, 5]]
+
+
 def test_merged_groups_against_networkx():
     rng = np.random.default_rng(3)
     groups = np.array([f"g{number}" for number in rng.integers(0, 25, size=60)])
@@ -112,7 +123,7 @@ def test_merged_groups_against_networkx():
 
 def test_a_file_that_is_no_image_is_named(folder):
     write(folder / "bad.jpg", "not an image")
-    with pytest.raises(UserError, match=r"^t\.csv, row 2: .*bad\.jpg cannot be read as an image"):
+    with pytest.raises(UserError, match=r"^t\.csv, row 2: .*bad\.jpg is not an image of a known format"):
         perceptual_hashes(table_of(folder, "0.png", "bad.jpg"))
     with pytest.raises(UserError, match=r"row 1: .*gone\.jpg"):
         perceptual_hashes(table_of(folder, "gone.jpg"))
