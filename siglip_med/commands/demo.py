@@ -109,7 +109,7 @@ def build_answerer(settings: Settings) -> tuple[Answerer, str]:
         settings.checkpoint,
         settings.limits.pixels,
         settings.top_k,
-        validation_predictions(checkpoint),
+        *predictions_of(checkpoint),
         training,
         about(checkpoint, classifier.payload),
     )
@@ -137,6 +137,8 @@ def about(checkpoint: Path, payload: Mapping[str, Any]) -> tuple[str, ...]:
     )
     metrics, conditions = payload.get("metrics") or {}, len(payload["conditions"])
     told = [f"{table_label(name, conditions)} {stated(metrics[name])}" for name in _HEADLINE if name in metrics]
+    prior = ((payload.get("baselines") or {}).get("label_frequency") or {}).get("r_at_1")
+    told += [f"always naming the most frequent condition: R@1 {stated(prior)}"] if prior and told else []
     elsewhere = [external_line(name, found) for name, found in read_external(folder).items()]
     when, much = began or "on a day that is not recorded here", size or "a number of images that is not recorded here"
     return (
@@ -146,16 +148,16 @@ def about(checkpoint: Path, payload: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def validation_predictions(checkpoint: Path) -> Predictions | None:
-    """What the checkpoint's run predicted for its validation split; None for an export or a checkpoint alone.
+def predictions_of(checkpoint: Path) -> tuple[Predictions | None, Predictions | None]:
+    """What the checkpoint's run predicted for validation and test; None, None for an export or a checkpoint alone.
 
     Raises:
         UserError: predictions are there but cannot be read.
     """
     if checkpoint.is_dir():
-        return None
-    found = saved_predictions(run_folder(checkpoint), read_checkpoint(checkpoint)["siglip_med"])
-    return None if found is None else found["val"]
+        return None, None
+    found = saved_predictions(run_folder(checkpoint), read_checkpoint(checkpoint)["siglip_med"]) or {}
+    return found.get("val"), found.get("test")
 
 
 def show(result: Result) -> None:

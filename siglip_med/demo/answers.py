@@ -1,7 +1,7 @@
 """What the page can be asked: a photograph, a stated coverage, sentences; and what the model answers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 
 import numpy as np
@@ -59,12 +59,23 @@ class Answer:
 
 @dataclass(frozen=True)
 class PredictionSet:
-    """The conditions that cannot be left out at a stated coverage; ``whole``: too few images to promise it."""
+    """The conditions that cannot be left out at a stated coverage.
+
+    Attributes:
+        coverage: as stated.
+        columns: of the conditions.
+        images: of the validation split.
+        whole: these are too few to promise it.
+        measured: share of the test split whose sets held one of their conditions; None without its predictions.
+        tested: images of the test split.
+    """
 
     coverage: float
     columns: tuple[int, ...]
     images: int
     whole: bool
+    measured: float | None = None
+    tested: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,7 @@ class Answerer:
     max_pixels: int
     top_k: int
     validation: Predictions | None = None
+    test: Predictions | None = None
     training: Neighbours | None = None
     about: tuple[str, ...] = ()
     """What the model was trained on, and what its test found, a sentence each."""
@@ -159,7 +171,11 @@ class Answerer:
         rule = fit_conformal(self.validation, coverage, temperature=temperature)
         inside = nonconformity(answer.logits[None], rule.score, rule.temperature)[0] <= rule.threshold
         columns = tuple(int(column) for column in answer.order if inside[column] or answer.unfamiliar)
-        return PredictionSet(coverage, columns, len(self.validation), not np.isfinite(rule.threshold))
+        found = PredictionSet(coverage, columns, len(self.validation), not np.isfinite(rule.threshold))
+        if self.test is None:
+            return found
+        held = rule.sets(self.test) & self.test.positive
+        return replace(found, measured=float(held.any(axis=1).mean()), tested=len(self.test))
 
     def nearest(self, answer: Answer) -> tuple[Neighbour, ...] | None:
         """The training images nearest to a photograph, nearest first; None where none are kept."""

@@ -54,7 +54,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
         with gr.Row():
             with gr.Column(scale=5, min_width=340, elem_id="sm-left"):
                 upload = gr.File(
-                    label=f"Drop a photograph (up to {limits.files} at once, {limits.megabytes:g} MB each)",
+                    label=f"Photographs: up to {limits.files}, {limits.megabytes:g} MB each",
                     file_count="multiple",
                     height=140,
                     elem_id="sm-upload",
@@ -66,7 +66,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                     drawn_by = gr.Radio(list(_MAPS), value=_MAPS[0], label="The map is made by", elem_id="sm-map")
                 photograph = gr.HTML(elem_id="sm-photograph")
                 forget = gr.Button("Forget", size="sm", visible=False, elem_id="sm-forget")
-            with gr.Column(scale=6, min_width=380, visible=False) as results:
+            with gr.Column(scale=6, min_width=380, visible=False, elem_id="sm-results") as results:
                 differential = gr.HTML(elem_id="sm-differential")
                 together = gr.HTML(elem_id="sm-case")
                 gr.HTML('<div class="sm-section"><h2>How long must the list be?</h2></div>')
@@ -102,9 +102,7 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
                 gr.update(choices=numbered, value=visit.shown + 1, visible=len(names) > 1),
                 views.photograph(answer.photograph, spec),
                 gr.update(visible=True),
-                gr.update(
-                    choices=[(f"{c.rank}. {c.condition} ({c.code})", c.rank) for c in answer.candidates], value=None
-                ),
+                gr.update(choices=places(answer), value=None),
                 gr.update(visible=True),
                 gr.update(visible=True),
                 views.differential(answerer, answer),
@@ -190,6 +188,13 @@ def build_page(answerer: Answerer, visits: Sessions[Visit], limits: Limits, cove
         page.unload(close)
     page.queue(max_size=limits.queue, api_open=False)
     return page
+
+
+def places(answer: Answer) -> list[tuple[str, int]]:
+    """Conditions and their ranks, best first; of an unfamiliar photograph by name, and no rank is shown."""
+    if answer.unfamiliar:
+        return sorted((f"{one.condition} ({one.code})", one.rank) for one in answer.candidates)
+    return [(f"{one.rank}. {one.condition} ({one.code})", one.rank) for one in answer.candidates]
 
 
 def tab_of(request: gr.Request) -> str:

@@ -40,7 +40,11 @@ def heading(answerer: Answerer, limits: Limits) -> str:
     payload = answerer.classifier.payload
     made = sentence(_provenance(answerer))
     source = Path(answerer.source).name
-    return _render("heading", source=source, answerer=answerer, payload=payload, limits=limits, made=made)
+    names = answerer.icd.conditions
+    conditions = sorted(zip(names.names, names.codes, strict=True))
+    return _render(
+        "heading", source=source, answerer=answerer, payload=payload, limits=limits, made=made, conditions=conditions
+    )
 
 
 def _provenance(answerer: Answerer) -> Provenance | None:
@@ -114,7 +118,7 @@ def prediction_set(answerer: Answerer, answer: Answer, found: PredictionSet | No
 
 def tree(answerer: Answerer, answer: Answer) -> str:
     """Where the best conditions stand in ICD-10-CM."""
-    return _render("tree", branches=answerer.icd.tree(answerer.differential(answer)))
+    return _opened(_render("tree", branches=answerer.icd.tree(answerer.differential(answer))), answer.unfamiliar)
 
 
 def neighbours(answerer: Answerer, answer: Answer) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from siglip_med.commands.demo import validation_predictions
+from siglip_med.commands.demo import predictions_of
 from siglip_med.demo.answers import Answerer
 from siglip_med.demo.limits import Limits
 from siglip_med.inference import load
@@ -19,7 +19,7 @@ def answerer(short_run) -> Answerer:
     assert best is not None
     classifier = load(best, device="cpu")
     training, _ = beside(best, classifier.model)
-    return Answerer(classifier, str(best), LIMITS.pixels, 5, validation_predictions(best), training)
+    return Answerer(classifier, str(best), LIMITS.pixels, 5, *predictions_of(best), training)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ def test_size_day_and_numbers_are_those_of_the_run(answerer, short_run):
         one = summary.intervals[name]
         label = table_label(name, len(table.conditions))
         assert f"{label} {one.estimate:.3f} [{one.low:.3f}, {one.high:.3f}]" in tested
+    prior = summary.baselines["class prior"]["r_at_1"]
+    assert f"most frequent condition: R@1 {prior.estimate:.3f} [{prior.low:.3f}, {prior.high:.3f}]" in tested
     assert elsewhere == "No test on another data set is recorded here."
 
 
@@ -55,7 +57,7 @@ def test_a_checkpoint_alone_says_what_is_not_recorded(answerer, tmp_path):
     assert "a day that is not recorded here, on a number of images that is not recorded here" in trained
     assert tested == "Its test is not recorded here; the card of an export has it."
     undefined = payload | {"metrics": {"mrr": {"estimate": float("nan"), "low": None, "high": None}}}
-    assert about(tmp_path / "moved.ckpt", undefined)[1].endswith("(MRR) –.")
+    assert about(tmp_path / "moved.ckpt", undefined)[1].startswith("Tested: mean reciprocal rank (MRR) –, ")
 
 
 def test_drawings_stay_in_sight_and_photographs_are_named(answerer):

@@ -15,6 +15,7 @@ from siglip_med.core.image_spec import ImageSpec
 from siglip_med.data import images
 from siglip_med.demo import views
 from siglip_med.demo.answers import NEAREST, Answerer
+from siglip_med.demo.page import places
 from siglip_med.demo.photograph import read_photograph
 from siglip_med.inference import Classifier, occlusion_map, shifted_relevance_map
 from siglip_med.metrics import fit_conformal
@@ -55,6 +56,30 @@ def test_too_few_validation_images_promise_nothing_and_no_predictions_give_no_se
     assert len(found.columns) == len(answer.logits)
     alone = Answerer(answerer.classifier, "x", answerer.max_pixels, 5)
     assert alone.prediction_set(answer, 0.9) is None
+
+
+def test_a_promise_stands_beside_what_the_test_split_found(answerer, answer):
+    found = answerer.prediction_set(answer, 0.8)
+    sets, test = fit_conformal(answerer.validation, 0.8).sets(answerer.test), answerer.test
+    held = [bool(set(np.flatnonzero(a)) & set(np.flatnonzero(b))) for a, b in zip(sets, test.positive, strict=True)]
+    assert found.measured == pytest.approx(sum(held) / len(held))
+    shown = views.prediction_set(answerer, answer, found)
+    assert f"of the {len(test):,} of the test split, {100 * sum(held) / len(held):.0f}% did" in shown
+    untested = views.prediction_set(answerer, answer, replace(answerer, test=None).prediction_set(answer, 0.8))
+    assert "of the test split" not in untested
+
+
+def test_of_a_stranger_no_rank_is_shown_anywhere(answerer, answer):
+    stranger = replace(answer, unfamiliar="blurred")
+    for part in (views.tree(answerer, stranger), views.differential(answerer, stranger)):
+        before, _, _ = part.partition("<details>")
+        assert "does not know photographs like this one: blurred" in before
+        assert not any(one.condition in before for one in answer.candidates)
+    assert "<details>" not in views.tree(answerer, answer)
+    assert places(answer)[0] == (f"1. {answer.candidates[0].condition} ({answer.candidates[0].code})", 1)
+    named = places(stranger)
+    assert [label for label, _ in named] == sorted(f"{one.condition} ({one.code})" for one in answer.candidates)
+    assert dict(named)[f"{answer.candidates[3].condition} ({answer.candidates[3].code})"] == 4
 
 
 def test_the_nearest_training_images_are_pictures_or_labels_or_a_sentence_says_why_not(answerer, short_run):

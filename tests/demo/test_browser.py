@@ -282,3 +282,14 @@ def test_nothing_serious_stands_in_the_way_of_a_screen_reader_or_a_small_screen(
     banner, heading = (page.locator(where).first.bounding_box() for where in ("#sm-banner", ".sm-heading h1"))
     page.evaluate("window.scrollTo(0, 0)")
     assert banner["y"] + banner["height"] <= heading["y"] + 1
+
+
+def test_on_a_phone_the_answer_stands_before_the_maps_and_the_picture(page, drawing):
+    page.set_viewport_size({"width": 390, "height": 844})
+    drop(page, drawing)
+    page.wait_for_selector("#sm-differential tbody tr")
+    tops = [
+        page.locator(part).bounding_box()["y"]
+        for part in ("#sm-upload", "#sm-differential", "#sm-map", "#sm-photograph")
+    ]
+    assert tops == sorted(tops)
