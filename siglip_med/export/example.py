@@ -38,6 +38,11 @@ normal = (np.asarray(square) / 255 - np.array(spec["mean"])) / np.array(spec["st
 pixel_values = torch.tensor(normal, dtype=torch.float32).permute(2, 0, 1)[None]
 """
 
+_STRANGER = """
+stranger = ": unlike the photographs of training, read no ranking" if familiarity[0] < 0.05 else ""
+print(f"familiarity {familiarity[0]:.3f}{stranger}")
+"""
+
 _END = """
 for name, logit in sorted(zip(about["conditions"], np.asarray(logits)[0].tolist()), key=lambda pair: -pair[1])[:5]:
     print(f"{logit:8.3f}  {name}")
@@ -59,8 +64,8 @@ def example(model: TwoTower, format: Format, refit: bool = False, familiarity: b
         pixels=_BY_HAND.format(tokenizer=text_folder) if by_hand else _PROCESSED,
         mask=model.text_mask or dual,
     )
-    print_familiarity = 'print("familiarity", familiarity[0])\n' * (refit and familiarity)
-    return start + loading_recipe(model, format, refit, familiarity) + _END + print_familiarity
+    lines = loading_recipe(model, format, refit, familiarity)
+    return start + lines + _STRANGER * (refit and familiarity) + _END
 
 
 def _bases(model: TwoTower) -> str:
