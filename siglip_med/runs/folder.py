@@ -15,7 +15,7 @@ from siglip_med.core.errors import UserError
 from siglip_med.core.files import write_json
 from siglip_med.core.outside import say
 from siglip_med.models import DamagedCheckpoint, read_checkpoint
-from siglip_med.training.checkpointing import BEST, LAST, PREVIOUS
+from siglip_med.training.checkpointing import BEST, LAST, NEXT, PREVIOUS
 
 RECORD = "run.json"
 """What a run writes first: its settings, when it began, and whether it is finished."""
@@ -125,7 +125,7 @@ def newest_checkpoint(folder: Path) -> Path | None:
     Raises:
         UserError: there are checkpoints, and none is whole.
     """
-    present = [folder / CHECKPOINTS / name for name in (LAST, ".next.ckpt", PREVIOUS)]
+    present = [folder / CHECKPOINTS / name for name in (LAST, NEXT, PREVIOUS)]
     present = [path for path in present if path.is_file()]
     for position, path in enumerate(present):
         try:

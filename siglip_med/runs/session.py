@@ -17,7 +17,7 @@ from siglip_med.runs.folder import RECORD, claim, locked, mark
 from siglip_med.runs.resume import ResumePoint, check_same, deciding, find_run, find_same, is_extended
 from siglip_med.runs.settings import RunSettings
 from siglip_med.training.agreement import Agreement
-from siglip_med.training.checkpointing import Checkpoints, is_trial
+from siglip_med.training.checkpointing import LAST, NEXT, Checkpoints, is_trial
 from siglip_med.training.loggers import take_back
 
 
@@ -72,6 +72,8 @@ def session(settings: RunSettings, trainer: pl.Trainer, point: ResumePoint | Non
             for cut in (*folder.rglob(".*.part"), *folder.glob(f".{RECORD}.*")):  # what a killed process was writing
                 cut.unlink(missing_ok=True)
             if point is not None:
+                if point.checkpoint is not None and point.checkpoint.name == NEXT:
+                    point.checkpoint.replace(_resumed_from(point.checkpoint))  # a kill stood between its two moves
                 mark(folder, False, plain)
 
         try:
@@ -94,7 +96,7 @@ def fit(
     settings: RunSettings,
 ) -> None:
     """Trains from the start, or from where the run stood."""
-    path = None if point is None else point.checkpoint
+    path = None if point is None or point.checkpoint is None else _resumed_from(point.checkpoint)
     if point is not None:
         if trainer.is_global_zero:
             take_back(trainer.loggers, point.step)
@@ -106,6 +108,11 @@ def fit(
     agreement = Agreement(facts | {"the data table": data.table.digest()})
     trainer.callbacks.append(agreement)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=data, ckpt_path=path, weights_only=True)
+
+
+def _resumed_from(checkpoint: Path) -> Path:
+    """A checkpoint under the name that it has once the run has begun again."""
+    return checkpoint.with_name(LAST) if checkpoint.name == NEXT else checkpoint
 
 
 def last_metrics(trainer: pl.Trainer) -> dict[str, float]:

@@ -24,7 +24,7 @@ from siglip_med.models import read_checkpoint, write_checkpoint
 
 POSITION = "siglip_med_position"
 """Entry of a checkpoint: ``epoch``, ``batches`` of it that are done, ``step``, and whether the run is ``finished``."""
-BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+BEST, LAST, PREVIOUS, NEXT = "best.ckpt", "last.ckpt", "previous.ckpt", ".next.ckpt"
 
 
 class SealedCheckpointIO(CheckpointIO):
@@ -211,7 +211,7 @@ class Checkpoints(Checkpoint):
     def _save_last(self, trainer: pl.Trainer, module: pl.LightningModule, finished: bool) -> None:
         for logger in trainer.loggers:
             logger.save()  # TensorBoard's flushes: a killed run keeps what its checkpoint has seen
-        last, following = self.folder / LAST, self.folder / ".next.ckpt"
+        last, following = self.folder / LAST, self.folder / NEXT
         self._save(trainer, module, following, finished)
         if trainer.is_global_zero:
             # Each move is atomic, and between them the run has its previous checkpoint and its next.

@@ -85,6 +85,8 @@ class FeatureStore:
                 say("features: another process computes them; waiting for it")
                 lock.acquire()
             try:
+                for cut in self.folder.glob(".*.part"):  # of a killed process
+                    cut.unlink()
                 # unbuffered: what a killed process wrote is in the file, and nothing is written after it
                 with self.values_file.open("ab", 0) as values, (self.folder / "index.bin").open("ab", 0) as index:
                     yield Writer(self, values, index)

@@ -13,8 +13,8 @@ def commands(cache, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "every", "first"),
-    # the fourth change of a start is the claim's own file, which nobody would find again
-    [("record of a job", 1, 0), ("export", 15, 0), ("start and checkpoints", 60, 4)],
+    # a claim's own file, the moment between the two moves of the last checkpoint, a store's first file
+    [("record of a job", 1, 0), ("export", 15, 0), ("start and checkpoints", 49, 4), ("feature store", 54, 12)],
 )
 def test_what_is_killed_at_a_change_of_the_disk_ends_as_the_unbroken_one(commands, name, every, first):
     root, bodies = commands
