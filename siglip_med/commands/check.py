@@ -268,7 +268,13 @@ def how_to_train(fits: Sequence[Fit], typed: Mapping[str, str]) -> tuple[str, ..
         f"fits: {words[fit.key] or f'{fit.key} with names that take a file: @names.csv'} ({fit.why})" for fit in fits
     ]
     every = [word for word in (dict(typed) | words).values() if word]
-    return (*said, f"to train: {' '.join([other_command('train'), 'experiment=layered', *every])}")
+    command = f"to train: {' '.join([other_command('train'), 'experiment=layered', *every])}"
+    base = (
+        ()
+        if "model" in typed
+        else ("that trains the base of 64 pixels that comes along; for photographs add model=siglip_base (a download)",)
+    )
+    return (*said, command, *base)
 
 
 def whole_features(model: TwoTower, data: DataModule) -> np.ndarray:

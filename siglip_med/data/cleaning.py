@@ -14,6 +14,7 @@ from siglip_med.core.files import write_csv
 from siglip_med.core.image_spec import ImageSpec
 from siglip_med.core.outside import say
 from siglip_med.data.datamodule import BadImage, DataModule
+from siglip_med.data.paths import removed_beside
 from siglip_med.data.table import ImageTable
 
 
@@ -139,7 +140,7 @@ def write_clean(path: Path, records: Sequence[Sequence[str]], reasons: Mapping[i
     gone = [(number, why, rows[number - 1]) for number, why in sorted(reasons.items())]
     longest = max((len(row) for _, _, row in gone), default=0)
     beyond = [f"beyond {place}" for place in range(1, longest - len(header) + 1)]
-    removed = path.with_name(f"{path.stem}_removed{path.suffix}")
+    removed = removed_beside(path)
     filled = [[row, why, *cells, *[""] * (max(longest, len(header)) - len(cells))] for row, why, cells in gone]
     write_csv(removed, ("row", "why", *header, *beyond), filled)
     write_csv(path, header, kept)

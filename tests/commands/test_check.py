@@ -210,6 +210,14 @@ def test_a_dirty_table_becomes_a_clean_one_and_a_command_that_reads_it(dirty, tm
     assert again.stops == ()
     show(again)
     assert to_train(again.lines)[1:] == [word for word in command if word.startswith("data")]
+    before = "5 rows had been removed before, by cleaning; labels_clean_removed.csv has each with its reason"
+    assert f"- {before}" in again.findings.report.account()
+    assert again.lines[-1].endswith("for photographs add model=siglip_base (a download)")
+    other = check(dirty, tmp_path / "cache", *typed(monkeypatch, *command[1:], "model=siglip_tiny"))
+    assert "siglip_base" not in "".join(other.lines)
+    removed_file = tmp_path / "labels_clean_removed.csv"
+    removed_file.write_text("mine,too\n1,2\n")
+    assert not any("removed before" in note for note in source.load().notes)
 
 
 def typed_train(words, folder):
