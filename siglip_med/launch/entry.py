@@ -125,6 +125,7 @@ def _run_to_resume(config: DictConfig, wanted: Path, named: bool) -> Path | None
     point = find_run(str(config.resume))
     if named and wanted.resolve() != point.folder:
         raise UserError(f"hydra.run.dir={wanted}: a run is resumed in its own folder, {point.folder}; leave it out")
+    print(f"resume: {printable(point.said)}", file=sys.stderr)
     return point.folder
 
 
