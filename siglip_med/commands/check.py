@@ -177,7 +177,10 @@ def clean(
 
     An alias that is not in the cleaned table any more is not among what fits.
     """
-    s, path = settings, Path(str(settings.clean)).expanduser()
+    s, path, left = settings, Path(str(settings.clean)).expanduser(), list(fits)
+    for fit in fits:
+        if fit.key == "data.source.aliases":
+            say(f"  cleaned by {fit.word or fit.key}: {fit.why}")
     try:
         unused = clean_table(fitted(s.data, fits), text, model.image_spec, path, LISTED)
         images = {} if "data.on_bad_image" in typed_words("data") else unused.images
@@ -190,7 +193,7 @@ def clean(
         if isinstance(error.__cause__, OSError):
             raise
         stops.append(str(error))
-        return None, list(fits)
+        return None, left
 
 
 def look_at_images(settings: Settings, model: TwoTower, data: DataModule, components: Components) -> DataFindings:

@@ -165,7 +165,9 @@ def _aliases(rows: Mapping[str, Sequence[int]], given: Mapping[Any, str | None])
     if strange and strange <= (1 - _ENOUGH) * filled:
         first = ", ".join(f"{name!r} (row {rows[name][0]})" for name in unknown[:_LISTED])
         more = f" and {len(unknown) - _LISTED:,} more" if len(unknown) > _LISTED else ""
-        whys.append(f"null leaves out what no curated table has, named by {strange:,} rows: {first}{more}")
+        whys.append(
+            f"null leaves out what no curated table has, in {strange:,} row{'s' * (strange > 1)}: {first}{more}"
+        )
     else:
         unknown = []
     if not whys:

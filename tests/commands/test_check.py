@@ -238,12 +238,15 @@ def test_names_that_nobody_knows_leave_a_cleaned_table_and_the_command_trains(fo
         "data.source.aliases={Mondflechte: null}",
     ):
         assert part in result.stops[0]
-    assert "named by 2 rows: 'Mondflechte' (row 3)" in "".join(result.lines)
+    assert "in 2 rows: 'Mondflechte' (row 3)" in "".join(result.lines)
     assert typed_train(to_train(result.lines), tmp_path).data["source"]["aliases"] == {"Mondflechte": None}
     for left, aliases in ((lines, {"Mondflechte": None}), ([line for line in lines if "|" not in line], None)):
         clean = tmp_path / f"{len(left)}_clean.csv"
         (folder / "labels.csv").write_text("\n".join(["image,condition", *left]))
         result = check(folder, tmp_path / "cache", *typed(monkeypatch, *own, f"clean={clean}"))
+        said = "cleaned by 'data.source.aliases={Mondflechte: null}': null leaves out what no curated table has, in "
+        rows = "2 rows" if aliases else "1 row"
+        assert f"{said}{rows}: 'Mondflechte' (row 3): look at them" in capsys.readouterr().err
         removed = pd.read_csv(clean.with_name(f"{clean.stem}_removed.csv"))
         assert [*zip(removed["row"], removed["why"], strict=True)] == [
             (3, "every condition is left out by data.source.aliases")
