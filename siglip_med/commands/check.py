@@ -16,7 +16,7 @@ from siglip_med.core.files import write_text
 from siglip_med.core.outside import Console, frame_csv, say
 from siglip_med.core.shell import other_command, typed_words
 from siglip_med.data import DataModule
-from siglip_med.data.cleaning import clean_table, table_faults
+from siglip_med.data.cleaning import clean_table, table_faults, with_table
 from siglip_med.data.fitting import Fit, fitting
 from siglip_med.data.look_alike_files import find_look_alikes, save_groups
 from siglip_med.data.near_duplicates import near_duplicate_links
@@ -84,12 +84,14 @@ class Result:
         page: the page.
         lines: settings that fit, with why, and how to train.
         stops: why a run on the data as it was given would stop; empty where it would not.
+        cleaned: whether a table without that was written.
     """
 
     findings: DataFindings
     page: Path
     lines: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
+    cleaned: bool = False
 
 
 def run(settings: Settings) -> Result:
@@ -108,23 +110,29 @@ def run(settings: Settings) -> Result:
     if s.clean is not None:
         check_clean(Path(s.clean), text, s.data["source"])
         typed = {key: word for key, word in typed.items() if key not in _OF_THE_FILE}
-    fits = [] if text is None else fitting(text, s.data["source"], s.conditions.codes is not None)
     model, stops, components = build_model(s.model, s.seed), list[str](), None
-    for node in (s.data, *([fitted(s.data, fits)] if fits else [])):
+    fits = fits_of(s, text)
+    nodes = [s.data, *([fitted(s.data, fits)] if fits else [])]
+    for node in nodes if s.clean is None else nodes[:-1]:  # why a run on the table as it was given would stop
         try:
-            components = look(s, node, text, model, stops)
+            if s.clean is not None and text is not None and table_faults(node, text):
+                break  # cleaning says them
+            components = build_components(model, node, None, s.conditions, s.seed, choose_device("cpu"))
             break
         except UserError as error:
             if isinstance(error.__cause__, OSError):
                 raise  # a full disk says nothing of the data
-            line, in_rows = list_faults(error, node, text if s.clean is None else None)
+            if s.clean is not None:
+                stops.append(str(error))
+                break
+            line, in_rows = list_faults(error, node, text)
             stops.append(line)
             if in_rows or node is not s.data or not fits:
                 break
             say(f"  {line}")
             say("  what fits the table, in place of what was given, is looked at:")
-    if s.clean is not None and Path(s.clean).expanduser().is_file():
-        fits.append(Fit("data.source.table", str(Path(s.clean).expanduser().resolve()), "the cleaned table"))
+    if s.clean is not None and text is not None:
+        components, fits = clean(s, text, fits, model, stops)
     if components is None:
         for line in how_to_train(fits, typed) if fits else ():
             say(f"  {line}")
@@ -136,32 +144,56 @@ def run(settings: Settings) -> Result:
         fits.append(Fit("data.on_bad_image", "skip", f"{len(data.bad_images):,} files give no image"))
     findings = look_at_images(s, components.model, data, components)
     page = write_page(build_data_page(findings), Path(s.output), "check")
-    return Result(findings, page, how_to_train(fits, typed), tuple(stops))
+    return Result(findings, page, how_to_train(fits, typed), tuple(stops), s.clean is not None)
 
 
 def show(result: Result) -> None:
     """Prints what was found, one line each, where the page is, and how to train.
 
     Raises:
-        WouldStop: a run on the data as it was given would stop.
+        WouldStop: a run on the data as it was given would stop; where it was cleaned, SystemExit with its status.
     """
     console = Console()
     for line in (*findings_lines(result.findings), *result.lines, f"page: {result.page}"):
         console.print(f"  {line}", soft_wrap=True, highlight=False)
     for why in result.stops:
         console.print(f"  would stop: {why}", soft_wrap=True, highlight=False)
+    if result.stops and result.cleaned:
+        console.print("  cleaned; a run on the table as it was given would stop (exit status 1)", soft_wrap=True)
+        raise SystemExit(WouldStop.exit_status)
     if result.stops:
         raise WouldStop("a run on the data as it was given would stop; above stand why, and a command that fits")
 
 
-def look(settings: Settings, node: Node, text: TextTable | None, model: TwoTower, stops: list[str]) -> Components:
-    """The data as a run would build it, or what `clean_table` leaves of it; ``stops`` gets why a run would stop."""
-    if settings.clean is not None and text is not None:
-        node, unused = clean_table(node, text, model.image_spec, Path(settings.clean).expanduser(), LISTED)
+def fits_of(settings: Settings, text: TextTable | None) -> list[Fit]:
+    """What the settings of a table's source do not say yet."""
+    return [] if text is None else fitting(text, settings.data["source"], settings.conditions.codes is not None)
+
+
+def clean(
+    settings: Settings, text: TextTable, fits: Sequence[Fit], model: TwoTower, stops: list[str]
+) -> tuple[Components | None, list[Fit]]:
+    """What a run would build of the cleaned table (None: nothing), and what fits it; ``stops`` gets why it would stop.
+
+    An alias that is not in the cleaned table any more is not among what fits.
+    """
+    s, path, left = settings, Path(str(settings.clean)).expanduser(), list(fits)
+    for fit in fits:
+        if fit.key == "data.source.aliases":
+            say(f"  cleaned by {fit.word or fit.key}: {fit.why}")
+    try:
+        unused = clean_table(fitted(s.data, fits), text, model.image_spec, path, LISTED)
         images = {} if "data.on_bad_image" in typed_words("data") else unused.images
         for rows, what in ((unused.faults, "rows have faults"), (images, "files give no image")):
             stops += [f"{len(rows):,} {what}, the first in row {min(rows)}: {rows[min(rows)]}" for _ in [1] if rows]
-    return build_components(model, node, None, settings.conditions, settings.seed, choose_device("cpu"))
+        left = [*fits_of(s, read_csv(path)), Fit("data.source.table", str(path.resolve()), "the cleaned table")]
+        node = with_table(fitted(s.data, left), path.resolve())
+        return build_components(model, node, None, s.conditions, s.seed, choose_device("cpu")), left
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        stops.append(str(error))
+        return None, left
 
 
 def look_at_images(settings: Settings, model: TwoTower, data: DataModule, components: Components) -> DataFindings:
@@ -239,7 +271,13 @@ def how_to_train(fits: Sequence[Fit], typed: Mapping[str, str]) -> tuple[str, ..
         f"fits: {words[fit.key] or f'{fit.key} with names that take a file: @names.csv'} ({fit.why})" for fit in fits
     ]
     every = [word for word in (dict(typed) | words).values() if word]
-    return (*said, f"to train: {' '.join([other_command('train'), 'experiment=layered', *every])}")
+    command = f"to train: {' '.join([other_command('train'), 'experiment=layered', *every])}"
+    base = (
+        ()
+        if "model" in typed
+        else ("that trains the base of 64 pixels that comes along; for photographs add model=siglip_base (a download)",)
+    )
+    return (*said, command, *base)
 
 
 def whole_features(model: TwoTower, data: DataModule) -> np.ndarray:

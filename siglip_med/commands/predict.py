@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from siglip_med.core.case_pooling import Average, CasePooling
 from siglip_med.core.errors import UserError
 from siglip_med.core.outside import Console
+from siglip_med.core.provenance import sentence
 from siglip_med.inference import Classifier, PredictionRun, find_images, load
 from siglip_med.inference.cases import by_pattern, by_table
 from siglip_med.inference.photographs import Averaged
@@ -116,7 +117,9 @@ def run(settings: Settings) -> Result:
 
 def show(result: Result) -> None:
     """Prints the table, what could not be read, and where the files are."""
-    console = Console()
+    console, made = Console(), result.predictions.provenance
+    if made is not None and made.kind == "drawings":
+        console.print(sentence(made), soft_wrap=True, highlight=False)
     console.print(result.predictions.table())
     others = {"refit": "; scores=prompts ranks by the conditions' sentences"}.get(result.predictions.scores, "")
     console.print(f"ranked by the scores of the {result.predictions.scores}{others}", soft_wrap=True, highlight=False)

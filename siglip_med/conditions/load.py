@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from siglip_med.conditions.condition import Condition, ConditionSet
 from siglip_med.conditions.curated import fold, lookup
@@ -10,15 +11,19 @@ from siglip_med.conditions.suggest import in_words, suggest_codes, suggest_names
 from siglip_med.conditions.user_map import read_user_map
 from siglip_med.core.csv_reading import read_csv
 from siglip_med.core.errors import UserError
+from siglip_med.core.shell import mapping
 
 
-def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> ConditionSet:
+def load_conditions(
+    names: Sequence[str], codes: str | Path | None = None, rows: Mapping[str, int] = MappingProxyType({})
+) -> ConditionSet:
     """Looks up the code, group and description of each condition.
 
     Args:
         names: the C names of the data, in the order of its label columns; case and spacing don't matter.
         codes: a CSV with the columns ``condition`` and ``code`` (see `read_user_map`), which then has to hold every
             name; None looks names, phrases and synonyms up in the curated tables.
+        rows: the first row of a name in the data's table, for messages.
 
     Returns:
         the C conditions, each under the name that was given.
@@ -59,7 +64,7 @@ def load_conditions(names: Sequence[str], codes: str | Path | None = None) -> Co
         meanings[meaning] = name
         found.append(replace(condition, name=name))
     if unknown:
-        raise UserError(_unknown(unknown, known, codes))
+        raise UserError(_unknown(unknown, known, codes, rows))
     return ConditionSet(tuple(found), () if codes is None else (*read_csv(Path(codes)).notes, *_without_code(found)))
 
 
@@ -75,17 +80,27 @@ def _without_code(conditions: Sequence[Condition]) -> tuple[str, ...]:
     )
 
 
-def _unknown(unknown: Sequence[tuple[int, str]], known: Mapping[str, Condition], codes: str | Path | None) -> str:
+def _unknown(
+    unknown: Sequence[tuple[int, str]],
+    known: Mapping[str, Condition],
+    codes: str | Path | None,
+    rows: Mapping[str, int],
+) -> str:
     """Message on names that are in neither the map nor the curated tables: all of them, the first in full."""
+    where = {name: f"{name!r}{f' (row {rows[name]})' if name in rows else ''}" for _, name in unknown}
     position, name = unknown[0]
-    others = f"; the same holds for {len(unknown) - 1} more: {', '.join(repr(other) for _, other in unknown[1:])}"
+    others = f"; the same holds for {len(unknown) - 1} more: {', '.join([*where.values()][1:])}"
     others = others if len(unknown) > 1 else ""
     near = suggest_names(name, (condition.name for condition in known.values()))
     names = f"nearest names: {', '.join(map(repr, near))}; " if near else ""
-    suggestions = f"{names}nearest codes: {in_words(suggest_codes(name, limit=3))}"
+    found = suggest_codes(name, limit=3)
+    suggestions = names + (f"nearest codes: {in_words(found)}; " if found else "")
     if codes is None:
+        out = mapping("data.source.aliases", {name: None for _, name in unknown}) or "data.source.aliases=@names.csv"
         return (
-            f"condition {position}, {name!r}: not in the curated tables; {suggestions}; rename it, or give all "
-            f"conditions in a CSV with the columns condition and code (conditions.codes=…){others}"
+            f"condition {position}, {where[name]}: not in the curated tables; {suggestions}rename it, leave it out "
+            f"({out}), or give all conditions in a CSV with the columns condition and code (conditions.codes=…){others}"
         )
-    return f"{codes}: condition {position} of the data, {name!r}, has no row; {suggestions}; add a row for it{others}"
+    return (
+        f"{codes}: condition {position} of the data, {where[name]}, has no row; {suggestions}add a row for it{others}"
+    )

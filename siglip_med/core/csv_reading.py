@@ -210,7 +210,12 @@ def _find_delimiter(text: str, wanted: Sequence[str]) -> str:
 def _text(path: Path, encoding: str | None) -> tuple[str, list[str]]:
     """The file as text, and what was found out on the way."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; check data.source.root and the name of the table")
+        beside = sorted(file.name for file in path.parent.glob("*.csv"))[:4]
+        there = f"; beside it there is {', '.join(beside)}" if beside else ""
+        raise UserError(
+            f"{path}: no such file; check data.source.root and the setting that names it (the labels: "
+            f"data.source.table){there}"
+        )
     data = path.read_bytes()
     kind = next((words for start, words in _NO_TEXT.items() if data.startswith(start)), None)
     if kind is not None:

@@ -14,6 +14,7 @@ from siglip_med.core.files import write_csv
 from siglip_med.core.image_spec import ImageSpec
 from siglip_med.core.outside import say
 from siglip_med.data.datamodule import BadImage, DataModule
+from siglip_med.data.paths import removed_beside
 from siglip_med.data.table import ImageTable
 
 
@@ -38,7 +39,7 @@ Read = Callable[[Path], tuple[ImageTable, Sequence[BadImage]]]
 """From the file of a table to the table and what of it gives no image."""
 
 
-def clean_table(node: Node, text: TextTable, image: ImageSpec, path: Path, listed: int) -> tuple[Node, Unused]:
+def clean_table(node: Node, text: TextTable, image: ImageSpec, path: Path, listed: int) -> Unused:
     """Writes the rows of a table that a run would use, and says how many, beside those that it would not, with why.
 
     Args:
@@ -49,7 +50,7 @@ def clean_table(node: Node, text: TextTable, image: ImageSpec, path: Path, liste
         listed: most faults that are said.
 
     Returns:
-        The node with the new file, and which rows left.
+        Which rows left.
 
     Raises:
         UserError: something else than rows is wrong.
@@ -71,7 +72,7 @@ def clean_table(node: Node, text: TextTable, image: ImageSpec, path: Path, liste
     rows = sum(any(map(str.strip, record)) for record in records[1:])
     say(f"  cleaned table: {path}, {rows - len(unused.reasons):,} of {rows:,} rows")
     say(f"  removed rows, with why: {removed}, {len(unused.reasons):,}{f' ({why})' if why else ''}")
-    return _with_table(node, path.resolve()), unused
+    return unused
 
 
 def table_faults(node: Node, text: TextTable) -> dict[int, str]:
@@ -84,11 +85,12 @@ def _records(node: Node, text: TextTable) -> list[list[str]]:
 
 
 def _load(node: Node, file: Path) -> ImageTable:
-    found: ImageTable = instantiate(_with_table(node, file)["source"]).load()
+    found: ImageTable = instantiate(with_table(node, file)["source"]).load()
     return found
 
 
-def _with_table(node: Node, file: Path) -> Node:
+def with_table(node: Node, file: Path) -> Node:
+    """A data node that reads a table that was written here."""
     written = {name: value for name, value in _WRITTEN.items() if name in node["source"]}
     return {**node, "source": {**node["source"], **written, "table": str(file)}}
 
@@ -138,7 +140,7 @@ def write_clean(path: Path, records: Sequence[Sequence[str]], reasons: Mapping[i
     gone = [(number, why, rows[number - 1]) for number, why in sorted(reasons.items())]
     longest = max((len(row) for _, _, row in gone), default=0)
     beyond = [f"beyond {place}" for place in range(1, longest - len(header) + 1)]
-    removed = path.with_name(f"{path.stem}_removed{path.suffix}")
+    removed = removed_beside(path)
     filled = [[row, why, *cells, *[""] * (max(longest, len(header)) - len(cells))] for row, why, cells in gone]
     write_csv(removed, ("row", "why", *header, *beyond), filled)
     write_csv(path, header, kept)

@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from siglip_med.data.values import is_unknown, parse_flag, parse_skin_tone, pars
 
 _ROWS, _FILES = 2_000, 200_000
 """Most rows and most files that are looked at."""
+_LISTED = 5
+"""Most unknown names that are listed."""
 _ENOUGH, _MOST = 0.5, 0.95
 """Share of the cells that a guess needs, and one that goes by a column's name."""
 _CONDITIONS = ("condition", "diagnosis", "diagnoses", "dx", "label", "labels", "disease", "class", "target")
@@ -48,7 +50,7 @@ class Fit:
     """A setting that a table asks for, by its whole key, and why."""
 
     key: str
-    value: str | list[str] | dict[str, str]
+    value: str | list[str] | dict[str, str | None]
     why: str
 
     @property
@@ -70,7 +72,7 @@ def fitting(text: TextTable, source: Mapping[str, Any], coded: bool = False) -> 
         coded: whether names of conditions are looked up in a file of codes of one's own: none is proposed then.
     """
     cells = {column: [row[column].strip() for row in text.rows[:_ROWS]] for column in text.columns}
-    found = [*_image(cells, source), *_conditions(cells, source, coded)]
+    found = [*_image(cells, source), *_conditions(cells, text, source, coded)]
     taken = {str(value).casefold() for key, value in source.items() if key.endswith("_column") and value}
     taken |= {fit.value.casefold() for fit in found if isinstance(fit.value, str)}
     free = {column: values for column, values in cells.items() if column.casefold() not in taken}
@@ -117,7 +119,7 @@ def _files(root: Path) -> list[str]:
     return found
 
 
-def _conditions(cells: Cells, source: Mapping[str, Any], coded: bool) -> list[Fit]:
+def _conditions(cells: Cells, text: TextTable, source: Mapping[str, Any], coded: bool) -> list[Fit]:
     """The column of conditions with separator and aliases, or the columns that are conditions."""
     if any(source.get(f"condition_{shape}") for shape in ("columns", "prefix", "columns_except")):
         return []
@@ -143,10 +145,35 @@ def _conditions(cells: Cells, source: Mapping[str, Any], coded: bool) -> list[Fi
     if separator and not source.get("condition_separator"):
         several = sum(separator in value for value in cells[column])
         found.append(Fit("data.source.condition_separator", separator, f"{several:,} cells list several by it"))
-    names = [part.strip() for value in cells[column] for part in (value.split(separator) if separator else [value])]
-    if not (coded or source.get("aliases")) and (aliases := same_names(names)):
-        found.append(Fit("data.source.aliases", aliases, "names of one condition, or misspelled: look at them"))
+    given = source.get("aliases") or {}
+    if not (coded or isinstance(given, str)):
+        rows: dict[str, list[int]] = defaultdict(list)
+        for number, row in text.numbered():
+            for part in row[column].split(separator) if separator else [row[column]]:
+                rows[part.strip()] += [number]
+        found += _aliases({name: at for name, at in rows.items() if name not in map(str, given)}, given)
     return found
+
+
+def _aliases(rows: Mapping[str, Sequence[int]], given: Mapping[Any, str | None]) -> list[Fit]:
+    """Names that mean the same become one; null for those that nobody knows, where most are known."""
+    same = same_names([name for name, at in rows.items() for _ in at])
+    unknown = [name for name in rows if not (name in same or is_unknown(name) or fold(name) in lookup())]
+    filled = sum(len(at) for name, at in rows.items() if not is_unknown(name))
+    strange = sum(len(rows[name]) for name in unknown)
+    whys = ["names of one condition, or misspelled"] * bool(same)
+    if strange and strange <= (1 - _ENOUGH) * filled:
+        first = ", ".join(f"{name!r} (row {rows[name][0]})" for name in unknown[:_LISTED])
+        more = f" and {len(unknown) - _LISTED:,} more" if len(unknown) > _LISTED else ""
+        whys.append(
+            f"null leaves out what no curated table has, in {strange:,} row{'s' * (strange > 1)}: {first}{more}"
+        )
+    else:
+        unknown = []
+    if not whys:
+        return []
+    every = {str(name): new for name, new in given.items()} | same | dict.fromkeys(unknown)
+    return [Fit("data.source.aliases", every, f"{'; '.join(whys)}: look at them")]
 
 
 def _others(cells: Cells, source: Mapping[str, Any]) -> list[Fit]:

@@ -11,7 +11,7 @@ from siglip_med.conditions.suggest import suggest_names
 from siglip_med.data.values import is_unknown
 
 SEPARATORS = ("|", ";", ",", "/", "+", "&")
-_ALIKE = 85
+_ALIKE = 80
 """Percent of the letters that a misspelled name has in common with the right one."""
 
 

@@ -60,3 +60,8 @@ def _listing(folder: Path) -> dict[str, list[str]]:
         for item in folder.iterdir():
             names.setdefault(_plain(item.name), []).append(item.name)
     return names
+
+
+def removed_beside(table: Path) -> Path:
+    """Where cleaning leaves the rows that it removes from a table."""
+    return table.with_name(f"{table.stem}_removed{table.suffix}")

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from siglip_med.core.files import write_json, write_text
 from siglip_med.core.outside import frame_csv
+from siglip_med.core.provenance import Provenance, sentence
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class PredictionRun:
         cases: one per case, from its photographs together, where cases were given.
         familiarity_known: whether the checkpoint knows how familiar a photograph is.
         notes: a sentence each on what was averaged: models, views.
+        provenance: what the model was trained on; None where its checkpoint does not say.
     """
 
     differentials: tuple[Differential, ...]
@@ -71,9 +73,10 @@ class PredictionRun:
     cases: tuple[Differential, ...] = ()
     familiarity_known: bool = False
     notes: tuple[str, ...] = ()
+    provenance: Provenance | None = None
 
     def frame(self) -> pd.DataFrame:
-        """One row per candidate: image, rank, condition, code, confidence, logit, familiarity, unfamiliar.
+        """One row per candidate: image, rank, condition, code, confidence, logit, familiarity, unfamiliar, trained_on.
 
         A picture without content has one row without a candidate. Where cases were given there is a column case, and
         the rows of a case's own answer, without an image, follow those of the photographs.
@@ -85,7 +88,8 @@ class PredictionRun:
             for candidate in (map(asdict, item.candidates) if item.candidates else [{}])
         ]
         columns = ["image", "rank", "condition", "code", "confidence", "logit", *shared[1:]]
-        return pd.DataFrame(rows, columns=columns).astype({"rank": "Int64"})
+        trained_on = self.provenance.kind if self.provenance else "not known"
+        return pd.DataFrame(rows, columns=columns).astype({"rank": "Int64"}).assign(trained_on=trained_on)
 
     def counts(self) -> str:
         """How many photographs are unfamiliar and why, in a sentence."""
@@ -105,6 +109,7 @@ class PredictionRun:
         content = {
             "calibrated": self.calibrated,
             "scores": self.scores,
+            "notice": sentence(self.provenance),
             "notes": list(self.notes),
             "images": [asdict(item) for item in self.differentials],
             "cases": [asdict(item) for item in self.cases],

@@ -29,6 +29,7 @@ from siglip_med.models import (
     read_familiarity,
     read_refit,
 )
+from siglip_med.models.hub import quiet
 
 ChosenScores = Literal["auto", "refit", "prompts"]
 """Whose scores rank the conditions: the refit's, the prompts', or (auto) the refit's where there is one."""
@@ -152,12 +153,11 @@ def load(
         UserError: the checkpoint, its base, its refit or the device is not available.
     """
     chosen = choose_device(device)
-    if Path(checkpoint).is_dir():
-        if base is not None:
-            raise UserError(f"base={base}: {checkpoint} is an export and holds its base; leave base out")
-        model, payload = load_export(checkpoint)
-    else:
-        model, payload = load_model(checkpoint, base, trust)
+    if Path(checkpoint).is_dir() and base is not None:
+        raise UserError(f"base={base}: {checkpoint} is an export and holds its base; leave base out")
+    with quiet():
+        loaded = load_export(checkpoint) if Path(checkpoint).is_dir() else load_model(checkpoint, base, trust)
+    model, payload = loaded
     kept = read_refit(payload.get("refit"), len(payload["conditions"]), str(checkpoint))
     if scores == "refit" and kept is None:
         raise UserError(f"scores=refit: {checkpoint} holds no refit; use scores=prompts, or train with refit=kernel")

@@ -10,6 +10,7 @@ import numpy as np
 
 from siglip_med.core.case_pooling import CasePooling, pool_logits
 from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
 from siglip_med.inference.differentials import Candidate, Differential, PredictionRun
 from siglip_med.inference.familiarity import BLANK, why_unfamiliar
 from siglip_med.inference.files import find_images, none_readable
@@ -177,4 +178,5 @@ class Ranker(ABC):
             pooled,
             self.knows_familiarity,
             self.notes + views * (tta > 1),
+            Provenance.read(self.payload.get("provenance"), "the checkpoint"),
         )

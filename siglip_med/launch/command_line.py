@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +236,22 @@ def make_exclusively(folder: Path) -> Path:
 
 
 def remove_if_untouched(folder: Path) -> None:
-    """Hydra makes the run folder before the job starts; one that holds nothing else is no result."""
+    """Hydra makes the run folder before the job starts; one that holds nothing else is no result.
+
+    Nor are the folders above it that are empty then, up to the working folder.
+    """
     files = [path for path in folder.rglob("*") if path.is_file()]
     if all(
         path.parent.name == ".hydra" or path.name == ".lock" or (path.suffix == ".log" and path.parent == folder)
         for path in files
     ):
         shutil.rmtree(folder, ignore_errors=True)
+        here = Path.cwd()
+        with suppress(OSError):  # one that holds something stays
+            for above in folder.resolve().parents:
+                if above == here or here not in above.parents:
+                    break
+                above.rmdir()
 
 
 def is_child() -> bool:

@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,11 @@ def launch(command: str, interruption: Interruption | None = None) -> None:
     if wants_help(arguments()):
         print(help_text(folder, command), end="")
         return
+    silent: AbstractContextManager[Any] = nullcontext()
+    if command in RUNS and is_child():  # the first process tells the run's story; errors are on standard error
+        silent = redirect_stdout(Path(os.devnull).open("w"))  # noqa: SIM115 - logging may write to it until the end
     try:
-        with joined() if command in RUNS else nullcontext(Ranks()) as ranks:
+        with silent, joined() if command in RUNS else nullcontext(Ranks()) as ranks:
             words = own_configs_first(folder, arguments())
             config = check_words(folder, command, words)
             if config is not None and SWEEP & set(words):
@@ -125,6 +128,7 @@ def _run_to_resume(config: DictConfig, wanted: Path, named: bool) -> Path | None
     point = find_run(str(config.resume))
     if named and wanted.resolve() != point.folder:
         raise UserError(f"hydra.run.dir={wanted}: a run is resumed in its own folder, {point.folder}; leave it out")
+    print(f"resume: {printable(point.said)}", file=sys.stderr)
     return point.folder
 
 
@@ -258,6 +262,7 @@ def _quiet_libraries() -> None:
         ".*is_gradient_checkpointing.*",
         "Found .* module.* in eval mode.*",
         ".*your dataloader is not resumable.*",  # it is: its order is a function of seed, epoch and position
+        ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is of the global batch, on every rank
         ".*overridden `on_before_batch_transfer` in `LightningModule`.*",  # it counts, and changes no batch
     ):
         warnings.filterwarnings("ignore", message=known)  # deprecations between libraries; a frozen tower stays in eval

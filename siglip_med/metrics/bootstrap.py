@@ -239,8 +239,11 @@ def aligned(a: Predictions, b: Predictions) -> Predictions:
     order_a, order_b = np.argsort(ids_a, kind="stable"), np.argsort(ids_b, kind="stable")
     if not np.array_equal(ids_a[order_a], ids_b[order_b]):
         extra = sorted(set(ids_a) ^ set(ids_b))
-        where = f" (first that only one of them has: {extra[0]!r})" if extra else ""
-        raise UserError(f"the two runs were judged on different images{where}: give runs of one split")
+        where = f" (first that only one of them has: {str(extra[0])!r})" if extra else ""
+        raise UserError(
+            f"the two runs were judged on different images{where}: give runs of one split (a seed decides it: train "
+            "with data.split_file=…/split.csv of the first)"
+        )
     rows = np.empty_like(order_b)
     rows[order_a] = order_b
     b = b.take(rows)

@@ -130,7 +130,13 @@ def build_components(
             f"{images.table.source}: has the one condition {images.conditions[0]!r}, so nothing to tell apart; "
             "give data with two conditions or more (for a binary target name its negatives: data.source.aliases)"
         )
-    found = load_conditions(images.conditions, codes=conditions.codes)
+    table, rows = images.table, dict[str, int]()
+    if table.unit == "rows":
+        rows = {
+            name: int(table.frame["source_row"].iloc[(table.labels[:, at] > 0).argmax()])
+            for at, name in enumerate(table.conditions)
+        }
+    found = load_conditions(images.conditions, conditions.codes, rows)
     source: LabeledData = images if features is None else build(features, datamodule=images, model=model)
     if source is images and images.look_alikes == "join":
         raise UserError(f"data.look_alikes=join: no features of a frozen tower are kept; {HOW_ELSE}")

@@ -80,6 +80,11 @@ class ResumePoint:
     step: int = 0
     finished: bool = False
 
+    @property
+    def said(self) -> str:
+        """Where it goes on."""
+        return f"{self.folder} {'is finished' if self.finished else 'goes on'}, at step {self.step}"
+
 
 def find_run(value: str) -> ResumePoint:
     """The run that ``resume=PATH`` means.
@@ -145,8 +150,7 @@ def find_auto(now: Mapping[str, Any], folder: Path, neighbors: bool = True) -> t
         count = f"none of {len(there)} runs in {where} has" if neighbors else f"the run in {where} has not"
         return None, f"{count} these settings, the newest has {key}={own} and not {given}: a new one begins"
     point = find_run(str(newest))
-    state = "is finished" if point.finished else "goes on"
-    return point, f"{newest} {state}, at step {point.step}; {len(found)} of {len(there)} runs there have these settings"
+    return point, f"{point.said}; {len(found)} of {len(there)} runs there have these settings"
 
 
 def own_settings(

@@ -11,6 +11,7 @@ from pydantic import Field
 from siglip_med.core.csv_reading import TextTable, read_csv
 from siglip_med.core.errors import Faults, UserError
 from siglip_med.data.accounting import LeftOut
+from siglip_med.data.paths import removed_beside
 from siglip_med.data.table import ImageTable, TableRow
 from siglip_med.data.values import (
     is_unknown,
@@ -129,7 +130,7 @@ class CsvSource(FolderSource):
         root = self.folder()
         text = self._read(root / self.table, tuple(_FIELD.findall(self.image_column)) or (self.image_column,))
         left_out = [LeftOut("rows without any text", text.empty)]
-        notes = list(text.notes)
+        notes = [*text.notes, *_cleaned(text.path)]
         columns, rows = text.columns, [(number, dict(cells)) for number, cells in text.numbered()]
         if self.join_table is not None and self.join_key is not None:
             text.require(self.join_key)
@@ -274,6 +275,17 @@ class _Rows:
                 f"{where['weight']}: {len(names)} conditions but {len(weights)} weights; give one weight each"
             )
         return {name: parse_weight(text.strip(), where["weight"]) for name, text in zip(names, weights, strict=True)}
+
+
+def _cleaned(path: Path) -> tuple[str, ...]:
+    """That rows were removed before, where cleaning (`siglip_med.data.cleaning`) left them beside the table."""
+    removed = removed_beside(path)
+    if not removed.is_file():
+        return ()
+    text = read_csv(removed, skip_faulty=True)
+    if not {"row", "why"} <= {*text.columns}:
+        return ()  # somebody's own file of that name
+    return (f"{len(text.rows):,} rows had been removed before, by cleaning; {removed.name} has each with its reason",)
 
 
 def _bare(text: str) -> str:

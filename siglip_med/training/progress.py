@@ -38,6 +38,13 @@ class Progress(RichProgressBar):
 
     _validated: Mapping[str, float] = MappingProxyType({})
 
+    @property
+    def total_train_batches(self) -> float:
+        """Of the whole epoch, also where a resumed run begins inside it: Lightning's own says 25 of the 11 left."""
+        trainer, batches = self.trainer, self.trainer.num_training_batches
+        steps = trainer.max_steps * trainer.accumulate_grad_batches
+        return min(batches, steps) if steps > 0 else batches
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps what it found: read at every step, it would wait for the device each time."""
         if not trainer.sanity_checking:

@@ -187,9 +187,13 @@ def test_a_dirty_table_becomes_a_clean_one_and_a_command_that_reads_it(dirty, tm
     assert f"cleaned table: {clean}, 14 of 19 rows" in said
     counted = "(2 with a fault; 2 whose file gives no image; 1 no condition)"
     assert f"removed rows, with why: {tmp_path / 'labels_clean_removed.csv'}, 5 {counted}" in said
-    with pytest.raises(WouldStop, match=r"^a run on the data as it was given would stop"):
+    assert (said.count("cleaned table: "), said.count("removed rows, ")) == (1, 1)
+    with pytest.raises(SystemExit) as ended:
         show(result)
-    shown = capsys.readouterr().out
+    assert ended.value.code == 1
+    shown, beside = capsys.readouterr()
+    assert beside == ""
+    assert shown.splitlines()[-1].startswith("  cleaned; a run on the table as it was given would stop")
     assert "would stop: " in shown
     assert "no column 'image'" in shown
     command = to_train(result.lines)
@@ -206,12 +210,52 @@ def test_a_dirty_table_becomes_a_clean_one_and_a_command_that_reads_it(dirty, tm
     assert again.stops == ()
     show(again)
     assert to_train(again.lines)[1:] == [word for word in command if word.startswith("data")]
+    before = "5 rows had been removed before, by cleaning; labels_clean_removed.csv has each with its reason"
+    assert f"- {before}" in again.findings.report.account()
+    assert again.lines[-1].endswith("for photographs add model=siglip_base (a download)")
+    other = check(dirty, tmp_path / "cache", *typed(monkeypatch, *command[1:], "model=siglip_tiny"))
+    assert "siglip_base" not in "".join(other.lines)
+    removed_file = tmp_path / "labels_clean_removed.csv"
+    removed_file.write_text("mine,too\n1,2\n")
+    assert not any("removed before" in note for note in source.load().notes)
 
 
 def typed_train(words, folder):
     """Settings of ``train`` for the words that were printed."""
     places = (f"paths.output_dir={folder}", f"paths.cache_dir={folder}")
     return to_settings(compose_config(*words, *places), train.Settings)
+
+
+def test_names_that_nobody_knows_leave_a_cleaned_table_and_the_command_trains(folder, tmp_path, monkeypatch, capsys):
+    lines = [f"{name}/{n}.png,{name}" for name in ("acne", "eczema") for n in range(10) if (name, n) != ("eczema", 6)]
+    lines[2:4] = ["acne/2.png,Mondflechte", "acne/3.png,acne|Mondflechte"]
+    (folder / "labels.csv").write_text("\n".join(["image,condition", *lines]))
+    own = ("data=csv", f"data.source.root={folder}", "data.source.condition_separator='|'")
+    result = check(folder, tmp_path / "cache", *typed(monkeypatch, *own))
+    assert len(result.stops) == 1
+    for part in (
+        "'Mondflechte' (row 3): not in the curated tables; rename it",
+        "data.source.aliases={Mondflechte: null}",
+    ):
+        assert part in result.stops[0]
+    assert "in 2 rows: 'Mondflechte' (row 3)" in "".join(result.lines)
+    assert typed_train(to_train(result.lines), tmp_path).data["source"]["aliases"] == {"Mondflechte": None}
+    for left, aliases in ((lines, {"Mondflechte": None}), ([line for line in lines if "|" not in line], None)):
+        clean = tmp_path / f"{len(left)}_clean.csv"
+        (folder / "labels.csv").write_text("\n".join(["image,condition", *left]))
+        result = check(folder, tmp_path / "cache", *typed(monkeypatch, *own, f"clean={clean}"))
+        said = "cleaned by 'data.source.aliases={Mondflechte: null}': null leaves out what no curated table has, in "
+        rows = "2 rows" if aliases else "1 row"
+        assert f"{said}{rows}: 'Mondflechte' (row 3): look at them" in capsys.readouterr().err
+        removed = pd.read_csv(clean.with_name(f"{clean.stem}_removed.csv"))
+        assert [*zip(removed["row"], removed["why"], strict=True)] == [
+            (3, "every condition is left out by data.source.aliases")
+        ]
+        source = typed_train(to_train(result.lines), tmp_path).data["source"]
+        assert source["aliases"] == aliases
+        table = CsvSource(**{key: value for key, value in source.items() if key != "_target_"}).load()
+        assert (len(table), len(table.left_out), table.conditions) == (len(left) - 1, 0, ("acne", "eczema"))
+        assert not any("aliases" in note for note in table.notes)
 
 
 def test_a_file_that_is_no_image_stops_training_but_not_the_check(folder, tmp_path, monkeypatch, capsys):

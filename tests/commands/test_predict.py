@@ -17,9 +17,10 @@ from torch.nn.functional import normalize
 from siglip_med.commands import predict as command
 from siglip_med.commands.predict import Settings
 from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
 from siglip_med.data.images import read_image
 from siglip_med.export import export_checkpoint
-from siglip_med.inference import find_images
+from siglip_med.inference import find_images, load
 from siglip_med.inference.files import batches
 from siglip_med.inference.views import views
 from siglip_med.models import PromptEnsemble, finalize_checkpoint, load_model
@@ -198,6 +199,24 @@ def test_the_command_prints_a_table_and_writes_csv_and_json(trained, photographs
     assert [row["condition"] for row in rows[:2]] == [c["condition"] for c in content["images"][0]["candidates"]]
     assert [Path(item["image"]).name for item in content["unreadable"]] == ["broken.jpg"]
     assert content["calibrated"] is True
+    assert {row["trained_on"] for row in rows} == {"not known"}
+
+
+def test_who_was_trained_on_drawings_says_so_on_the_screen_and_in_both_files(trained, photographs, tmp_path, capsys):
+    model = replace(load(trained), payload=load_model(trained)[1] | {"provenance": Provenance("drawings").as_dict()})
+    for kind, said in (("drawings", True), ("photographs", False)):
+        model.payload["provenance"]["kind"] = kind
+        found = model.predict(photographs / "a.png", top_k=2)
+        command.show(command.Result(found, *found.save(tmp_path)))
+        assert ("Made from DRAWINGS" in capsys.readouterr().out) == said
+        assert ("Made from DRAWINGS" in json.loads((tmp_path / "predictions.json").read_text())["notice"]) == said
+        assert set(found.frame()["trained_on"]) == {kind}
+
+
+def test_a_model_is_loaded_without_a_word_of_its_libraries(trained):
+    line = f"import siglip_med; siglip_med.load({str(trained)!r})"
+    done = subprocess.run([sys.executable, "-c", line], capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 @pytest.mark.parametrize("tta", [1, 2, 4])

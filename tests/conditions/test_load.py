@@ -76,7 +76,7 @@ def test_the_21_labels_of_the_real_photographs(shared):
         (["Acne", "pimples"], r"condition 2, 'pimples': described just as 'Acne' \(L70\.9\)"),
         (["melanoma", "mel"], "described just as 'melanoma'"),
         (["Psorasis"], r"condition 1, 'Psorasis'.*nearest names: 'Psoriasis'.*nearest codes: L40\.9 \(Psoriasis"),
-        (["qqqq"], r"condition 1, 'qqqq': not in the curated tables; nearest codes: none; rename it, or give"),
+        (["qqqq"], r"condition 1, 'qqqq': not in the curated tables; rename it, leave it out \('data\.source\.alia"),
     ],
 )
 def test_wrong_names_stop_with_one_line(names, message):

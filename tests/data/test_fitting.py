@@ -117,14 +117,29 @@ def test_names_of_one_condition_and_misspelled_ones_become_the_most_frequent():
         "quite another",
     ]
     assert same_names(names) == {"eczema": "Eczema", "psoriassis": "Psoriasis", "mel": "melanoma"}
+    assert same_names(["Ekzema", "Eczema"]) == {"Ekzema": "Eczema"}
     assert same_names(["melanomma", "melanomma"]) == {"melanomma": same_names(["melanomma"])["melanomma"]}
 
 
-def test_aliases_are_found_unless_the_user_has_codes_or_aliases(tmp_path):
+def test_aliases_are_found_unless_the_user_has_codes_or_a_file_of_aliases(tmp_path):
     lines = ["image,condition", "a.jpg,Eczema", "b.jpg,eczema", "c.jpg,Psoriasis"]
     files = ["a.jpg", "b.jpg", "c.jpg"]
     fits, source = found(tmp_path, lines, files)
     assert fits == {"data.source.aliases": {"eczema": "Eczema"}}
     assert source.load().conditions == ("Eczema", "Psoriasis")
-    assert found(tmp_path, lines, files, aliases={"Psoriasis": "x"})[0] == {}
+    assert found(tmp_path, lines, files, aliases="@names.csv")[0] == {}
+    both = {"Psoriasis": "x", "eczema": "Eczema"}
+    assert found(tmp_path, lines, files, aliases={"Psoriasis": "x"})[0] == {"data.source.aliases": both}
     assert fitting(read_csv(tmp_path / "labels.csv"), {"root": str(tmp_path), **DEFAULTS}, coded=True) == []
+
+
+def test_unknown_names_are_left_out_where_most_are_known_and_never_beyond(tmp_path):
+    rows = ["a.jpg,Eczema", "b.jpg,Psoriassis", "c.jpg,Mondflechte"]
+    fits, source = found(tmp_path, ["image,condition", *rows], ["a.jpg", "b.jpg", "c.jpg"])
+    assert fits == {"data.source.aliases": {"Psoriassis": "Psoriasis", "Mondflechte": None}}
+    assert source.load().conditions == ("Eczema", "Psoriasis")
+    given = {"aliases": {"Mondflechte": "Acne"}}
+    fits, _ = found(tmp_path, ["image,condition", *rows], ["a.jpg", "b.jpg", "c.jpg"], **given)
+    assert fits == {"data.source.aliases": {"Mondflechte": "Acne", "Psoriassis": "Psoriasis"}}
+    strange = ["image,condition", rows[0], "b.jpg,Sternflechte", "c.jpg,Mondflechte"]
+    assert found(tmp_path, strange, ["a.jpg", "b.jpg", "c.jpg"])[0] == {}

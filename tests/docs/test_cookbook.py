@@ -68,10 +68,11 @@ def test_the_cookbook_is_typed_from_top_to_bottom(clinic, cache):
             status = typed(command, [*words, *more], screen)
             assert status == (1 if command == "check" else 0), (command, status, screen.read_text()[-3000:])
             done.append(command)
-    assert done == ["check", "train", "evaluate", "train", "evaluate", "export", "predict", "embed"]
+    assert done == ["check", "train", "evaluate", "train", "evaluate", "evaluate", "export", "predict", "embed"]
     removed = (clinic / "photos" / "labels_clean_removed.csv").read_text().splitlines()
     assert {line.split(",")[0] for line in removed[1:]} == {"10", "301", "302", "303"}
     assert json.loads((clinic / "logs/first/metrics.json").read_text())
+    assert "elsewhere, " in (clinic / "logs/first/report/checklist.md").read_text(), "the external validation"
     assert len(list((clinic / "logs/compare").glob("*_seed*/metrics.json"))) == 2
     for path in ("first/report/report.html", "compare/leaderboard.html", "first/answers/predictions.csv"):
         assert (clinic / "logs" / path).is_file(), path

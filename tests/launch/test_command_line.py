@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from siglip_med.core.errors import UserError
 from siglip_med.core.outside import csv_cell
 from siglip_med.core.shell import quoted, setting
-from siglip_med.launch.command_line import check_words, make_exclusively
+from siglip_med.launch.command_line import check_words, make_exclusively, remove_if_untouched
 from siglip_med.launch.entry import run_folder_words
 from tests.short_runs import CONF
 
@@ -94,6 +94,21 @@ def test_two_runs_of_one_second_get_two_folders(tmp_path):
     assert made[0].startswith("hydra.run.dir=")
     assert len(list((tmp_path / "logs").rglob("*_seed0"))) == 1
     assert folder_words(["--cfg", "job"]) == []
+
+
+def test_a_folder_of_nothing_goes_with_those_above_it_that_are_empty(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kept, left in ((False, []), (True, ["logs", "logs/train"])):
+        folder = make_exclusively(tmp_path / "logs" / "check" / "now")
+        (folder / "check.log").write_text("")
+        if kept:
+            (tmp_path / "logs" / "train").mkdir()
+        remove_if_untouched(folder)
+        assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == left
+    outside = make_exclusively(tmp_path / "elsewhere" / "now")
+    monkeypatch.chdir(tmp_path / "logs")
+    remove_if_untouched(outside)
+    assert outside.parent.is_dir(), "who gives another place keeps it"
 
 
 def test_a_run_folder_with_spaces_and_umlauts_is_passed_on(tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -161,3 +162,21 @@ def test_an_onnx_export_prints_no_log_of_its_libraries():
             assert logging.getLogger(name).isEnabledFor(level + 10)
     finally:
         root.setLevel(before)
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_first_process_alone_speaks(rank, monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job"])
+    entry.launch("train")
+    assert ("seed: " in capsys.readouterr().out) == (rank == "0")
+
+
+def test_lightning_s_advice_on_several_processes_is_not_repeated_by_each():
+    advice = "It is recommended to use `self.log('val/mrr', ..., sync_dist=True)` when logging on epoch level"
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        entry._quiet_libraries()
+        warnings.warn(advice, UserWarning, stacklevel=1)
+        warnings.warn("another", UserWarning, stacklevel=1)
+    assert [str(one.message) for one in heard] == ["another"]

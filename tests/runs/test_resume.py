@@ -9,13 +9,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from siglip_med.commands import train
 from siglip_med.core.errors import UserError
-from siglip_med.launch.command_line import make_exclusively, plain_settings
+from siglip_med.launch.command_line import check_words, make_exclusively, plain_settings
+from siglip_med.launch.entry import run_folder_words
 from siglip_med.models import read_checkpoint
 from siglip_med.runs.folder import claim, locked, newest_checkpoint
 from siglip_med.runs.resume import find_run, find_same, own_settings
 from siglip_med.training.checkpointing import POSITION
 from siglip_med.training.module import FineTuneModule, TwoTowerModule
-from tests.short_runs import SMALL, compose_config, small_settings
+from tests.short_runs import CONF, SMALL, compose_config, small_settings
 
 WORDS = [
     "experiment=published",
@@ -149,6 +150,12 @@ def test_a_stored_run_may_not_write_elsewhere(cache, copy, tmp_path):
     default = small_settings(cache, copy).model_dump()
     with pytest.raises(UserError, match="outside of its run folder"):
         own_settings(point, default, default, [])
+
+
+def test_a_path_to_resume_is_told_with_its_step(copy, capsys):
+    word = f"resume={copy}"
+    run_folder_words("train", [word], check_words(CONF, "train", [word]))
+    assert capsys.readouterr().err == f"resume: {copy} is finished, at step 9\n"
 
 
 def test_a_finished_run_is_extended_and_only_scored_again_without_more_steps(cache, copy, whole):

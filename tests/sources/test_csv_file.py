@@ -342,7 +342,9 @@ def test_empty_files_and_missing_ones(tmp_path):
     header = GOOD_CSV.splitlines()[0]
     assert "holds no row below its header" in message(tmp_path, header + "\n")
     assert "the file is empty" in message(tmp_path, "")
-    with pytest.raises(UserError, match=r"other\.csv: no such file"):
+    with pytest.raises(
+        UserError, match=r"other\.csv: no such file; .* data\.source\.table\); beside it .* labels\.csv$"
+    ):
         CsvSource(root=str(tmp_path), table="other.csv", **CSV_COLUMNS).prepare()
     with pytest.raises(UserError, match=r"nowhere: no such folder; give data\.source\.root"):
         CsvSource(root=str(tmp_path / "nowhere"), **CSV_COLUMNS).prepare()

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from types import SimpleNamespace
 
 from siglip_med.commands.train import run
 from siglip_med.training.progress import Progress
@@ -44,3 +45,11 @@ def test_the_bar_says_the_step_and_the_last_validation(cache, tmp_path):
     assert "val R@5" not in seen[0][1]
     assert 0 <= seen[-1][1]["val R@5"] <= 1
     assert "v_num" not in seen[-1][1]
+
+
+def test_the_bar_counts_to_the_end_of_the_epoch_where_a_run_was_resumed_inside_it():
+    bar = Progress()
+    left = {"accumulate_grad_batches": 1, "max_epochs": -1, "global_step": 14}
+    for steps, total in ((25, 20), (16, 16), (-1, 20)):
+        bar._trainer = SimpleNamespace(num_training_batches=20, max_steps=steps, **left)
+        assert bar.total_train_batches == total
