@@ -247,6 +247,19 @@ def test_baselines_stand_beside_every_result(exports):
     )
 
 
+def test_every_table_of_the_card_is_one_block_and_the_results_say_of_how_many_images(exports):
+    model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
+    card = model_card(model, {**payload, "judged": "480 images of 243 cases"}, "merged", "other")
+    results = card.split("## Results on the test split")[1].split("## How to load it")[0]
+    block = results.strip().split("\n\n")[0].splitlines()  # a blank line ends a table
+    assert len(block) == 2 + len(METRICS)
+    assert results.count("\n|") == len(block)
+    assert "480 images of 243 cases" in results
+    assert len({line.count(" | ") for line in block if "---" not in line}) == 1
+    blocks = [block for block in card.split("\n\n") if block.startswith("|")]
+    assert all(block.splitlines()[1].startswith("|---") for block in blocks)
+
+
 def test_the_card_says_what_the_run_was(exports):
     card = Path(exports["siglip", "merged"]["folder"], "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n")
