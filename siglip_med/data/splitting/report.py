@@ -89,13 +89,13 @@ class SplitReport:
 
     def account(self) -> list[str]:
         """What became of everything that was read, a line each: for the screen and for the files."""
-        case, images = self.largest_case
+        _, images = self.largest_case  # its name stays here: cards, which leave the house, repeat these lines
         out = self.read - self.used
         total = sum(self.cases.values())
         return [
             f"{self.read:,} {self.unit} read = {self.used:,} used + {out:,} left out",
             *(f"- {item.count:,} left out: {item.reason}" for item in self.left_out),
-            f"- {total:,} cases; the largest, {case!r}, has {images:,} images ({images / self.used:.1%})",
+            f"- {total:,} cases; the largest has {images:,} images ({images / self.used:.1%})",
             *(f"- {note}" for note in self.notes),
             *self._untrained(),
         ]
