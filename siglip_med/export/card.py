@@ -65,7 +65,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         bias=model.logit_bias.item(),
         calibration=payload["calibration"],
         results=result_rows(payload),
-        judged=payload.get("judged", "images that are not counted in this checkpoint"),
+        judged=payload.get("test_size", "images that are not counted in this checkpoint"),
         baselines=[BASELINES[key] for key in _beside(payload)],
         refit=refit["about"] if refit else "",
         refit_file="vision.onnx" if format == "onnx" else REFIT_FILE,

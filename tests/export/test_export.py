@@ -249,7 +249,7 @@ def test_baselines_stand_beside_every_result(exports):
 
 def test_every_table_of_the_card_is_one_block_and_the_results_say_of_how_many_images(exports):
     model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
-    card = model_card(model, {**payload, "judged": "480 images of 243 cases"}, "merged", "other")
+    card = model_card(model, {**payload, "test_size": "480 images of 243 cases"}, "merged", "other")
     results = card.split("## Results on the test split")[1].split("## How to load it")[0]
     block = results.strip().split("\n\n")[0].splitlines()  # a blank line ends a table
     assert len(block) == 2 + len(METRICS)
