@@ -94,7 +94,7 @@ def front_matter(
     ``license`` as the hub spells it, ``base`` its id there, ``pipeline``: whether transformers' loads the folder;
     ``metrics`` are rows with ``name`` and ``estimate``, on images of ``provenance``.
     """
-    kind = provenance.kind if provenance else "unknown images"
+    kind = provenance.kind if provenance and provenance.said == provenance.kind else "unknown images"
     dataset = provenance.name if provenance else "not recorded"
     results = [
         EvalResult(

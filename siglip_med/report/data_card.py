@@ -30,7 +30,7 @@ def data_card(report: SplitReport, look_alikes: str = "") -> str:
             ("", ""),
             [
                 ("data set", r.provenance.name),
-                ("kind", r.provenance.kind),
+                ("kind", r.provenance.said),
                 ("license", r.provenance.license),
                 ("file", Path(r.source).name),
                 ("split", r.hash[:12]),

@@ -212,14 +212,19 @@ DRAWN = {"kind": "drawings", "name": "siglip-med's synthetic drawings", "license
 PHOTOGRAPHED = {"kind": "photographs", "name": "SCIN", "license": "SCIN Data Use License"}
 
 
+UNSTATED = {"kind": "photographs", "name": "not stated", "license": "not stated"}
+
+
 def test_the_first_line_says_what_the_images_were(exports):
     model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
     first = {}
-    for name, provenance in {"drawn": DRAWN, "photographed": PHOTOGRAPHED, "old": None}.items():
+    for name, provenance in {"drawn": DRAWN, "photographed": PHOTOGRAPHED, "csv": UNSTATED, "old": None}.items():
         card = model_card(model, {**payload, "provenance": provenance}, "merged", "other")
+        assert ("| images | not stated |" in card) == (name == "csv")
         first[name] = card.split("---\n", 2)[2].strip().splitlines()[0]
     assert first["drawn"].startswith("**Made from DRAWINGS, not from photographs")
     assert first["photographed"] == "**Made from photographs of people: SCIN, license: SCIN Data Use License.**"
+    assert "not stated" in first["csv"]
     assert "do not say whether" in first["old"]
 
 
