@@ -59,7 +59,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         format=format,
         data=_settings(config.get("data")) or "not recorded",
         split_hash=payload["split_hash"] or "not recorded",
-        account=payload.get("account", ()),
+        account=[line.removeprefix("- ") for line in payload.get("account", ())],
         look_alikes=payload.get("look_alikes") or "",
         scale=model.logit_scale.exp().item(),
         bias=model.logit_bias.item(),
@@ -75,7 +75,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),
         std=list(model.image_spec.std),
-        texts=text_recipe(model),
+        texts=Markup(text_recipe(model)),  # its own code, between backticks
         conditions=list(zip(payload["conditions"], payload["codes"], strict=True)),
     )
 

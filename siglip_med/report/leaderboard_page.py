@@ -199,7 +199,7 @@ def _runs(runs: pd.DataFrame, folder: Path) -> Section:
         )
         for row in runs.to_dict("records")
     )
-    text = "A run leads to its report where `evaluate` has made one, and to its folder elsewhere."
+    text = "A run leads to its report where siglip-med-evaluate has made one, and to its folder elsewhere."
     heads = ("run", "setting", "seed", *headings.values())
     table = Table("Runs; a click on a heading sorts", heads, rows, 2, groups=_groups(headings, 3))
     return Section("runs", "Every run", (text,), (table,))
