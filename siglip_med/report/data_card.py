@@ -33,7 +33,7 @@ def data_card(report: SplitReport, look_alikes: str = "") -> str:
                 ("kind", r.provenance.said),
                 ("license", r.provenance.license),
                 ("file", Path(r.source).name),
-                ("split", r.hash[:12]),
+                ("split", ", ".join(filter(None, (r.how, f"hash {r.hash[:12]}")))),
             ],
         ),
         "## What became of every row",
