@@ -278,7 +278,7 @@ def test_the_card_says_what_the_run_was(exports):
         "logit / 1.25 -0.5",
         "| Melanoma | C43.9 |",
         "without an attention mask",
-        'Texts: lower-cased, `padding="max_length", truncation=True, max_length=',
+        'Texts: `padding="max_length", truncation=True, max_length=',
         "## Limits",
         "Lora (rank=3, alpha=6, train_projection=True, train_pooling_head=True)",
     ):
