@@ -160,6 +160,7 @@ def report_ensemble(folders: list[Path], settings: Settings, report: ReportSetti
     for name, predictions in found.items():
         predictions.save(place / PREDICTIONS / name)
     facts = {"ensemble": found["test"].meta["scores"], "average": notes[1]}
+    facts |= dict(note.split(": ", 1) for note in notes if note.startswith("baselines: "))
     inputs = ReportInputs(
         test=found["test"],
         val=found["val"],

@@ -43,6 +43,11 @@ class Provenance:
         except ValidationError as error:
             raise UserError(f"{where}: its provenance is damaged: {first_fault(error)}") from error
 
+    @property
+    def said(self) -> str:
+        """The kind in one word or two: what nobody named is not known to be of people."""
+        return NOT_STATED if self.name == NOT_STATED else self.kind
+
     def as_dict(self) -> dict[str, str]:
         """Plain texts by name."""
         return asdict(self)
@@ -65,6 +70,8 @@ def sentence(provenance: Provenance | None) -> str:
             f"Made from DRAWINGS, not from photographs ({provenance.name}, license: {provenance.license}): every "
             "number here shows that the program works, and none says anything about skin."
         )
+    if provenance.name == NOT_STATED:
+        return "Images: what they are is not stated (data.source.dataset_name and data.source.license say it)."
     return f"Made from photographs of people: {provenance.name}, license: {provenance.license}."
 
 

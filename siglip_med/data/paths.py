@@ -15,7 +15,7 @@ def find_files(table: ImageTable) -> ImageTable:
     file alone fits. Paths that fit no file stay, for the policy on bad images to judge.
     """
     listing = lru_cache(maxsize=64)(_listing)
-    images, changed = [], []
+    images, changed = [], 0
     for image in table.frame["image"]:
         found = image
         if not (table.root / image).is_file():
@@ -28,14 +28,12 @@ def find_files(table: ImageTable) -> ImageTable:
                 spelled /= fits[0]
             else:
                 found = str(spelled)
-                changed.append((image, found))
+                changed += 1
         images.append(found)
     if not changed:
         return table
-    note = (
-        f"{len(changed):,} images are spelled otherwise than their files (letter case or accents), the first "
-        f"{changed[0][0]!r} for {changed[0][1]!r}"
-    )
+    # without names: cards repeat it, and a file's may be a patient's
+    note = f"{changed:,} images are spelled otherwise than their files (letter case or accents)"
     return replace(table, frame=table.frame.assign(image=images)).with_notes(note)
 
 

@@ -59,12 +59,13 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         format=format,
         data=_settings(config.get("data")) or "not recorded",
         split_hash=payload["split_hash"] or "not recorded",
-        account=payload.get("account", ()),
+        account=[line.removeprefix("- ") for line in payload.get("account", ())],
         look_alikes=payload.get("look_alikes") or "",
         scale=model.logit_scale.exp().item(),
         bias=model.logit_bias.item(),
         calibration=payload["calibration"],
         results=result_rows(payload),
+        judged=payload.get("test_size", "images that are not counted in this checkpoint"),
         baselines=[BASELINES[key] for key in _beside(payload)],
         refit=refit["about"] if refit else "",
         refit_file="vision.onnx" if format == "onnx" else REFIT_FILE,
@@ -74,7 +75,7 @@ def model_card(model: TwoTower, payload: Mapping[str, Any], format: Format, lice
         side=model.image_spec.size,
         mean=list(model.image_spec.mean),
         std=list(model.image_spec.std),
-        texts=text_recipe(model),
+        texts=Markup(text_recipe(model)),  # its own code, between backticks
         conditions=list(zip(payload["conditions"], payload["codes"], strict=True)),
     )
 
@@ -93,7 +94,7 @@ def front_matter(
     ``license`` as the hub spells it, ``base`` its id there, ``pipeline``: whether transformers' loads the folder;
     ``metrics`` are rows with ``name`` and ``estimate``, on images of ``provenance``.
     """
-    kind = provenance.kind if provenance else "unknown images"
+    kind = provenance.kind if provenance and provenance.said == provenance.kind else "unknown images"
     dataset = provenance.name if provenance else "not recorded"
     results = [
         EvalResult(

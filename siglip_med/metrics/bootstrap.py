@@ -14,11 +14,12 @@ from siglip_med.metrics.resampling import CaseStatistics
 
 _CHUNK, _CELLS = 100, 10_000_000
 """Resamples at once, and weights at once."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A metric with its percentile bootstrap interval; the bounds are NaN where resampling says nothing."""
+    """A metric with its percentile bootstrap interval; the bounds are NaN where resampling says nothing of it."""
 
     estimate: float
     low: float
@@ -206,11 +207,17 @@ class Bootstrap:
         return np.ascontiguousarray(whole[:, :, 0].T), np.concatenate(drawn, axis=2)
 
     def interval(self, estimate: float, values: np.ndarray) -> Interval:
-        """The percentile interval of an estimate whose resampled ``values`` are given; NaN among them is left out."""
+        """The percentile interval of an estimate whose resampled ``values`` are given; NaN among them is left out.
+
+        Of few images resampling may move a metric so far to one side that the interval leaves its own estimate out
+        (an average precision rises with repeated images): then there is none.
+        """
         values = values[np.isfinite(values)]
         if not (np.isfinite(estimate) and len(values)):
             return Interval(estimate, float("nan"), float("nan"))
         low, high = np.quantile(values, [0.5 - self.coverage / 2, 0.5 + self.coverage / 2])
+        if not low - _ROUNDING <= estimate <= high + _ROUNDING:
+            low = high = np.nan
         return Interval(estimate, float(low), float(high))
 
     def _paired(self, difference: float, resampled: np.ndarray) -> PairedResult:

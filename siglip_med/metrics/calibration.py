@@ -1,4 +1,4 @@
-"""Are the confidences true? Multi-label calibration error, reliability, and a refit of temperature and bias."""
+"""Are the confidences true? Multi-label calibration error, reliability, and calibration by a temperature and a bias."""
 
 from dataclasses import dataclass
 

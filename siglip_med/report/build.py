@@ -63,6 +63,7 @@ def build_report(inputs: ReportInputs, settings: ReportSettings) -> Page:
     facts = dict(inputs.meta.facts) | {
         "test split": inputs.test.size,
         "validation split": inputs.val.size,
+        **({"split": inputs.split.how} if inputs.split is not None and inputs.split.how else {}),
         "conditions": str(len(inputs.test.conditions)),
         "most frequent answer": f"{given.most_frequent}, {given.share:.0%} of images ({given.listed:.0%} list it)",
         "look-alikes": inputs.test.meta.get(

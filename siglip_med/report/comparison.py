@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import sentence
 from siglip_med.metrics import (
+    KEY_METRICS,
     LOWER_IS_BETTER,
     RESAMPLED_METRICS,
     Bootstrap,
@@ -39,7 +41,9 @@ def compare_runs(folders: Sequence[Path], output: Path, bootstrap: Bootstrap) ->
     for folder in folders:
         if not (folder / PREDICTIONS / "test").is_dir():
             raise UserError(f"compare: {folder} holds no {PREDICTIONS}/test; give the folders of finished runs")
-    names, tests = _short_names(folders), [Predictions.load(folder / PREDICTIONS / "test") for folder in folders]
+    tests = [Predictions.load(folder / PREDICTIONS / "test") for folder in folders]
+    joint = [" models: " in str(test.meta.get("scores", "")) for test in tests]  # of `join_predictions`
+    names = _short_names(folders, joint)
     conditions, last = len(tests[-1].conditions), names[-1]
     rows = [
         {"run": os.path.relpath(folder, output), "name": name, "setting": name, "seed": 0, "conditions": conditions}
@@ -50,7 +54,11 @@ def compare_runs(folders: Sequence[Path], output: Path, bootstrap: Bootstrap) ->
     headings = {metric: table_label(metric, conditions) for metric in RESAMPLED_METRICS}
     read = dict(zip(runs["run"], tests, strict=True)).__getitem__
     against = differences(runs, read, last, bootstrap, headings, strict=True)
-    sections = [settings_section(runs, output, bootstrap.coverage), against]
+    intervals = {
+        run: {name: vars(one) for name, one in bootstrap.intervals(test, KEY_METRICS).items()}
+        for run, test in zip(runs["run"], tests, strict=True)
+    }
+    sections = [settings_section(runs, intervals.__getitem__, bootstrap.coverage), against]
     if len(folders) == 2:
         sections.append(_first_predictions(names, tests, against))
     lead = (
@@ -58,7 +66,8 @@ def compare_runs(folders: Sequence[Path], output: Path, bootstrap: Bootstrap) ->
         "seeds before believing it."
     )
     facts = {"held against": last, "intervals": f"{bootstrap.coverage:.0%}, paired bootstrap over cases"}
-    page = Page(f"{', '.join(names[:-1])} against {last}", lead, facts, (), tuple(sections))
+    title, notice = f"{', '.join(names[:-1])} against {last}", sentence(tests[-1].provenance)
+    page = Page(title, lead, facts, (), tuple(sections), notice)
     return write_page(page, output, NAME), against.tables[0]
 
 
@@ -88,11 +97,12 @@ def _right_by_image(predictions: Predictions) -> dict[str, bool]:
     return dict(zip(predictions.frame["image"].astype(str), right.tolist(), strict=True))
 
 
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many parents as it takes to tell them apart."""
+def _short_names(folders: Sequence[Path], joint: Sequence[bool]) -> list[str]:
+    """The folders' names, with as many parents as it takes to tell them apart; the only joint one is the ensemble."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):
-            return names
+            one = sum(joint) == 1
+            return ["ensemble" if one and of_many else name for name, of_many in zip(names, joint, strict=True)]
     raise UserError(f"compare: {folders[0]} is given twice; give different run folders")

@@ -30,10 +30,10 @@ def data_card(report: SplitReport, look_alikes: str = "") -> str:
             ("", ""),
             [
                 ("data set", r.provenance.name),
-                ("kind", r.provenance.kind),
+                ("kind", r.provenance.said),
                 ("license", r.provenance.license),
                 ("file", Path(r.source).name),
-                ("split", r.hash[:12]),
+                ("split", ", ".join(filter(None, (r.how, f"hash {r.hash[:12]}")))),
             ],
         ),
         "## What became of every row",
@@ -49,9 +49,9 @@ def data_card(report: SplitReport, look_alikes: str = "") -> str:
     lines += ["## Splits", ""]
     rows = [(name, f"{r.images[name]:,}", f"{r.cases[name]:,}", f"{r.divergence[name]:.4f}") for name in SPLITS]
     lines += _table(("", "images", "cases", "divergence of the labels from the whole (bits)"), rows)
-    case, images = r.largest_case
+    _, images = r.largest_case  # a case's name may be a patient's: none stands on a card
     lines += [
-        f"A case is never split. The largest, {markdown(repr(case))}, has {images:,} images ({images / r.used:.1%}). "
+        f"A case is never split. The largest has {images:,} images ({images / r.used:.1%}). "
         f"{len(r.straddling):,} groups of images that share a case or a file lie in several splits.",
         "",
         "## Near-duplicates",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from siglip_med.core.errors import UserError
 from siglip_med.metrics import LOWER_IS_BETTER, RESAMPLED_METRICS, Bootstrap, PairedResult, Predictions
-from siglip_med.report.leaderboard import columns, over_seeds, ranked
+from siglip_med.report.leaderboard import SEEDS, columns, over_seeds, ranked
 from siglip_med.report.page import NOT_DEFINED, Section, Table, bounds, number, p_value
 
 PREDICTIONS = Path("predictions")
@@ -81,7 +81,7 @@ def differences(
         f"Test split, setting minus {baseline}, mean over the seeds that both have. Over cases: the seeds stay as they "
         f"are and their test cases are drawn again {bootstrap.repetitions:,} times, the same for both runs of a seed, "
         "so what makes a case hard for both cancels. Over seeds: the Student interval of the seeds' differences, from "
-        "two seeds on; it holds what another seed would change.",
+        f"{SEEDS} seeds on; it holds what another seed would change.",
         "The p-values are two-sided and not corrected for the number of settings and metrics: choose the metric that "
         "matters before looking.",
         "The smallest difference that shows is what this test set, with these runs, would call significant four times "

@@ -111,7 +111,7 @@ class Evidence:
 
         changes = against(zero_shot, RESAMPLED_METRICS)
         frequency = label_frequency_predictions(test) if test.train_counts.any() else None
-        given = answers(test)
+        given = answers(test, settings.malignant)
         probed = [against(inputs.probes.get(name), AGAINST) for name in PROBES]
         prompts = against(inputs.probes.get(PROMPTS), AGAINST)
         said = verdict(against(frequency, AGAINST), changes, probed, given, len(test.conditions), prompts)

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from omegaconf import OmegaConf
 from scipy import stats
+from scipy.special import expit, logit
 
 from siglip_med.metrics import (
     CHOOSING,
@@ -17,6 +18,7 @@ from siglip_med.metrics import (
     KEY_METRICS,
     LOWER_IS_BETTER,
     PER_CASE,
+    RESAMPLED_METRICS,
     saturation,
     table_label,
 )
@@ -26,6 +28,9 @@ from siglip_med.sweeps import differing
 
 RANKED_BY = f"tuned/val/{CHOOSING}"
 _NO_SETTING = ("seed=", "hydra.", "launcher=", "sweep=", "resume=", "logger", "paths.")
+SEEDS = 3
+"""With fewer there is no interval over seeds: of two values it says that anything is possible."""
+_SAME = 1e-9
 _TEST = (*KEY_METRICS, "macro_f1", "spearman_text_d")
 
 
@@ -52,13 +57,14 @@ def read_runs(folder: Path) -> pd.DataFrame:
     """One row per finished run of a sweep folder.
 
     Returns:
-        ``run``, ``name``, ``setting``, ``seed``, ``conditions`` and every metric. A setting is the name with the
+        ``run``, ``name``, ``setting``, ``seed``, ``conditions``, ``test_size`` (images and their cases), ``notice``
+        (what these are; neither in a run of an earlier version) and every metric. A setting is the name with the
         overrides in which the runs of the sweep differ, but for the seed.
     """
     rows, words = [], []
     for path in sorted(folder.glob("*/metrics.json")):
         result = json.loads(path.read_text())
-        about = {key: result[key] for key in ("name", "seed", "conditions") if key in result}
+        about = {key: result[key] for key in ("name", "seed", "conditions", "test_size", "notice") if key in result}
         rows.append({"run": path.parent.name} | about | result["metrics"])
         typed = path.parent / ".hydra" / "overrides.yaml"  # absent where the run was made without Hydra
         words.append([str(word) for word in OmegaConf.load(typed)] if typed.is_file() else [])
@@ -99,14 +105,29 @@ def ranked(runs: pd.DataFrame) -> list[str]:
     return list(groups[RANKED_BY].mean().sort_values(ascending=CHOOSING in LOWER_IS_BETTER, kind="stable").index)
 
 
-def student_interval(values: Sequence[float], coverage: float) -> tuple[float, float, float]:
-    """Mean of a number over seeds, and both ends of its Student interval (NaN below two seeds)."""
+def student_interval(values: Sequence[float], coverage: float, metric: str = "") -> tuple[float, float, float]:
+    """Mean of a number over seeds, and both ends of its Student interval; NaN below `SEEDS` or if all are the same.
+
+    Where ``metric``, a column of `read_runs`, lies between two numbers, so do the ends: the interval is that of the
+    mean's logit, its standard error by the delta method.
+    """
     known = np.asarray(values, dtype=float)
     mean = float(known.mean()) if len(known) else float("nan")
-    if len(known) < 2:
+    if len(known) < SEEDS or np.ptp(known) < _SAME:
         return mean, float("nan"), float("nan")
     half = float(stats.t.ppf((1 + coverage) / 2, len(known) - 1) * known.std(ddof=1) / np.sqrt(len(known)))
-    return mean, mean - half, mean + half
+    if (least := _least(metric)) is None:
+        return mean, mean - half, mean + half
+    share = (mean - least) / (1 - least)
+    ends = expit(logit(share) + np.array([-half, half]) / (1 - least) / (share * (1 - share)))
+    low, high = (least + (1 - least) * ends).tolist()
+    return mean, low, high
+
+
+def _least(metric: str) -> float | None:
+    """The smallest value of a metric that is 1 at most; None of another."""
+    name = metric.split("/", 2)[-1].removeprefix(FAR_HALF).removeprefix(PER_CASE)
+    return -1.0 if name.startswith("spearman") else 0.0 if name in RESAMPLED_METRICS else None
 
 
 def over_seeds(
@@ -115,12 +136,12 @@ def over_seeds(
     """What a setting gains over a baseline on the test split, paired by seed: a seed's runs share their split.
 
     Returns:
-        Metric -> mean, low, high; nothing where they share fewer than two seeds.
+        Metric -> mean, low, high as of `student_interval`; nothing where they share fewer than `SEEDS`.
     """
     wanted = [column for column in columns(runs) if column != RANKED_BY]
     table = runs.set_index(["setting", "seed"])[wanted]
     change = pd.DataFrame(table.loc[setting] - table.loc[baseline]).dropna(how="all")
-    if len(change) < 2:
+    if len(change) < SEEDS:
         return {}
     found = {column: student_interval(change[column].dropna().tolist(), coverage) for column in wanted}
     return {column.removeprefix("tuned/test/"): interval for column, interval in found.items()}

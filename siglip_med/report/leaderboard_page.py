@@ -1,7 +1,8 @@
 """The leaderboard as a page: settings with intervals, paired differences from a baseline, every job, what failed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,14 +16,16 @@ from rich.table import Table as ScreenTable
 from siglip_med.core.files import write_text
 from siglip_med.core.outside import Console, frame_csv
 from siglip_med.core.ranges import Coverage
-from siglip_med.metrics import CHOOSING, Bootstrap, Interval, metric_label
+from siglip_med.metrics import BASELINES, CHOOSING, Bootstrap, Interval, metric_label
 from siglip_med.report import Link, Page, Section, Table, write_page
 from siglip_med.report.differences import differences, tests_of
-from siglip_med.report.leaderboard import RANKED_BY, columns, ranked, read_runs, student_interval, summarize
-from siglip_med.report.page import NOT_DEFINED, number, with_range
+from siglip_med.report.leaderboard import RANKED_BY, SEEDS, columns, ranked, read_runs, student_interval, summarize
+from siglip_med.report.page import NOT_DEFINED, counted, number, with_range
 from siglip_med.sweeps import JobRecord, differing, read_records
 
 NAME = "leaderboard"
+OfRun = Callable[[str], Mapping[str, Any]]
+"""From the ``run`` of a table to intervals of its test metrics, as ``metrics.json`` keeps them."""
 _HOW = {"running": "interrupted", "finished": "finished", "failed": "failed"}
 
 
@@ -32,7 +35,7 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
     sections = []
     held_against = _setting_named(runs, baseline)
     if not runs.empty:
-        sections.append(settings_section(runs, folder, bootstrap.coverage))
+        sections.append(settings_section(runs, _stored(folder), bootstrap.coverage))
         known = None if held_against is None else differences(runs, tests_of(folder), held_against, bootstrap)
         sections.append(known or _nothing(runs, baseline))
     sections.append(_lost(records, folder))
@@ -42,8 +45,8 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
     said = ", ".join(f"{count} {how}" for how, count in counts.items() if count)
     settings = 0 if runs.empty else runs["setting"].nunique()
     lead = (
-        f"{len(runs)} runs of {settings} settings, best validation first. Validation chose each run's checkpoint and "
-        "ranks the settings; the test split chose nothing."
+        f"{counted(len(runs), 'run')} of {counted(settings, 'setting')}, best validation first. "
+        "Validation chose each run's checkpoint and ranks the settings; the test split chose nothing."
     )
     facts = {
         "folder": folder.name,
@@ -51,7 +54,14 @@ def write_leaderboard(folder: Path, runs: pd.DataFrame, baseline: str, bootstrap
         "intervals": f"{bootstrap.coverage:.0%}",
         "baseline": held_against or f"{baseline} (no such run)",
     }
-    return write_page(Page("Leaderboard", lead, facts, (), tuple(sections)), folder, NAME)
+    facts["test split"] = "; ".join(_distinct(runs, "test_size")) or "not recorded"
+    notice = " ".join(_distinct(runs, "notice"))
+    return write_page(Page("Leaderboard", lead, facts, (), tuple(sections), notice), folder, NAME)
+
+
+def _distinct(runs: pd.DataFrame, column: str) -> list[str]:
+    """What the runs say there, each once."""
+    return list(dict.fromkeys(runs[column].dropna().map(str))) if column in runs else []
 
 
 def _setting_named(runs: pd.DataFrame, baseline: str) -> str | None:
@@ -65,30 +75,35 @@ def _setting_named(runs: pd.DataFrame, baseline: str) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def settings_section(runs: pd.DataFrame, folder: Path, coverage: float) -> Section:
-    """One row per setting: its seeds, and the mean of each metric with its interval."""
+def settings_section(runs: pd.DataFrame, of_run: OfRun, coverage: float) -> Section:
+    """One row per setting: its seeds, and the mean of each metric with its interval; then baselines that are known."""
     headings = columns(runs)
     rows, data = [], {}
     for setting in ranked(runs):
         group = runs[runs["setting"] == setting]
-        cells = {column: _mean(group, column, folder, coverage) for column in headings}
+        cells = {column: _mean(group, column, of_run, coverage) for column in headings}
         seeds = group["seed"].nunique() if "seed" in group else len(group)
-        rows.append((setting, str(seeds), *(with_range(Interval(*cells[column])) for column in headings)))
+        rows.append((setting, str(seeds), *(_shown(group[column], cells[column]) for column in headings)))
         data[setting] = {
             column: dict(zip(("mean", "low", "high"), cell, strict=True)) for column, cell in cells.items()
         }
+    best = ranked(runs)[0]
+    beside = _baselines(runs[runs["setting"] == best], headings)
     return Section(
         "settings",
         "Every setting",
         (
-            f"Mean over seeds with its {coverage:.0%} Student interval. A setting with one seed has the interval of "
-            "that run over test cases, and none on validation: it says nothing of another seed.",
+            f"Mean over seeds. From {SEEDS} seeds on with its {coverage:.0%} Student interval over seeds, on the logit "
+            "scale where a metric lies between 0 and 1; none where all seeds give the same. Two seeds have none: "
+            "their values are in parentheses. A setting with one seed has the interval of that run over test cases, "
+            "and none on validation: it says nothing of another seed.",
+            *([f"Baselines, in the last rows, are those of {best}'s runs, without an interval."] if beside else []),
         ),
         (
             Table(
                 f"Settings{', best validation first' * (RANKED_BY in headings)}; a click on a heading sorts",
                 ("setting", "seeds", *headings.values()),
-                tuple(rows),
+                (*rows, *beside),
                 groups=_groups(headings, 2),
             ),
         ),
@@ -103,15 +118,44 @@ def _groups(headings: dict[str, str], first: int) -> tuple[tuple[str, int], ...]
     return tuple(group for group in groups if group[1])
 
 
-def _mean(group: pd.DataFrame, column: str, folder: Path, coverage: float) -> tuple[float, float, float]:
-    mean, low, high = student_interval(group[column].dropna().tolist(), coverage)
-    path = folder / str(group["run"].iloc[0]) / "metrics.json"
-    if np.isnan(mean) or np.isfinite(low) or not path.is_file():  # derived answers are predictions alone
+def _baselines(group: pd.DataFrame, headings: dict[str, str]) -> list[tuple[str, ...]]:
+    """Rows of what some runs were judged beside: the mean over them of what each has of the test split."""
+    rows = []
+    for key, words in BASELINES.items():
+        places = [column.replace("tuned/test/", f"{key}/test/") for column in headings]
+        known = [one in group and one not in headings for one in places]
+        if any(known):
+            means = (number(group[one].mean() if here else None) for one, here in zip(places, known, strict=True))
+            rows.append((words, str(len(group)), *means))
+    return rows
+
+
+def _shown(values: pd.Series, cell: tuple[float, float, float]) -> str:
+    """``0.704 [0.650, 0.752]``; of fewer seeds than an interval needs their values, in their order."""
+    known = values.dropna()
+    if not 1 < len(known) < SEEDS:
+        return with_range(Interval(*cell))
+    return f"{number(cell[0])} ({', '.join(map(number, known))})"
+
+
+def _mean(group: pd.DataFrame, column: str, of_run: OfRun, coverage: float) -> tuple[float, float, float]:
+    mean, low, high = student_interval(group[column].dropna().tolist(), coverage, column)
+    if np.isnan(mean) or len(group) > 1 or not column.startswith("tuned/test/"):
         return mean, low, high
-    known = json.loads(path.read_text()).get("test_intervals", {}) if column.startswith("tuned/test/") else {}
-    ends = known.get(column.removeprefix("tuned/test/")) or {}
+    ends = of_run(str(group["run"].iloc[0])).get(column.removeprefix("tuned/test/")) or {}
     low, high = (np.nan if ends.get(end) is None else float(ends[end]) for end in ("low", "high"))
     return mean, low, high
+
+
+def _stored(folder: Path) -> OfRun:
+    """The intervals that a run's ``metrics.json`` holds; nothing of derived answers, which are predictions alone."""
+
+    @cache
+    def of_run(run: str) -> dict[str, Any]:
+        path = folder / run / "metrics.json"
+        return dict(json.loads(path.read_text()).get("test_intervals", {})) if path.is_file() else {}
+
+    return of_run
 
 
 def _nothing(runs: pd.DataFrame, name: str) -> Section:
@@ -155,7 +199,7 @@ def _runs(runs: pd.DataFrame, folder: Path) -> Section:
         )
         for row in runs.to_dict("records")
     )
-    text = "A run leads to its report where `evaluate` has made one, and to its folder elsewhere."
+    text = "A run leads to its report where siglip-med-evaluate has made one, and to its folder elsewhere."
     heads = ("run", "setting", "seed", *headings.values())
     table = Table("Runs; a click on a heading sorts", heads, rows, 2, groups=_groups(headings, 3))
     return Section("runs", "Every run", (text,), (table,))

@@ -181,6 +181,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return NOT_DEFINED if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 run``, ``2 runs``."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def percent(value: float) -> str:
     """``48%``; one decimal below 10%."""
     if not math.isfinite(value):

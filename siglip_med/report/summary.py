@@ -137,6 +137,8 @@ class RunSummary:
             "name": name,
             "seed": seed,
             "conditions": len(self.tuned.test.conditions),
+            "test_size": self.tuned.test.size,
+            "notice": sentence(self.tuned.test.provenance),
             "metrics": self.metrics(),
             "test_intervals": self.intervals | self.case_intervals | {OWN + key: one for key, one in self.own.items()},
             "test_baselines": self.baselines_for_model_card(),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siglip_med.metrics import Answers, Interval, PairedResult, saturation
+from siglip_med.metrics import Answers, Interval, PairedResult, metric_label, saturation
 from siglip_med.report.page import gain, with_range
 
 HARDLY = 0.05
@@ -84,7 +84,7 @@ def nearness(results: Mapping[str, PairedResult] | None, conditions: int) -> str
     if results is None or not np.isfinite(results[name].low):
         return ""
     result = results[name]
-    numbers = f"ICD distance {gain(result)}, lower is nearer"
+    numbers = f"{metric_label(name)} {gain(result)}, lower is nearer"
     if result.high < 0:
         return f"Its {what} is nearer in ICD-10 than {PRIOR.than} ({numbers})."
     if result.low > 0:

@@ -27,7 +27,7 @@ def join_runs(
     """Predictions of run folders as those of one run, named as in a run folder, and a sentence each on what they are.
 
     Logits of validation and test are calibrated on each member's validation, averaged, and calibrated again on the
-    averaged validation. Baselines are the first run's.
+    averaged validation. Baselines are the first run's, but for prompts: those of one member say nothing of all.
 
     Args:
         folders: of finished runs of one split.
@@ -53,7 +53,8 @@ def join_runs(
     again = fit_calibration(joined[0])
     notes = (*_told(list(found), average), _confidences(again, len(joined[0])), f"baselines: those of {folders[0]}")
     notes += _nothing_new([val for val, _ in found.values()])
-    return saved[0] | {"val": again.apply(joined[0]), "test": again.apply(joined[1])}, notes
+    beside = {name: part for name, part in saved[0].items() if name not in (BESIDE[PROMPTS], PROMPTS_VAL)}
+    return beside | {"val": again.apply(joined[0]), "test": again.apply(joined[1])}, notes
 
 
 def load_ensemble(

@@ -144,6 +144,7 @@ def save_scores(
             refit,
             familiarity,
             metrics=summary.for_model_card(),
+            test_size=summary.tuned.test.size,
             baselines=summary.baselines_for_model_card(),
             own_metrics=plain(summary.own),
             look_alikes=summary.look_alikes,

@@ -133,7 +133,7 @@ class FolderSource(ABC):
         found = {name: aliases[alias_key(name)] for name in listed if alias_key(name) in aliases}
         unused = sorted(aliases.keys() - {alias_key(name) for name in listed})
         if unused:
-            notes.append(f"{len(unused)} aliases name no condition of the data, the first {unused[0]!r}")
+            notes.append(f"aliases that name no condition of the data: {len(unused)}, the first {unused[0]!r}")
         kept = []
         for row in rows:
             weights = rename_conditions(row.weights, found)

@@ -73,7 +73,7 @@ class ImageFolderSource(FolderSource):
         deeper = [row.image for row in rows if row.image.count("/") > depth]
         if deeper:
             notes.append(
-                f"{len(deeper):,} images lie in folders below their condition's, the first {deeper[0]}: the folder "
+                f"{len(deeper):,} images lie in folders below their condition's: the folder "
                 f"{PurePosixPath(deeper[0]).parts[depth - 1]!r} alone is their condition"
             )
         left_out = [LeftOut(reason, count) for reason, count in dropped.items()]

@@ -26,6 +26,10 @@ def test_drawings_say_that_they_are_no_photographs():
         "Made from DRAWINGS, not from photographs (d, license: l)"
     )
     assert sentence(SCIN) == "Made from photographs of people: SCIN, license: SCIN Data Use License."
+    nobody = sentence(Provenance())
+    assert nobody.startswith("Images: what they are is not stated (data.source.dataset_name")
+    assert "people" not in nobody
+    assert Provenance().said == "not stated"
     assert "do not say whether they are photographs or drawings" in sentence(None)
 
 

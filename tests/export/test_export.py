@@ -212,14 +212,19 @@ DRAWN = {"kind": "drawings", "name": "siglip-med's synthetic drawings", "license
 PHOTOGRAPHED = {"kind": "photographs", "name": "SCIN", "license": "SCIN Data Use License"}
 
 
+UNSTATED = {"kind": "photographs", "name": "not stated", "license": "not stated"}
+
+
 def test_the_first_line_says_what_the_images_were(exports):
     model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
     first = {}
-    for name, provenance in {"drawn": DRAWN, "photographed": PHOTOGRAPHED, "old": None}.items():
+    for name, provenance in {"drawn": DRAWN, "photographed": PHOTOGRAPHED, "csv": UNSTATED, "old": None}.items():
         card = model_card(model, {**payload, "provenance": provenance}, "merged", "other")
+        assert ("| images | not stated |" in card) == (name == "csv")
         first[name] = card.split("---\n", 2)[2].strip().splitlines()[0]
     assert first["drawn"].startswith("**Made from DRAWINGS, not from photographs")
     assert first["photographed"] == "**Made from photographs of people: SCIN, license: SCIN Data Use License.**"
+    assert "not stated" in first["csv"]
     assert "do not say whether" in first["old"]
 
 
@@ -247,6 +252,19 @@ def test_baselines_stand_beside_every_result(exports):
     )
 
 
+def test_every_table_of_the_card_is_one_block_and_the_results_say_of_how_many_images(exports):
+    model, payload = load_model(Path(exports["clip", "merged"]["folder"]).parent / "best.ckpt")
+    card = model_card(model, {**payload, "test_size": "480 images of 243 cases"}, "merged", "other")
+    results = card.split("## Results on the test split")[1].split("## How to load it")[0]
+    block = results.strip().split("\n\n")[0].splitlines()  # a blank line ends a table
+    assert len(block) == 2 + len(METRICS)
+    assert results.count("\n|") == len(block)
+    assert "480 images of 243 cases" in results
+    assert len({line.count(" | ") for line in block if "---" not in line}) == 1
+    blocks = [block for block in card.split("\n\n") if block.startswith("|")]
+    assert all(block.splitlines()[1].startswith("|---") for block in blocks)
+
+
 def test_the_card_says_what_the_run_was(exports):
     card = Path(exports["siglip", "merged"]["folder"], "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n")
@@ -260,6 +278,7 @@ def test_the_card_says_what_the_run_was(exports):
         "logit / 1.25 -0.5",
         "| Melanoma | C43.9 |",
         "without an attention mask",
+        'Texts: `padding="max_length", truncation=True, max_length=',
         "## Limits",
         "Lora (rank=3, alpha=6, train_projection=True, train_pooling_head=True)",
     ):

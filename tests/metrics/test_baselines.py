@@ -50,12 +50,23 @@ def test_the_intervals_of_chance_are_those_of_random_orders():
     given = Bootstrap(repetitions=200)
     names = ["macro_auc", "mrr", "t2i_map", "r_at_1"]
     found = chance_intervals(p, names, given)
-    drawn = given.intervals([chance_predictions(p, draw) for draw in range(100)], names)
+    whole, drawn = given._resampled([chance_predictions(p, draw) for draw in range(100)], names, given.seed)
+    low, high = np.quantile(drawn.mean(axis=0), [0.025, 0.975], axis=1)
     assert list(found) == names
-    for name in names:
-        assert found[name].estimate == pytest.approx(drawn[name].estimate, abs=0.01), name
-        assert found[name].low == pytest.approx(drawn[name].low, abs=0.02), name
-        assert found[name].high == pytest.approx(drawn[name].high, abs=0.02), name
+    for place, name in enumerate(names):
+        assert found[name].estimate == pytest.approx(whole[place].mean(), abs=0.01), name
+        assert found[name].low == pytest.approx(low[place], abs=0.02), name
+        assert found[name].high == pytest.approx(high[place], abs=0.02), name
+
+
+def test_an_interval_that_leaves_its_own_estimate_out_is_none():
+    orders = [chance_predictions(make_predictions(images=150), draw) for draw in range(20)]
+    found = Bootstrap(repetitions=200).intervals(orders, ["t2i_map"])["t2i_map"]  # images drawn twice raise a precision
+    assert np.isfinite(found.estimate)
+    assert np.isnan([found.low, found.high]).all()
+    assert Bootstrap().interval(0.5, np.array([0.6, 0.7])).estimate == 0.5
+    assert np.isnan(Bootstrap().interval(0.5, np.array([0.6, 0.7])).low)
+    assert Bootstrap().interval(0.5, np.full(9, 0.5)).low == 0.5  # at its edge it is in
 
 
 def test_label_frequency_always_ranks_the_five_most_common():

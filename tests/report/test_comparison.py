@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from siglip_med.core.errors import UserError
+from siglip_med.core.provenance import Provenance
 from siglip_med.metrics import RESAMPLED_METRICS, Bootstrap, headline_metrics
 from siglip_med.report.comparison import compare_runs
 from tests.report.synthetic_run import synthetic_predictions
@@ -76,6 +77,19 @@ def test_page_markdown_and_json_agree(comparison):
         assert f"{result['difference']:+.3f}" in text
         assert f"{result['minimum_detectable_difference']:.3f}" in text
     assert "data:image/png;base64," in page.read_text()
+
+
+def test_the_page_says_what_the_images_are_gives_each_run_its_interval_and_calls_an_ensemble_so(tmp_path):
+    joint = replace(GOOD, meta=GOOD.meta | {"scores": "mean_logit of 2 models: a, b"})
+    drawn = Provenance("drawings", "made up", "CC0")
+    runs = {"2026-11-29_21-06-01": joint, "poor": POOR}
+    runs = {name: replace(run, provenance=drawn) for name, run in runs.items()}
+    page = compared(tmp_path, **runs)[2].with_suffix(".md").read_text()
+    assert page.startswith("**Made from DRAWINGS")
+    assert "2026-11-29" not in page
+    own = BOOTSTRAP.intervals(GOOD, ["r_at_1"])["r_at_1"]
+    row = next(line for line in page.splitlines() if line.startswith("| ensemble | 1 |"))
+    assert f"{own.estimate:.3f} [{own.low:.3f}, {own.high:.3f}]" in row
 
 
 def test_three_runs_are_held_against_the_last(tmp_path):

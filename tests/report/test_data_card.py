@@ -7,12 +7,12 @@ import numpy as np
 
 from siglip_med.core.provenance import Provenance
 from siglip_med.data.accounting import LeftOut
-from siglip_med.data.splitting.report import report_split
+from siglip_med.data.splitting.report import SplitReport, report_split
 from siglip_med.data.table import TableRow, build_table
 from siglip_med.report.data_card import data_card
 
 
-def card() -> str:
+def report() -> SplitReport:
     tones = ("1", "1", "6", "", "6", "1")
     sexes = ("female", "female", "male", "male", "female", "female")
     rows = [
@@ -23,12 +23,11 @@ def card() -> str:
     table = build_table(rows, root=Path("x"), source="/home/someone/labels.csv", left_out=left, notes=["one note"])
     table = replace(table, provenance=Provenance("photographs", "Ours", "CC0"))
     parts = np.array(["train", "train", "train", "val", "val", "test"])
-    report = report_split(table, parts, table.cases, "abcdef0123456789")
-    return data_card(report)
+    return report_split(table, parts, table.cases, "abcdef0123456789")
 
 
 def test_every_count_is_the_tables():
-    text = card()
+    text = data_card(report())
     assert text.startswith("**Made from photographs of people: Ours, license: CC0.**\n")
     for line in (
         "| license | CC0 |",
@@ -49,3 +48,10 @@ def test_every_count_is_the_tables():
         assert line in text, line
     assert "| A|B |" not in text
     assert "/home/someone" not in text
+
+
+def test_no_card_names_a_case_and_the_size_stands_for_it():
+    said = report()
+    for text in (data_card(said), "\n".join(said.account())):  # a model card repeats the account
+        assert "has 2 images (33.3%)" in text
+        assert not any(f"c{number}" in text for number in range(6))

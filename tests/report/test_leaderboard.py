@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from scipy import stats
 
 from siglip_med.metrics import Bootstrap, Predictions
-from siglip_med.report.leaderboard import over_seeds, read_runs, summarize
+from siglip_med.report.leaderboard import over_seeds, read_runs, student_interval, summarize
 from siglip_med.report.leaderboard_page import Leaderboard, write_leaderboard
 from siglip_med.sweeps import JobRecord, write_record
 
@@ -62,11 +62,47 @@ def test_the_callback_writes_both_tables_beside_the_runs(tmp_path, capsys):
     write_run(tmp_path, "a", 0, 0.5, 0.25)
     write_run(tmp_path, "a", 1, 0.7, 0.35)
     callback.on_multirun_end(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
-    assert "| a | 2 | 0.600 [-0.671, 1.871] | 0.300 [-0.335, 0.935] |" in (tmp_path / "leaderboard.md").read_text()
+    assert "| a | 2 | 0.600 (0.500, 0.700) | 0.300 (0.250, 0.350) |" in (tmp_path / "leaderboard.md").read_text()
     assert len((tmp_path / "leaderboard.csv").read_text().splitlines()) == 3
     shown = capsys.readouterr().out
     assert "0.300 ± 0.071" in shown
     assert "best validation MRR first" in shown
+
+
+@pytest.mark.parametrize("values", [(0.99, 0.6, 0.98), (0.0, 0.1, 0.02, 0.01), (1.0, 1.0, 0.7)])
+@pytest.mark.parametrize("metric", ["tuned/test/r_at_1", "tuned/test/far_half_mrr", "tuned/val/mrr"])
+def test_an_interval_over_seeds_holds_its_mean_and_no_impossible_value(values, metric):
+    mean, low, high = student_interval(values, 0.95, metric)
+    assert 0 <= low < mean < high <= 1
+    plain = student_interval(values, 0.95, "tuned/test/own/r_at_1")  # of one's own: its range is not known
+    assert plain == pytest.approx((mean, *stats.t.interval(0.95, len(values) - 1, mean, stats.sem(values))))
+    assert not 0 <= plain[1] < plain[2] <= 1
+    near = np.array(values) / 1e4 + 0.3  # far from both ends the scale hardly matters
+    assert student_interval(near, 0.95, metric) == pytest.approx(student_interval(near, 0.95), abs=1e-6)
+
+
+@pytest.mark.parametrize("values", [(0.2, 0.8), (0.75, 0.75), (0.75,) * 3, (0.5,), ()])
+def test_too_few_seeds_or_equal_ones_give_no_interval(values):
+    assert np.isnan(student_interval(values, 0.95, "tuned/test/r_at_1")[1:]).all()
+
+
+def test_the_page_says_what_was_judged_and_shows_the_baselines_last(tmp_path):
+    for seed, probe in ((0, 0.5), (1, 0.75)):
+        write_run(tmp_path, "best", seed, 0.9, 0.5)
+        write_run(tmp_path, "other", seed, 0.1, 0.5)
+        path = tmp_path / f"best_{seed}" / "metrics.json"
+        content = json.loads(path.read_text()) | {
+            "test_size": f"{seed} images of 1 cases",
+            "notice": "Made from DRAWINGS",
+        }
+        content["metrics"] |= {"linear_probe/test/r_at_5": probe}
+        path.write_text(json.dumps(content))
+    page = write_leaderboard(tmp_path, read_runs(tmp_path), "best", Bootstrap(20)).with_suffix(".md").read_text()
+    assert page.startswith("**Made from DRAWINGS**")
+    assert "test split: 0 images of 1 cases; 1 images of 1 cases" in page
+    assert "| linear probe | 2 | – | 0.625 |" in page
+    assert "those of best's runs" in page
+    assert "4 runs of 2 settings" in page
 
 
 def test_differences_are_paired_by_seed_and_their_interval_is_scipys():

@@ -117,7 +117,7 @@ def test_conditions_are_sorted_by_training_images_and_say_where_there_is_none():
     )
     axes = conditions_figure(table, "R@5", "zero-shot").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["common  90 / 5", "rare  1 / 0"]
-    assert [text.get_text() for text in axes.texts] == ["no such image"]
+    assert [text.get_text() for text in axes.texts] == ["too few cases"]
 
 
 def test_subgroup_bars_hatch_small_groups():

@@ -39,8 +39,8 @@ from siglip_med.report import (
 )
 from siglip_med.report.evidence import Evidence
 from siglip_med.report.inputs import Explanation
-from siglip_med.report.sections.conditions import recall_by_condition
-from siglip_med.report.sections.confidence import familiarity_section
+from siglip_med.report.sections.conditions import conditions_section, recall_by_condition
+from siglip_med.report.sections.confidence import calibration_section, familiarity_section
 from siglip_med.report.sections.explanations import mistakes_section
 from tests.report.synthetic_run import synthetic_predictions
 
@@ -336,7 +336,40 @@ def test_the_most_frequent_answer_and_what_is_never_answered_are_counted(report)
     counts = np.bincount(first, minlength=12)
     assert list(content["answers"].values()) == counts.tolist()
     listed = inputs().test.positive.any(axis=0)
-    assert content["never_answered"] == [f"Condition {c}" for c in range(12) if listed[c] and not counts[c]]
+    assert sorted(content["never_answered"]) == sorted(
+        f"Condition {c}" for c in range(12) if listed[c] and not counts[c]
+    )
+
+
+def test_every_condition_keeps_to_the_smallest_group():
+    given = inputs()
+    few = Evidence.gather(given, replace(SETTINGS, smallest_group=12))
+    found = conditions_section(few)
+    cells = {row[0]: row for row in found.tables[0].rows}
+    truth, cases = given.test.positive, given.test.cases
+    told = set()
+    for c, name in enumerate(given.test.conditions):
+        listed, primary = (len(set(cases[mask])) for mask in (truth[:, c], given.test.primary == c))
+        assert (cells[name][5] == cells[name][6] == "–") == (primary < 12), name
+        assert (cells[name][8] == "–") == (listed < 12), name
+        assert (cells[name][10] == "–") == (min(listed, len(set(cases[~truth[:, c]]))) < 12), name
+        told.add(listed < 12)
+    assert told == {True, False}
+    assert "fewer than 12 test cases" in found.paragraphs[0]
+
+
+def test_confidences_that_are_calibrated_already_have_one_column():
+    given = inputs()
+    fit = fit_calibration(given.val)
+    before = calibration_section(Evidence.gather(given, SETTINGS))
+    assert before.tables[0].columns == ("", "zero-shot", "this run", "calibrated on validation")
+    done = replace(given, test=fit.apply(given.test), val=fit.apply(given.val))
+    after = calibration_section(Evidence.gather(done, SETTINGS))
+    assert after.tables[0].columns == ("", "zero-shot", "this run")
+    assert "changes nothing" in after.paragraphs[1]
+    assert [row[-1] for row in after.tables[0].rows] == [row[-1] for row in before.tables[0].rows]
+    for section in (before, after):
+        assert "refit" not in " ".join((*section.paragraphs, section.figures[0].alternative)).lower()
 
 
 def test_a_cell_with_a_bar_stays_one_cell(tmp_path):

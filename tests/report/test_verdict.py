@@ -1,9 +1,11 @@
 """Verdicts follow from intervals by the rules that they state, whatever the numbers are called."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from siglip_med.metrics import Answers, Interval, PairedResult
+from siglip_med.metrics import Answers, Interval, PairedResult, Predictions, answers
 from siglip_med.report.verdict import HARDLY, PROBED, farthest, first_answer, nearness, variety, verdict
 
 
@@ -77,6 +79,12 @@ def test_a_list_is_nearer_in_icd_where_its_distance_is_lower(found, said):
 def test_with_five_conditions_the_first_answer_is_judged_since_every_list_is_the_same():
     said = nearness(against(result(0.2, 0.1, 0.3), result(0.0, 0.0, 0.0)), 5)
     assert said.startswith("Its first answer is farther in ICD-10")
+    assert "(ICD distance, all predictions +0." in said
+
+
+def test_the_distance_of_a_list_is_called_by_its_own_name():
+    said = nearness(against(result(0.2, 0.1, 0.3), result(-0.1, -0.2, -0.01)), 12)
+    assert "(ICD distance, top 5 (AHD@5) -0.100 [-0.200, -0.010], lower is nearer)" in said
 
 
 @pytest.mark.parametrize(
@@ -90,6 +98,15 @@ def test_one_answer_for_everybody_is_said(share, listed, said):
 def test_conditions_that_are_never_answered_are_counted_and_the_first_are_named():
     found = verdict(None, None, (None, None), Answers(np.array([1]), "Acne", 0.1, 0.1, ("A", "B", "C", "D"), 9), 12)
     assert found[-1] == "It never answers 4 of the 9 conditions of the test: A, B, C and others."
+
+
+def test_what_is_never_answered_begins_with_what_is_malignant_then_with_what_is_common():
+    names, codes = ["Abrasion", "Acne", "Melanoma", "Nevus", "Scar"], ["T14.0", "L70.0", "C43.9", "D22.9", "L90.5"]
+    labels = np.eye(5)[[0, 1, 1, 2, 3, 4, 4, 4, 4]]
+    found = Predictions.of(np.tile(np.eye(5)[3], (9, 1)), labels)
+    found = replace(found, conditions=tuple(names), codes=tuple(codes))
+    assert answers(found).never == ("Melanoma", "Scar", "Acne", "Abrasion")
+    assert answers(found, ["L70"]).never == ("Acne", "Scar", "Abrasion", "Melanoma")
 
 
 def test_the_plainest_comparison_comes_first():

@@ -40,6 +40,7 @@ def report(folders, *words):
 
 @pytest.mark.parametrize("average", ["mean_logit", "mean_probability"])
 def test_one_report_of_runs_calibrated_averaged_and_calibrated_again(folders, tmp_path, average, capsys):
+    shutil.copytree(folders[0] / "predictions" / "zero_shot_test", folders[0] / "predictions" / "prompts_test")
     result = report(folders, f"output={tmp_path / 'out'}", f"average={average}")
     z = {"val": [], "test": []}
     for folder in folders:
@@ -67,6 +68,9 @@ def test_one_report_of_runs_calibrated_averaged_and_calibrated_again(folders, tm
     )
     assert f"baselines: those of {folders[0]}" in said
     assert "answer alike" not in said
+    page = (tmp_path / "out" / "report.md").read_text()
+    assert f"- baselines: those of {folders[0]}" in page.replace("\\", "")
+    assert "prompts" not in page  # those of one member say nothing of all
 
 
 def test_runs_that_do_not_belong_together_are_one_line_and_nothing_is_written(folders, tmp_path):

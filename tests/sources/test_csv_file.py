@@ -232,7 +232,7 @@ def test_a_folder_whose_accents_are_composed_otherwise_is_found(tmp_path, form):
 def test_an_alias_that_differs_in_letter_case_names_nothing_and_that_is_said(tmp_path):
     table = plain(tmp_path, "image,condition\n1.jpg,acne\n2.jpg,scar\n", aliases={"Acne": "Acne vulgaris"})
     assert table.conditions == ("acne", "scar")
-    assert any("1 aliases name no condition of the data, the first 'Acne'" in note for note in table.notes)
+    assert any("aliases that name no condition of the data: 1, the first 'Acne'" in note for note in table.notes)
 
 
 def test_aliases_merge_conditions_and_leave_some_out(tmp_path):
@@ -241,7 +241,7 @@ def test_aliases_merge_conditions_and_leave_some_out(tmp_path):
     table = plain(tmp_path, text, aliases=aliases)
     assert table.conditions == ("Melanoma", "Nevus")
     assert table.left_out == (LeftOut("every condition is left out by data.source.aliases", 1, asked=True),)
-    assert any("1 aliases name no condition of the data, the first 'typo'" in note for note in table.notes)
+    assert any("aliases that name no condition of the data: 1, the first 'typo'" in note for note in table.notes)
 
 
 def test_a_second_table_is_joined_by_a_key(tmp_path):

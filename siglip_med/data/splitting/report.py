@@ -50,6 +50,7 @@ class SplitReport:
         provenance: drawings or photographs, of which data set.
         people: by column of `PEOPLE`, value (empty: not said) and split: images and cases. A case with several values
             counts with each.
+        how: what made the split, in a line; empty in a report of an earlier version.
     """
 
     source: str
@@ -70,6 +71,7 @@ class SplitReport:
     notes: list[str]
     provenance: Provenance
     people: dict[str, dict[str, dict[str, tuple[int, int]]]] = field(default_factory=dict)
+    how: str = ""
 
     @classmethod
     def load(cls, path: Path) -> "SplitReport | None":
@@ -89,13 +91,14 @@ class SplitReport:
 
     def account(self) -> list[str]:
         """What became of everything that was read, a line each: for the screen and for the files."""
-        case, images = self.largest_case
+        _, images = self.largest_case  # its name stays here: cards, which leave the house, repeat these lines
         out = self.read - self.used
         total = sum(self.cases.values())
         return [
             f"{self.read:,} {self.unit} read = {self.used:,} used + {out:,} left out",
             *(f"- {item.count:,} left out: {item.reason}" for item in self.left_out),
-            f"- {total:,} cases; the largest, {case!r}, has {images:,} images ({images / self.used:.1%})",
+            f"- {total:,} cases; the largest has {images:,} images ({images / self.used:.1%})",
+            *([f"- split: {self.how}"] if self.how else []),
             *(f"- {note}" for note in self.notes),
             *self._untrained(),
         ]
@@ -132,8 +135,10 @@ class SplitReport:
         return "\n".join(lines) + "\n"
 
 
-def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split_hash: str) -> SplitReport:
-    """Counts what a split did; ``groups`` is ``[N]``, what should not be separated."""
+def report_split(
+    table: ImageTable, parts: np.ndarray, groups: np.ndarray, split_hash: str, how: str = ""
+) -> SplitReport:
+    """Counts what a split did; ``groups`` is ``[N]``, what should not be separated; ``how`` it was made, in a line."""
     listed = table.labels > 0
     primary = listed & np.eye(len(table.conditions), dtype=bool)[table.frame["primary"].to_numpy()]
     order = np.argsort(-listed.sum(axis=0), kind="stable")
@@ -156,6 +161,7 @@ def report_split(table: ImageTable, parts: np.ndarray, groups: np.ndarray, split
         largest_case=largest_case(cases),
         notes=list(table.notes),
         provenance=table.provenance,
+        how=how,
         people={name: _by_value(table.frame[name].to_numpy(dtype=str), parts, cases) for name in PEOPLE},
     )
 

@@ -36,11 +36,13 @@ class Split:
         image_ids: ``[N]`` str, in the table's order.
         cases: ``[N]`` str.
         parts: ``[N]`` str: train, val or test.
+        how: what made it, in a line.
     """
 
     image_ids: np.ndarray
     cases: np.ndarray
     parts: np.ndarray
+    how: str = ""
 
     @cached_property
     def train(self) -> np.ndarray:
@@ -65,7 +67,7 @@ class Split:
 
     def report(self, table: ImageTable) -> SplitReport:
         """Counts, divergences, straddling groups and missing conditions of this split of ``table``."""
-        return report_split(table, self.parts, leak_groups(table), self.hash)
+        return report_split(table, self.parts, leak_groups(table), self.hash, self.how)
 
     def save(self, path: Path) -> None:
         """Writes ``image_id, case, split`` as CSV; in place only when whole."""
@@ -98,7 +100,7 @@ class Split:
                 f"{path}: is the split of other data: {len(absent):,} images of {table.source} are not in it and "
                 f"{len(extra):,} of its own are not in the data, the first {first[0]!r} of case {first[1]!r}"
             )
-        return _split(table, np.array([saved[key] for key in keys]))
+        return _split(table, np.array([saved[key] for key in keys]), f"as in {path.name}, a file of an earlier split")
 
 
 def make_split(table: ImageTable, splitter: Splitter, seed: int) -> Split:
@@ -118,7 +120,8 @@ def make_split(table: ImageTable, splitter: Splitter, seed: int) -> Split:
     for name in SPLITS:
         if not (parts == name).any():
             raise UserError(f"{table.source}: no image is in {name}; give more cases or other data.splitter settings")
-    return _split(table, parts)
+    own = type(splitter).__str__ is object.__str__  # of somebody's own, which says nothing
+    return _split(table, parts, f"{type(splitter).__name__ if own else splitter}, seed {seed}")
 
 
 def _parts(table: ImageTable, splitter: Splitter, seed: int) -> np.ndarray:
@@ -145,8 +148,8 @@ def _check_given(table: ImageTable, splitter: Splitter) -> None:
     )
 
 
-def _split(table: ImageTable, parts: np.ndarray) -> Split:
-    return Split(table.frame["image_id"].to_numpy(dtype=str), table.cases, parts.astype(str))
+def _split(table: ImageTable, parts: np.ndarray, how: str) -> Split:
+    return Split(table.frame["image_id"].to_numpy(dtype=str), table.cases, parts.astype(str), how)
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,10 @@ class GroupStratifiedSplitter:
     def __post_init__(self) -> None:
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise UserError(f"data.splitter.fractions: {list(self.fractions)} are not three shares that sum to 1")
+
+    def __str__(self) -> str:
+        """``70/15/15 by case, stratified``."""
+        return f"{'/'.join(f'{100 * share:g}' for share in self.fractions)} by case, stratified"
 
     def parts(self, table: ImageTable, seed: int) -> np.ndarray:
         """``[N]`` str: the split of each row."""
@@ -199,6 +206,10 @@ class KFoldSplitter:
         if self.folds < 3 or not 0 <= self.fold < self.folds:
             raise UserError(f"data.splitter: fold {self.fold} of {self.folds} is none; give 0 to {self.folds - 1}")
 
+    def __str__(self) -> str:
+        """``fold 0 of 5 by case, stratified``."""
+        return f"fold {self.fold} of {self.folds} by case, stratified"
+
     def parts(self, table: ImageTable, seed: int) -> np.ndarray:
         """``[N]`` str: the split of each row."""
         fold = stratify(table, [1 / self.folds] * self.folds, seed)
@@ -218,6 +229,12 @@ class GivenSplitter:
 
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
     allow_straddling: bool = False
+
+    def __str__(self) -> str:
+        """``as the data set gives it, val 15% of its training cases``."""
+        return "as the data set gives it" + f", val {self.val_fraction:.0%} of its training cases" * bool(
+            self.val_fraction
+        )
 
     def parts(self, table: ImageTable, seed: int) -> np.ndarray:
         """``[N]`` str: the split of each row.

@@ -35,7 +35,7 @@ def baselines_figure(values: Mapping[str, Mapping[str, float]], intervals: Mappi
 
 @styled
 def conditions_figure(table: pd.DataFrame, title: str, baseline: str | None) -> Figure:
-    """One line per condition, the most common in training first: baseline and run; NaN where it has no image."""
+    """One line per condition, the most common in training first: baseline and run; NaN where it has too few cases."""
     table = table.sort_values("train", ascending=False, kind="stable").reset_index(drop=True)
     figure = new_figure(7.6, 1.2 + 0.185 * len(table))
     axes = figure.add_subplot()
@@ -45,7 +45,7 @@ def conditions_figure(table: pd.DataFrame, title: str, baseline: str | None) -> 
         axes.plot(table["baseline"], rows, "s", color=PALETTE[1], ms=4.5, label=baseline)
     axes.plot(table["value"], rows, "o", color=ACCENT, ms=5.5, label="this run")
     for row in rows[table["value"].isna()]:
-        axes.text(0.01, row, "no such image", va="center", fontsize=6.5, color=MUTED)
+        axes.text(0.01, row, "too few cases", va="center", fontsize=6.5, color=MUTED)
     labels = [
         f"{shorten(name, 36)}  {int(train)} / {int(images)}"
         for name, train, images in zip(table["condition"], table["train"], table["images"], strict=True)
@@ -54,7 +54,6 @@ def conditions_figure(table: pd.DataFrame, title: str, baseline: str | None) -> 
     axes.tick_params(axis="y", labelsize=7)
     axes.set_xlim(-0.02, 1.02)
     axes.set_title(title)
-    axes.set_ylabel("condition  training images / images judged")
     axes.xaxis.set_ticks_position("both")
     axes.tick_params(axis="x", labeltop=True, length=0)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -5,6 +5,7 @@ import pandas as pd
 
 from siglip_med.metrics import (
     Predictions,
+    YesNo,
     best_rank,
     choose_thresholds,
     classification_summary,
@@ -41,9 +42,14 @@ def conditions_section(evidence: Evidence) -> Section:
     table.insert(4, "primary_images", np.bincount(test.primary, minlength=len(test.conditions)))
     table["r_at_1"], table["r_at_5"] = recall_by_condition(test, 1), recall_by_condition(test, 5)
     table["threshold"] = thresholds
+    least, sizes = evidence.settings.smallest_group, YesNo.of_conditions(test).sizes
+    primary = pd.Series(test.cases).groupby(test.primary).nunique().reindex(range(len(table)), fill_value=0).to_numpy()
+    table.loc[primary < least, ["r_at_1", "r_at_5"]] = np.nan
+    table.loc[sizes[1] < least, ["precision", "recall", "f1"]] = np.nan
+    table.loc[sizes.min(axis=0) < least, ["auc", "average_precision"]] = np.nan
     drawn = table[["condition"]].assign(train=test.train_counts, images=table["primary_images"], value=table["r_at_5"])
     if evidence.zero_shot is not None:
-        drawn["baseline"] = recall_by_condition(evidence.zero_shot, 5)
+        drawn["baseline"] = np.where(drawn["value"].isna(), np.nan, recall_by_condition(evidence.zero_shot, 5))
     recall = {name: metric_label(name, len(test.conditions), short=True) for name in ("r_at_1", "r_at_5")}
     baseline = ZERO_SHOT if evidence.zero_shot is not None else None
     figure = conditions_figure(drawn, f"{recall['r_at_5']} by primary condition", baseline)
@@ -73,8 +79,8 @@ def conditions_section(evidence: Evidence) -> Section:
             "R@1 and R@5 are over the images whose primary label is the condition. Precision, recall and F1 "
             "call an image positive above a threshold that was chosen on the validation split (one a "
             "condition; conditions with fewer than five validation images share a pooled one). AUC and AP are "
-            "one condition against the rest, over any label. Numbers of conditions with few images are mostly "
-            "noise.",
+            "one condition against the rest, over any label. Conditions with fewer than "
+            f"{least:,} test cases (report.smallest_group) have dashes for their own numbers, and count in the means.",
             f"Means over conditions at those thresholds: {means}.",
         ),
         tables=(Table("Most common in training first", columns, rows, text_columns=2, tall=True),),
@@ -83,7 +89,8 @@ def conditions_section(evidence: Evidence) -> Section:
                 "conditions",
                 to_png(figure),
                 f"{recall['r_at_5']} of every condition.",
-                "Most common in training first.",
+                "Most common in training first; behind each name its training images and its images judged. "
+                f"Without points: fewer than {least:,} test cases.",
                 620,
             ),
         ),

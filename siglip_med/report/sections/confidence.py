@@ -12,7 +12,7 @@ from siglip_med.metrics import (
     table_label,
     without_unfamiliar,
 )
-from siglip_med.report.evidence import ZERO_SHOT, Evidence
+from siglip_med.report.evidence import RUN, ZERO_SHOT, Evidence
 from siglip_med.report.page import Figure, Section, Table, number, percent, with_range
 from siglip_med.report.plots.calibration import reliability_figure, set_size_figure
 from siglip_med.report.plots.style import to_png
@@ -24,13 +24,17 @@ _METRICS = {
     "brier": "Brier score",
     "log_loss": "log loss (nats)",
 }
+_NOTHING = 5e-4
+"""A temperature this near to 1, and a bias this near to 0, print as such."""
 _COVERAGES = (0.8, 0.9, 0.95)
 
 
 def calibration_section(evidence: Evidence) -> Section:
-    """Reliability before and after a refit of temperature and bias on validation."""
-    fit = evidence.calibration
-    series = {"as trained": evidence.test, "refit on validation": fit.apply(evidence.test)}
+    """Reliability before and after calibration by a temperature and a bias of validation, where that changes any."""
+    fit, series = evidence.calibration, {RUN: evidence.test}
+    calibrated = max(abs(fit.temperature - 1), abs(fit.bias)) < _NOTHING
+    if not calibrated:
+        series |= {"calibrated on validation": fit.apply(evidence.test)}
     if evidence.zero_shot is not None:
         series = {ZERO_SHOT: evidence.zero_shot} | series
     values = {name: calibration_metrics(predictions) for name, predictions in series.items()}
@@ -43,7 +47,9 @@ def calibration_section(evidence: Evidence) -> Section:
             "A confidence is the sigmoid of a logit: the model's probability that the condition is positive. "
             "Most pairs of an image and a condition are easy negatives, which flatters the first line; the "
             "third is what a reader of the first prediction feels.",
-            f"The refit divides the logits by {fit.temperature:.3f} and adds {fit.bias:+.3f}; it was fitted on "
+            "The logits are calibrated on the validation split already: calibrating them again changes nothing."
+            if calibrated
+            else f"Calibration divides the logits by {fit.temperature:.3f} and adds {fit.bias:+.3f}; it was fitted on "
             "the validation split and changes no ranking.",
         ),
         tables=(Table("Calibration (lower is better)", ("", *series), rows),),
@@ -51,7 +57,7 @@ def calibration_section(evidence: Evidence) -> Section:
             Figure(
                 "reliability",
                 to_png(reliability_figure(tables)),
-                "Reliability diagram before and after the refit.",
+                f"Reliability diagram: {' and '.join(tables)}.",
                 "Below the diagonal the model is too sure. Hollow points stand for fewer than 20 pairs.",
                 420,
             ),

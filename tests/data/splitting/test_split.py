@@ -15,6 +15,7 @@ from siglip_med.data.splitting.report import label_divergence
 from siglip_med.data.splitting.split import GivenSplitter, GroupStratifiedSplitter, KFoldSplitter, Split, make_split
 from siglip_med.data.splitting.stratification import leak_groups, stratify
 from siglip_med.data.table import TableRow, build_table
+from siglip_med.report.data_card import data_card
 from siglip_med.sources import ScinSource
 from tests.data.tables import random_table
 
@@ -274,6 +275,30 @@ def test_report_in_figures(tmp_path):
     text = (tmp_path / "split_report.txt").read_text()
     assert text == str(report)
     assert all(condition in text for condition in table.conditions)
+
+
+class Alternating:
+    """A splitter of somebody's own."""
+
+    def parts(self, table, seed):
+        return np.array(["train", "val", "test"])[np.arange(len(table)) % 3]
+
+
+def test_a_report_and_a_data_card_say_how_the_split_was_made(tmp_path):
+    table = table_of(2)
+    given = with_column(table, source_split=KFoldSplitter(4, 1).parts(table, 0))
+    for split, of, how in (
+        (make_split(table, GroupStratifiedSplitter(), 4), table, "70/15/15 by case, stratified, seed 4"),
+        (make_split(table, GroupStratifiedSplitter((0.6, 0.2, 0.2)), 0), table, "60/20/20 by case, stratified, seed 0"),
+        (make_split(table, KFoldSplitter(4, 1), 2), table, "fold 1 of 4 by case, stratified, seed 2"),
+        (make_split(given, GivenSplitter(), 0), given, "as the data set gives it, seed 0"),
+        (make_split(table, Alternating(), 0), table, "Alternating, seed 0"),
+    ):
+        report = split.report(of)
+        assert f"- split: {how}" in report.account()
+        assert f"| split | {how}, hash {split.hash[:12]} |" in data_card(report)
+    split.save(tmp_path / "split.csv")
+    assert Split.load(tmp_path / "split.csv", table).report(table).how == "as in split.csv, a file of an earlier split"
 
 
 def test_dividing_some_rows_leaves_the_others_alone():
