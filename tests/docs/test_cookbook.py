@@ -34,21 +34,27 @@ def clinic(tmp_path, monkeypatch):
     return tmp_path
 
 
-def typed(command, words, screen):
-    """Runs a command in a copy of this process, which has imported what commands import; its exit status."""
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["siglip_med.commands.train", "siglip_med.commands.evaluate", "siglip_med.commands.check"])
 
-    def body():
-        out = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        sys.argv = [f"siglip-med-{command}", *words]
-        getattr(launch, command)()
 
-    process = multiprocessing.get_context("fork").Process(target=body)
+def typed(command, words, screen, folder):
+    """Runs a command as a user does, in a process that has imported what commands import and done nothing else."""
+    process = FRESH.Process(target=run, args=(command, words, screen, folder))
     process.start()
     process.join(400)
     return process.exitcode
+
+
+def run(command, words, screen, folder):
+    out = os.open(screen, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    sys.argv = [f"siglip-med-{command}", *words]
+    getattr(launch, command)()
 
 
 @pytest.mark.timeout(900)
@@ -65,7 +71,7 @@ def test_the_cookbook_is_typed_from_top_to_bottom(clinic, cache):
             more = [f"paths.cache_dir={cache}"] if command in ("check", "train", "evaluate") else []
             more += {"train": FEW, "evaluate": ["report.bootstrap=20", "report.map_images=20"]}.get(command, [])
             words = [SMALLER.get(word, word) for word in words[1:]]
-            status = typed(command, [*words, *more], screen)
+            status = typed(command, [*words, *more], screen, clinic)
             assert status == (1 if command == "check" else 0), (command, status, screen.read_text()[-3000:])
             done.append(command)
     assert done == ["check", "train", "evaluate", "train", "evaluate", "evaluate", "export", "predict", "embed"]
