@@ -76,6 +76,7 @@ def test_every_extra_that_an_error_names_exists():
     folder = CONF.parent
     known = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     files = [*(folder / "siglip_med").rglob("*.py"), *CONF.rglob("*.yaml"), *(folder / "docs").glob("*.md")]
+    named_as = r"feature=.*extra=\"(\w+)\"|(?:siglip-med|'\.)\[([\w,]+)\]"
     named = {
         extra
         for path in files
