@@ -80,9 +80,7 @@ def test_every_extra_that_an_error_names_exists():
     named = {
         extra
         for path in files
-        for found in re.findall(
-            r"feature=.*extra=\"(\w+)\"|(?:siglip-med|'\.)\[([\w,]+)\]", path.read_text(encoding="utf-8")
-        )
+        for found in re.findall(named_as, path.read_text(encoding="utf-8"))
         for extra in ",".join(found).strip(",").split(",")
     }
     assert {"onnx", "huggingface", "codes", "slurm", "parallel"} <= named
