@@ -65,8 +65,8 @@ def launch(command: str, interruption: Interruption | None = None) -> None:
             config = check_words(folder, command, words)
             if config is not None and SWEEP & set(words):
                 check_launcher(config)
-            if config is not None and command in RUNS:
-                _look_at_table(config)
+            if config is not None and command in (*RUNS, "check"):
+                _look_at_table(command, config)
             words = null_groups_removed(folder, command, words)
             if ranks.size > 1 and SWEEP & set(words):
                 raise UserError("-m: each job of a sweep is one process; start it without torchrun or srun")
@@ -180,21 +180,29 @@ def _do(command: str, interruption: Interruption, folder: Path, config: DictConf
     return module.show(module.run(typed(config, module.Settings)))
 
 
-def _look_at_table(config: DictConfig) -> None:
+def _look_at_table(command: str, config: DictConfig) -> None:
     """Reads a small table of one's own before seconds of imports: what is wrong with it is said at once.
 
     Raises:
-        UserError: as the run itself, which reads it again.
+        UserError: as the run itself, which reads it again; as ``check``, which says more of a table that is there.
     """
     source = OmegaConf.select(config, "data.source")
-    if source is None or source.get(TARGET) != "siglip_med.sources.CsvSource" or config.resume not in (None, "auto"):
+    if (
+        source is None
+        or source.get(TARGET) != "siglip_med.sources.CsvSource"
+        or config.get("resume") not in (None, "auto")
+    ):
         return  # a run that is resumed has its own
     plain = OmegaConf.create({"data": {"source": OmegaConf.to_container(source, resolve=True)}})
     validate_config(plain)
     found = instantiate({**plain.data.source, "near_duplicate_distance": None})  # opens no image
-    table = found.folder() / found.table
-    if not table.is_file() or table.stat().st_size < QUICK_TABLE:
-        found.load()
+    try:
+        table = found.folder() / found.table
+        if not table.is_file() or (command in RUNS and table.stat().st_size < QUICK_TABLE):
+            found.load()
+    except UserError as error:
+        error.exit_status = 2 if command in RUNS else 1
+        raise
 
 
 def _of_a_thread(what: threading.ExceptHookArgs) -> None:

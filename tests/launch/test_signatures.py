@@ -100,14 +100,16 @@ def test_code_of_ones_own_is_read_too(tmp_path, monkeypatch):
     assert "own_loss" not in sys.modules
 
 
+@pytest.mark.parametrize(("command", "status"), [("train", 2), ("check", 1)])
 @pytest.mark.parametrize(("words", "said"), QUICK_WORDS)
-def test_what_is_wrong_is_said_before_slow_imports(words, said, tmp_path):
+def test_what_is_wrong_is_said_before_slow_imports(words, said, command, status, tmp_path):
     code = (
-        "import sys\nfrom siglip_med.launch import launch\ntry:\n    launch('train')\nexcept SystemExit as end:\n"
+        "import sys\nfrom siglip_med.launch import launch\ntry:\n    launch('COMMAND')\nexcept SystemExit as end:\n"
         "    print(end.code, sorted({'torch', 'lightning', 'transformers'} & set(sys.modules)))"
     )
-    command = [sys.executable, "-c", code, *words.split(), f"hydra.run.dir={tmp_path}/run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert done.stdout.strip() == "2 []"
+    typed = [sys.executable, "-c", code.replace("COMMAND", command), *words.split(), f"hydra.run.dir={tmp_path}/run"]
+    done = subprocess.run(typed, capture_output=True, text=True, timeout=120, check=True)
+    status = status if "data=csv" in words and "aliases" not in words else 2  # a setting is no fault of the data
+    assert done.stdout.strip() == f"{status} []"
     assert said in done.stderr
     assert not (tmp_path / "run").exists()
