@@ -75,7 +75,12 @@ def test_what_an_installed_package_lacks_is_named_and_one_that_does_not_load_say
 def test_every_extra_that_an_error_names_exists():
     folder = CONF.parent
     known = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    files = [*(folder / "siglip_med").rglob("*.py"), *CONF.rglob("*.yaml"), *(folder / "docs").glob("*.md")]
+    files = [
+        folder / "README.md",
+        *(folder / "siglip_med").rglob("*.py"),
+        *CONF.rglob("*.yaml"),
+        *(folder / "docs").glob("*.md"),
+    ]
     named_as = r"feature=.*extra=\"(\w+)\"|(?:siglip-med|'\.)\[([\w,]+)\]"
     named = {
         extra
