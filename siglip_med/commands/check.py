@@ -110,29 +110,11 @@ def run(settings: Settings) -> Result:
     if s.clean is not None:
         check_clean(Path(s.clean), text, s.data["source"])
         typed = {key: word for key, word in typed.items() if key not in _OF_THE_FILE}
-    model, stops, components = build_model(s.model, s.seed), list[str](), None
-    fits = fits_of(s, text)
-    nodes = [s.data, *([fitted(s.data, fits)] if fits else [])]
-    for node in nodes if s.clean is None else nodes[:-1]:  # why a run on the table as it was given would stop
-        try:
-            if s.clean is not None and text is not None and table_faults(node, text):
-                break  # cleaning says them
-            components = build_components(model, node, None, s.conditions, s.seed, choose_device("cpu"))
-            break
-        except UserError as error:
-            if isinstance(error.__cause__, OSError):
-                raise  # a full disk says nothing of the data
-            if s.clean is not None:
-                stops.append(str(error))
-                break
-            line, in_rows = list_faults(error, node, text)
-            stops.append(line)
-            if in_rows or node is not s.data or not fits:
-                break
-            say(f"  {line}")
-            say("  what fits the table, in place of what was given, is looked at:")
+    model, stops, fits = build_model(s.model, s.seed), list[str](), fits_of(s, text)
     if s.clean is not None and text is not None:
         components, fits = clean(s, text, fits, model, stops)
+    else:
+        components = look(s, text, fits, model, stops)
     if components is None:
         for line in how_to_train(fits, typed) if fits else ():
             say(f"  {line}")
@@ -165,6 +147,35 @@ def show(result: Result) -> None:
         raise WouldStop("a run on the data as it was given would stop; above stand why, and a command that fits")
 
 
+def look(
+    settings: Settings, text: TextTable | None, fits: Sequence[Fit], model: TwoTower, stops: list[str]
+) -> Components | None:
+    """The data as a run would build it, as given or else with what fits; ``stops`` gets why a run would stop."""
+    for node in (settings.data, *([fitted(settings.data, fits)] if fits else [])):
+        try:
+            return built(settings, node, model)
+        except UserError as error:
+            if of_the_machine(error):
+                raise
+            line, in_rows = list_faults(error, node, text)
+            stops.append(line)
+            if in_rows or node is not settings.data or not fits:
+                return None
+            say(f"  {line}")
+            say("  what fits the table, in place of what was given, is looked at:")
+    return None
+
+
+def built(settings: Settings, node: Node, model: TwoTower) -> Components:
+    """The data of a node as a run would build it."""
+    return build_components(model, node, None, settings.conditions, settings.seed, choose_device("cpu"))
+
+
+def of_the_machine(error: UserError) -> bool:
+    """Whether an error, of a full disk for example, says nothing of the data."""
+    return isinstance(error.__cause__, OSError)
+
+
 def fits_of(settings: Settings, text: TextTable | None) -> list[Fit]:
     """What the settings of a table's source do not say yet."""
     return [] if text is None else fitting(text, settings.data["source"], settings.conditions.codes is not None)
@@ -178,6 +189,13 @@ def clean(
     An alias that is not in the cleaned table any more is not among what fits.
     """
     s, path, left = settings, Path(str(settings.clean)).expanduser(), list(fits)
+    try:
+        if fits and not table_faults(s.data, text):  # those of rows are told by what leaves
+            built(s, s.data, model)
+    except UserError as error:
+        if of_the_machine(error):
+            raise
+        stops.append(str(error))
     for fit in fits:
         if fit.key == "data.source.aliases":
             say(f"  cleaned by {fit.word or fit.key}: {fit.why}")
@@ -188,9 +206,9 @@ def clean(
             stops += [f"{len(rows):,} {what}, the first in row {min(rows)}: {rows[min(rows)]}" for _ in [1] if rows]
         left = [*fits_of(s, read_csv(path)), Fit("data.source.table", str(path.resolve()), "the cleaned table")]
         node = with_table(fitted(s.data, left), path.resolve())
-        return build_components(model, node, None, s.conditions, s.seed, choose_device("cpu")), left
+        return built(s, node, model), left
     except UserError as error:
-        if isinstance(error.__cause__, OSError):
+        if of_the_machine(error):
             raise
         stops.append(str(error))
         return None, left
