@@ -6,7 +6,7 @@ What only an import can tell is left to `siglip_med.core.config.validate_config`
 import ast
 import importlib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def _annotation(names: "_Names", node: ast.AST, argument: str) -> tuple["_Names"
     raise LookupError(argument)
 
 
-class _Names(Mapping[str, Any]):
+class _Names:
     """What the names at the top of a module's source mean, where nothing slow need be imported for it."""
 
     def __init__(self, module: str) -> None:
@@ -116,24 +116,19 @@ class _Names(Mapping[str, Any]):
 
     def value(self, expression: ast.expr) -> Any:
         """What an expression means; NameError where a class must be imported for it."""
-        return eval(compile(ast.Expression(expression), "<type>", "eval"), {}, self)  # of an installed module's own
+        names = {node.id for node in ast.walk(expression) if isinstance(node, ast.Name)}
+        known = {name: self._meaning(name) for name in names & (self._imported.keys() | self._found.keys())}
+        return eval(compile(ast.Expression(expression), "<type>", "eval"), known)  # of an installed module's own source
 
-    def __getitem__(self, name: str) -> Any:
+    def _meaning(self, name: str) -> Any:
         if name in self._imported:
             module, original = self._imported[name]
-            return (
-                getattr(importlib.import_module(module), original) if module in _QUICK else _Names.of(module)[original]
-            )
+            quick = module in _QUICK
+            return getattr(importlib.import_module(module), original) if quick else _Names.of(module)._meaning(original)
         node = self._found[name]
         if not isinstance(node, ast.expr):
             raise NameError(name)
         return self.value(node)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter({**self._imported, **self._found})
-
-    def __len__(self) -> int:
-        return len({**self._imported, **self._found})
 
 
 def _statements(node: ast.Module | ast.If) -> Iterator[ast.stmt]:
