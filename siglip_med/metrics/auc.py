@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.sparse import csr_matrix
+from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class OneVsRest:
         """Sorts ``[N]`` scores once; ``case`` is ``[N]`` in 0..cases-1."""
         levels, level = np.unique(scores[positive], return_inverse=True)
         rest = scores[~positive]
-        bins = np.searchsorted(levels, rest, "left") + np.searchsorted(levels, rest, "right")
+        below = np.searchsorted(levels, rest)
+        bins = 2 * below + (np.append(levels, np.nan)[below] == rest)
         # counts stay whole numbers, which float32 holds exactly up to 2^24, at 2.6 times the speed of float64
         ones = np.ones(len(scores), dtype=np.float32 if len(scores) < 2**22 else np.float64)
         return cls(
@@ -37,24 +41,26 @@ class OneVsRest:
     def auc_and_precision(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """AUC and average precision under ``[G, B]`` weights: how often each case occurs in each of B resamples.
 
+        Computed in the weights' precision; sums over scores are in float64.
+
         Returns:
             Two ``[B]`` arrays: AUC = share of (positive, negative) pairs in the right order, ties half (Hanley & McNeil
             1982; scikit-learn ``roc_auc_score``), NaN without a positive or a negative; AP = sum of precision times
             recall gain (scikit-learn ``average_precision_score``), NaN without a positive.
         """
-        weights = weights.astype(self.positives.dtype, copy=False)
-        positive, negative = (self.positives @ weights).astype(np.float64), self.negatives @ weights
-        cumulated = negative.cumsum(axis=0)
-        below, ties, total_negative = (x.astype(np.float64) for x in (cumulated[:-1:2], negative[1::2], cumulated[-1]))
-        total_positive = positive.sum(axis=0)
-        correct = (positive * (below + 0.5 * ties)).sum(axis=0)
-        at_least = positive[::-1].cumsum(axis=0)[::-1]
-        above = total_negative - below
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision = at_least / (at_least + above)
-            auc = correct / (total_positive * total_negative)
-            average_precision = (positive * np.nan_to_num(precision)).sum(axis=0) / total_positive
-        return auc, average_precision
+        drawn = torch.from_numpy(np.ascontiguousarray(weights))
+        positive, negative = _product(self.positives, drawn), _product(self.negatives, drawn)
+        cumulated, exact = negative.cumsum(0), torch.float64
+        below, ties, total_negative = cumulated[:-1:2], negative[1::2], cumulated[-1]
+        total_positive = positive.sum(0, dtype=exact)
+        correct = (positive * (below + 0.5 * ties)).sum(0, dtype=exact)
+        at_least = positive.flip(0).cumsum(0).flip(0)
+        answered = at_least + (total_negative - below)
+        # where a resample has nothing at a score or above it, it has no positive there either
+        precision = at_least / answered.clamp_min_(1e-12)
+        average_precision = (positive * precision).sum(0, dtype=exact) / total_positive
+        auc = correct / (total_positive * total_negative)
+        return auc.numpy(), average_precision.numpy()
 
 
 def auc_per_condition(logits: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -68,3 +74,10 @@ def auc_per_condition(logits: np.ndarray, positive: np.ndarray) -> tuple[np.ndar
     columns = zip(logits.T, positive.T, strict=True)
     values = [OneVsRest.build(*column, one_case, 1).auc_and_precision(once) for column in columns]
     return np.array([auc[0] for auc, _ in values]), np.array([precision[0] for _, precision in values])
+
+
+def _product(counts: csr_matrix, weights: Tensor) -> Tensor:
+    """``counts @ weights``, ``[p, G] x [G, B]``, an order of magnitude faster than scipy's where B is 100."""
+    rows, starts, values = map(torch.from_numpy, (counts.indices, counts.indptr, counts.data))
+    values = values.to(weights.dtype)
+    return embedding_bag(rows, weights, starts, mode="sum", per_sample_weights=values, include_last_offset=True)

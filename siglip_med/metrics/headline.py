@@ -21,9 +21,8 @@ def headline_metrics(predictions: Predictions) -> dict[str, float]:
         >>> metrics["r_at_1"], metrics["mrr"], metrics["icd_distance_all"]
         (0.5, 0.75, 0.5)
     """
-    p, sums = predictions, CaseStatistics.build(predictions)
-    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
-    values |= {
+    p = predictions
+    values = CaseStatistics.build(p).whole() | {
         "loss": balanced_loss(p.logits, p.labels),
         "spearman_text_d": spearman_embedding_distance(p.text_embeddings, p.dissimilarity),
         "spearman_image_d": spearman_image_prototypes(p.image_embeddings, p.primary, p.dissimilarity),

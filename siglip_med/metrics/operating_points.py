@@ -90,14 +90,15 @@ def operating_points(
         K lists of one `OperatingPoint` each of ``points``.
     """
     enough, asked, sums, counts = validation.sizes >= smallest, [], [], []
+    case = np.unique(test.cases, return_inverse=True)[1]  # numbers are grouped faster than names
     for k in range(test.scores.shape[1]):
         for fixed, share in points:
             threshold = float("nan")
             if enough[int(fixed == "sensitivity"), k]:
                 threshold = threshold_at(validation.scores[:, k], validation.positive[:, k], fixed, share)
             values = _judged(test.scores[:, k], test.positive[:, k], threshold)
-            sums.append(by_case(np.nan_to_num(values), test.cases))
-            counts.append(by_case(np.isfinite(values), test.cases))
+            sums.append(by_case(np.nan_to_num(values), case))
+            counts.append(by_case(np.isfinite(values), case))
             asked.append((k, fixed, share, threshold))
     drawn = iter(bootstrap.ratios(np.concatenate(sums, axis=1), np.concatenate(counts, axis=1)))
     both = np.all(test.sizes >= smallest, axis=0)
@@ -141,10 +142,12 @@ def auc_intervals(questions: YesNo, smallest: int, bootstrap: Bootstrap) -> list
     names, case = np.unique(questions.cases, return_inverse=True)
     asked = np.flatnonzero((questions.sizes >= smallest).all(axis=0))
     sorted_once = [OneVsRest.build(questions.scores[:, k], questions.positive[:, k], case, len(names)) for k in asked]
-    drawn = [
-        [one.auc_and_precision(np.ascontiguousarray(weights.T))[0] for one in sorted_once]
-        for weights in bootstrap.weights(len(names), bootstrap.seed)
-    ]
+
+    def areas(weights: np.ndarray) -> list[np.ndarray]:
+        transposed = np.ascontiguousarray(weights.T)
+        return [one.auc_and_precision(transposed)[0] for one in sorted_once]
+
+    drawn = [areas(weights) for weights in bootstrap.weights(len(names), bootstrap.seed)]
     found = [UNDEFINED] * questions.scores.shape[1]
     for place, k in enumerate(asked):
         whole = float(sorted_once[place].auc_and_precision(np.ones((len(names), 1)))[0][0])

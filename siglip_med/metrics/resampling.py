@@ -105,15 +105,24 @@ class CaseStatistics:
         """G, the number of cases."""
         return len(self.sums)
 
+    def whole(self) -> dict[str, float]:
+        """Metric -> value of all the cases."""
+        return {name: float(value[0]) for name, value in self.values(np.ones((1, self.cases))).items()}
+
     def values(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Metric -> ``[B]`` values under ``[B, G]`` weights, how often each case occurs; NaN where undefined."""
+        transposed = np.ascontiguousarray(weights.T)
+
+        def resampled(counts: csr_matrix) -> np.ndarray:
+            total: np.ndarray = (counts.T @ transposed).T
+            return total
+
         with np.errstate(invalid="ignore", divide="ignore"):
             means = (weights @ self.sums) / (weights @ self.counts)
             result = {name: means[:, column] for column, name in enumerate(self.names)}
-            support = weights @ self.support
+            support, predicted, correct = map(resampled, (self.support, self.predicted, self.correct))
             for name, hits in self.macro_hits.items():
-                result[name] = mean_of_defined((weights @ hits) / support)
-            predicted, correct = weights @ self.predicted, weights @ self.correct
+                result[name] = mean_of_defined(resampled(hits) / support)
             result["macro_precision"] = mean_of_defined(correct / predicted)
             result["macro_recall"] = mean_of_defined(correct / support)
             result["macro_f1"] = mean_of_defined(np.where(support > 0, 2.0 * correct / (support + predicted), np.nan))
@@ -121,7 +130,8 @@ class CaseStatistics:
                 support.sum(axis=1) * self.support.shape[1]
             )
         if self.one_vs_rest:
-            transposed = np.ascontiguousarray(weights.T, dtype=self.one_vs_rest[0].positives.dtype)
+            if len(weights) > 1:  # of one resample, the whole, the exact value is wanted
+                transposed = transposed.astype(self.one_vs_rest[0].positives.dtype)
             both = [condition.auc_and_precision(transposed) for condition in self.one_vs_rest]
             result["macro_auc"] = mean_of_defined(np.stack([auc for auc, _ in both], axis=1))
             result["t2i_map"] = mean_of_defined(np.stack([precision for _, precision in both], axis=1))

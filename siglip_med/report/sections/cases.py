@@ -4,10 +4,10 @@ import numpy as np
 
 from siglip_med.core.case_pooling import POOLINGS
 from siglip_med.metrics import (
+    CaseStatistics,
     against_images,
     conformal_report,
     fit_conformal,
-    headline_metrics,
     per_case,
     table_label,
 )
@@ -32,7 +32,7 @@ def cases_section(evidence: Evidence) -> Section:
     )
     splits = {"validation": fit.apply(evidence.val), "test": fit.apply(test)}
     pooled = {(how, split): per_case(one, how) for how in POOLINGS for split, one in splits.items()}
-    values = {key: headline_metrics(one) for key, one in pooled.items()}
+    values = {key: CaseStatistics.build(one, metrics=_SHOWN).whole() for key, one in pooled.items()}
     poolings = tuple(
         (f"{how.replace('_', ' ')}, {split}", *(number(values[how, split][name]) for name in _SHOWN))
         for how, split in pooled
