@@ -88,12 +88,11 @@ def against_images(predictions: Predictions, bootstrap: Bootstrap) -> tuple[Case
     pooled, case = per_case(predictions), np.unique(predictions.cases, return_inverse=True)[1]
     sizes = np.bincount(case)
     singles, ones = (per_image_values(one, condition_order(one.logits, one.positive)) for one in (predictions, pooled))
-    found = []
+    found: list[CaseGain] = []
     means = [(np.bincount(case, weights=singles[name]) / sizes, ones[name]) for name in IN_CASES]
     parts = np.stack([part for single, one in means for part in (single, one, one - single)], axis=1)
     for several, chosen in ((False, sizes > 0), (True, sizes > 1)):
         if chosen.any():
-            rows = iter(bootstrap.ratios(parts[chosen], np.ones_like(parts[chosen])))
-            for name in IN_CASES:
-                found.append(CaseGain(name, several, int(chosen.sum()), next(rows), next(rows), next(rows)))
+            rows, count = iter(bootstrap.ratios(parts[chosen], np.ones_like(parts[chosen]))), int(chosen.sum())
+            found += [CaseGain(name, several, count, next(rows), next(rows), next(rows)) for name in IN_CASES]
     return tuple(sorted(found, key=lambda one: IN_CASES.index(one.metric)))
