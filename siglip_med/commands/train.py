@@ -30,7 +30,7 @@ from siglip_med.runs.cross_checks import (
 )
 from siglip_med.runs.results import load_best, save_look_alikes, save_results, save_split, save_untrained
 from siglip_med.runs.resume import ResumePoint
-from siglip_med.runs.scoring import answers, familiar, fit_probes, predict, refit
+from siglip_med.runs.scoring import Base, answers, familiar, predict, refit
 from siglip_med.runs.session import fit, last_metrics, resume_point, session
 from siglip_med.runs.settings import FineTuneSettings as Settings
 from siglip_med.training.module import FineTuneModule
@@ -94,8 +94,7 @@ def run(settings: Settings) -> Result:
             show_data(components)
 
         # zero-shot, then fit
-        zero_shot = predict(components)
-        probed = fit_probes(components, zero_shot, settings.evaluation.probe_images, settings.seed)
+        base = Base.judge(components, settings.evaluation.probe_images, settings.seed)
         model.load_trainable_state(start, partial=True)  # only now: zero-shot is the base as it was pretrained
         if settings.fit:
             fit(trainer, module, components.data, point, settings)
@@ -105,17 +104,17 @@ def run(settings: Settings) -> Result:
 
         # what validation chose, scored and saved
         model.to(device)  # Lightning left it on the CPU
-        prompts, fitted = predict(components) if settings.fit or start else zero_shot, None
+        prompts, fitted = predict(components) if settings.fit or start else base.zero_shot, None
         if settings.refit == "kernel":
             fitted = refit(components, prompts, settings.evaluation.refit_images, settings.seed)
         rule, tuned = familiar(components, fitted, answers(fitted, prompts))
         resampling = Bootstrap(settings.evaluation.bootstrap, settings.seed, settings.evaluation.coverage)
-        zero_shot, prompts, tuned = (probed.beside(one) for one in (zero_shot, prompts, tuned))
+        zero_shot, prompts, tuned = map(base.beside, (base.zero_shot, prompts, tuned))
         beside = None if fitted is None else prompts
-        summary = RunSummary(zero_shot, tuned, resampling, probed.probes, own, probed.look_alikes, beside)
+        summary = RunSummary(zero_shot, tuned, resampling, base.probes(), own, base.look_alikes, beside)
         if trainer.is_global_zero:
-            if probed.look_alikes is not None:
-                save_look_alikes(components, probed.look_alikes, folder)
+            if base.look_alikes is not None:
+                save_look_alikes(components, base.look_alikes, folder)
             save_results(settings, trainer, summary, best, fitted, rule)
             note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)
             Console().print(f"  {note}", soft_wrap=True, highlight=False)

@@ -10,7 +10,6 @@ from siglip_med.inference.photographs import Classifier, load
 
 if TYPE_CHECKING:
     from siglip_med.inference.maps import occlusion_map, relevance_map
-    from siglip_med.inference.probe import probe_splits
     from siglip_med.inference.shifted_maps import shifted_relevance_map
     from siglip_med.inference.splits import predict_split
 
@@ -24,7 +23,6 @@ __all__ = [
     "load",
     "occlusion_map",
     "predict_split",
-    "probe_splits",
     "relevance_map",
     "shifted_relevance_map",
 ]
@@ -34,7 +32,6 @@ __getattr__ = lazy_names(
     {
         "occlusion_map": "siglip_med.inference.maps",
         "predict_split": "siglip_med.inference.splits",
-        "probe_splits": "siglip_med.inference.probe",
         "relevance_map": "siglip_med.inference.maps",
         "shifted_relevance_map": "siglip_med.inference.shifted_maps",
     },

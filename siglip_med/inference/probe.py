@@ -1,6 +1,7 @@
 """Probes of a model's frozen image features, linear and kernel: the baselines that training has to beat."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,43 +13,54 @@ from siglip_med.metrics import Predictions, fit_kernel_ridge, fit_probe
 from siglip_med.models import TwoTower
 
 
-def probe_splits(
-    model: TwoTower,
-    data: LabeledData,
-    frames: tuple[Predictions, Predictions],
-    features_of: tuple[np.ndarray, np.ndarray],
-    limit: int | None,
-    seed: int,
-) -> tuple[tuple[Predictions, Predictions], tuple[Predictions, Predictions], SplitLookAlikes | None]:
-    """Fits both probes on at most ``limit`` training images and judges validation and test, the images of ``frames``.
+@dataclass(frozen=True)
+class ProbeFeatures:
+    """Pooled features of a run's images by its base, taken before it is trained; the probes may be fitted later.
 
-    Args:
-        model: the base.
-        data: its images.
-        frames: validation and test.
-        features_of: ``[N, F]`` pooled features of their images.
-        limit: most training images; None: all.
-        seed: draws them.
-
-    Returns:
-        The linear probe's predictions of validation and test, and the kernel probe's, which knows no tree; their
-        ``meta["probe"]`` says how each was fitted. Then what looks alike across splits by the same features (by those
-        of every training image where they are kept); None with ``data.look_alikes=off``.
+    Attributes:
+        train: ``[n, F]`` of training images, and their rows in the table.
+        val: ``[N, F]``; ``test`` likewise.
+        of: training images that there are.
     """
-    train = np.asarray(data.split.train)
-    features, rows = frozen_features(model, data, "train", some_training_rows(data, limit, seed))
-    (val, test), (of_val, of_test) = frames, features_of
-    primary = data.table.frame["primary"].to_numpy()[rows]
-    linear = fit_probe(features, primary, of_val, val.primary, of=len(train))
-    kernel = fit_kernel_ridge(features, data.table.labels[rows], of_val, val, trees=(0.0,), of=len(train))
-    return (
-        (linear.predict(of_val, val), linear.predict(of_test, test)),
-        (kernel.predict(of_val, val), kernel.predict(of_test, test)),
-        look_alikes(
-            data,
-            {"train": (features, rows), "val": (of_val, data.rows("val")), "test": (of_test, data.rows("test"))},
-        ),
-    )
+
+    train: tuple[np.ndarray, np.ndarray]
+    val: np.ndarray
+    test: np.ndarray
+    of: int
+
+    @classmethod
+    def embed(
+        cls,
+        model: TwoTower,
+        data: LabeledData,
+        features_of: tuple[np.ndarray, np.ndarray],
+        limit: int | None,
+        seed: int,
+    ) -> "ProbeFeatures":
+        """Embeds at most ``limit`` training images (None: all), drawn by ``seed``, beside validation and test."""
+        train = frozen_features(model, data, "train", some_training_rows(data, limit, seed))
+        return cls(train, *features_of, of=len(data.split.train))
+
+    def probes(
+        self, data: LabeledData, val: Predictions, test: Predictions
+    ) -> tuple[tuple[Predictions, Predictions], tuple[Predictions, Predictions]]:
+        """The linear probe's predictions of validation and test, and the kernel probe's, which knows no tree.
+
+        Their ``meta["probe"]`` says how each was fitted.
+        """
+        features, rows = self.train
+        primary = data.table.frame["primary"].to_numpy()[rows]
+        linear = fit_probe(features, primary, self.val, val.primary, of=self.of)
+        kernel = fit_kernel_ridge(features, data.table.labels[rows], self.val, val, trees=(0.0,), of=self.of)
+        return (
+            (linear.predict(self.val, val), linear.predict(self.test, test)),
+            (kernel.predict(self.val, val), kernel.predict(self.test, test)),
+        )
+
+    def look_alikes(self, data: LabeledData) -> SplitLookAlikes | None:
+        """What looks alike across splits by these features, or by those of every training image where they are kept."""
+        val, test = (self.val, data.rows("val")), (self.test, data.rows("test"))
+        return look_alikes(data, {"train": self.train, "val": val, "test": test})
 
 
 def look_alikes(

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 
 @dataclass(frozen=True)
@@ -80,4 +79,4 @@ def _product(counts: csr_matrix, weights: Tensor) -> Tensor:
     """``counts @ weights``, ``[p, G] x [G, B]``, an order of magnitude faster than scipy's where B is 100."""
     rows, starts, values = map(torch.from_numpy, (counts.indices, counts.indptr, counts.data))
     values = values.to(weights.dtype)
-    return embedding_bag(rows, weights, starts, mode="sum", per_sample_weights=values, include_last_offset=True)
+    return torch.embedding_bag(weights, rows, starts, per_sample_weights=values, include_last_offset=True)[0]

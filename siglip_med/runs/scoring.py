@@ -7,11 +7,12 @@ import numpy as np
 
 from siglip_med.core.outside import Console
 from siglip_med.core.ranges import UNFAMILIAR
+from siglip_med.data import LabeledData
 from siglip_med.data.quality import FAULTS
 from siglip_med.data.splitting.look_alikes import SplitLookAlikes
-from siglip_med.inference import predict_split, probe_splits
+from siglip_med.inference import predict_split
 from siglip_med.inference.familiarity import distances, split_faults
-from siglip_med.inference.probe import look_alikes
+from siglip_med.inference.probe import ProbeFeatures, look_alikes
 from siglip_med.inference.refit import fit_refit, refit_answers
 from siglip_med.metrics import Predictions
 from siglip_med.models import Familiarity, Refit
@@ -40,11 +41,36 @@ def predict_part(components: Components, split: str, fitted: Refit | None = None
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What the base's features say: probes by the name of the baseline, and look-alikes across splits."""
+class Base:
+    """The base of a run, as it was before anything of it is trained.
 
-    probes: dict[str, SplitPredictions]
+    Attributes:
+        data: of the run.
+        zero_shot: its predictions.
+        features: what its probes are fitted on; None for no probes.
+        look_alikes: across splits, by its features.
+    """
+
+    data: LabeledData
+    zero_shot: SplitPredictions
+    features: ProbeFeatures | None
     look_alikes: SplitLookAlikes | None
+
+    @classmethod
+    def judge(cls, components: Components, images: int, seed: int) -> "Base":
+        """Scores zero-shot, and embeds at most ``images`` training images by ``seed``; 0: no probe."""
+        data, zero_shot = components.data, predict(components)
+        if not images:
+            return cls(data, zero_shot, None, look_alikes(data))
+        features = ProbeFeatures.embed(components.model, data, zero_shot.features, images, seed)
+        return cls(data, zero_shot, features, features.look_alikes(data))
+
+    def probes(self) -> dict[str, SplitPredictions]:
+        """Baseline -> predictions: fits the probes, which takes seconds that a first step need not wait for."""
+        if self.features is None:
+            return {}
+        fitted = self.features.probes(self.data, self.zero_shot.val, self.zero_shot.test)
+        return {name: self.beside(SplitPredictions(*parts)) for name, parts in zip(PROBES, fitted, strict=True)}
 
     def beside(self, predictions: SplitPredictions) -> SplitPredictions:
         """Predictions whose test images know how alike the nearest training image looks."""
@@ -53,23 +79,6 @@ class Probed:
         test, found = predictions.test, self.look_alikes
         meta = test.meta | {"look_alikes": found.sentence()}
         return replace(predictions, test=replace(test, nearest=found.nearest, meta=meta))
-
-
-def fit_probes(components: Components, zero_shot: SplitPredictions, images: int, seed: int) -> Probed:
-    """Probes of the base's image features, before anything of it is trained, and what looks alike by them.
-
-    Args:
-        components: with the base as it was pretrained.
-        zero_shot: its predictions.
-        images: most training images that are embedded; 0: no probe.
-        seed: chooses them.
-    """
-    if not images:
-        return Probed({}, look_alikes(components.data))
-    frames = (zero_shot.val, zero_shot.test)
-    *probes, found = probe_splits(components.model, components.data, frames, zero_shot.features, images, seed)
-    probed = Probed({name: SplitPredictions(*parts) for name, parts in zip(PROBES, probes, strict=True)}, found)
-    return replace(probed, probes={name: probed.beside(parts) for name, parts in probed.probes.items()})
 
 
 def refit(components: Components, prompts: SplitPredictions, images: int, seed: int) -> Refit:

@@ -31,7 +31,7 @@ from siglip_med.report.differences import PREDICTIONS
 from siglip_med.report.evidence import BESIDE, PROBES, PROMPTS, PROMPTS_VAL
 from siglip_med.runs.components import Components, build_components, build_model, data_builders
 from siglip_med.runs.confined_caches import kept_below
-from siglip_med.runs.scoring import answers, familiar, fit_probes, predict
+from siglip_med.runs.scoring import Base, answers, familiar, predict
 from siglip_med.runs.settings import ConditionSettings
 
 NAMES = ("val", "test", "zero_shot_val", "zero_shot_test", *BESIDE.values(), PROMPTS_VAL)
@@ -180,16 +180,15 @@ def predict_run(run: OpenedRun) -> dict[str, Predictions]:
         a refit answers.
     """
     components = run.components
-    before = predict(components)
-    probed = fit_probes(components, before, run.stored.probe_images, run.stored.seed)
+    base = Base.judge(components, run.stored.probe_images, run.stored.seed)
     components.model.load_trainable_state(run.trained)
     prompts = predict(components)
     after, rule = answers(run.refit, prompts), read_familiarity(run.payload)
     if rule is not None:
         _, after = familiar(components, run.refit, after, rule)
-    before, prompts, after = (probed.beside(one) for one in (before, prompts, after))
+    before, prompts, after = map(base.beside, (base.zero_shot, prompts, after))
     found = {"val": after.val, "test": after.test, "zero_shot_val": before.val, "zero_shot_test": before.test}
-    found |= {PROBES[name]: probe.test for name, probe in probed.probes.items()}
+    found |= {PROBES[name]: probe.test for name, probe in base.probes().items()}
     return found | ({} if run.refit is None else {PROMPTS_VAL: prompts.val, BESIDE[PROMPTS]: prompts.test})
 
 
