@@ -17,10 +17,18 @@ if TYPE_CHECKING:
     from siglip_med.commands.train import Result
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+LONG = (
+    "test_real_side", "docs/test_cookbook", "sweeps/test_jobs", "models/test_siglip_base", "export/test_export",
+    "runs/test_derived", "runs/test_resume", "runs/test_ensembles", "commands/test_two_processes", "commands/test_tune",
+    "reliability/test_kills", "core/test_trust",
+)  # fmt: skip
+"""Files that take the longest, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a GPU wait for one."""
+    """Long files come first, so that no process waits for one at the end; tests of a GPU wait for one."""
+    place = {Path(__file__).parent / f"{name}.py": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path, len(LONG)))
     if torch.cuda.is_available():
         return
     for item in items:

@@ -104,9 +104,10 @@ def run(settings: Settings) -> Result:
 
         # what validation chose, scored and saved
         model.to(device)  # Lightning left it on the CPU
-        prompts, fitted = predict(components) if settings.fit or start else base.zero_shot, None
+        prompts = predict(components) if settings.fit or start else base.zero_shot
+        fitted = embedded = None
         if settings.refit == "kernel":
-            fitted = refit(components, prompts, settings.evaluation.refit_images, settings.seed)
+            fitted, embedded = refit(components, prompts, settings.evaluation.refit_images, settings.seed)
         rule, tuned = familiar(components, fitted, answers(fitted, prompts))
         resampling = Bootstrap(settings.evaluation.bootstrap, settings.seed, settings.evaluation.coverage)
         zero_shot, prompts, tuned = map(base.beside, (base.zero_shot, prompts, tuned))
@@ -116,7 +117,8 @@ def run(settings: Settings) -> Result:
             if base.look_alikes is not None:
                 save_look_alikes(components, base.look_alikes, folder)
             save_results(settings, trainer, summary, best, fitted, rule)
-            note = keep_training_cases(model, components.data, settings.evaluation.neighbours, settings.seed, folder)
+            most = settings.evaluation.neighbours
+            note = keep_training_cases(model, components.data, most, settings.seed, folder, embedded)
             Console().print(f"  {note}", soft_wrap=True, highlight=False)
     metrics = last_metrics(trainer) | summary.metrics()
     objective = optimized_metric(metrics, settings.optimized_metric)

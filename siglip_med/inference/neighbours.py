@@ -9,6 +9,7 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from siglip_med.core.errors import UserError, one_line
@@ -17,7 +18,7 @@ from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.data import LabeledData
 from siglip_med.data.images import read_image
 from siglip_med.inference.neighbour import Neighbour
-from siglip_med.inference.splits import embed_split
+from siglip_med.inference.splits import embed_split, project
 from siglip_med.models import TwoTower
 
 NEIGHBOURS = "neighbours.npz"
@@ -183,17 +184,27 @@ def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
     return Neighbours(embeddings, labels, rows, cases, images, thumbnails, conditions, str(arrays["weights"]))
 
 
-def keep_training_cases(model: TwoTower, data: LabeledData, most: int, seed: int, folder: Path) -> str:
+Embedded = tuple[np.ndarray, np.ndarray]
+"""Pooled features ``[n, F]`` of images by a model, and their rows in the table."""
+
+
+def keep_training_cases(
+    model: TwoTower, data: LabeledData, most: int, seed: int, folder: Path, embedded: Embedded | None = None
+) -> str:
     """Writes `NEIGHBOURS` into a run folder (nothing where ``most`` is 0), and says what is in it."""
     if most == 0:
         return "kept for the nearest training cases: nothing (evaluation.neighbours=0)"
-    found, note = training_cases(model, data, most, seed)
+    found, note = training_cases(model, data, most, seed, embedded)
     found.save(folder / NEIGHBOURS)
     return note
 
 
-def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> tuple[Neighbours, str]:
+def training_cases(
+    model: TwoTower, data: LabeledData, most: int, seed: int, embedded: Embedded | None = None
+) -> tuple[Neighbours, str]:
     """Embeds ``most`` of the training images, drawn at random, in float32 and without augmentation.
+
+    Where all of them are among ``embedded``, of the same model, no image goes through its tower again.
 
     Returns:
         The images, and a sentence on how many of them there are. Where a file went since the run began, they have no
@@ -202,7 +213,11 @@ def training_cases(model: TwoTower, data: LabeledData, most: int, seed: int) -> 
     train = data.rows("train")
     total = len(train)
     chosen = train[np.sort(np.random.default_rng(seed).permutation(total)[:most])]
-    embeddings, rows = embed_split(model, data, "train", model.embed_images, "embedding the training cases", chosen)
+    if embedded is not None and np.isin(chosen, embedded[1]).all():
+        places = pd.Index(embedded[1]).get_indexer(pd.Index(chosen))
+        embeddings, rows = project(model, embedded[0][places]), chosen
+    else:
+        embeddings, rows = embed_split(model, data, "train", model.embed_images, "embedding the training cases", chosen)
     table = data.table
     images = tuple(table.frame["image"].iloc[rows])
     thumbnails: tuple[bytes, ...] = ()

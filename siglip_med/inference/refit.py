@@ -15,15 +15,18 @@ _ROWS = 4_096
 
 def fit_refit(
     model: TwoTower, data: LabeledData, val: Predictions, val_features: np.ndarray, limit: int, seed: int
-) -> Refit:
+) -> tuple[Refit, tuple[np.ndarray, np.ndarray]]:
     """Fits `fit_kernel_ridge` on the training images without augmentation, as the trained model sees them now.
 
     Features of a frozen tower are read and not computed again. Validation, with its ``[V, F]`` pooled features, chooses
     width, ridge, tree and temperature. Of more than ``limit`` training images so many are drawn by the seed.
+
+    Returns:
+        The refit; the features ``[n, F]`` that it was fitted on, and their rows in the table.
     """
     features, rows = frozen_features(model, data, "train", some_training_rows(data, limit, seed), "refit")
     fitted = fit_kernel_ridge(features, data.table.labels[rows], val_features, val, of=len(data.split.train))
-    return Refit(fitted.calibrated(val_features, val).arrays(), fitted.about())
+    return Refit(fitted.calibrated(val_features, val).arrays(), fitted.about()), (features, rows)
 
 
 @torch.no_grad()

@@ -78,7 +78,7 @@ def derive_interpolation(folder: Path, run: OpenedRun, report: ReportSettings) -
     prompts, config = predict(components), run.payload["config"]
     fitted = None
     if run.refit is not None:  # of other weights: fitted again on these
-        fitted = refit(components, prompts, config["evaluation"]["refit_images"], config["seed"])
+        fitted, _ = refit(components, prompts, config["evaluation"]["refit_images"], config["seed"])
     rule, after = familiar(components, fitted, answers(fitted, prompts))
     place = folder / "interpolation"
     target = place / "checkpoints" / "best.ckpt"

@@ -81,8 +81,12 @@ class Base:
         return replace(predictions, test=replace(test, nearest=found.nearest, meta=meta))
 
 
-def refit(components: Components, prompts: SplitPredictions, images: int, seed: int) -> Refit:
+def refit(
+    components: Components, prompts: SplitPredictions, images: int, seed: int
+) -> tuple[Refit, tuple[np.ndarray, np.ndarray]]:
     """Fits the refit on the tower as it is, and prints how, what it took and what a checkpoint will keep of it.
+
+    Returns what `fit_refit` does.
 
     Args:
         components: with the trained model.
@@ -91,13 +95,13 @@ def refit(components: Components, prompts: SplitPredictions, images: int, seed: 
         seed: chooses them.
     """
     start = time.monotonic()
-    found = fit_refit(components.model, components.data, prompts.val, prompts.features[0], images, seed)
+    found, embedded = fit_refit(components.model, components.data, prompts.val, prompts.features[0], images, seed)
     Console().print(
         f"  refit: {found.about}; {time.monotonic() - start:.1f} s; the checkpoint keeps {found.megabytes:.1f} MB, "
         f"features of {len(found.centers):,} training images among it (docs/reliability.md)",
         soft_wrap=True, highlight=False,
     )  # fmt: skip
-    return found
+    return found, embedded
 
 
 def answers(refit: Refit | None, prompts: SplitPredictions) -> SplitPredictions:

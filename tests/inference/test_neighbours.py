@@ -10,6 +10,7 @@ from siglip_med.commands.train import Result
 from siglip_med.core.errors import UserError
 from siglip_med.core.seals import write_sealed
 from siglip_med.inference.neighbours import NEIGHBOURS, Neighbours, training_cases
+from siglip_med.inference.probe import frozen_features
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,25 @@ def test_more_images_than_asked_for_are_drawn_by_the_seed_and_said(short_run: Re
     assert f"11 of {len(components.data.split.train):,} training images" in note
     np.testing.assert_array_equal(first.rows, again.rows)
     assert not np.array_equal(first.rows, other.rows)
+
+
+def test_features_at_hand_give_the_same_cases_and_no_image_is_read_again(
+    short_run: Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    components = short_run.components
+    expected, note = training_cases(components.model, components.data, 11, seed=3)
+    features, rows = frozen_features(components.model, components.data, "train")
+    order = np.random.default_rng(0).permutation(len(rows))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(components.data), "full_loader", None)
+        known = (features[order], rows[order])
+        found, said = training_cases(components.model, components.data, 11, 3, known)
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, atol=1e-6)
+    assert said == note
+    some = rows != expected.rows[4]
+    found, _ = training_cases(components.model, components.data, 11, 3, (features[some], rows[some]))
+    np.testing.assert_array_equal(found.embeddings, expected.embeddings)
 
 
 def test_a_source_without_the_permission_gives_labels_alone(
