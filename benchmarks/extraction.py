@@ -81,7 +81,8 @@ def main() -> None:
         passes = ways(Path(folder), options.threads)
         ours = in_batches(passes["ours"], images, BATCH)
         rows = [(name, BATCH) for name in passes if name != "ours"]
-        for name, size in [*rows, ("ours", 1), ("ours", 4), ("ours", 64), ("ours", 128)]:
+        rows += [("ours", 1), ("ours", 4), ("ours", 64), ("ours", 128), ("ours, bfloat16", 128)]
+        for name, size in rows:
             other = in_batches(passes[name], images, size)
             found = compare_costs(lambda run=other: measure(run), lambda: measure(ours), options.blocks)  # type: ignore[misc]
             table.add_row(f"{name}, {size} at once", str(found))

@@ -93,6 +93,7 @@ class BatchSampler(DistributedSampler[Draws]):
 
 
 Precision = Literal["auto", "float32", "bfloat16"]
+_ON_A_CPU = 16
 
 
 class FeatureDataModule(LabeledData):
@@ -324,6 +325,8 @@ def embed(
     model.eval()
     device = model.logit_scale.device
     read = model.image_states if model.frozen_blocks("vision") else model.image_features
+    # a CPU's caches hold few images: 128 at once take 1.5 times as long as 16 (benchmarks/extraction.py)
+    at_once = data.eval_batch_size if device.type == "cuda" else _ON_A_CPU
     try:
         with store.writing() as writer:
             absent = np.flatnonzero(store.find(keys) < 0)
@@ -334,7 +337,8 @@ def embed(
                 say(f"features: {len(keys) - len(absent):,} of {len(keys):,} images are kept already")
             start = 0
             for batch in tracked(data.table_loader(missing, view), description):
-                values = read(batch.images.to(device)).float().cpu().numpy().astype(store.dtype)
+                parts = batch.images.to(device).split(at_once)
+                values = torch.cat([read(part).float().cpu() for part in parts]).numpy().astype(store.dtype)
                 if not np.isfinite(values).all():
                     raise UserError(
                         f"features: a state is beyond the range of {store.dtype}: set features.dtype=float32"
