@@ -70,12 +70,16 @@ class Tuning(Strict):
         trials: settings that each loss tries; the first are the defaults.
         seeds: splits that a trial is judged on.
         metric: of the validation split.
+        end: whose: the prompts' at the last step, or a refit's on the tuned features.
+        overrides: of ``train.py`` for the trials alone, such as smaller images.
         space: override -> values or range to draw from, the same draws for every loss.
     """
 
     trials: PositiveInt
     seeds: PositiveInt
     metric: str = "mrr"
+    end: Literal["last", "refit"] = "last"
+    overrides: list[str] = []
     space: dict[str, list[Any] | Spread]
 
 
@@ -128,6 +132,8 @@ class Study(Strict):
         training: name -> what is trained on.
         variants: name -> what is trained.
         looks: validations of a run, at the most; each falls on the end of an epoch.
+        averaged: whether the average of the last weights is scored besides the last ones.
+        rounded: whether trained towers give features in bfloat16, as frozen ones do on a processor that has it.
     """
 
     common: list[str]
@@ -137,6 +143,8 @@ class Study(Strict):
     training: dict[str, TrainingData] = {"all": TrainingData()}
     variants: dict[str, Variant]
     looks: PositiveInt = 20
+    averaged: bool = True
+    rounded: bool = False
 
     def quick(self) -> "Study":
         """The same in a minute or two, to see that it runs: few steps, trials and seeds."""
@@ -217,7 +225,7 @@ class Runner:
             return 0
         data = next(iter(self.study.training))
         rows = [[self.done[("tune", data, name, t, s)] for s in range(tuning.seeds)] for t in range(tuning.trials)]
-        means = [np.mean([row["last"]["val"][tuning.metric] for row in trial]) for trial in rows]
+        means = [np.mean([row[tuning.end]["val"][tuning.metric] for row in trial]) for trial in rows]
         return int(np.argmax(means))
 
     def knobs(self, name: str, trial: int) -> list[str]:
@@ -227,6 +235,11 @@ class Runner:
         random = np.random.default_rng((trial, 4))
         space = self.study.tuning.space | self.study.variants[name].space
         return [f"{key}={_draw(choices, random)}" for key, choices in space.items()]
+
+    @property
+    def judged_by_refit(self) -> bool:
+        """Whether trials are chosen by a refit on their features."""
+        return self.study.tuning is not None and self.study.tuning.end == "refit"
 
     # ---- doing it ----------------------------------------------------------------------------------------------
 
@@ -255,7 +268,8 @@ class Runner:
         short = ["trainer.max_steps=30"] if self.quick else []
         added = [word for word in variant.overrides if not word.startswith("~")]
         removed = [word for word in variant.overrides if word.startswith("~")]
-        return [*self.study.common, *data.overrides, *added, *knobs, *short, *removed]
+        trial = self.study.tuning.overrides if self.study.tuning and job.stage == "tune" else []
+        return [*self.study.common, *data.overrides, *added, *knobs, *trial, *short, *removed]
 
     def settings(self, job: Job) -> train.Settings:
         """Of ``train.py``, for one run."""
@@ -272,7 +286,7 @@ class Runner:
             "shuffled": variant.shuffled,
             "probe": [variant.probe, variant.trees] if variant.probe == "kernel" else variant.probe,
             "rows": training.model_dump(exclude={"overrides"}),
-        }
+        } | ({"rounded": True} if self.study.rounded else {})
 
     def is_done(self, job: Job) -> bool:
         """Whether the log holds this run, as the study has it today."""
@@ -282,8 +296,8 @@ class Runner:
     def do(self, job: Job) -> dict[str, Any]:
         """Trains one variant and scores it; a trial never sees the test split."""
         start, settings, variant = time.perf_counter(), self.settings(job), self.study.variants[job.variant]
-        if self.bench is None or self.bench.settings.seed != job.seed:
-            self.bench = Bench.build(settings, self.bench)
+        if self.bench is None or not self.bench.serves(settings):
+            self.bench = Bench.build(settings, self.bench, self.study.rounded)
         bench = self.bench
         bench.train_on(self.study.training[job.training].rows(job.seed))
         splits = ("val",) if job.stage == "tune" else ("val", "test")
@@ -302,27 +316,34 @@ class Runner:
             return {"seconds": time.perf_counter() - start, "steps": 0, "last": judged(found)} | sizes
         curve: list[dict[str, Any]] = []
         steps = int(settings.trainer["max_steps"])
+        last: dict[str, Predictions] = {}
+        features: dict[str, np.ndarray] = {}
 
         def seen(step: int) -> None:
-            if curve and step < steps and step - curve[-1]["step"] < steps / self.study.looks:
+            if step < steps and step - (curve[-1]["step"] if curve else 0) < steps / self.study.looks:
                 return
-            values = {split: scores(bench.predict(split)) for split in splits}
+            for split in splits:
+                last[split], features[split] = bench.embed(split)
+            values = {split: scores(last[split]) for split in splits}
             curve.append({"step": step} | {split: {m: value[m] for m in CURVE} for split, value in values.items()})
 
         average = fit(bench, settings, variant.shuffled, seen)
-        last = {split: bench.predict(split) for split in splits}
         row = {
             "knobs": self.knobs(variant.tuned_as or job.variant, job.trial),
             "steps": curve[-1]["step"],
             "curve": curve,
             "last": judged(last),
         }
+        if bench.trains_vision and (job.stage == "final" or self.judged_by_refit):
+            tuned = tuned_features(bench, features)
+            row["refit"] = judged(kernel_ridge(bench, variant.trees, matrix, tuned))
+            if job.stage == "final":
+                row["refit_one_hot"] = judged(kernel_ridge(bench, [0.0], matrix, tuned))
+                shuffled = bench.training_dissimilarity(settings, shuffled=True)
+                row["refit_shuffled"] = judged(kernel_ridge(bench, variant.trees[-1:], shuffled, tuned))
         if job.stage == "final":
             row["crm"] = {split: scores(crm(predictions)) for split, predictions in last.items()}
-            if bench.trains_vision:
-                features = tuned_features(bench)
-                for end, trees in (("refit", variant.trees), ("refit_one_hot", [0.0])):
-                    row[end] = judged(kernel_ridge(bench, trees, matrix, features))
+        if job.stage == "final" and self.study.averaged:
             bench.model.load_trainable_state(average)
             row["average"] = judged({split: bench.predict(split) for split in splits})
         return row | {"seconds": time.perf_counter() - start} | sizes
@@ -360,7 +381,8 @@ def run_study(study: Study, log: Path, overrides: list[str], quick: bool, output
     runner.run(finals)
     rows = [runner.done[job.key] for job in finals]
     trials = [runner.done[job.key] for job in runner.tuning_jobs()]
-    write_results(output, study.reference, rows, trials, study.tuning.metric if study.tuning else None)
+    tuning = study.tuning
+    write_results(output, study.reference, rows, trials, (tuning.metric, tuning.end) if tuning else None)
 
 
 def main(words: list[str]) -> None:
