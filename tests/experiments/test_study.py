@@ -94,8 +94,8 @@ def test_the_trial_with_the_best_validation_is_chosen(tmp_path, words):
 
 
 def test_trials_may_be_judged_by_the_refit_at_settings_of_their_own(tmp_path, words, monkeypatch):
-    tuning = {**STUDY["tuning"], "end": "refit", "overrides": ["model.image_size=28"], "trials": 1}
-    common = ["model=dual_encoder", "features=cached", "model.adaptation.first_block={vision: 1, text: 1}"]
+    tuning = {**STUDY["tuning"], "end": "refit", "overrides": ["model.image_size=24"], "trials": 1}
+    common = ["model=dual_encoder", "model.adaptation.rank=2"]
     variants = {name: {"overrides": [f"experiment={name}"]} for name in ("baseline",)}
     parts = {"common": common, "tuning": tuning, "variants": variants, "reference": "baseline", "averaged": False}
     study = Study.model_validate(STUDY | parts | {"seeds": 1, "looks": 1, "training": {"all": {}}})
@@ -110,7 +110,7 @@ def test_trials_may_be_judged_by_the_refit_at_settings_of_their_own(tmp_path, wo
     assert list(trial["refit"]) == ["val"]
     runner.run(runner.final_jobs())
     (final,) = (row for row in runner.done.values() if row["stage"] == "final")
-    assert sizes[0] == 28 != sizes[1]
+    assert sizes[0] == 24 != sizes[1]
     assert {"refit", "refit_one_hot", "refit_shuffled"} <= set(final)
     assert "average" not in final
     for trial, (prompts, refit) in enumerate(((0.9, 0.3), (0.1, 0.5))):
