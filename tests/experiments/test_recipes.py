@@ -122,7 +122,9 @@ def test_adapters_of_the_librarys_own_loop_end_in_our_model(drawn):
     assert not np.allclose(drawn.predict("test").logits, before)
 
 
-def test_the_rate_is_chosen_on_validation_and_never_by_test():
+def test_the_rate_is_chosen_on_validation_and_never_by_test(monkeypatch):
+    monkeypatch.setattr(recipes, "TUNED_ON", 2)
+
     def row(rate, seed, val, test):
         scores = {"val": {"mrr": val}, "test": {"mrr": test}}
         return {"variant": "a", "rate": rate, "seed": seed, "refit": scores}
