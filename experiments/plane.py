@@ -34,7 +34,6 @@ STUDIES = {
             "layered": "layered, by its prompts",
             "sigmoid, refit": "refit on towers trained with the sigmoid",
             "layered, refit": "refit on towers trained with layered",
-            "layered, refit without tree": "the same without tree",
             "layered, refit with a shuffled tree": "the same with a shuffled tree (control)",
         },
     ),

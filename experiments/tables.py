@@ -140,7 +140,7 @@ def checkpoint_choice(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     watched = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_top5")
     for row in rows:
         curve = row.get("curve")
-        if not curve:
+        if not curve or (len(curve) < 2 and "average" not in row):
             continue
         last = {m: curve[-1]["test"][m] for m in watched}
         for metric, name in CHOICES.items():
