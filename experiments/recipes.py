@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from experiments.heads import Bench, fit
 from experiments.libraries import OneAnImage, OpenClip, Trainer, choose_trained, train_by_library
+from experiments.plan import Study
 from experiments.probe import Features, base_features, kernel_ridge, nearest_training_image, scores, tuned_features
-from experiments.study import Study, composed
+from experiments.study import composed
 from experiments.tables import differences, frame, means, to_markdown
 from siglip_med.metrics import Predictions
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from experiments import study as module
-from experiments.study import Job, Runner, Study, run_study
+from experiments.plan import Study
+from experiments.study import Job, Runner, run_study
 from tests.models.tiny import write_dual
 from tests.short_runs import SMALL
 
