@@ -4,7 +4,8 @@ The loop calls the project's own module, losses, prompts, data and optimizer, an
 checkpoints, logs, dashboards. Its weights are those of ``python train.py`` (a test).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
 from types import SimpleNamespace
@@ -18,13 +19,15 @@ from torch.nn.functional import normalize
 from siglip_med.commands import train
 from siglip_med.conditions import dissimilarity
 from siglip_med.core.config import instantiate, leaves
+from siglip_med.data import LabeledData
 from siglip_med.data.splitting import Split
+from siglip_med.inference import predict_split
 from siglip_med.inference.probe import frozen_features
 from siglip_med.metrics import Predictions
 from siglip_med.models import DualEncoder, TwoTower
 from siglip_med.runs.building import build, build_module
 from siglip_med.runs.components import Components, build_model
-from siglip_med.runs.scoring import predict, predict_part
+from siglip_med.runs.scoring import predict
 from siglip_med.training.module import FineTuneModule
 
 Rows = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -56,12 +59,14 @@ class Bench:
     trains_vision: bool
 
     @classmethod
-    def build(cls, settings: train.Settings, earlier: "Bench | None" = None) -> "Bench":
+    def build(cls, settings: train.Settings, earlier: "Bench | None" = None, rounded: bool = False) -> "Bench":
         """Reads the data, and embeds every image and prompt once.
 
         Args:
             settings: of a run.
-            earlier: a bench of another seed, whose frozen towers and embedded prompts serve this one from now on.
+            earlier: a bench of another seed, whose frozen towers and embedded prompts serve this one from now on, or
+                the features of the base where towers are trained.
+            rounded: whether trained towers give features in bfloat16, as frozen ones do on a processor that has it.
         """
         model = build_model(settings.model, settings.seed)
         start = {name: value.clone() for name, value in model.trainable_state().items()}
@@ -76,17 +81,41 @@ class Bench:
         else:
             module = build_module(settings, components, instantiate(settings.loss), instantiate(settings.optimizer))
         components.model.load_trainable_state(start)
-        untrained = predict(components)
-        features = dict(zip(("val", "test"), map(torch.from_numpy, untrained.features), strict=True))
-        if not kept:
-            features["train"] = torch.from_numpy(frozen_features(components.model, components.data, "train")[0])
+        if rounded:
+            round_features(components.model)
+        data = components.data
+        known = None if kept or earlier is None else earlier.known_of(settings, data)
+        with given_features(components.model, known):
+            untrained = predict(components)
+            features = dict(zip(("val", "test"), map(torch.from_numpy, untrained.features), strict=True))
+            if not kept:
+                features["train"] = torch.from_numpy(frozen_features(components.model, data, "train")[0])
         frames = {"val": untrained.val, "test": untrained.test}
-        return cls(settings, components, module, start, features, frames, components.data.split, not kept)
+        return cls(settings, components, module, start, features, frames, data.split, not kept)
 
     @property
     def model(self) -> TwoTower:
         """The model that is trained."""
         return self.components.model
+
+    def serves(self, settings: train.Settings) -> bool:
+        """Whether it is of a run's seed and images' size, the one setting of the model that trials may change."""
+        return self.settings.seed == settings.seed and self.same_size(settings)
+
+    def same_size(self, settings: train.Settings) -> bool:
+        """Whether a run has images of the same size."""
+        return bool(self.settings.model.get("image_size") == settings.model.get("image_size"))
+
+    def known_of(self, settings: train.Settings, data: LabeledData) -> Tensor | None:
+        """Features by the base of another seed's ``val``, ``test`` and ``train`` in turn; None where one is unknown."""
+        rows = {split: np.asarray(getattr(self.split, split)) for split in ("val", "test", "train")}
+        theirs = np.concatenate([data.rows(split) for split in rows])
+        if not self.same_size(settings) or not set(theirs) <= set(np.concatenate([*rows.values()])):
+            return None
+        found = torch.zeros(len(data.table.frame), self.features["val"].shape[1])
+        for split, own in rows.items():
+            found[torch.from_numpy(own)] = self.features[split]
+        return found[torch.from_numpy(theirs)]
 
     def train_on(self, choose: Rows | None) -> None:
         """Trains on the chosen rows of the training split alone (None: on all); validation and test stay."""
@@ -96,21 +125,26 @@ class Bench:
         data.split = replace(self.split, parts=parts)
         data.train_counts = (data.table.labels[kept] > 0).sum(axis=0)
 
-    @torch.no_grad()
     def predict(self, split: str) -> Predictions:
         """`siglip_med.inference.predict_split` of ``val`` or ``test``, from what was embedded before where it was."""
-        model = self.model.eval()
+        return self.embed(split)[0]
+
+    @torch.no_grad()
+    def embed(self, split: str) -> tuple[Predictions, np.ndarray]:
+        """What `predict` gives, and the ``[n, F]`` features by the towers as they are now."""
+        model, c = self.model.eval(), self.components
         if self.trains_vision:
-            return predict_part(self.components, split)
+            return predict_split(model, c.prompt_ensemble, c.data, c.conditions, c.dissimilarity, split, progress=False)
         text = self.components.prompt_ensemble.encode(model)
         image = normalize(model.project_images(self.features[split]).float(), dim=-1)
         logits = image @ text.T * model.logit_scale.exp() + model.logit_bias
-        return replace(
+        found = replace(
             self.frames[split],
             logits=logits.numpy(),
             text_embeddings=text.numpy(),
             image_embeddings=image.numpy(),
         )
+        return found, self.features[split].numpy()
 
     def training_dissimilarity(self, settings: train.Settings, shuffled: bool) -> np.ndarray:
         """D of the settings' geometry; shuffled: the same values over a random order of the conditions, by the seed."""
@@ -121,6 +155,39 @@ class Bench:
             order = np.random.default_rng((settings.seed, 1)).permutation(len(matrix))
             matrix = matrix[order][:, order]
         return matrix
+
+
+@contextmanager
+def given_features(model: TwoTower, values: Tensor | None) -> Iterator[None]:
+    """While it is open, a model gives these ``[N, F]`` features, in order, and computes none; None: it does."""
+    if values is None:
+        yield
+        return
+    before, rest = vars(model).get("pooled_features"), values
+
+    def given(images: Tensor) -> Tensor:
+        nonlocal rest
+        found, rest = rest[: len(images)], rest[len(images) :]
+        return found
+
+    model.pooled_features = given
+    yield
+    del model.pooled_features
+    if before is not None:
+        model.pooled_features = before
+
+
+def round_features(model: TwoTower) -> None:
+    """From now on the towers give features in bfloat16 while they are not trained."""
+    exact = model.pooled_features
+
+    def pooled(images: Tensor) -> Tensor:
+        if model.training:
+            return exact(images)
+        with torch.autocast("cpu", torch.bfloat16):
+            return exact(images).float()
+
+    model.pooled_features = pooled
 
 
 def long_tail(most: int, fewest: int, seed: int) -> Rows:
@@ -172,6 +239,8 @@ def fit(
     schedule = instantiate(settings.schedule)
     optimizer, rates = module.optimizer_settings.build(model, steps)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # as Lightning rounds the forward pass of a step, whose losses are float32 by themselves; predictions never are
+    rounded = torch.autocast("cpu", torch.bfloat16, enabled=settings.trainer["precision"] == "bf16-mixed")
     total: dict[str, Tensor] = {}
     averaged = 0
     trainer.train_dataloader = bench.components.data.train_dataloader()
@@ -181,7 +250,8 @@ def fit(
         for number, batch in enumerate(trainer.train_dataloader):
             module.on_train_batch_start(batch, number)
             model.train()
-            output = module.loss(module.pair(batch)[0], schedule.at(trainer.global_step, steps))
+            with rounded:
+                output = module.loss(module.pair(batch)[0], schedule.at(trainer.global_step, steps))
             optimizer.zero_grad()
             output.total.backward()
             torch.nn.utils.clip_grad_norm_(trained, clip)

@@ -53,15 +53,11 @@ def base_features(bench: Bench) -> Features:
     return values, labels, {split: bench.features[split].numpy() for split in bench.frames}
 
 
-def tuned_features(bench: Bench) -> Features:
-    """By the towers as they are now."""
+def tuned_features(bench: Bench, others: dict[str, np.ndarray]) -> Features:
+    """By the towers as they are now; ``others`` are those of ``val`` and, but while tuning, ``test``."""
     c = bench.components
     values, rows = frozen_features(c.model, c.data, "train")
-    return (
-        values,
-        c.data.table.labels[rows],
-        {split: frozen_features(c.model, c.data, split)[0] for split in bench.frames},
-    )
+    return values, c.data.table.labels[rows], others
 
 
 def kernel_ridge(bench: Bench, trees: list[float], matrix: np.ndarray, features: Features) -> dict[str, Predictions]:
@@ -76,7 +72,7 @@ def kernel_ridge(bench: Bench, trees: list[float], matrix: np.ndarray, features:
     values, labels, others = features
     val = replace(bench.frames["val"], dissimilarity=matrix)
     model = fit_kernel_ridge(values, labels, others["val"], val, trees)
-    return {split: model.predict(others[split], frame) for split, frame in bench.frames.items()}
+    return {split: model.predict(values, bench.frames[split]) for split, values in others.items()}
 
 
 def nearest_neighbours(bench: Bench) -> dict[str, Predictions]:

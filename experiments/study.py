@@ -21,12 +21,12 @@ import numpy as np
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from pydantic import BaseModel, ConfigDict, PositiveInt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from experiments.heads import Bench, Rows, fit, k_shot, long_tail
+from experiments.heads import Bench, fit
+from experiments.plan import Spread, Study
 from experiments.probe import (
     base_features,
     kernel_ridge,
@@ -47,109 +47,6 @@ CURVE = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_all", "icd_distance_top
 
 OPTIONS = ("quick", "tuning", "seeds", "variants", "training")
 """Words of the command line that are the study's; all others are the runs'."""
-
-
-class Strict(BaseModel):
-    """A model that knows all of its keys."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Spread(Strict):
-    """A range to draw from, evenly or on a logarithmic scale."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-class Tuning(Strict):
-    """How every tuned loss gets its settings: the best mean of ``metric`` on validation, at the last step.
-
-    Attributes:
-        trials: settings that each loss tries; the first are the defaults.
-        seeds: splits that a trial is judged on.
-        metric: of the validation split.
-        space: override -> values or range to draw from, the same draws for every loss.
-    """
-
-    trials: PositiveInt
-    seeds: PositiveInt
-    metric: str = "mrr"
-    space: dict[str, list[Any] | Spread]
-
-
-class Variant(Strict):
-    """One row of the study.
-
-    Attributes:
-        overrides: of ``train.py``.
-        space: settings of its own to tune, besides the common ones.
-        tuned_as: takes the settings that were chosen for another variant, in place of its own trials.
-        shuffled: train with D shuffled over the conditions.
-        probe: logistic or kernel ridge regression, or nearest neighbours, on the image features in place of heads.
-        trees: weights of the tree among which validation chooses, for a kernel and for the refit of a tuned tower.
-        only: the data settings in which it runs; None: all.
-    """
-
-    overrides: list[str] = []
-    space: dict[str, list[Any] | Spread] = {}
-    tuned_as: str | None = None
-    shuffled: bool = False
-    probe: Literal["linear", "kernel", "neighbours"] | None = None
-    trees: list[float] = [0.0, 0.1, 0.2, 0.4]
-    only: list[str] | None = None
-
-
-class TrainingData(Strict):
-    """What the training split is cut down to; validation and test stay whole."""
-
-    kind: Literal["all", "long_tail", "k_shot"] = "all"
-    most: int = 200
-    fewest: int = 4
-    images: int = 16
-    overrides: list[str] = []
-
-    def rows(self, seed: int) -> Rows | None:
-        """Which rows a seed trains on; None: all."""
-        if self.kind == "all":
-            return None
-        return long_tail(self.most, self.fewest, seed) if self.kind == "long_tail" else k_shot(self.images, seed)
-
-
-class Study(Strict):
-    """A whole study, as its ``study.yaml`` has it.
-
-    Attributes:
-        common: overrides of ``train.py`` for every run.
-        seeds: splits (and starts) that each variant is trained on.
-        reference: what the others are held against, paired by seed.
-        tuning: None: every variant runs with its defaults.
-        training: name -> what is trained on.
-        variants: name -> what is trained.
-        looks: validations of a run, at the most; each falls on the end of an epoch.
-    """
-
-    common: list[str]
-    seeds: PositiveInt
-    reference: str
-    tuning: Tuning | None = None
-    training: dict[str, TrainingData] = {"all": TrainingData()}
-    variants: dict[str, Variant]
-    looks: PositiveInt = 20
-
-    def quick(self) -> "Study":
-        """The same in a minute or two, to see that it runs: few steps, trials and seeds."""
-        tuning = self.tuning and self.tuning.model_copy(update={"trials": 2, "seeds": 1, "space": {}})
-        return self.model_copy(update={"seeds": 2, "tuning": tuning})
-
-    def part(self, name: str, kept: list[str]) -> "Study":
-        """The study with some of its ``variants`` or ``training`` data alone."""
-        there = getattr(self, name)
-        unknown = [one for one in kept if one not in there]
-        if unknown:
-            raise SystemExit(f"{name}={unknown[0]}: the study has {', '.join(there)}")
-        return self.model_copy(update={name: {one: value for one, value in there.items() if one in kept}})
 
 
 @dataclass(frozen=True)
@@ -217,7 +114,7 @@ class Runner:
             return 0
         data = next(iter(self.study.training))
         rows = [[self.done[("tune", data, name, t, s)] for s in range(tuning.seeds)] for t in range(tuning.trials)]
-        means = [np.mean([row["last"]["val"][tuning.metric] for row in trial]) for trial in rows]
+        means = [np.mean([row[tuning.end]["val"][tuning.metric] for row in trial]) for trial in rows]
         return int(np.argmax(means))
 
     def knobs(self, name: str, trial: int) -> list[str]:
@@ -227,6 +124,11 @@ class Runner:
         random = np.random.default_rng((trial, 4))
         space = self.study.tuning.space | self.study.variants[name].space
         return [f"{key}={_draw(choices, random)}" for key, choices in space.items()]
+
+    @property
+    def judged_by_refit(self) -> bool:
+        """Whether trials are chosen by a refit on their features."""
+        return self.study.tuning is not None and self.study.tuning.end == "refit"
 
     # ---- doing it ----------------------------------------------------------------------------------------------
 
@@ -255,7 +157,8 @@ class Runner:
         short = ["trainer.max_steps=30"] if self.quick else []
         added = [word for word in variant.overrides if not word.startswith("~")]
         removed = [word for word in variant.overrides if word.startswith("~")]
-        return [*self.study.common, *data.overrides, *added, *knobs, *short, *removed]
+        trial = self.study.tuning.overrides if self.study.tuning and job.stage == "tune" else []
+        return [*self.study.common, *data.overrides, *added, *knobs, *trial, *short, *removed]
 
     def settings(self, job: Job) -> train.Settings:
         """Of ``train.py``, for one run."""
@@ -272,7 +175,7 @@ class Runner:
             "shuffled": variant.shuffled,
             "probe": [variant.probe, variant.trees] if variant.probe == "kernel" else variant.probe,
             "rows": training.model_dump(exclude={"overrides"}),
-        }
+        } | ({"rounded": True} if self.study.rounded else {})
 
     def is_done(self, job: Job) -> bool:
         """Whether the log holds this run, as the study has it today."""
@@ -282,8 +185,8 @@ class Runner:
     def do(self, job: Job) -> dict[str, Any]:
         """Trains one variant and scores it; a trial never sees the test split."""
         start, settings, variant = time.perf_counter(), self.settings(job), self.study.variants[job.variant]
-        if self.bench is None or self.bench.settings.seed != job.seed:
-            self.bench = Bench.build(settings, self.bench)
+        if self.bench is None or not self.bench.serves(settings):
+            self.bench = Bench.build(settings, self.bench, self.study.rounded)
         bench = self.bench
         bench.train_on(self.study.training[job.training].rows(job.seed))
         splits = ("val",) if job.stage == "tune" else ("val", "test")
@@ -302,27 +205,34 @@ class Runner:
             return {"seconds": time.perf_counter() - start, "steps": 0, "last": judged(found)} | sizes
         curve: list[dict[str, Any]] = []
         steps = int(settings.trainer["max_steps"])
+        last: dict[str, Predictions] = {}
+        features: dict[str, np.ndarray] = {}
 
         def seen(step: int) -> None:
-            if curve and step < steps and step - curve[-1]["step"] < steps / self.study.looks:
+            if step < steps and step - (curve[-1]["step"] if curve else 0) < steps / self.study.looks:
                 return
-            values = {split: scores(bench.predict(split)) for split in splits}
+            for split in splits:
+                last[split], features[split] = bench.embed(split)
+            values = {split: scores(last[split]) for split in splits}
             curve.append({"step": step} | {split: {m: value[m] for m in CURVE} for split, value in values.items()})
 
         average = fit(bench, settings, variant.shuffled, seen)
-        last = {split: bench.predict(split) for split in splits}
         row = {
             "knobs": self.knobs(variant.tuned_as or job.variant, job.trial),
             "steps": curve[-1]["step"],
             "curve": curve,
             "last": judged(last),
         }
+        if bench.trains_vision and (job.stage == "final" or self.judged_by_refit):
+            tuned = tuned_features(bench, features)
+            row["refit"] = judged(kernel_ridge(bench, variant.trees, matrix, tuned))
+            if job.stage == "final":
+                row["refit_one_hot"] = judged(kernel_ridge(bench, [0.0], matrix, tuned))
+                shuffled = bench.training_dissimilarity(settings, shuffled=True)
+                row["refit_shuffled"] = judged(kernel_ridge(bench, variant.trees[-1:], shuffled, tuned))
         if job.stage == "final":
             row["crm"] = {split: scores(crm(predictions)) for split, predictions in last.items()}
-            if bench.trains_vision:
-                features = tuned_features(bench)
-                for end, trees in (("refit", variant.trees), ("refit_one_hot", [0.0])):
-                    row[end] = judged(kernel_ridge(bench, trees, matrix, features))
+        if job.stage == "final" and self.study.averaged:
             bench.model.load_trainable_state(average)
             row["average"] = judged({split: bench.predict(split) for split in splits})
         return row | {"seconds": time.perf_counter() - start} | sizes
@@ -360,7 +270,8 @@ def run_study(study: Study, log: Path, overrides: list[str], quick: bool, output
     runner.run(finals)
     rows = [runner.done[job.key] for job in finals]
     trials = [runner.done[job.key] for job in runner.tuning_jobs()]
-    write_results(output, study.reference, rows, trials, study.tuning.metric if study.tuning else None)
+    tuning = study.tuning
+    write_results(output, study.reference, rows, trials, (tuning.metric, tuning.end) if tuning else None)
 
 
 def main(words: list[str]) -> None:

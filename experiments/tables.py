@@ -66,6 +66,7 @@ ENDS = {
     "crm": " + CRM",
     "refit": ", refit",
     "refit_one_hot": ", refit without tree",
+    "refit_shuffled": ", refit with a shuffled tree",
 }
 """What a run's end is called behind its variant: the last step, the average of the last steps' weights, …"""
 
@@ -139,7 +140,7 @@ def checkpoint_choice(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     watched = ("r_at_1", "r_at_5", "mrr", "map", "icd_distance_top5")
     for row in rows:
         curve = row.get("curve")
-        if not curve:
+        if not curve or (len(curve) < 2 and "average" not in row):
             continue
         last = {m: curve[-1]["test"][m] for m in watched}
         for metric, name in CHOICES.items():
@@ -238,15 +239,15 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], path: Path, chosen: Sequence[
     plt.close(figure)
 
 
-def tuning_table(trials: Sequence[Mapping[str, Any]], metric: str) -> pd.DataFrame:
-    """The settings that validation chose for each loss, and what its defaults had."""
+def tuning_table(trials: Sequence[Mapping[str, Any]], metric: str, end: str = "last") -> pd.DataFrame:
+    """The settings that validation chose for each loss by a metric of an end, and what its defaults had."""
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in trials):
         values: dict[int, list[float]] = {}
         knobs: dict[int, list[str]] = {}
         for row in trials:
             if row["variant"] == variant:
-                values.setdefault(row["trial"], []).append(row["last"]["val"][metric])
+                values.setdefault(row["trial"], []).append(row[end]["val"][metric])
                 knobs[row["trial"]] = row["knobs"]
         mean = {trial: float(np.mean(found)) for trial, found in values.items()}
         best = max(mean, key=lambda trial: mean[trial])
@@ -262,7 +263,7 @@ def write_results(
     reference: str,
     rows: Sequence[Mapping[str, Any]],
     trials: Sequence[Mapping[str, Any]],
-    metric: str | None,
+    chosen_by: tuple[str, str] | None,
 ) -> None:
     """Writes results.csv, table.md, figure.png and curves.png.
 
@@ -271,7 +272,7 @@ def write_results(
         reference: the variant that others are held against.
         rows: of the final runs.
         trials: of the tuning.
-        metric: that chose the settings.
+        chosen_by: metric and end that chose the settings.
     """
     table = frame(rows)
     table.round(5).to_csv(folder / "results.csv", index=False)
@@ -282,8 +283,8 @@ def write_results(
         parts += [to_markdown(differences(group, reference))]
         if "near_0" in group:
             parts += ["R@1 by the cosine to the nearest training image.\n", to_markdown(by_nearness(group))]
-    if trials and metric:
-        parts += ["## Chosen on validation\n", to_markdown(tuning_table(trials, metric))]
+    if trials and chosen_by:
+        parts += ["## Chosen on validation\n", to_markdown(tuning_table(trials, *chosen_by))]
     choice = checkpoint_choice(rows)
     if not choice.empty:
         parts += ["## Which checkpoint\n\nTest, minus the last step: mean ± standard error over all runs.\n"]

@@ -58,7 +58,15 @@ def build(folder: Path, first_block: int = 0, rank: int = 16, alpha: int = 32, d
     return get_peft_model(SiglipModel.from_pretrained(folder), lora)
 
 
-def fit(model: nn.Module, pairs: Pairs, batch_size: int, steps: int, on_step: Callable[[], object]) -> None:
+def fit(
+    model: nn.Module,
+    pairs: Pairs,
+    batch_size: int,
+    steps: int,
+    on_step: Callable[[], object],
+    learning_rate: float = 1e-4,
+    schedule: str = "cosine",
+) -> None:
     """Trains as the library's examples do.
 
     Args:
@@ -67,14 +75,16 @@ def fit(model: nn.Module, pairs: Pairs, batch_size: int, steps: int, on_step: Ca
         batch_size: pairs a step.
         steps: optimizer steps.
         on_step: called after each of them.
+        learning_rate: at the start.
+        schedule: of it, by the library's name.
     """
     with tempfile.TemporaryDirectory() as name:
         arguments = TrainingArguments(
             output_dir=name,
             max_steps=steps,
             per_device_train_batch_size=batch_size,
-            learning_rate=1e-4,
-            lr_scheduler_type="cosine",
+            learning_rate=learning_rate,
+            lr_scheduler_type=schedule,
             weight_decay=0.01,
             logging_steps=10,
             save_strategy="no",

@@ -130,6 +130,38 @@ def test_adapters_are_trained_as_train_does(cache, tmp_path):
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_a_step_is_rounded_where_lightning_rounds_it(cache, tmp_path):
+    words = ["experiment=layered", "callbacks.checkpoint=null", "trainer.max_steps=3", "refit=null"]
+    rounded = small_settings(cache, tmp_path / "train", *words, "trainer.precision=bf16-mixed")
+    result = train.run(rounded)
+    bench = Bench.build(rounded)
+    exact = bench.predict("test").logits
+    fit(bench, small_settings(cache, tmp_path / "exact", *words))
+    whole = {name: value.clone() for name, value in bench.model.trainable_state().items()}
+    fit(bench, rounded)
+    ours, theirs = bench.model.trainable_state(), result.components.model.trainable_state()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert max((ours[name] - whole[name]).abs().max() for name in ours) > 1e-4
+    # predictions are float32 however a step was rounded
+    np.testing.assert_allclose(bench.predict("test").logits, result.tuned.test.logits, rtol=1e-3, atol=1e-3)
+    bench.model.load_trainable_state(bench.start)
+    np.testing.assert_array_equal(bench.predict("test").logits, exact)
+
+
+def test_features_of_the_base_serve_another_seed_and_are_rounded_where_asked(cache, tmp_path):
+    settings = small_settings(cache, tmp_path, "seed=1")
+    bench, exact = (Bench.build(settings, rounded=rounded) for rounded in (True, False))
+    other = small_settings(cache, tmp_path, "seed=2")
+    alone, after = Bench.build(other), Bench.build(other, exact)
+    for split, values in alone.features.items():
+        np.testing.assert_allclose(after.features[split], values, rtol=1e-4, atol=1e-4)
+        assert after.features[split].dtype == bench.features[split].dtype == torch.float32
+    np.testing.assert_allclose(after.predict("val").logits, alone.predict("val").logits, rtol=1e-4, atol=1e-4)
+    change = (bench.features["test"] - exact.features["test"]).abs().max() / exact.features["test"].abs().max()
+    assert 1e-5 < change < 3e-2
+
+
 @pytest.mark.parametrize(
     ("word", "key"), [("data.batch_size=8", "data.batch_size"), ("model.image_hidden=24", "model.image_hidden")]
 )

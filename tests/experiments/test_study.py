@@ -5,7 +5,8 @@ import json
 import pytest
 
 from experiments import study as module
-from experiments.study import Job, Runner, Study, run_study
+from experiments.plan import Study
+from experiments.study import Job, Runner, run_study
 from tests.models.tiny import write_dual
 from tests.short_runs import SMALL
 
@@ -91,6 +92,33 @@ def test_the_trial_with_the_best_validation_is_chosen(tmp_path, words):
     for trial, value in enumerate((0.3, 0.5)):
         runner.done[("tune", "natural", "sigmoid", trial, 0)] = {"last": {"val": {"mrr": value}}}
     assert runner.chosen("sigmoid") == 1
+
+
+def test_trials_may_be_judged_by_the_refit_at_settings_of_their_own(tmp_path, words, monkeypatch):
+    tuning = {**STUDY["tuning"], "end": "refit", "overrides": ["model.image_size=24"], "trials": 1}
+    common = ["model=dual_encoder", "model.adaptation.rank=2"]
+    variants = {name: {"overrides": [f"experiment={name}"]} for name in ("baseline",)}
+    parts = {"common": common, "tuning": tuning, "variants": variants, "reference": "baseline", "averaged": False}
+    study = Study.model_validate(STUDY | parts | {"seeds": 1, "looks": 1, "training": {"all": {}}})
+    runner = Runner(study, tmp_path / "log.jsonl", words, quick=True)
+    sizes = []
+    do = Runner.do
+    monkeypatch.setattr(
+        Runner, "do", lambda self, job: (do(self, job), sizes.append(self.bench.model.image_spec.size))[0]
+    )
+    runner.run(runner.tuning_jobs())
+    (trial,) = runner.done.values()
+    assert list(trial["refit"]) == ["val"]
+    runner.run(runner.final_jobs())
+    (final,) = (row for row in runner.done.values() if row["stage"] == "final")
+    assert sizes[0] == 24 != sizes[1]
+    assert {"refit", "refit_one_hot", "refit_shuffled"} <= set(final)
+    assert "average" not in final
+    for trial, (prompts, refit) in enumerate(((0.9, 0.3), (0.1, 0.5))):
+        values = {"last": {"val": {"mrr": prompts}}, "refit": {"val": {"mrr": refit}}}
+        runner.done[("tune", "all", "baseline", trial, 0)] = values
+    runner.study = study.model_copy(update={"tuning": study.tuning.model_copy(update={"trials": 2})})
+    assert runner.chosen("baseline") == 1
 
 
 def test_a_misspelt_key_of_a_study_is_refused():
