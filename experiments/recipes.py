@@ -59,10 +59,10 @@ class Recipe:
 
 SIGMOID, LAYERED = ("experiment=baseline",), ("experiment=layered",)
 RECIPES = {"photographs": {
-    "whole blocks, our sigmoid": Recipe((3e-5, 1e-4), SIGMOID, whole=True),
-    "Trainer: adapters, CLIP loss, pairs": Recipe((3e-4, 1e-3), SIGMOID, loss="clip", optimizer=Trainer),
+    "whole blocks, our sigmoid": Recipe((1e-5, 3e-5, 1e-4), SIGMOID, whole=True),
+    "Trainer: adapters, CLIP loss, pairs": Recipe((1e-4, 3e-4, 1e-3), SIGMOID, loss="clip", optimizer=Trainer),
     "open_clip: whole blocks, SigLipLoss, pairs": Recipe(
-        (1e-4, 3e-4), SIGMOID, whole=True, loss="siglip", optimizer=OpenClip
+        (3e-5, 1e-4, 3e-4), SIGMOID, whole=True, loss="siglip", optimizer=OpenClip
     ),
 }, "drawings": {
     "adapters, layered": Recipe((1e-3, 3e-3), LAYERED),

@@ -11,8 +11,9 @@ from siglip_med.conditions import ConditionSet
 from siglip_med.core.progress import tracked
 from siglip_med.data import LabeledData
 from siglip_med.metrics import FRAME_COLUMNS, Predictions
-from siglip_med.metrics.blocks import ROWS
 from siglip_med.models import PromptEnsemble, TwoTower
+
+_ROWS = 4_096
 
 
 @torch.no_grad()
@@ -76,7 +77,7 @@ def project(model: TwoTower, features: np.ndarray) -> np.ndarray:
     """``[n, E]`` embeddings of length 1 of ``[n, F]`` pooled features, the model in evaluation mode."""
     training, device = model.training, model.logit_scale.device
     model.eval()
-    parts = [model.embed_images(part.to(device)).cpu() for part in torch.from_numpy(features).split(ROWS)]
+    parts = [model.embed_images(part.to(device)).cpu() for part in torch.from_numpy(features).split(_ROWS)]
     model.train(training)
     return torch.cat(parts).numpy()
 

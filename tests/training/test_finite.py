@@ -8,6 +8,7 @@ from siglip_med.commands import train
 from siglip_med.core.errors import UserError
 from siglip_med.data import dataset
 from siglip_med.models import read_checkpoint
+from siglip_med.runs import scoring
 from siglip_med.training.module import TwoTowerModule
 from tests.short_runs import small_settings
 
@@ -33,7 +34,7 @@ def test_an_image_that_is_not_finite_is_not_blamed_on_the_learning_rate(cache, t
         return values
 
     monkeypatch.setattr(dataset, "normalize", broken)
-    monkeypatch.setattr(train, "predict", lambda components: None)
+    monkeypatch.setattr(scoring, "predict", lambda components: None)
     with pytest.raises(UserError, match=r"not finite themselves; repair or leave out these images") as stopped:
         train.run(small_settings(cache, tmp_path, *WORDS, "evaluation.probe_images=0"))
     assert "learning_rate" not in str(stopped.value)
