@@ -104,7 +104,7 @@ def scores(predictions: Predictions, near: np.ndarray | None = None) -> dict[str
             and R@1 by nearness, are given besides.
     """
     sums = CaseStatistics.build(predictions, metrics=("mrr",))
-    values = {name: float(value[0]) for name, value in sums.values(np.ones((1, sums.cases))).items()}
+    values = sums.whole()
     if near is not None:
         half = scores(predictions.take(np.flatnonzero(near < np.median(near))))
         values |= {f"far_{name}": half[name] for name in ("r_at_1", "r_at_5", "mrr")}

@@ -18,7 +18,7 @@ from siglip_med.core.seals import check_sealed, write_sealed
 from siglip_med.data import LabeledData
 from siglip_med.data.images import read_image
 from siglip_med.inference.neighbour import Neighbour
-from siglip_med.inference.splits import embed_split, project
+from siglip_med.inference.splits import Embedded, embed_split, project
 from siglip_med.models import TwoTower
 
 NEIGHBOURS = "neighbours.npz"
@@ -182,10 +182,6 @@ def _checked(arrays: dict[str, np.ndarray]) -> Neighbours:
     cases, images, conditions = (tuple(map(str, arrays[name])) for name in ("cases", "images", "conditions"))
     thumbnails = tuple(blob[start:end] for start, end in pairwise(starts))
     return Neighbours(embeddings, labels, rows, cases, images, thumbnails, conditions, str(arrays["weights"]))
-
-
-Embedded = tuple[np.ndarray, np.ndarray]
-"""Pooled features ``[n, F]`` of images by a model, and their rows in the table."""
 
 
 def keep_training_cases(

@@ -7,6 +7,7 @@ import torch
 
 from siglip_med.data import LabeledData
 from siglip_med.inference.probe import frozen_features, some_training_rows
+from siglip_med.inference.splits import Embedded
 from siglip_med.metrics import Predictions, fit_kernel_ridge
 from siglip_med.models import Refit, TwoTower
 
@@ -15,7 +16,7 @@ _ROWS = 4_096
 
 def fit_refit(
     model: TwoTower, data: LabeledData, val: Predictions, val_features: np.ndarray, limit: int, seed: int
-) -> tuple[Refit, tuple[np.ndarray, np.ndarray]]:
+) -> tuple[Refit, Embedded]:
     """Fits `fit_kernel_ridge` on the training images without augmentation, as the trained model sees them now.
 
     Features of a frozen tower are read and not computed again. Validation, with its ``[V, F]`` pooled features, chooses

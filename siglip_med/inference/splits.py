@@ -15,6 +15,9 @@ from siglip_med.models import PromptEnsemble, TwoTower
 
 _ROWS = 4_096
 
+Embedded = tuple[np.ndarray, np.ndarray]
+"""Pooled features ``[n, F]`` of images by a model, and their rows in the table."""
+
 
 @torch.no_grad()
 def predict_split(

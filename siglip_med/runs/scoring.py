@@ -14,6 +14,7 @@ from siglip_med.inference import predict_split
 from siglip_med.inference.familiarity import distances, split_faults
 from siglip_med.inference.probe import ProbeFeatures, look_alikes
 from siglip_med.inference.refit import fit_refit, refit_answers
+from siglip_med.inference.splits import Embedded
 from siglip_med.metrics import Predictions
 from siglip_med.models import Familiarity, Refit
 from siglip_med.report.evidence import PROBES
@@ -81,9 +82,7 @@ class Base:
         return replace(predictions, test=replace(test, nearest=found.nearest, meta=meta))
 
 
-def refit(
-    components: Components, prompts: SplitPredictions, images: int, seed: int
-) -> tuple[Refit, tuple[np.ndarray, np.ndarray]]:
+def refit(components: Components, prompts: SplitPredictions, images: int, seed: int) -> tuple[Refit, Embedded]:
     """Fits the refit on the tower as it is, and prints how, what it took and what a checkpoint will keep of it.
 
     Returns what `fit_refit` does.

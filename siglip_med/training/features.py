@@ -326,7 +326,7 @@ def embed(
     device = model.logit_scale.device
     read = model.image_states if model.frozen_blocks("vision") else model.image_features
     # a CPU's caches hold few images: 128 at once take 1.5 times as long as 16 (benchmarks/extraction.py)
-    at_once = data.eval_batch_size if device.type == "cuda" else _ON_A_CPU
+    at_once = _ON_A_CPU if device.type == "cpu" else data.eval_batch_size
     try:
         with store.writing() as writer:
             absent = np.flatnonzero(store.find(keys) < 0)
